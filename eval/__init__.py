@@ -1,0 +1,1 @@
+"""Closed-loop evaluation: tasks, rollouts, metrics, reports and demonstration collection."""
