@@ -1,0 +1,120 @@
+"""Video as change: latents of future frames relative to those of the current frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from selfflow_wm.codec.base import Codec, codec_from_state, take
+
+_FLOOR = 0.1
+"""Smallest channel scale, as a fraction of the root mean square scale over channels."""
+
+
+class ResidualCodec(Codec):
+    """(z(frame) - z(reference)) / scale_c, with z an image codec: zero repeats the reference.
+
+    scale_c is the root mean square (about zero) of channel c's residual over the moving
+    tokens: those with more than the average squared residual. Most tokens of a scene do not
+    move, and a scale over all of them would give what does move a variance far above 1.
+
+    Args:
+        base: a fitted image codec (grid (1, h, w)).
+        frames: T, future frames in one sample.
+    """
+
+    kind = "residual"
+
+    def __init__(self, base: Codec, frames: int) -> None:
+        if base.grid[0] != 1:
+            raise ValueError(f"expected an image codec with grid (1, h, w), got {base.grid}")
+        if frames < 1:
+            raise ValueError(f"expected frames >= 1, got {frames}")
+        self.base, self.frames = base, int(frames)
+        self.channels = base.channels
+        self.grid = (self.frames, *base.grid[1:])
+        self._scale: Tensor | None = None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"kind": self.kind, "frames": self.frames, "base": self.base.config}
+
+    def fit(
+        self,
+        frames: UInt8[Tensor, "... T H W 3"],
+        reference: UInt8[Tensor, "... H W 3"],
+    ) -> ResidualCodec:
+        """Fit the scales on future frames and the frame each set started from. Returns self."""
+        residual = self._residual(frames, self.base.encode(reference)).flatten(0, -2).double()
+        energy = residual.square().mean(-1)
+        # ">=" keeps every token when all move alike (and when none does).
+        scale = residual[energy >= energy.mean()].square().mean(0).sqrt()
+        overall = scale.square().mean().sqrt()
+        scale = scale.clamp(min=_FLOOR * float(overall)) if overall > 0 else scale + 1.0
+        self._scale = scale.float()
+        return self
+
+    def _fitted(self) -> Tensor:
+        if self._scale is None:
+            raise ValueError(
+                "expected a fitted ResidualCodec; call fit(frames, reference) or load a saved one"
+            )
+        return self._scale
+
+    def _residual(self, frames: Tensor, reference_latents: Tensor) -> Tensor:
+        """(..., T, n, C) differences to the reference, in the base codec's units."""
+        if frames.ndim < 4 or frames.shape[-4] != self.frames:
+            raise ValueError(
+                f"expected frames (..., {self.frames}, H, W, 3), got {tuple(frames.shape)}"
+            )
+        return self.base.encode(frames) - reference_latents.unsqueeze(-3)
+
+    def encode(
+        self,
+        frames: UInt8[Tensor, "... T H W 3"],
+        reference: UInt8[Tensor, "... H W 3"] | None = None,
+        *,
+        reference_latents: Float[Tensor, "... n C"] | None = None,
+    ) -> Float[Tensor, "... T*n C"]:
+        """Latents of `frames` relative to `reference`, given as a frame or as base latents."""
+        reference_latents = self._reference(reference, reference_latents)
+        residual = self._residual(frames, reference_latents)
+        return rearrange(residual / self._fitted().to(residual.device), "... t n c -> ... (t n) c")
+
+    def decode(
+        self,
+        latents: Float[Tensor, "... T*n C"],
+        reference: UInt8[Tensor, "... H W 3"] | None = None,
+        *,
+        reference_latents: Float[Tensor, "... n C"] | None = None,
+    ) -> UInt8[Tensor, "... T H W 3"]:
+        """The frames that `latents` and the reference stand for."""
+        reference_latents = self._reference(reference, reference_latents)
+        residual = rearrange(
+            latents * self._fitted().to(latents.device), "... (t n) c -> ... t n c", t=self.frames
+        )
+        return self.base.decode(residual + reference_latents.unsqueeze(-3))
+
+    def _reference(self, reference: Tensor | None, latents: Tensor | None) -> Tensor:
+        if (reference is None) == (latents is None):
+            raise ValueError("expected either a reference frame or its latents, got both or none")
+        return self.base.encode(reference) if latents is None else latents
+
+    def state_dict(self) -> dict[str, Tensor]:
+        base = {f"base.{name}": value for name, value in self.base.state_dict().items()}
+        return base | {"scale": self._fitted()}
+
+    @classmethod
+    def from_state(
+        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> ResidualCodec:
+        prefix = "base."
+        inner = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        codec = cls(codec_from_state(config["base"], inner), config["frames"])
+        codec._scale = take(tensors, "scale", (codec.channels,))
+        return codec

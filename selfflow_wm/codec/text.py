@@ -1,0 +1,42 @@
+"""Instructions as UTF-8 bytes: no vocabulary to fit, no download."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from selfflow_wm.layout import NULL_BYTE
+
+
+def encode_text(
+    texts: Sequence[str], max_length: int
+) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
+    """Byte ids and their mask; L is the batch's longest. An empty text is one `NULL_BYTE`.
+
+    ValueError when a text takes more than `max_length` bytes: cutting an instruction short
+    would change what is asked for.
+    """
+    if isinstance(texts, str):
+        raise ValueError(f"expected a sequence of texts, got the string {texts!r}; use [text]")
+    rows = [list(text.strip().encode()) or [NULL_BYTE] for text in texts]
+    longest = max(map(len, rows))
+    if longest > max_length:
+        culprit = max(texts, key=lambda text: len(text.strip().encode()))
+        raise ValueError(
+            f"expected texts of at most {max_length} bytes, got {longest}: {culprit!r}; raise "
+            "Layout.text_length or shorten the instruction"
+        )
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = torch.tensor([row + [NULL_BYTE] * (longest - len(row)) for row in rows])
+    return ids, torch.arange(longest) < lengths[:, None]
+
+
+def decode_text(ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> list[str]:
+    """The inverse of `encode_text` (up to outer blanks)."""
+    return [
+        bytes(i for i in row[keep].tolist() if i != NULL_BYTE).decode(errors="replace")
+        for row, keep in zip(ids, mask, strict=True)
+    ]

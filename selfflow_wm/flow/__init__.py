@@ -1,0 +1,1 @@
+"""The probability path: noising, timestep laws and sampling."""

@@ -1,0 +1,237 @@
+"""What a sequence is made of: the table of modalities and the batch in their latents.
+
+A `Layout` is data. Image, video, action and proprioception differ by a row of it and
+never by an `if` elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from math import prod
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+NULL_BYTE = 256
+"""Text id of a dropped (or empty) caption; ids 0..255 are UTF-8 bytes."""
+
+TEXT_VOCABULARY = 257
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One row of the layout: a (T, H, W) grid of tokens, row-major, of `channels` values each."""
+
+    name: str
+    grid: tuple[int, int, int]
+    """(T, H, W) tokens. An action chunk of 6 steps is (6, 1, 1), a vector is (1, 1, 1)."""
+    channels: int
+    mask_ratio: float = 0.25
+    """Dual-timestep mask ratio R_M in [0, 0.5]: the chance that a token takes `s` for `t`."""
+    weight: float = 1.0
+    """Weight of this modality in L_gen."""
+    time_origin: float = 0.0
+    """Time of the first token, in control steps (frames and actions share this clock)."""
+    time_stride: float = 1.0
+    """Control steps between consecutive tokens of the time axis."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "grid", tuple(int(size) for size in self.grid))
+        if not self.name or "." in self.name:
+            raise ValueError(
+                f"expected a modality name without dots, got {self.name!r}; rename it "
+                "(it names a sub-module)"
+            )
+        if len(self.grid) != 3 or min(self.grid) < 1:
+            raise ValueError(
+                f"{self.name}: expected grid (T, H, W) of positive sizes, got {self.grid}; "
+                "give 1 for the axes it lacks"
+            )
+        if self.channels < 1:
+            raise ValueError(f"{self.name}: expected channels >= 1, got {self.channels}")
+        if not 0.0 <= self.mask_ratio <= 0.5:
+            raise ValueError(
+                f"{self.name}: expected mask_ratio in [0, 0.5], got {self.mask_ratio}; "
+                "above 0.5 swap the roles of t and s"
+            )
+        if self.weight < 0.0:
+            raise ValueError(f"{self.name}: expected weight >= 0, got {self.weight}")
+
+    @property
+    def num_tokens(self) -> int:
+        return prod(self.grid)
+
+    def positions(self) -> Float[Tensor, "n 3"]:
+        """(time in control steps, row, column) of each token, row-major."""
+        frames, height, width = self.grid
+        time = self.time_origin + self.time_stride * torch.arange(frames, dtype=torch.float32)
+        rows = torch.arange(height, dtype=torch.float32)
+        columns = torch.arange(width, dtype=torch.float32)
+        axes = torch.meshgrid(time, rows, columns, indexing="ij")
+        return torch.stack(axes, dim=-1).flatten(0, 2)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The modalities in sequence order, and the longest caption in bytes."""
+
+    modalities: tuple[Modality, ...]
+    text_length: int = 48
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modalities", tuple(self.modalities))
+        names = [modality.name for modality in self.modalities]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"expected at least one modality and distinct names, got {names}")
+        if self.text_length < 1:
+            raise ValueError(f"expected text_length >= 1, got {self.text_length}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(modality.name for modality in self.modalities)
+
+    def __getitem__(self, name: str) -> Modality:
+        for modality in self.modalities:
+            if modality.name == name:
+                return modality
+        raise ValueError(f"expected one of the modalities {self.names}, got {name!r}")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def present(self, names: Iterable[str] | None = None) -> tuple[str, ...]:
+        """`names` in layout order (all of them for None); ValueError on an unknown one."""
+        if names is None:
+            return self.names
+        wanted = set(names)
+        if unknown := wanted - set(self.names):
+            raise ValueError(f"expected modalities among {self.names}, got {sorted(unknown)}")
+        return tuple(name for name in self.names if name in wanted)
+
+    def num_tokens(self, names: Iterable[str] | None = None) -> int:
+        return sum(self[name].num_tokens for name in self.present(names))
+
+    def slices(self, names: Iterable[str] | None = None) -> dict[str, slice]:
+        """Where each of the present modalities lies in the main token axis."""
+        slices, start = {}, 0
+        for name in self.present(names):
+            stop = start + self[name].num_tokens
+            slices[name] = slice(start, stop)
+            start = stop
+        return slices
+
+    def positions(self, names: Iterable[str] | None = None) -> Float[Tensor, "N 3"]:
+        """(time, row, column) of every main token of the present modalities."""
+        return torch.cat([self[name].positions() for name in self.present(names)])
+
+    def to_dict(self) -> dict:
+        """JSON-able form, the inverse of `from_dict`."""
+        rows = [asdict(modality) | {"grid": list(modality.grid)} for modality in self.modalities]
+        return {"modalities": rows, "text_length": self.text_length}
+
+    @classmethod
+    def from_dict(cls, data: Mapping) -> Layout:
+        known = {item.name for item in fields(Modality)}
+        for row in data["modalities"]:
+            if unknown := set(row) - known:
+                raise ValueError(
+                    f"expected modality fields {sorted(known)}, got {sorted(unknown)} too; "
+                    "the layout was written by another version"
+                )
+        modalities = tuple(Modality(**row) for row in data["modalities"])
+        return cls(modalities, text_length=int(data.get("text_length", 48)))
+
+    def fake_batch(
+        self,
+        batch_size: int,
+        names: Iterable[str] | None = None,
+        generator: torch.Generator | None = None,
+        given: Iterable[str] = (),
+    ) -> Batch:
+        """A random batch with this layout's shapes, for tests and benchmarks."""
+        present = self.present(names)
+        lengths = torch.randint(1, self.text_length + 1, (batch_size,), generator=generator)
+        longest = int(lengths.max())
+        text_mask = torch.arange(longest) < lengths[:, None]
+        text_ids = torch.randint(0, 256, (batch_size, longest), generator=generator)
+        shapes = {name: (batch_size, self[name].num_tokens) for name in present}
+        return Batch(
+            latents={
+                name: torch.randn(*shape, self[name].channels, generator=generator)
+                for name, shape in shapes.items()
+            },
+            valid={name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()},
+            text_ids=text_ids.where(text_mask, NULL_BYTE),
+            text_mask=text_mask,
+            given=frozenset(given),
+        )
+
+
+@dataclass
+class Batch:
+    """What an objective sees: clean latents of the modalities present in this batch's mode.
+
+    A modality that is absent from the mode is left out of the sequence altogether. `given`
+    ones sit at t = 0 (or at a small condition noise); the rest are generated and share
+    their timesteps.
+    """
+
+    latents: dict[str, Float[Tensor, "B n C"]]
+    valid: dict[str, Bool[Tensor, "B n"]]
+    """False: padding (past the end of an episode), neither attended to nor in the loss."""
+    text_ids: Int[Tensor, "B L"]
+    """UTF-8 bytes 0..255, `NULL_BYTE` for a dropped caption and for padding."""
+    text_mask: Bool[Tensor, "B L"]
+    """True on text; at least one True per row."""
+    given: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def batch_size(self) -> int:
+        return self.text_ids.shape[0]
+
+    @property
+    def generated(self) -> tuple[str, ...]:
+        return tuple(name for name in self.latents if name not in self.given)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        return Batch(
+            latents={name: move(value) for name, value in self.latents.items()},
+            valid={name: move(value) for name, value in self.valid.items()},
+            text_ids=move(self.text_ids),
+            text_mask=move(self.text_mask),
+            given=self.given,
+        )
+
+    def check(self, layout: Layout) -> None:
+        """ValueError unless every tensor has the shape that `layout` says."""
+        names = layout.present(self.latents)
+        if unknown := set(self.given) - set(names):
+            raise ValueError(f"expected given modalities among {names}, got {sorted(unknown)}")
+        if not self.generated:
+            raise ValueError(f"expected a modality to generate, got all of {names} given")
+        for name in names:
+            expected = (self.batch_size, layout[name].num_tokens, layout[name].channels)
+            if tuple(self.latents[name].shape) != expected:
+                got = tuple(self.latents[name].shape)
+                raise ValueError(
+                    f"{name}: expected latents of shape {expected}, got {got}; "
+                    "was the layout built for another codec?"
+                )
+            if name in self.valid and tuple(self.valid[name].shape) != expected[:2]:
+                got = tuple(self.valid[name].shape)
+                raise ValueError(f"{name}: expected valid of shape {expected[:2]}, got {got}")
+        if self.text_mask.shape != self.text_ids.shape or self.text_ids.ndim != 2:
+            raise ValueError(
+                "expected text_ids and text_mask of one shape (B, L), got "
+                f"{tuple(self.text_ids.shape)} and {tuple(self.text_mask.shape)}"
+            )
+        if self.text_ids.shape[1] > layout.text_length:
+            raise ValueError(
+                f"expected captions of at most {layout.text_length} bytes, got "
+                f"{self.text_ids.shape[1]}; raise Layout.text_length"
+            )
