@@ -1,0 +1,52 @@
+"""Rotation conventions: the only place that converts or canonicalises rotations.
+
+Roll-pitch-yaw means rotations about the fixed x, then y, then z axis (scipy's "xyz", the "sxyz" of
+transforms3d that SIMPLER's policies use). Quaternions are xyzw.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.spatial.transform import Rotation
+
+
+def rpy_to_axis_angle(rpy: ArrayLike) -> np.ndarray:
+    """Roll-pitch-yaw (..., 3) rad -> axis times angle (..., 3) rad, float32, angle in [0, pi]."""
+    values = _last_axis(rpy, 3, "roll-pitch-yaw")
+    rotation = Rotation.from_euler("xyz", values.reshape(-1, 3))
+    return rotation.as_rotvec().reshape(values.shape).astype(np.float32)
+
+
+def axis_angle_to_rpy(axis_angle: ArrayLike) -> np.ndarray:
+    """Axis times angle (..., 3) rad -> roll-pitch-yaw (..., 3) rad, float32.
+
+    Pitch lies in [-pi/2, pi/2], roll and yaw in [-pi, pi].
+    """
+    values = _last_axis(axis_angle, 3, "axis-angle")
+    rotation = Rotation.from_rotvec(values.reshape(-1, 3))
+    return rotation.as_euler("xyz").reshape(values.shape).astype(np.float32)
+
+
+def canonical_quaternion(quaternion: ArrayLike) -> np.ndarray:
+    """The one of q and -q (the same rotation) with w >= 0; xyzw (..., 4) -> float32 (..., 4).
+
+    Where w is 0 the last non-zero of z, y, x is made positive, so that the choice is unique.
+    Not normalised: a zero quaternion (an absent measurement) stays zero.
+    """
+    values = _last_axis(quaternion, 4, "quaternion")
+    sign = np.zeros(values.shape[:-1])
+    for component in (3, 2, 1, 0):
+        sign = np.where(sign == 0, np.sign(values[..., component]), sign)
+    # + 0.0 turns the -0.0 of a flipped zero into 0.0.
+    return (values * np.where(sign < 0, -1.0, 1.0)[..., None] + 0.0).astype(np.float32)
+
+
+def _last_axis(values: ArrayLike, size: int, name: str) -> np.ndarray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim == 0 or array.shape[-1] != size or not np.isfinite(array).all():
+        raise ValueError(
+            f"expected finite {name} values of shape (..., {size}), got shape {array.shape} with "
+            f"{int((~np.isfinite(array)).sum())} non-finite; check the source of the rotation."
+        )
+    return array
