@@ -53,7 +53,7 @@ TASKS: dict[str, Task] = {
             env_id="selfflow_wm/CloseDrawer-v0",
             horizon=113,
             subtasks=("close {top|middle|bottom} drawer",),
-            stages=("handle_touched",),
+            stages=("handle_touched", "drawer_closed"),
             success="the named drawer is open by at most 0.05 m",
         ),
         Task(
@@ -72,7 +72,7 @@ TASKS: dict[str, Task] = {
             env_id="selfflow_wm/PickCokeCan-v0",
             horizon=80,
             subtasks=("pick coke can",),
-            stages=("object_grasped",),
+            stages=("object_grasped", "object_lifted"),
             success="the can is held and lifted",
         ),
         Task(
@@ -80,7 +80,7 @@ TASKS: dict[str, Task] = {
             env_id="selfflow_wm/MoveNear-v0",
             horizon=80,
             subtasks=("move {object} near {object}",),
-            stages=("object_grasped",),
+            stages=("object_grasped", "object_moved"),
             success="the first object stands near the second",
         ),
     )
