@@ -70,8 +70,8 @@ def robot_xml() -> str:
   <body name="base" pos="0.65 0 0" quat="0 0 0 1">
     <geom class="robot" type="cylinder" pos="-0.12 0 0.16" size="0.2 0.16" rgba="{dark}"/>
     <geom class="robot" type="box" pos="-0.16 0 0.75" size="0.07 0.09 0.45" rgba="{white}"/>
-    <geom class="robot" type="capsule" fromto="-0.14 -0.02 {SHOULDER[2]} {SHOULDER[0]} {SHOULDER[1]} {SHOULDER[2]}"
-          size="0.05" rgba="{grey}"/>
+    <geom class="robot" type="capsule" fromto="-0.14 -0.02 {SHOULDER[2]} {shoulder}" size="0.05"
+          rgba="{grey}"/>
     <geom class="visual" type="box" pos="-0.15 0 1.42" size="0.06 0.1 0.05" rgba="{dark}"/>
     <camera name="{HEAD_CAMERA}" pos="{position}" xyaxes="{axes}" fovy="{CAMERA_FOVY}"/>
     <body name="shoulder" pos="{shoulder}" gravcomp="1">

@@ -46,8 +46,13 @@ class ObjectSpec:
         return float((sides[0] ** 2 + sides[1] ** 2) ** 0.5)
 
 
+def _paint(size: str, z: float, rgba: str) -> str:
+    return f'<geom class="paint" type="cylinder" size="{size}" pos="0 0 {z}" rgba="{rgba}"/>'
+
+
 def _band(radius: float, half: float, z: float, rgba: str) -> str:
-    return f'<geom class="paint" type="cylinder" size="{radius + 0.0008} {half}" pos="0 0 {z}" rgba="{rgba}"/>'
+    # a hair wider than the body, so that it shows
+    return _paint(f"{radius + 0.0008} {half}", z, rgba)
 
 
 def _can(name: str, language: str, rgba: str, band: str) -> ObjectSpec:
@@ -70,7 +75,7 @@ OBJECTS = {
     for o in (
         ObjectSpec(
             "apple", "apple", "sphere", (0.0375,), "0.78 0.10 0.08 1", 0.13,
-            '<geom class="paint" type="cylinder" size="0.004 0.012" pos="0 0 0.043" rgba="0.3 0.2 0.08 1"/>',
+            _paint("0.004 0.012", 0.043, "0.3 0.2 0.08 1"),
         ),
         ObjectSpec("orange", "orange", "sphere", (0.036,), "0.95 0.50 0.05 1", 0.12),
         _can("coke_can", "coke can", "0.75 0.03 0.05 1", "0.95 0.95 0.95 1"),
@@ -80,7 +85,7 @@ OBJECTS = {
         ObjectSpec(
             "blue_plastic_bottle", "blue plastic bottle", "cylinder", (0.030, 0.075),
             "0.15 0.45 0.85 1", 0.10,
-            '<geom class="paint" type="cylinder" size="0.014 0.012" pos="0 0 0.086" rgba="0.95 0.95 0.95 1"/>',
+            _paint("0.014 0.012", 0.086, "0.95 0.95 0.95 1"),
         ),
     )
 }  # fmt: skip
@@ -118,8 +123,10 @@ def _drawer_xml(name: str, z: float) -> str:
             size="0.006 0.235 0.055" rgba="{tray}" mass="0.1"/>
       <geom class="handle" name="{name}_handle" type="capsule"
             fromto="{bar} -0.085 0 {bar} 0.085 0" size="0.009" mass="0.05"/>
-      <geom class="handle" type="capsule" fromto="0 -0.085 0 {bar} -0.085 0" size="0.007" mass="0.02"/>
-      <geom class="handle" type="capsule" fromto="0 0.085 0 {bar} 0.085 0" size="0.007" mass="0.02"/>
+      <geom class="handle" type="capsule" fromto="0 -0.085 0 {bar} -0.085 0"
+            size="0.007" mass="0.02"/>
+      <geom class="handle" type="capsule" fromto="0 0.085 0 {bar} 0.085 0"
+            size="0.007" mass="0.02"/>
       <site name="handle_{name}" pos="{bar} 0 0" size="0.004" rgba="0 0 0 0"/>
     </body>"""
 
@@ -135,9 +142,10 @@ def _cabinet_xml() -> str:
             ("-0.21 0 0.035", "0.21 0.27 0.035"),
         ]
     )
+    height = CABINET_TOP - 0.0125
     top = (
-        f'<geom class="furniture" name="cabinet_top" type="box" pos="-0.21 0 {CABINET_TOP - 0.0125}" '
-        'size="0.212 0.3 0.0125" material="tabletop"/>'
+        f'<geom class="furniture" name="cabinet_top" type="box" pos="-0.21 0 {height}"'
+        ' size="0.212 0.3 0.0125" material="tabletop"/>'
     )
     drawers = "".join(_drawer_xml(n, z) for n, z in DRAWERS.items())
     return f'<body name="cabinet">{shell}{top}{drawers}</body>'
@@ -178,7 +186,9 @@ def scene_xml(scene: str) -> str:
   <default>
     <default class="furniture"><geom conaffinity="3"/></default>
     <default class="tray"><geom conaffinity="3"/></default>
-    <default class="handle"><geom conaffinity="3" rgba="0.25 0.25 0.27 1" friction="1.2 0.02 0.001"/></default>
+    <default class="handle">
+      <geom conaffinity="3" rgba="0.25 0.25 0.27 1" friction="1.2 0.02 0.001"/>
+    </default>
     <default class="paint"><geom contype="0" conaffinity="0" density="0"/></default>
   </default>
   <asset>
