@@ -132,9 +132,7 @@ class PatchPCA(Codec):
         patches = self._patches(check_frames(images, self.image_size)).to(torch.float32)
         device = patches.device
         flat = patches.flatten(0, -2)
-        latents = torch.addmm(
-            self._encode_bias.to(device), flat, self._encode_weight.to(device)
-        )
+        latents = torch.addmm(self._encode_bias.to(device), flat, self._encode_weight.to(device))
         return latents.view(*patches.shape[:-1], self.channels)
 
     def decode(self, latents: Float[Tensor, "... n C"]) -> UInt8[Tensor, "... H W 3"]:

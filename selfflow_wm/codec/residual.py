@@ -110,9 +110,7 @@ class ResidualCodec(Codec):
         return base | {"scale": self._fitted()}
 
     @classmethod
-    def from_state(
-        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
-    ) -> ResidualCodec:
+    def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ResidualCodec:
         prefix = "base."
         inner = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         codec = cls(codec_from_state(config["base"], inner), config["frames"])

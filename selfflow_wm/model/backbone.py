@@ -1,26 +1,66 @@
+"""The multimodal transformer: noised tokens of several modalities and a caption to velocities.
+
+The FLUX.2-style network of Self-Flow (arXiv 2603.06507): `double` double-stream blocks (main
+tokens and text tokens with weights of their own, joint attention), then `single` parallel
+single-stream blocks over [text, main]; SwiGLU, qk-norm, 3-D RoPE, adaLN-zero whose modulation
+layers are shared by all blocks of a kind, one input and one output projection per modality.
+
+Shapes: B batch, L text tokens, N main tokens, D width, K noise levels per sample.
+"""
+
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
 
 from selfflow_wm.flow.noising import NoiseLevels
 from selfflow_wm.layout import Layout
+from selfflow_wm.model.attention import rotary_table
+from selfflow_wm.model.block import (
+    Affine,
+    DoubleBlock,
+    Modulation,
+    SingleBlock,
+    gather_levels,
+    modulate,
+)
+from selfflow_wm.model.embed import LevelEmbedding, ModalityEmbedding, TextEmbedding, trim_text
 
-PRESETS = {
-    "tiny": dict(width=96, heads=2, double=1, single=3),
-    "small": dict(width=192, heads=4, double=1, single=4),
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"width": 96, "heads": 2, "double": 1, "single": 3},
+    "compact": {"width": 144, "heads": 3, "double": 1, "single": 4},
+    "small": {"width": 192, "heads": 4, "double": 1, "single": 4},
+    "paper": {"width": 1152, "heads": 16, "double": 7, "single": 14},
 }
 
 
 @dataclass
 class BackboneOutput:
-    velocity: dict[str, Tensor] | None
-    features: Tensor | None
+    velocity: dict[str, Float[Tensor, "B n C"]] | None
+    """noise - clean per modality; None when the forward stopped at the feature layer."""
+    features: Float[Tensor, "B M D"] | None
+    """Tokens of the `outputs` modalities, in layout order, after the feature layer."""
 
 
 class Backbone(nn.Module):
+    """See the module docstring. The velocity is exactly 0 at initialisation.
+
+    Args:
+        layout: the modalities; each gets input, output and position parameters.
+        width: D; width / heads must be even and at least 6.
+        heads: attention heads.
+        double, single: numbers of blocks of each kind.
+        mlp_ratio: hidden width of the SwiGLU over D.
+        rope_theta: base of the rotary frequencies.
+    """
+
     def __init__(
         self,
         layout: Layout,
@@ -33,21 +73,220 @@ class Backbone(nn.Module):
         rope_theta: float = 2000.0,
     ) -> None:
         super().__init__()
-        self.layout = layout
-        raise NotImplementedError
+        if width % heads:
+            raise ValueError(f"expected a width divisible by heads, got {width} and {heads}")
+        if double < 0 or single < 0 or double + single < 1:
+            raise ValueError(f"expected at least one block, got double={double}, single={single}")
+        self.layout, self.width, self.heads, self.rope_theta = layout, width, heads, rope_theta
+        self.embed = nn.ModuleDict({m.name: ModalityEmbedding(m, width) for m in layout.modalities})
+        self.text = TextEmbedding(layout.text_length, width)
+        self.level = LevelEmbedding(width)
+        # 15 * D^2 in all, however deep the network.
+        self.modulation = nn.ModuleDict(
+            {
+                "main": Modulation(width, 6),
+                "text": Modulation(width, 6),
+                "single": Modulation(width, 3),
+                "final": Modulation(width, 2),
+            }
+        )
+        self.double_blocks = nn.ModuleList(
+            DoubleBlock(width, heads, mlp_ratio) for _ in range(double)
+        )
+        self.single_blocks = nn.ModuleList(
+            SingleBlock(width, heads, mlp_ratio) for _ in range(single)
+        )
+        self.head = nn.ModuleDict({m.name: nn.Linear(width, m.channels) for m in layout.modalities})
+        self._initialise()
+        self._tables: dict[tuple, Complex[Tensor, "N 1 half"]] = {}
+        self._table(layout.names, torch.device("cpu"))  # a bad head width fails here
+
+    def _initialise(self) -> None:
+        """Xavier for the blocks; modulation (in `Modulation`) and heads start at zero."""
+        for block in [*self.double_blocks, *self.single_blocks]:
+            for name, parameter in block.named_parameters():
+                if parameter.ndim == 2:
+                    # q, k and v are three square matrices, not one 3 * D wide.
+                    parts = parameter.chunk(3) if "qkv" in name else (parameter,)
+                    for part in parts:
+                        nn.init.xavier_uniform_(part)
+                elif name.endswith("bias"):
+                    nn.init.zeros_(parameter)
+        for head in self.head.values():
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
 
     @property
-    def depth(self) -> int: ...
+    def depth(self) -> int:
+        return len(self.double_blocks) + len(self.single_blocks)
+
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
 
     def forward(
         self,
+        noisy: Mapping[str, Float[Tensor, "B n C"]],
+        noise_levels: NoiseLevels,
+        text_ids: Int[Tensor, "B L"],
+        text_mask: Bool[Tensor, "B L"],
+        valid: Mapping[str, Bool[Tensor, "B n"]] | None = None,
+        feature_layer: int | None = None,
+        stop_at_feature: bool = False,
+        outputs: Collection[str] | None = None,
+    ) -> BackboneOutput:
+        """Velocities at the noised tokens.
+
+        Args:
+            noisy: the modalities present; tokens are ordered as in the layout.
+            noise_levels: their noise levels, index (B, N) in that order.
+            text_ids, text_mask: caption bytes; text counts as free of noise (level 0).
+            valid: False tokens are not attended to (missing modalities are all valid).
+            feature_layer: 1..depth, the block whose output becomes `features`.
+            stop_at_feature: end there, without a velocity.
+            outputs: modalities whose velocity and features are wanted (None: all present).
+                Nothing else of the last block is computed than what these need.
+        """
+        names = self.layout.present(noisy)
+        wanted = names if outputs is None else self.layout.present(outputs)
+        last = self._last_layer(feature_layer, stop_at_feature)
+        self._check(noisy, names, noise_levels, wanted)
+        select = self._select(names, wanted)
+        tokens, features, vectors = self._run_blocks(
+            noisy, names, noise_levels, text_ids, text_mask, valid, select, feature_layer, last
+        )
+        if stop_at_feature:
+            return BackboneOutput(None, features)
+        index = noise_levels.index[:, select]
+        shift, scale = gather_levels(self.modulation["final"](vectors), index).chunk(2, dim=-1)
+        tokens = modulate(tokens, shift, 1.0 + scale)
+        slices = self.layout.slices(wanted)
+        velocity = {name: self.head[name](tokens[:, slices[name]]) for name in wanted}
+        return BackboneOutput(velocity, features)
+
+    def _run_blocks(
+        self,
         noisy: Mapping[str, Tensor],
+        names: tuple[str, ...],
         noise_levels: NoiseLevels,
         text_ids: Tensor,
         text_mask: Tensor,
-        valid: Mapping[str, Tensor] | None = None,
-        feature_layer: int | None = None,
-        stop_at_feature: bool = False,
-        outputs: Collection[str] | None = None,  # modalities wanted (None: all); features and
-        # velocity cover these only, and the last block then skips the other tokens' queries
-    ) -> BackboneOutput: ...
+        valid: Mapping[str, Tensor] | None,
+        select: slice | Tensor,
+        feature_layer: int | None,
+        last: int,
+    ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B M D"] | None, Float[Tensor, "B K D"]]:
+        """Blocks 1..last: the selected main tokens, their features, the level vectors."""
+        text_ids, text_mask = trim_text(text_ids, text_mask)
+        key_mask = self._key_mask(names, text_mask, valid, noise_levels.index)
+        table = self._table(names, text_ids.device)
+        vectors = self.level(noise_levels.levels)
+        clean_vector = self.level(torch.zeros_like(noise_levels.levels[:1, :1]))
+        main = torch.cat([self.embed[name](noisy[name]) for name in names], dim=1)
+        text = self.text(text_ids)
+        features = None
+
+        if self.double_blocks:
+            main_affine = _affines(self.modulation["main"](vectors), noise_levels.index, self.width)
+            text_affine = _affines(self.modulation["text"](clean_vector), None, self.width)
+        for layer, block in enumerate(self.double_blocks[:last], start=1):
+            text, main = block(text, main, text_affine, main_affine, table, key_mask)
+            if layer == feature_layer:
+                features = main[:, select]
+        if last <= len(self.double_blocks):
+            return main[:, select], features, vectors
+
+        length = text.shape[1]
+        x = torch.cat([text, main], dim=1)
+        # In the joint stream the caption is one more level, the last of the table.
+        level_vectors = torch.cat([vectors, clean_vector.expand(len(vectors), -1, -1)], dim=1)
+        index = F.pad(noise_levels.index, (length, 0), value=noise_levels.num_levels)
+        (affine,) = _affines(self.modulation["single"](level_vectors), index, self.width)
+        table = torch.cat([torch.ones_like(table[:1]).expand(length, -1, -1), table])
+        if isinstance(select, slice):
+            queries = slice(length + select.start, length + select.stop)
+        else:
+            queries = length + select
+        for layer, block in enumerate(self.single_blocks, start=len(self.double_blocks) + 1):
+            x = block(x, affine, table, key_mask, queries if layer == last else None)
+            if layer == feature_layer:
+                features = x if layer == last else x[:, queries]
+            if layer == last:
+                break
+        return x, features, vectors
+
+    def _last_layer(self, feature_layer: int | None, stop_at_feature: bool) -> int:
+        if feature_layer is None and stop_at_feature:
+            raise ValueError("expected a feature_layer to stop at, got None")
+        if feature_layer is not None and not 1 <= feature_layer <= self.depth:
+            raise ValueError(f"expected feature_layer in 1..{self.depth}, got {feature_layer}")
+        return feature_layer if stop_at_feature and feature_layer else self.depth
+
+    def _check(
+        self,
+        noisy: Mapping[str, Tensor],
+        names: tuple[str, ...],
+        noise_levels: NoiseLevels,
+        wanted: tuple[str, ...],
+    ) -> None:
+        if not wanted or not set(wanted) <= set(names):
+            raise ValueError(f"expected outputs among the modalities {names}, got {wanted}")
+        batch_size = len(noise_levels.levels)
+        for name in names:
+            expected = (batch_size, self.layout[name].num_tokens, self.layout[name].channels)
+            if tuple(noisy[name].shape) != expected:
+                raise ValueError(
+                    f"{name}: expected noisy tokens {expected}, got {tuple(noisy[name].shape)}; "
+                    "is the layout that of the codec?"
+                )
+        expected_index = (batch_size, self.layout.num_tokens(names))
+        if tuple(noise_levels.index.shape) != expected_index:
+            raise ValueError(
+                f"expected a noise level index of shape {expected_index} for {names}, got "
+                f"{tuple(noise_levels.index.shape)}"
+            )
+
+    def _select(self, names: tuple[str, ...], wanted: tuple[str, ...]) -> slice | Tensor:
+        """Where the wanted modalities lie among the main tokens; a slice if they adjoin."""
+        slices = self.layout.slices(names)
+        pieces = [slices[name] for name in wanted]
+        if all(a.stop == b.start for a, b in pairwise(pieces)):
+            return slice(pieces[0].start, pieces[-1].stop)
+        device = next(self.parameters()).device
+        return torch.cat([torch.arange(p.start, p.stop, device=device) for p in pieces])
+
+    def _key_mask(
+        self,
+        names: tuple[str, ...],
+        text_mask: Tensor,
+        valid: Mapping[str, Tensor] | None,
+        index: Tensor,
+    ) -> Bool[Tensor, "B 1 1 S"] | None:
+        """Which of [text, main] may be attended to; None (faster) when all of them may."""
+        full = torch.ones_like(index, dtype=torch.bool)
+        main = [
+            valid[name] if valid and name in valid else full[:, piece]
+            for name, piece in self.layout.slices(names).items()
+        ]
+        mask = torch.cat([text_mask, *main], dim=1)
+        return None if bool(mask.all()) else mask[:, None, None]
+
+    def _table(self, names: tuple[str, ...], device: torch.device) -> Complex[Tensor, "N 1 half"]:
+        """The rotary table of the main tokens, kept per set of modalities."""
+        key = (names, str(device))
+        if key not in self._tables:
+            table = rotary_table(
+                self.layout.positions(names), self.width // self.heads, self.rope_theta
+            )
+            self._tables[key] = table.to(device)
+        return self._tables[key]
+
+
+def _affines(
+    table: Float[Tensor, "B K parts*D"], index: Int[Tensor, "B N"] | None, width: int
+) -> list[Affine]:
+    """Each branch's (shift, 1 + scale, gate) per token; `index` None: one level for all."""
+    parts = list(table.split(width, dim=-1))
+    parts[1::3] = [1.0 + scale for scale in parts[1::3]]
+    if index is not None:
+        parts = [gather_levels(part, index) for part in parts]
+    return [Affine(*parts[start : start + 3]) for start in range(0, len(parts), 3)]
