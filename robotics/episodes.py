@@ -13,9 +13,8 @@ import numpy as np
 
 from robotics.control import Action, Observation
 from robotics.embodiment import ACTION_DIM, GRIPPER, POSITION, ROTATION, TERMINATE
+from robotics.images import encode_image
 from robotics.rotation import axis_angle_to_rpy, canonical_quaternion
-
-JPEG_QUALITY = 95
 
 _ARRAYS = {
     "world_vector": (3,),
@@ -122,23 +121,12 @@ class EpisodeRecorder:
         self, observation: Observation, action: Action, instruction: str, reward: float = 0.0
     ) -> None:
         """Append one step; the image is encoded at once (JPEG, quality 95)."""
-        import simplejpeg
-
-        image = np.ascontiguousarray(observation["image"])
         control = np.asarray(action.control, np.float32)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
-            raise ValueError(
-                f"expected an image uint8 (H, W, 3), got {image.dtype} {image.shape}; "
-                'make the environment with obs_mode="rgb".'
-            )
         if control.shape != (7,):
             raise ValueError(f"expected control of shape (7,), got {control.shape}.")
         self._steps.append(
             {
-                # 4:2:0 is what TensorFlow's encoder, and so RT-1, uses.
-                "images": simplejpeg.encode_jpeg(
-                    image, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420"
-                ),
+                "images": encode_image(observation["image"]),
                 "instruction": instruction,
                 "world_vector": control[:3],
                 "rotation_delta": axis_angle_to_rpy(control[3:6]),
@@ -153,17 +141,21 @@ class EpisodeRecorder:
     def build(self, success: bool = True) -> Episode:
         """The episode so far."""
         columns = {name: [step[name] for step in self._steps] for name in ("images", "instruction")}
-        for name, shape in _ARRAYS.items():
-            columns[name] = np.array([step[name] for step in self._steps]).reshape(-1, *shape)
+        for name in _ARRAYS:
+            columns[name] = np.array([step[name] for step in self._steps])
         return Episode(**columns, success=success)
 
 
-def segment_ends(instruction: Sequence[str]) -> np.ndarray:
-    """(T,) int64: for every step the first step after its run of equal instructions."""
-    names = np.asarray(instruction)
-    last_of_run = np.append(np.flatnonzero(names[1:] != names[:-1]), len(names) - 1)
-    run = np.searchsorted(last_of_run, np.arange(len(names)))
-    return last_of_run[run] + 1
+def run_ends(labels: np.ndarray) -> np.ndarray:
+    """(T,) int64: for every step the first step after its run of equal labels.
+
+    Args:
+        labels: (T,) or (T, k) of any dtype; a sub-task is a run of equal instructions.
+    """
+    rows = np.asarray(labels).reshape(len(labels), -1)
+    changes = np.flatnonzero((rows[1:] != rows[:-1]).any(axis=1)) + 1
+    ends = np.append(changes, len(rows))
+    return ends[np.searchsorted(changes, np.arange(len(rows)), side="right")]
 
 
 def action_window(
