@@ -80,13 +80,17 @@ create_venv() {
 }
 
 install_packages() {
-    local pip=("$VENV/bin/python" -m pip --disable-pip-version-check --quiet)
-    say "installing requirements.lock (about 1 GB with a CPU build of torch, minutes the first time)"
+    local pip=("$VENV/bin/python" -m pip --disable-pip-version-check)
+    # A person sees pip's progress; a log gets only its errors.
+    if [ ! -t 2 ]; then pip+=(-qq); fi
+    say "installing requirements.lock (once; 2.3 GB on disk, some 5 GB more with torch's CUDA build)"
     # First the locked pip and setuptools, then the rest built with them (a few packages have no
-    # wheel): nothing is fetched that the lock does not name, torch's CUDA packages excepted.
+    # wheel): nothing is fetched that the lock does not name, torch's CUDA packages excepted. The
+    # project goes in as a path to the checkout ("compat"), so a new package needs no new install.
     "${pip[@]}" install --constraint "$LOCK" pip setuptools &&
         "${pip[@]}" install --no-build-isolation --requirement "$LOCK" &&
-        "${pip[@]}" install --no-build-isolation --no-deps --editable "$ROOT" &&
+        "${pip[@]}" install --no-build-isolation --no-deps --editable "$ROOT" \
+            --config-settings editable_mode=compat &&
         "${pip[@]}" check >&2
 }
 
