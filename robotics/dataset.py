@@ -106,6 +106,11 @@ class WindowDataset:
         """Number of windows, one for each step."""
         return len(self.actions)
 
+    @property
+    def num_episodes(self) -> int:
+        """Episodes of the split."""
+        return len(self.episodes)
+
     def frames(self, steps: ArrayLike) -> np.ndarray:
         """Frames uint8 (..., H, W, 3) of the given steps (...)."""
         wanted = np.asarray(steps, np.int64)

@@ -188,6 +188,9 @@ def decode_episode(record: bytes, where: str = "record") -> Episode:
             )
         return getattr(columns[key], kind).value
 
+    success = column("aspects/success", "int64_list")
+    if len(success) != 1:
+        raise ValueError(f"{where}: expected one value of 'aspects/success', got {len(success)}.")
     images = list(column("steps/observation/image", "bytes_list"))
     text = column("steps/observation/natural_language_instruction", "bytes_list")
 
@@ -200,19 +203,17 @@ def decode_episode(record: bytes, where: str = "record") -> Episode:
             )
         return values.reshape(len(images), width)
 
+    arrays = {
+        "world_vector": array("steps/action/world_vector", 3),
+        "rotation_delta": array("steps/action/rotation_delta", 3),
+        "gripper": array("steps/action/gripper_closedness_action", 1)[:, 0],
+        "terminate": array("steps/action/terminate_episode", 3, "int64_list")[:, 0] == 1,
+        "tool_pose": array("steps/observation/base_pose_tool_reached", 7),
+        "gripper_closed": array("steps/observation/gripper_closed", 1)[:, 0],
+        "reward": array("steps/reward", 1)[:, 0],
+    }
     try:
-        return Episode(
-            images=images,
-            instruction=[value.decode("utf-8") for value in text],
-            world_vector=array("steps/action/world_vector", 3),
-            rotation_delta=array("steps/action/rotation_delta", 3),
-            gripper=array("steps/action/gripper_closedness_action", 1)[:, 0],
-            terminate=array("steps/action/terminate_episode", 3, "int64_list")[:, 0] == 1,
-            tool_pose=array("steps/observation/base_pose_tool_reached", 7),
-            gripper_closed=array("steps/observation/gripper_closed", 1)[:, 0],
-            reward=array("steps/reward", 1)[:, 0],
-            success=bool(column("aspects/success", "int64_list")[0]),
-        )
-    except ValueError as error:
-        message = str(error)
-        raise ValueError(message if where in message else f"{where}: {message}") from error
+        instruction = [value.decode("utf-8") for value in text]
+        return Episode(images, instruction, **arrays, success=bool(success[0]))
+    except ValueError as error:  # of the episode's own checks, or undecodable text
+        raise ValueError(f"{where}: {error}") from error

@@ -217,6 +217,11 @@ class EpisodeWriter:
         return {"provenance": None, "shards": [], "episodes": {}, "discarded": {}}
 
     def _save_collection(self, collection: dict[str, Any]) -> None:
+        collection["counts"] = {
+            "episodes": len(collection["episodes"]),
+            "steps": sum(row["steps"] for row in collection["episodes"].values()),
+            "discarded": len(collection["discarded"]),
+        }
         text = json.dumps(collection, indent=1, sort_keys=True)
         _write_atomically(self._collection_path, text.encode())
 

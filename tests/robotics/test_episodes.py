@@ -1,0 +1,128 @@
+"""Episodes, their vectors and windows."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robotics.control import Action
+from robotics.embodiment import EMBODIMENTS, GRIPPER, TERMINATE, embodiment
+from robotics.episodes import (
+    EpisodeRecorder,
+    action_window,
+    proprio_vector,
+    run_ends,
+    video_window,
+)
+from robotics.images import decode_image, encode_image, resize_image
+from robotics.rlds.fake import fake_episode
+from robotics.rotation import rpy_to_axis_angle
+
+
+def observation(value=0):
+    return {
+        "image": np.full((256, 320, 3), value, np.uint8),
+        "tool_pose": np.array([1, 2, 3, 0, 0, 0, -1], np.float32),
+        "gripper_closed": np.array([0.25], np.float32),
+    }
+
+
+def test_recorder_turns_control_into_rt1_conventions():
+    recorder = EpisodeRecorder()
+    control = np.array([0.1, -0.2, 0.3, 0.2, 0.3, -0.4, 1.0], np.float32)
+    recorder.add(observation(), Action(control), "open top drawer")
+    recorder.add(observation(), Action(-control, True), "open top drawer", reward=1.0)
+    episode = recorder.build()
+    np.testing.assert_allclose(
+        rpy_to_axis_angle(episode.rotation_delta), [control[3:6], -control[3:6]], atol=1e-6
+    )
+    actions = episode.actions()
+    np.testing.assert_array_equal(actions[:, :3], [control[:3], -control[:3]])
+    np.testing.assert_array_equal(actions[:, GRIPPER], [1, -1])
+    np.testing.assert_array_equal(actions[:, TERMINATE], [-1, 1])
+    np.testing.assert_array_equal(episode.proprio()[0], [1, 2, 3, 0, 0, 0, 1, 0.25])
+    np.testing.assert_array_equal(episode.reward, [0, 1])
+
+
+def test_proprio_is_the_same_for_one_observation_and_for_an_episode():
+    episode = fake_episode(0)
+    one = proprio_vector(episode.tool_pose[3], episode.gripper_closed[3:4])
+    np.testing.assert_array_equal(one, episode.proprio()[3])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=20))
+def test_run_ends_match_a_plain_loop(labels):
+    expected = [
+        next((j for j in range(i, len(labels)) if labels[j] != labels[i]), len(labels))
+        for i in range(len(labels))
+    ]
+    np.testing.assert_array_equal(run_ends(np.array(labels)), expected)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.integers(1, 7))
+def test_action_windows_stop_at_switches_and_ends(runs, horizon):
+    labels = np.repeat(np.arange(len(runs)), runs)
+    steps = np.arange(len(labels))
+    index, valid = action_window(steps, run_ends(labels), horizon)
+    for t in steps:
+        for i in range(horizon):
+            inside = t + i < len(labels) and labels[t + i] == labels[t]
+            assert valid[t, i] == inside
+            assert index[t, i] == (t + i if inside else t)
+
+
+def test_video_is_valid_up_to_the_frame_the_last_valid_action_leads_to():
+    # Steps 0..3 under one instruction, 4..6 under the next; frames 0..6.
+    labels = np.array([0, 0, 0, 0, 1, 1, 1])
+    steps = np.arange(7)
+    index, valid = video_window(steps, run_ends(labels), np.full(7, 7), (1, 3))
+    assert valid[:, 0].tolist() == [True, True, True, True, True, True, False]
+    # From step 1, frame 4 follows actions 1, 2, 3; from step 2, frame 5 needs action 4 as well.
+    assert valid[:, 1].tolist() == [True, True, False, False, False, False, False]
+    assert index[1].tolist() == [2, 4]
+    assert index[6].tolist() == [6, 6]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"world_vector": np.zeros((12, 2))}, r"expected world_vector of shape \(12, 3\)"),
+        (
+            {"gripper": np.full(12, np.nan)},
+            "expected finite gripper, got NaN or infinity at step 0",
+        ),
+        ({"instruction": ["a"]}, "got 12 images and 1 instructions"),
+        ({"images": []}, "at least one"),
+    ],
+)
+def test_malformed_episodes_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(fake_episode(0), **change)
+
+
+def test_recorder_refuses_what_is_no_step():
+    recorder = EpisodeRecorder()
+    with pytest.raises(ValueError, match="expected an RGB image"):
+        recorder.add(observation() | {"image": np.zeros((3, 4))}, Action(np.zeros(7)), "x")
+    with pytest.raises(ValueError, match="expected control of shape"):
+        recorder.add(observation(), Action(np.zeros(8)), "x")
+    with pytest.raises(ValueError, match="at least one"):
+        recorder.build()
+
+
+def test_images_survive_the_codec_and_are_averaged_by_area():
+    image = np.random.default_rng(0).integers(0, 255, (8, 10, 3), np.uint8).repeat(32, 0)
+    image = image.repeat(32, 1)
+    assert np.abs(decode_image(encode_image(image)).astype(int) - image).mean() < 6
+    np.testing.assert_array_equal(resize_image(image, (8, 10)), image[::32, ::32])
+    assert resize_image(image, (256, 320)) is image
+
+
+def test_embodiments_are_looked_up_by_name():
+    assert embodiment("embedded") is EMBODIMENTS["embedded"]
+    with pytest.raises(ValueError, match="google_robot"):
+        embodiment("nobody")

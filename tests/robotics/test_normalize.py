@@ -1,0 +1,86 @@
+"""Quantile statistics and the normaliser."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from robotics.normalize import Normalizer, Quantiles, action_normalizer, proprio_normalizer
+
+values = arrays(
+    np.float32,
+    array_shapes(min_dims=2, max_dims=2, max_side=8),
+    elements=st.floats(-100, 100, width=32),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(values)
+def test_denormalise_inverts_normalise(data):
+    normalizer = Normalizer(Quantiles.of(data))
+    normalised = normalizer.normalise(data)
+    assert np.isfinite(normalised).all()
+    np.testing.assert_allclose(normalizer.denormalise(normalised), data, rtol=1e-5, atol=1e-4)
+
+
+def test_quantiles_go_to_plus_and_minus_one_without_clipping():
+    data = np.random.default_rng(0).normal(3, 2, (1000, 3))
+    statistics = Quantiles.of(data)
+    normalizer = Normalizer(statistics)
+    np.testing.assert_allclose(normalizer.normalise(statistics.q01), -1, atol=1e-6)
+    np.testing.assert_allclose(normalizer.normalise(statistics.q99), 1, atol=1e-6)
+    assert normalizer.normalise(data).max() > 1
+    np.testing.assert_allclose(statistics.mean, data.mean(0))
+    assert statistics.count == 1000
+
+
+def test_a_constant_dimension_becomes_zero_and_comes_back():
+    data = np.tile([0.5, -2.0], (10, 1))
+    normalizer = Normalizer(Quantiles.of(data))
+    np.testing.assert_array_equal(normalizer.normalise(data), 0)
+    np.testing.assert_allclose(normalizer.denormalise(np.zeros((1, 2))), data[:1])
+
+
+def test_actions_leave_gripper_and_terminate_alone():
+    data = np.random.default_rng(0).normal(0, 0.05, (200, 8))
+    data[:, 6:] = np.sign(data[:, 6:])
+    normalised = action_normalizer(Quantiles.of(data)).normalise(data)
+    np.testing.assert_array_equal(normalised[:, 6:], data[:, 6:])
+    assert np.abs(normalised[:, :6]).max() > 1
+    assert all(proprio_normalizer(Quantiles.of(data)).scaled)
+
+
+def test_a_motion_that_hardly_occurs_is_not_blown_up():
+    data = np.zeros((1000, 8))
+    data[0, 0] = 0.05
+    assert np.abs(action_normalizer(Quantiles.of(data)).normalise(data)).max() <= 50
+
+
+@settings(max_examples=20, deadline=None)
+@given(values)
+def test_json_round_trip(data):
+    normalizer = Normalizer(Quantiles.of(data), scaled=np.arange(data.shape[1]) % 2 == 0, floor=0.1)
+    again = Normalizer.from_dict(json.loads(json.dumps(normalizer.to_dict())))
+    assert again == normalizer
+    np.testing.assert_array_equal(again.normalise(data), normalizer.normalise(data))
+
+
+@pytest.mark.parametrize("bad", [np.zeros((0, 3)), np.zeros(3), [[np.nan]]])
+def test_statistics_need_finite_vectors(bad):
+    with pytest.raises(ValueError, match="expected finite values"):
+        Quantiles.of(bad)
+
+
+def test_malformed_inputs_are_refused():
+    normalizer = Normalizer(Quantiles.of(np.ones((2, 3))))
+    with pytest.raises(ValueError, match=r"expected values \(\.\.\., 3\)"):
+        normalizer.normalise(np.ones((2, 4)))
+    with pytest.raises(ValueError, match="expected 3 booleans"):
+        Normalizer(normalizer.statistics, scaled=[True])
+    broken = normalizer.to_dict()
+    del broken["statistics"]["q01"]
+    with pytest.raises(ValueError, match="expected a normaliser"):
+        Normalizer.from_dict(broken)
