@@ -1,0 +1,244 @@
+"""Train one world model on an RLDS robot data set.
+
+python -m robotics.finetune experiment=embedded objective=self_flow data=DIR out=DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from robotics.dataset import WindowDataset
+from robotics.embodiment import embodiment
+from robotics.modes import Mixture
+from robotics.preparation import fit_world
+from robotics.preview import Preview
+from robotics.stream import ModeStream, fixed_batches
+from robotics.world_model import WorldModel
+from selfflow_wm.objective import FlowMatching
+from selfflow_wm.training import checkpoint
+from selfflow_wm.training.log import MetricsLog
+from selfflow_wm.training.trainer import NonFiniteLoss, Trainer
+from selfflow_wm.training.validate import FixedNoiseValidation
+
+CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
+RESUMABLE = ("trainer", "log", "resume", "device", "out")
+"""Parts of the configuration that may change between a run and its resumption."""
+
+HELP = """\
+data=DIR         RLDS data set (the directory with dataset_info.json); needed
+out=DIR          directory of the run: checkpoint/, checkpoints/, state/, metrics.jsonl,
+                 previews/; needed. A run that stopped goes on from its state
+experiment=NAME  a file of configs/experiment: embedded
+objective=NAME   self_flow or flow_matching
+Anything else in configs/ can be overridden the same way, for example
+    seed=1 trainer.total_steps=2000 trainer.max_minutes=60 optim.lr=5e-4 model=small
+    log.wandb=disabled objective.gamma=0.5 trainer.compile=true
+
+Ctrl-C (or SIGTERM) saves the state and stops; the same command goes on.
+
+    python -m robotics.finetune experiment=embedded objective=self_flow data=data/demo out=runs/sf
+    python -m robotics.finetune experiment=embedded objective=flow_matching data=data/demo \\
+        out=runs/fm seed=0 trainer.total_steps=2000
+    python -m robotics.finetune --config ...   print the composed configuration and stop
+"""
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """configs/finetune.yaml with hydra overrides; ValueError says what was wrong with them."""
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            config = compose("finetune", overrides=list(overrides))
+        OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(f"configuration: {error}") from None
+    return config
+
+
+@dataclass
+class Run:
+    """Everything a training run is made of, built and not yet started."""
+
+    world: WorldModel
+    trainer: Trainer
+    description: str
+
+
+def build(config: DictConfig) -> Run:
+    """Assemble a run from a composed configuration, resuming it when its state is there."""
+    missing = [f"{key}=DIR" for key in ("data", "out") if OmegaConf.is_missing(config, key)]
+    if missing:
+        raise ValueError(f"expected {' and '.join(missing)} on the command line; see --help")
+    out = Path(config.out)
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore
+    resuming = _claim(out, plain)
+    train_data = open_dataset(config, config.dataset.train_split)
+    held_out = open_dataset(config, config.dataset.validation_split)
+    mixture = Mixture(plain["modes"], seed=config.seed)
+
+    torch.manual_seed(config.seed)  # the backbone's initial weights, then the projector's
+    if resuming:
+        world = WorldModel.load(out / "initial", embodiment=config.embodiment)
+        world.backbone.requires_grad_(True)
+    else:
+        world = fit_world(train_data, plain, mixture.names, embodiment(config.embodiment))
+        world.save(out / "initial")
+    world.config = plain
+    objective = instantiate(config.objective, _convert_="all")
+    device = pick_device(config.device)
+    world.backbone.to(device)
+
+    settings = dict(plain["trainer"])
+    per_mode = settings.pop("validation_batches")
+    stream = ModeStream(
+        train_data, world, mixture, seed=config.seed, accumulate=settings["accumulate"]
+    )
+    noise = instantiate(config.noise, _convert_="all")
+    validation = FixedNoiseValidation(
+        FlowMatching(noise["time_laws"], noise["condition_noise"], caption_dropout=0.0),
+        fixed_batches(held_out, world, mixture, per_mode),
+    )
+    trainer = Trainer(
+        world.backbone,
+        objective,
+        stream,
+        out_dir=out,
+        optim=instantiate(config.optim, _convert_="all"),
+        seed=config.seed,
+        device=device,
+        validate=validation,
+        preview=Preview(world, held_out, out / "previews"),
+        export=_exporter(world, out),
+        **settings,
+    )
+    if resuming:
+        trainer.resume()
+    trainer.log = MetricsLog(out, config=plain, resume_step=trainer.step, **plain["log"])
+    return Run(world, trainer, _describe(config, train_data, held_out, trainer))
+
+
+def open_dataset(config: DictConfig, split: str) -> WindowDataset:
+    """The windows of one split of `config.data`."""
+    settings = OmegaConf.to_container(config.dataset)
+    return WindowDataset(
+        Path(config.data),
+        settings["image_size"],
+        split=split,
+        horizon=settings["horizon"],
+        video_offsets=settings["video_offsets"],
+        cache_dir=settings["cache_dir"],
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto": the first GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _claim(out: Path, config: dict[str, Any]) -> bool:
+    """Make `out` this run's. True: a run with the same configuration is there to go on with."""
+    state, record = out / "state", out / "run.json"
+    if not config["resume"]:
+        for stale in (state, out / "checkpoints", out / "checkpoint", out / "initial"):
+            shutil.rmtree(stale, ignore_errors=True)
+        (out / "metrics.jsonl").unlink(missing_ok=True)
+    resuming = checkpoint.latest_step(state) is not None
+    if resuming:
+        before = checkpoint.read_json(record)
+        differing = sorted(
+            key
+            for key in set(before) | set(config)
+            if key not in RESUMABLE and before.get(key) != config.get(key)
+        )
+        if differing:
+            raise ValueError(
+                f"{out} holds a run with other settings of {', '.join(differing)}. Repeat its "
+                "command to go on with it, choose another out=, or start over with resume=false"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_json(record, config)
+    return resuming
+
+
+def _exporter(world: WorldModel, out: Path):
+    """Writes the EMA weights to checkpoints/step_* and, as the newest, to checkpoint/."""
+
+    def export(ema: torch.nn.Module, step: int) -> None:
+        model = world.with_backbone(ema)
+        model.save(checkpoint.step_directory(out / "checkpoints", step))
+        model.save(out / "checkpoint")
+
+    return export
+
+
+def _describe(
+    config: DictConfig, train: WindowDataset, held_out: WindowDataset, trainer: Trainer
+) -> str:
+    def count(module: torch.nn.Module) -> float:
+        return sum(p.numel() for p in module.parameters()) / 1e6
+
+    objective = type(trainer.objective).__name__
+    modes = ", ".join(
+        f"{n} {s['probability']:g} x {s['batch_size']}" for n, s in config.modes.items()
+    )
+    return "\n".join(
+        (
+            f"data        {config.data}: {len(train.episodes)} episodes, {len(train)} windows to "
+            f"train on; {len(held_out.episodes)} episodes, {len(held_out)} windows held out",
+            f"model       {count(trainer.model):.2f}M parameters, "
+            f"{count(trainer.extra):.2f}M in the projector; {trainer.device}",
+            f"objective   {objective}, EMA {trainer.ema.decay:g}, seed {config.seed}",
+            f"modes       {modes}",
+            f"steps       {trainer.step} done of {trainer.total_steps}"
+            + (f", at most {trainer.max_minutes:g} minutes" if trainer.max_minutes else ""),
+            f"out         {config.out}",
+        )
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry; returns the exit status: 0 done, 1 a training failure, 2 misuse, 130 interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="python -m robotics.finetune",
+        description=__doc__,
+        epilog=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", action="store_true", help="print the configuration and stop")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="see below")
+    arguments = parser.parse_args(argv)
+    try:
+        config = compose_config(arguments.overrides)
+        if arguments.config:
+            print(OmegaConf.to_yaml(config), end="")
+            return 0
+        run = build(config)
+    except ValueError as error:
+        print(f"finetune: {error}", file=sys.stderr)
+        return 2
+    print(run.description, flush=True)
+    try:
+        outcome = run.trainer.train()
+    except NonFiniteLoss as error:
+        print(f"finetune: {error}", file=sys.stderr)
+        return 1
+    print(f"{outcome} at step {run.trainer.step}; checkpoint {Path(config.out) / 'checkpoint'}")
+    return 130 if outcome == "interrupted" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

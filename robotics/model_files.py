@@ -1,0 +1,135 @@
+"""The checkpoint directory of a `WorldModel`: model.safetensors, config.json, statistics.*"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robotics.embodiment import EMBODIMENTS
+from robotics.normalize import Normalizer
+from robotics.world_model import WorldModel
+from selfflow_wm.codec import codec_from_state
+from selfflow_wm.layout import Layout
+from selfflow_wm.model import Backbone
+from selfflow_wm.training import checkpoint
+
+SCHEMA = 1
+"""Version of config.json. Raise it when a reader of the old one would misread the new one."""
+
+_KEYS = {
+    "schema",
+    "embodiment",
+    "layout",
+    "backbone",
+    "video_codec",
+    "codec_hash",
+    "image_size",
+    "video_offsets",
+    "modes",
+    "condition_level",
+    "training",
+}
+
+
+def save(world: WorldModel, path: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write `path` in one piece, replacing what was there. dtype: float32 or float16 weights."""
+    if dtype not in (torch.float32, torch.float16):
+        raise ValueError(f"expected weights in float32 or float16, got {dtype}")
+    config = {
+        "schema": SCHEMA,
+        "embodiment": world.embodiment.name,
+        "layout": world.layout.to_dict(),
+        "backbone": world.backbone_config,
+        "video_codec": world.video_codec.config,
+        "codec_hash": world.video_codec.hash(),
+        "image_size": list(world.image_size),
+        "video_offsets": list(world.video_offsets),
+        "modes": list(world.modes),
+        "condition_level": world.condition_level,
+        "training": world.config,
+    }
+    weights = {
+        name: value.to(dtype) if value.is_floating_point() else value
+        for name, value in world.backbone.state_dict().items()
+    }
+    with checkpoint.atomic_directory(path) as temporary:
+        checkpoint.save_tensors(temporary / "model.safetensors", weights)
+        checkpoint.save_tensors(
+            temporary / "statistics.safetensors", world.video_codec.state_dict()
+        )
+        checkpoint.write_json(
+            temporary / "statistics.json",
+            {"action": world.action.to_dict(), "proprio": world.proprio.to_dict()},
+        )
+        checkpoint.write_json(temporary / "config.json", config)
+
+
+def load(path: Path, embodiment: str | None = None, device: str = "cpu") -> WorldModel:
+    """The model saved at `path`, weights in float32, in evaluation mode.
+
+    ValueError (expected, got, remedy) for a missing file, another schema, weights or codec
+    arrays that do not fit the configuration, or another embodiment than `embodiment`.
+    """
+    config = read_config(path)
+    if embodiment is not None and config["embodiment"] != embodiment:
+        raise ValueError(
+            f"{path}: expected a model for the embodiment {embodiment!r}, got one for "
+            f"{config['embodiment']!r}; its actions would be misread. Choose a checkpoint of "
+            f"{embodiment!r}, or fine-tune this one on data of that robot"
+        )
+    tensors = checkpoint.load_tensors(path / "statistics.safetensors")
+    codec = codec_from_state(config["video_codec"], tensors)
+    if codec.hash() != config["codec_hash"]:
+        raise ValueError(
+            f"{path}: expected the codec {config['codec_hash'][:12]} it was trained with, got "
+            f"{codec.hash()[:12]}; statistics.safetensors belongs to another checkpoint"
+        )
+    statistics = checkpoint.read_json(path / "statistics.json")
+    if missing := {"action", "proprio"} - set(statistics):
+        raise ValueError(
+            f"{path / 'statistics.json'}: expected statistics of action and proprio, "
+            f"{sorted(missing)} missing; copy the whole checkpoint directory"
+        )
+    layout = Layout.from_dict(config["layout"])
+    backbone = Backbone(layout, **config["backbone"])
+    file = path / "model.safetensors"
+    weights = checkpoint.load_tensors(file)
+    checkpoint.load_strict(backbone, {k: v.float() for k, v in weights.items()}, file)
+    return WorldModel(
+        backbone.to(device).eval().requires_grad_(False),
+        video_codec=codec,
+        action=Normalizer.from_dict(statistics["action"]),
+        proprio=Normalizer.from_dict(statistics["proprio"]),
+        embodiment=EMBODIMENTS[config["embodiment"]],
+        backbone_config=config["backbone"],
+        video_offsets=config["video_offsets"],
+        modes=config["modes"],
+        condition_level=config["condition_level"],
+        config=config["training"],
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The checked config.json of a checkpoint, without touching its weights."""
+    path = Path(path)
+    if not path.is_dir():
+        raise ValueError(
+            f"{path}: expected a checkpoint directory, got nothing there; give the directory "
+            "that holds model.safetensors, config.json and statistics.*"
+        )
+    config = checkpoint.read_json(path / "config.json")
+    if config.get("schema") != SCHEMA:
+        raise ValueError(
+            f"{path}: expected checkpoint schema {SCHEMA}, got {config.get('schema')}; use the "
+            "version of this package that wrote it, or train again"
+        )
+    if missing := _KEYS - set(config):
+        raise ValueError(f"{path}: config.json lacks {sorted(missing)}; the file was edited?")
+    if config["embodiment"] not in EMBODIMENTS:
+        raise ValueError(
+            f"{path}: expected an embodiment out of {sorted(EMBODIMENTS)}, got "
+            f"{config['embodiment']!r}; add its row to robotics.embodiment"
+        )
+    return config

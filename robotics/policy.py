@@ -1,0 +1,159 @@
+"""A checkpoint behind the `Policy` protocol."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from robotics.control import Action, Observation
+from robotics.embodiment import ARM, GRIPPER, POSITION, ROTATION, TERMINATE
+from robotics.episodes import proprio_vector
+from robotics.images import resize_image
+from robotics.modes import ACTION, mode
+from robotics.rotation import rpy_to_axis_angle
+from robotics.world_model import WorldModel
+
+GRIPPER_THRESHOLD = 0.3
+"""Predicted closedness beyond which the gripper moves; below it, it keeps its state. The data
+holds -1, 0 and +1, and a half-hearted command would leave the fingers half open."""
+
+
+class CheckpointPolicy:
+    """Predicts a chunk of actions, executes its first `execute` open loop, looks again.
+
+    world: a model or the path of a checkpoint directory. steps: Euler steps of the sampler.
+    shift: shift of its time grid towards noise. mode: "policy", or "joint" to imagine the video
+    along with the actions. seed: of the sampling noise when `reset` gives none; each episode
+    has its own generator, so actions do not depend on the episodes before it or the worker.
+    embodiment: refuse a checkpoint of another robot. threads: torch's, None leaves them.
+    latencies: seconds of every model call so far, resizing and encoding included.
+    """
+
+    def __init__(
+        self,
+        world: WorldModel | Path | str,
+        *,
+        steps: int = 8,
+        execute: int = 3,
+        shift: float = 1.0,
+        mode_name: str = "policy",
+        seed: int = 0,
+        embodiment: str | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if not isinstance(world, WorldModel):
+            world = WorldModel.load(world, embodiment=embodiment, device=device)
+        elif embodiment is not None and world.embodiment.name != embodiment:
+            raise ValueError(
+                f"expected a model for {embodiment!r}, got one for {world.embodiment.name!r}; "
+                "its actions would be misread"
+            )
+        if ACTION not in mode(mode_name).generated or mode_name == "inverse":
+            raise ValueError(f"expected mode 'policy' or 'joint', got {mode_name!r}")
+        if not 1 <= execute <= world.horizon:
+            raise ValueError(
+                f"expected execute in 1..{world.horizon} (the chunk the model predicts), "
+                f"got {execute}"
+            )
+        self.world = world
+        self.steps, self.execute, self.shift, self.mode = steps, execute, shift, mode_name
+        self.seed = seed
+        self.latencies: list[float] = []
+        self._plan: deque[Action] = deque()
+        self._instruction: str | None = None
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def reset(self, instruction: str, seed: int | None = None) -> None:
+        """Start an episode; its sampling noise follows from `seed` alone."""
+        self._generator = torch.Generator().manual_seed(self.seed if seed is None else seed)
+        self.instruct(instruction)
+
+    def instruct(self, instruction: str) -> None:
+        """Take a new instruction and drop what was planned for the old one."""
+        if not isinstance(instruction, str) or not instruction.strip():
+            raise ValueError(f"expected an instruction, got {instruction!r}")
+        self._instruction = instruction
+        self._plan.clear()
+
+    @property
+    def needs_observation(self) -> bool:
+        """True when the next `act` predicts a new chunk."""
+        return not self._plan
+
+    def act(self, observation: Observation | None) -> Action:
+        """The next action of the chunk, predicting one first when the last is used up.
+
+        ValueError for a missing or malformed observation or a non-finite prediction.
+        """
+        if self._instruction is None:
+            raise ValueError("expected reset(instruction) before act(observation)")
+        if not self._plan:
+            if observation is None:
+                raise ValueError(
+                    "expected an observation, got None: the planned actions are used up; "
+                    "ask needs_observation before each step"
+                )
+            self._plan.extend(self._predict(observation))
+        return self._plan.popleft()
+
+    def _predict(self, observation: Observation) -> list[Action]:
+        image, proprio = check_observation(observation, self.world.embodiment.camera_size)
+        begun = time.perf_counter()
+        samples = {
+            "image": resize_image(image, self.world.image_size)[None],
+            "proprio": proprio[None],
+            "instruction": [self._instruction],
+        }
+        chunk = self.world.generate(
+            samples,
+            self.mode,
+            steps=self.steps,
+            shift=self.shift,
+            generator=[self._generator],
+        )[ACTION][0]
+        self.latencies.append(time.perf_counter() - begun)
+        return [to_action(row) for row in chunk[: self.execute]]
+
+
+def check_observation(
+    observation: Observation, camera_size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The image uint8 (H, W, 3) and proprioception (8,) of an observation; ValueError if any of
+    its keys is missing, misshapen or not finite. camera_size: the (H, W) of the embodiment."""
+    expected = {"image": (*camera_size, 3), "tool_pose": (7,), "gripper_closed": (1,)}
+    for key, shape in expected.items():
+        if key not in observation:
+            raise ValueError(
+                f"expected observation keys {sorted(expected)}, got {sorted(observation)}; "
+                'make the environment with obs_mode="rgb"'
+            )
+        value = np.asarray(observation[key])
+        if value.shape != shape:
+            raise ValueError(f"observation[{key!r}]: expected shape {shape}, got {value.shape}")
+        if key == "image" and value.dtype != np.uint8:
+            raise ValueError(f"observation['image']: expected uint8 RGB, got {value.dtype}")
+        if key != "image" and not np.isfinite(value).all():
+            raise ValueError(f"observation[{key!r}]: expected finite values, got {value}")
+    proprio = proprio_vector(observation["tool_pose"], observation["gripper_closed"])
+    return np.asarray(observation["image"]), proprio
+
+
+def to_action(row: np.ndarray) -> Action:
+    """A model action (8,) in physical units to a control step: roll-pitch-yaw to axis-angle, the
+    gripper to -1, 0 (keep) or +1, terminate when above 0."""
+    if not np.isfinite(row).all():
+        raise ValueError(
+            f"expected a finite action from the model, got {row[ARM]}...; is the checkpoint "
+            "of a run that diverged?"
+        )
+    gripper = float(row[GRIPPER])
+    closes = float(np.sign(gripper)) if abs(gripper) > GRIPPER_THRESHOLD else 0.0
+    control = np.concatenate([row[POSITION], rpy_to_axis_angle(row[ROTATION]), [closes]])
+    return Action(control.astype(np.float32), bool(row[TERMINATE] > 0))

@@ -1,0 +1,103 @@
+"""What is fitted to the data before training: codecs, normalisers, and the layout they imply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from robotics.dataset import WindowDataset
+from robotics.embodiment import Embodiment
+from robotics.normalize import action_normalizer, proprio_normalizer
+from robotics.world_model import WorldModel, robot_layout
+from selfflow_wm.codec import PatchPCA, ResidualCodec
+from selfflow_wm.model import Backbone
+
+
+def fit_world(
+    dataset: WindowDataset, config: Mapping[str, Any], modes: Sequence[str], embodiment: Embodiment
+) -> WorldModel:
+    """An untrained world model whose codecs and statistics come from `dataset`.
+
+    config: the plain dictionary of configs/finetune.yaml. With `init` set, codecs and weights
+    come from that checkpoint (its layout and size must fit) and statistics from the data.
+    """
+    if config["init"]:
+        return _from_checkpoint(dataset, config, modes, embodiment)
+    video_codec = fit_codecs(dataset, config["codec"], config["seed"])
+    layout = robot_layout(
+        video_codec.base,
+        video_codec,
+        horizon=config["dataset"]["horizon"],
+        video_offsets=config["dataset"]["video_offsets"],
+        **config["layout"],
+    )
+    size = dict(config["model"])
+    return WorldModel(
+        Backbone(layout, **size),
+        video_codec=video_codec,
+        embodiment=embodiment,
+        backbone_config=size,
+        video_offsets=config["dataset"]["video_offsets"],
+        modes=modes,
+        **_normalizers(dataset),
+    )
+
+
+def _from_checkpoint(
+    dataset: WindowDataset, config: Mapping[str, Any], modes: Sequence[str], embodiment: Embodiment
+) -> WorldModel:
+    source = WorldModel.load(Path(config["init"]))
+    wanted = {
+        "image_size": tuple(config["dataset"]["image_size"]),
+        "horizon": config["dataset"]["horizon"],
+        "video_offsets": tuple(config["dataset"]["video_offsets"]),
+    }
+    got = {key: getattr(source, key) for key in wanted}
+    if got != wanted:
+        raise ValueError(
+            f"init={config['init']}: expected a checkpoint with {wanted}, got {got}; change "
+            "dataset.* to match it, or train from scratch with init=null"
+        )
+    return WorldModel(
+        source.backbone.train().requires_grad_(True),
+        video_codec=source.video_codec,
+        embodiment=embodiment,
+        backbone_config=source.backbone_config,
+        video_offsets=source.video_offsets,
+        modes=modes,
+        **_normalizers(dataset),
+    )
+
+
+def _normalizers(dataset: WindowDataset) -> dict[str, Any]:
+    statistics = dataset.statistics()
+    return {
+        "action": action_normalizer(statistics["action"]),
+        "proprio": proprio_normalizer(statistics["proprio"]),
+    }
+
+
+def fit_codecs(dataset: WindowDataset, config: Mapping[str, Any], seed: int) -> ResidualCodec:
+    """Principal components of frames drawn from `dataset`, and the scale of their changes."""
+    generator = np.random.default_rng([seed, 2])
+    count = min(config["fit_frames"], len(dataset))
+    index = np.sort(generator.choice(len(dataset), count, replace=False))
+    frames = torch.as_tensor(dataset.batch(index, video=False)["image"])
+    base = PatchPCA(
+        tuple(frames.shape[1:3]), config["patch"], config["channels"], config["whitening"]
+    ).fit(frames, seed=seed)
+    index = np.sort(generator.permutation(len(dataset))[: config["fit_windows"]])
+    windows = dataset.batch(index, video=True)
+    whole = np.asarray(windows["video_valid"]).all(1)
+    if not whole.any():
+        raise ValueError(
+            "expected windows with all their future frames, got none; are the episodes shorter "
+            "than the last of dataset.video_offsets?"
+        )
+    video = torch.as_tensor(np.asarray(windows["video"])[whole])
+    codec = ResidualCodec(base, frames=video.shape[1])
+    return codec.fit(video, torch.as_tensor(np.asarray(windows["image"])[whole]))

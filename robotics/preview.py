@@ -1,0 +1,52 @@
+"""Strips of imagined video, written while a run trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from robotics.dataset import WindowDataset
+from robotics.strips import strip, write_png
+from robotics.world_model import WorldModel
+
+
+class Preview:
+    """Writes `directory/step_*.png`: one pair of rows per window, the true future frames above
+    the generated ones, the current frame at the left of both.
+
+    The mode is the first of forward and video the model is trained in; without either it does
+    nothing. Windows and sampling noise are fixed, so that strips of one run compare.
+    """
+
+    def __init__(
+        self,
+        world: WorldModel,
+        dataset: WindowDataset,
+        directory: Path,
+        *,
+        windows: int = 4,
+        steps: int = 8,
+        seed: int = 0,
+    ) -> None:
+        self.world, self.directory, self.steps, self.seed = world, directory, steps, seed
+        self.mode = next((name for name in ("video", "forward") if name in world.modes), None)
+        index = np.random.default_rng([seed, 3]).permutation(len(dataset))
+        self.samples = dataset.batch(np.sort(index[:windows]), video=True)
+
+    def __call__(self, ema: nn.Module, step: int) -> None:
+        if self.mode is None:
+            return
+        device = next(ema.parameters()).device
+        generator = torch.Generator(device).manual_seed(self.seed)
+        video = self.world.with_backbone(ema).generate(
+            self.samples, self.mode, steps=self.steps, generator=generator
+        )["video"]
+        rows = []
+        for current, true, imagined in zip(
+            self.samples["image"], self.samples["video"], video, strict=True
+        ):
+            rows += [[current, *true], [current, *imagined]]
+        write_png(self.directory / f"step_{step:08d}.png", strip(rows))

@@ -1,0 +1,70 @@
+"""Windows to batches: one mode an optimiser step, resumable at any batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from robotics.dataset import WindowDataset, WindowStream
+from robotics.modes import MODES, Mixture
+from robotics.world_model import WorldModel
+from selfflow_wm.layout import Batch
+
+
+class ModeStream:
+    """An endless iterator of encoded batches.
+
+    The mode of optimiser step k and the order of the windows follow from the seed alone. All
+    modes draw from one shuffled pass over the windows.
+    accumulate: batches of one mode in a row, as many as the trainer adds up to a step.
+    """
+
+    def __init__(
+        self,
+        dataset: WindowDataset,
+        world: WorldModel,
+        mixture: Mixture,
+        *,
+        seed: int = 0,
+        accumulate: int = 1,
+    ) -> None:
+        self.world, self.mixture, self.accumulate = world, mixture, accumulate
+        self.windows = WindowStream(dataset, seed)
+        self.drawn = 0
+
+    def __iter__(self) -> ModeStream:
+        return self
+
+    def __next__(self) -> Batch:
+        mode = self.mixture.draw(self.drawn // self.accumulate)
+        self.drawn += 1
+        size = self.mixture.batch_size(mode.name)
+        samples = self.windows.batch(size, video="video" in mode.present)
+        return self.world.encode(samples, mode)
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able position."""
+        return {"drawn": self.drawn, "windows": self.windows.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()`; ValueError when the data or the seed is another."""
+        self.windows.load_state_dict(state["windows"])
+        self.drawn = int(state["drawn"])
+
+
+def fixed_batches(
+    dataset: WindowDataset, world: WorldModel, mixture: Mixture, batches: int, seed: int = 0
+) -> dict[str, list[Batch]]:
+    """The same `batches` encoded batches for every mode of the mixture, for validation."""
+    groups: dict[str, list[Batch]] = {}
+    for number, name in enumerate(mixture.names):
+        order = np.random.default_rng([seed, number]).permutation(len(dataset))
+        size = mixture.batch_size(name)
+        mode = MODES[name]
+        groups[name] = [
+            world.encode(dataset.batch(part, video="video" in mode.present), mode)
+            for part in np.split(order, range(size, len(order), size))[:batches]
+            if len(part)
+        ]
+    return groups

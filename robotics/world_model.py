@@ -1,0 +1,257 @@
+"""One backbone as policy, world model and inverse dynamics model, with all it takes to act."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import repeat
+from torch import Tensor
+
+from robotics.embodiment import ACTION_DIM, PROPRIO_DIM, Embodiment
+from robotics.modes import ACTION, IMAGE, MODES, PROPRIO, VIDEO, Mode, mode
+from robotics.normalize import Normalizer
+from selfflow_wm.codec import Codec, ResidualCodec, encode_text
+from selfflow_wm.flow.sampler import sample
+from selfflow_wm.layout import Batch, Layout, Modality
+from selfflow_wm.model import Backbone
+
+Samples = Mapping[str, Any]
+"""A collated batch of windows: image uint8 (B, H, W, 3), proprio float32 (B, 8), instruction
+(B strings) and, where a mode needs them, video uint8 (B, F, H, W, 3), video_valid bool (B, F),
+action float32 (B, 6, 8) and action_valid bool (B, 6). Actions and proprioception are physical."""
+
+
+def robot_layout(
+    image_codec: Codec,
+    video_codec: ResidualCodec,
+    *,
+    horizon: int,
+    video_offsets: Sequence[int],
+    text_length: int = 64,
+    mask_ratio: Mapping[str, float] | None = None,
+    weight: Mapping[str, float] | None = None,
+) -> Layout:
+    """The table of modalities: current frame, proprioception, future frames, action chunk.
+
+    horizon: actions in a chunk, one a control step. video_offsets: future frames, in control
+    steps after the current one, equally spaced. mask_ratio, weight: per generated modality.
+    """
+    offsets = [int(offset) for offset in video_offsets]
+    strides = {b - a for a, b in zip(offsets, offsets[1:], strict=False)} or {1}
+    if len(strides) > 1 or len(offsets) != video_codec.frames:
+        raise ValueError(
+            f"expected {video_codec.frames} equally spaced video offsets, got {offsets}"
+        )
+    ratio, weight = mask_ratio or {}, weight or {}
+
+    def row(name: str, grid: tuple[int, int, int], channels: int, **time: float) -> Modality:
+        return Modality(name, grid, channels, ratio.get(name, 0.25), weight.get(name, 1.0), **time)
+
+    return Layout(
+        (
+            row(IMAGE, image_codec.grid, image_codec.channels),
+            row(PROPRIO, (1, 1, 1), PROPRIO_DIM),
+            row(
+                VIDEO,
+                video_codec.grid,
+                video_codec.channels,
+                time_origin=offsets[0],
+                time_stride=strides.pop(),
+            ),
+            row(ACTION, (horizon, 1, 1), ACTION_DIM),
+        ),
+        text_length=text_length,
+    )
+
+
+class WorldModel:
+    """Samples in physical units to latents, the backbone's answer back to physical units.
+
+    backbone: its `.layout` is the model's. backbone_config: its keyword arguments, for saving.
+    video_codec: coded relative to the current frame. action, proprio: normalisers.
+    modes: those it was trained in; the others refuse. condition_level: noise level at which the
+    current frame is shown when sampling.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        video_codec: ResidualCodec,
+        action: Normalizer,
+        proprio: Normalizer,
+        embodiment: Embodiment,
+        backbone_config: Mapping[str, Any],
+        video_offsets: Sequence[int],
+        modes: Sequence[str] = tuple(MODES),
+        condition_level: float = 0.0,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.backbone, self.video_codec = backbone, video_codec
+        self.image_codec = video_codec.base
+        self.action, self.proprio = action, proprio
+        self.embodiment = embodiment
+        self.backbone_config = dict(backbone_config)
+        self.video_offsets = tuple(int(offset) for offset in video_offsets)
+        self.modes = tuple(mode(name).name for name in modes)
+        self.condition_level = condition_level
+        self.config = dict(config or {})
+
+    @property
+    def layout(self) -> Layout:
+        return self.backbone.layout
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of the frames that the codecs take."""
+        return tuple(self.image_codec.image_size)
+
+    @property
+    def horizon(self) -> int:
+        """Actions in a chunk."""
+        return self.layout[ACTION].num_tokens
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.backbone.parameters()).device
+
+    def with_backbone(self, backbone: Backbone) -> WorldModel:
+        """The same model with other weights (the EMA's, say); nothing is copied."""
+        return WorldModel(
+            backbone,
+            video_codec=self.video_codec,
+            action=self.action,
+            proprio=self.proprio,
+            embodiment=self.embodiment,
+            backbone_config=self.backbone_config,
+            video_offsets=self.video_offsets,
+            modes=self.modes,
+            condition_level=self.condition_level,
+            config=self.config,
+        )
+
+    # ---------------------------------------------------------------- samples to latents
+
+    @torch.no_grad()
+    def encode(self, samples: Samples, mode: Mode, names: Sequence[str] | None = None) -> Batch:
+        """Clean latents of the modalities present in `mode`, or of `names` only."""
+        names = set(mode.present if names is None else names)
+        latents: dict[str, Tensor] = {}
+        valid: dict[str, Tensor] = {}
+        image = self._image_latents(samples["image"])
+        count = len(image)
+        latents[IMAGE] = image
+        if PROPRIO in names:
+            proprio = self.proprio.normalise(np.asarray(samples["proprio"], np.float32))
+            latents[PROPRIO] = self._tensor(proprio)[:, None]
+        if VIDEO in names:
+            frames = torch.as_tensor(samples["video"]).to(self.device)
+            latents[VIDEO] = self.video_codec.encode(frames, reference_latents=image)
+            valid[VIDEO] = self._video_valid(samples["video_valid"])
+        if ACTION in names:
+            action = self.action.normalise(np.asarray(samples["action"], np.float32))
+            latents[ACTION] = self._tensor(action)
+            valid[ACTION] = torch.as_tensor(samples["action_valid"]).to(self.device)
+        for name in latents.keys() - valid.keys():
+            shape = (count, self.layout[name].num_tokens)
+            valid[name] = torch.ones(shape, dtype=torch.bool, device=self.device)
+        ids, mask = encode_text(list(samples["instruction"]), self.layout.text_length)
+        order = [name for name in self.layout.names if name in latents]
+        return Batch(
+            latents={name: latents[name] for name in order},
+            valid={name: valid[name] for name in order},
+            text_ids=ids.to(self.device),
+            text_mask=mask.to(self.device),
+            given=frozenset(mode.given),
+        )
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.as_tensor(np.asarray(array, np.float32)).to(self.device)
+
+    def _image_latents(self, images: Any) -> Tensor:
+        return self.image_codec.encode(torch.as_tensor(images).to(self.device))
+
+    def _video_valid(self, valid: Any) -> Tensor:
+        _, height, width = self.layout[VIDEO].grid
+        frames = torch.as_tensor(valid).to(self.device)
+        return repeat(frames, "b f -> b (f n)", n=height * width)
+
+    # ---------------------------------------------------------------- verbs
+
+    @torch.no_grad()
+    def generate(
+        self,
+        samples: Samples,
+        mode_name: str,
+        *,
+        steps: int = 8,
+        shift: float = 1.0,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        noise: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """What `mode_name` generates: "action" (B, 6, 8) float32 in physical units and/or
+        "video" uint8 (B, F, H, W, 3). steps: Euler steps. generator: one, or one per sample."""
+        row = mode(mode_name)
+        if row.name not in self.modes:
+            raise ValueError(
+                f"expected a mode this model was trained in {self.modes}, got {row.name!r}; "
+                "train with that mode in the mixture"
+            )
+        batch = self.encode(samples, row, names=row.given)
+        outputs = sample(
+            self.backbone,
+            self.layout,
+            batch.latents,
+            row.generated,
+            batch.text_ids,
+            batch.text_mask,
+            steps=steps,
+            shift=shift,
+            generator=generator,
+            noise=noise,
+            condition_level={IMAGE: self.condition_level} if self.condition_level else 0.0,
+            valid=batch.valid,
+        )
+        results: dict[str, np.ndarray] = {}
+        if ACTION in outputs:
+            results[ACTION] = self.action.denormalise(outputs[ACTION].float().cpu().numpy())
+        if VIDEO in outputs:
+            frames = self.video_codec.decode(
+                outputs[VIDEO].float(), reference_latents=batch.latents[IMAGE]
+            )
+            results[VIDEO] = frames.cpu().numpy()
+        return results
+
+    def act(self, samples: Samples, **sampling: Any) -> np.ndarray:
+        """Action chunks (B, 6, 8) in physical units, from frame, proprioception, instruction."""
+        return self.generate(samples, "policy", **sampling)[ACTION]
+
+    def imagine(self, samples: Samples, **sampling: Any) -> np.ndarray:
+        """Future frames uint8 (B, F, H, W, 3) under the given actions (forward dynamics)."""
+        return self.generate(samples, "forward", **sampling)[VIDEO]
+
+    def inverse(self, samples: Samples, **sampling: Any) -> np.ndarray:
+        """Actions (B, 6, 8) that lead through the given future frames (inverse dynamics)."""
+        return self.generate(samples, "inverse", **sampling)[ACTION]
+
+    # ---------------------------------------------------------------- files
+
+    def save(self, path: Path | str, *, dtype: torch.dtype = torch.float32) -> None:
+        """Write the checkpoint directory `path` in one piece; see `robotics.model_files`."""
+        from robotics.model_files import save
+
+        save(self, Path(path), dtype)
+
+    @classmethod
+    def load(
+        cls, path: Path | str, *, embodiment: str | None = None, device: str = "cpu"
+    ) -> WorldModel:
+        """The model saved at `path`, in evaluation mode; ValueError when anything is missing,
+        differs or belongs to another embodiment than the one asked for."""
+        from robotics.model_files import load
+
+        return load(Path(path), embodiment, device)

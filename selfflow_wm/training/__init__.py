@@ -1,0 +1,1 @@
+"""The one Trainer and what it stands on: optimiser, EMA, checkpoints, logs."""

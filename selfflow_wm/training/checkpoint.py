@@ -1,0 +1,158 @@
+"""Directories that appear whole or not at all, holding safetensors and JSON (never pickle)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty directory that becomes `path` when the block ends without an error.
+
+    What stood at `path` is replaced. A crash inside the block leaves `path` as it was; one
+    between the two renames leaves the old content beside it under a `.old` name, which the
+    next call with the same path brings back or removes.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    old = path.parent / f".{path.name}.old"
+    recover(path)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
+    temporary.chmod(0o755)
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _sync(file)
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+        _sync(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        recover(path)
+        raise
+
+
+def recover(path: Path) -> None:
+    """Undo a replacement of `path` that a crash cut between its two renames."""
+    old = path.parent / f".{path.name}.old"
+    if not old.exists():
+        return
+    if path.exists():
+        shutil.rmtree(old)
+    else:
+        old.rename(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented JSON; NaN and infinity are refused because other readers refuse them."""
+    Path(path).write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file; ValueError names the file when it is missing or broken."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; is this a complete checkpoint?") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from None
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors to one safetensors file (contiguous copies, on the CPU)."""
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; ValueError names the file when it is missing or broken."""
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file; is this a complete checkpoint?")
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors raises its own type and OSError for damage
+        raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def load_strict(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
+    """Load `tensors` into `module`; any missing, unknown or differently shaped key refuses."""
+    expected = module.state_dict()
+    missing = sorted(expected.keys() - tensors.keys())
+    unknown = sorted(tensors.keys() - expected.keys())
+    shapes = [
+        f"{k} (expected {tuple(expected[k].shape)}, got {tuple(tensors[k].shape)})"
+        for k in sorted(expected.keys() & tensors.keys())
+        if expected[k].shape != tensors[k].shape
+    ]
+    if missing or unknown or shapes:
+        raise ValueError(
+            f"{source}: the weights do not fit the model. Missing: {missing[:5] or 'none'}; "
+            f"unknown: {unknown[:5] or 'none'}; other shapes: {shapes[:5] or 'none'}. "
+            "Load it with the configuration it was saved with."
+        )
+    module.load_state_dict(tensors, strict=True)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's moments and counters as `index.key` tensors."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{key}": value for i, slots in state.items() for key, value in slots.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put `optimizer_tensors` back; rates and decays come from the optimiser as built."""
+    target = optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    count = sum(len(group["params"]) for group in target["param_groups"])
+    if state and max(state) >= count:
+        raise ValueError(
+            f"optimizer state: expected at most {count} parameters, got index {max(state)}; "
+            "resume with the model the state was saved from"
+        )
+    optimizer.load_state_dict({"state": state, "param_groups": target["param_groups"]})
+
+
+STATE_PREFIX = "step_"
+
+
+def step_directory(root: Path, step: int) -> Path:
+    """`root/step_00001234`."""
+    return Path(root) / f"{STATE_PREFIX}{step:08d}"
+
+
+def latest_step(root: Path) -> Path | None:
+    """The complete state directory of the largest step under `root`, or None."""
+    found = sorted(Path(root).glob(f"{STATE_PREFIX}[0-9]*"))
+    return found[-1] if found else None
+
+
+def remove_older(root: Path, keep: int) -> None:
+    """Delete all but the newest `keep` step directories, and what crashed writers left."""
+    for old in sorted(Path(root).glob(f"{STATE_PREFIX}[0-9]*"))[: -max(1, keep)]:
+        shutil.rmtree(old, ignore_errors=True)
+    for stale in Path(root).glob(f".{STATE_PREFIX}*.tmp-*"):
+        shutil.rmtree(stale, ignore_errors=True)

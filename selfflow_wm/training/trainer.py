@@ -1,0 +1,303 @@
+"""The one Trainer: pretraining and fine-tuning, any objective, any iterator of batches."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from selfflow_wm.layout import Batch
+from selfflow_wm.training import checkpoint
+from selfflow_wm.training.ema import EMA
+from selfflow_wm.training.log import MetricsLog, Progress
+from selfflow_wm.training.optim import AdamWCosine
+
+STATE_SCHEMA = 1
+
+
+class BatchStream(Protocol):
+    """An endless iterator whose position is a small JSON value."""
+
+    def __next__(self) -> Batch: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss or its gradient became NaN or infinite; nothing was updated or saved."""
+
+
+class Trainer:
+    """Trains `model` on `objective` and keeps all it needs to go on after any interruption.
+
+    model: the student. objective: has `.loss(student, teacher, batch, generator)`, `.modules()`
+    (further trainable parts) and gets the EMA as its teacher. batches: a BatchStream.
+    out_dir: receives metrics.jsonl, `state/step_*` and whatever the hooks write.
+    total_steps: length of the schedule. accumulate: batches per optimiser step.
+    precision: "float32", or "bfloat16" for autocast (ignored on a CPU, where it is slower).
+    Hooks get the EMA model in evaluation mode: `validate(ema, step) -> scalars` every
+    `validate_every` steps, `preview(ema, step)` every `preview_every`, `export(ema, step)` every
+    `export_every` and at the end; 0 means never, except that the end always exports.
+    The state is saved every `save_every` steps, at the end and on SIGINT or SIGTERM.
+    max_minutes: stop (with a saved state) after this long, whatever the step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Any,
+        batches: BatchStream,
+        *,
+        out_dir: Path | str,
+        total_steps: int,
+        optim: AdamWCosine | None = None,
+        ema_decay: float = 0.9999,
+        accumulate: int = 1,
+        precision: str = "float32",
+        compile: bool = False,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        log_every: int = 10,
+        validate_every: int = 0,
+        preview_every: int = 0,
+        export_every: int = 0,
+        save_every: int = 500,
+        keep_states: int = 1,
+        max_minutes: float | None = None,
+        validate: Callable[[nn.Module, int], dict[str, float]] | None = None,
+        preview: Callable[[nn.Module, int], None] | None = None,
+        export: Callable[[nn.Module, int], None] | None = None,
+        log: MetricsLog | None = None,
+    ) -> None:
+        if total_steps < 1 or accumulate < 1:
+            raise ValueError(
+                f"trainer: expected total_steps >= 1 and accumulate >= 1, "
+                f"got {total_steps} and {accumulate}"
+            )
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(f"trainer.precision: expected float32 or bfloat16, got {precision!r}")
+        self.device = torch.device(device)
+        self.model = model.to(self.device).train()
+        self.objective = objective
+        self.extra: nn.Module = objective.modules().to(self.device).train()
+        self.batches = batches
+        self.out_dir = Path(out_dir)
+        self.total_steps, self.accumulate = total_steps, accumulate
+        self.optim = optim or AdamWCosine()
+        self.optimizer = self.optim.build([self.model, self.extra])
+        self.ema = EMA(self.model, ema_decay)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.autocast = precision == "bfloat16" and self.device.type != "cpu"
+        self.log_every, self.save_every, self.keep_states = log_every, save_every, keep_states
+        self.max_minutes = max_minutes
+        self.hooks = (
+            (validate_every, self._validate if validate else None),
+            (preview_every, preview),
+            (export_every, self._export if export else None),
+        )
+        self.validate, self.export = validate, export
+        self.log = log
+        self.step = 0
+        self._signal: int | None = None
+        self._exported = -1
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        if compile:
+            self.model.compile()
+            self.ema.model.compile()
+
+    @property
+    def trainable(self) -> list[nn.Parameter]:
+        """Every parameter the optimiser moves."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    # ---------------------------------------------------------------- the loop
+
+    def train(self, until: int | None = None) -> str:
+        """Train to `until` (default: the end of the schedule) and save the state.
+
+        Returns "finished", "paused" (reached `until`), "out of time" or "interrupted".
+        Raises NonFiniteLoss, leaving the last saved state as it is.
+        """
+        last = self.total_steps if until is None else min(until, self.total_steps)
+        log = self.log or MetricsLog(self.out_dir, resume_step=self.step)
+        progress = Progress(self.total_steps, self.step)
+        begun, saved_at = time.monotonic(), None
+        outcome = "finished" if last == self.total_steps else "paused"
+        try:
+            with self._catch_signals():
+                while self.step < last:
+                    self.train_step()
+                    progress.advance(self.step)
+                    if self.step % self.log_every == 0 or self.step == last:
+                        self._report(log, progress)
+                    self._run_hooks(log)
+                    minutes = (time.monotonic() - begun) / 60
+                    if self._signal is not None:
+                        outcome = "interrupted"
+                        break
+                    if self.max_minutes is not None and minutes >= self.max_minutes:
+                        outcome = "out of time" if self.step < last else outcome
+                        break
+                    if self.save_every and self.step % self.save_every == 0:
+                        self.save()
+                        saved_at = self.step
+                if saved_at != self.step:
+                    self.save()
+                if self.export is not None and outcome != "paused" and self._exported != self.step:
+                    self._export(self.ema.model, self.step)
+        finally:
+            progress.close()
+            log.close()
+        return outcome
+
+    def train_step(self) -> None:
+        """One optimiser step over `accumulate` batches, then the EMA's."""
+        rate = self.optim.rate(self.step, self.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        for _ in range(self.accumulate):
+            batch = next(self.batches).to(self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+                loss = self.objective.loss(self.model, self.ema.model, batch, self.generator)
+            if not torch.isfinite(loss.total):
+                self._refuse("loss", loss.total, loss.terms)
+            (loss.total / self.accumulate).backward()
+            self._record({"loss": loss.total.detach(), **loss.terms})
+        norm = nn.utils.clip_grad_norm_(self.trainable, self.optim.clip_norm)
+        if not torch.isfinite(norm):
+            self._refuse("gradient norm", norm, {})
+        self.optimizer.step()
+        self.ema.update(self.model)
+        self._record({"grad_norm": norm})
+        self.step += 1
+
+    def _refuse(self, what: str, value: Tensor, terms: dict[str, Tensor]) -> None:
+        broken = [k for k, v in terms.items() if not k.startswith("bin/") and not v.isfinite()]
+        kept = checkpoint.latest_step(self.out_dir / "state")
+        raise NonFiniteLoss(
+            f"step {self.step + 1}: the {what} is {float(value.detach())}"
+            + (f" (from {', '.join(broken)})" if broken else "")
+            + f". Nothing was updated; the last good state is {kept or 'none yet'}. "
+            "Lower optim.lr, lengthen optim.warmup, or look for broken values in the data."
+        )
+
+    def _record(self, terms: dict[str, Tensor]) -> None:
+        for name, value in terms.items():
+            value = value.detach().double()
+            if math.isfinite(value):  # a noise bin that no token fell into is NaN
+                self._sums[name] = self._sums.get(name, 0.0) + value
+                self._counts[name] = self._counts.get(name, 0) + 1
+
+    def _report(self, log: MetricsLog, progress: Progress) -> None:
+        means = {k: float(v / self._counts[k]) for k, v in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        means["lr"] = self.optimizer.param_groups[0]["lr"]
+        log.write(
+            self.step,
+            {f"train/{k}": v for k, v in means.items()}
+            | {"train/steps_per_second": progress.rate(self.step)},
+        )
+        shown = {k: v for k, v in means.items() if not k.startswith("bin/")}
+        progress.report(self.step, shown)
+
+    def _run_hooks(self, log: MetricsLog) -> None:
+        for every, hook in self.hooks:
+            if hook is None or not every or self.step % every:
+                continue
+            values = hook(self.ema.model, self.step)
+            if values:
+                log.write(self.step, values)
+
+    def _validate(self, ema: nn.Module, step: int) -> dict[str, float]:
+        return {f"validation/{k}": v for k, v in self.validate(ema, step).items()}
+
+    def _export(self, ema: nn.Module, step: int) -> None:
+        self.export(ema, step)
+        self._exported = step
+
+    @contextmanager
+    def _catch_signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM end the loop after the current step; a second one kills at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def catch(number: int, _frame: Any) -> None:
+            self._signal = number
+            print(f"\n{signal.Signals(number).name}: saving the state, then stopping", flush=True)
+            signal.signal(number, before[number])
+
+        before = {n: signal.signal(n, catch) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # ---------------------------------------------------------------- state
+
+    def save(self) -> Path:
+        """Write `out_dir/state/step_*` in one piece and drop the older ones."""
+        root = self.out_dir / "state"
+        path = checkpoint.step_directory(root, self.step)
+        with checkpoint.atomic_directory(path) as temporary:
+            checkpoint.save_tensors(temporary / "model.safetensors", self.model.state_dict())
+            checkpoint.save_tensors(temporary / "ema.safetensors", self.ema.model.state_dict())
+            checkpoint.save_tensors(temporary / "objective.safetensors", self.extra.state_dict())
+            checkpoint.save_tensors(
+                temporary / "optimizer.safetensors", checkpoint.optimizer_tensors(self.optimizer)
+            )
+            checkpoint.save_tensors(temporary / "rng.safetensors", self._rng())
+            checkpoint.write_json(
+                temporary / "trainer.json",
+                {"schema": STATE_SCHEMA, "step": self.step, "batches": self.batches.state_dict()},
+            )
+        checkpoint.remove_older(root, self.keep_states)
+        return path
+
+    def resume(self, path: Path | str | None = None) -> bool:
+        """Load the newest state in `out_dir/state` (or the one at `path`).
+
+        Returns False, changing nothing, when there is none. ValueError when it does not fit.
+        After it, training goes on bit for bit as if it had never stopped (on a CPU).
+        """
+        found = Path(path) if path is not None else checkpoint.latest_step(self.out_dir / "state")
+        if found is None:
+            return False
+        header = checkpoint.read_json(found / "trainer.json")
+        if header.get("schema") != STATE_SCHEMA:
+            raise ValueError(
+                f"{found}: expected state schema {STATE_SCHEMA}, got {header.get('schema')}; "
+                "resume with the version of this package that wrote it"
+            )
+        for module, name in (
+            (self.model, "model"),
+            (self.ema.model, "ema"),
+            (self.extra, "objective"),
+        ):
+            file = found / f"{name}.safetensors"
+            checkpoint.load_strict(module, checkpoint.load_tensors(file), file)
+        checkpoint.load_optimizer(
+            self.optimizer, checkpoint.load_tensors(found / "optimizer.safetensors")
+        )
+        rng = checkpoint.load_tensors(found / "rng.safetensors")
+        self.generator.set_state(rng["generator"])
+        torch.set_rng_state(rng["torch"])
+        self.batches.load_state_dict(header["batches"])
+        self.step = header["step"]
+        return True
+
+    def _rng(self) -> dict[str, Tensor]:
+        return {"generator": self.generator.get_state(), "torch": torch.get_rng_state()}
