@@ -1,0 +1,137 @@
+"""Which simulator shows a task: the embedded MuJoCo one, SIMPLER, or a caller's own.
+
+A backend is named by a string, so that it travels to worker processes and into records:
+`mujoco`, `simpler`, or `module:factory` for any function `factory(task: Task) -> gymnasium.Env`
+that keeps the same environment contract (its module may also offer `Expert(env)`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import platform
+from dataclasses import dataclass
+from typing import Any
+
+from eval.tasks import Task
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A simulator and what its numbers may be compared with."""
+
+    name: str
+    """`mujoco`, `simpler` or `module:factory`; what `make_env` takes."""
+    simulator: str
+    """What tables and records call it."""
+    note: str
+    """A caveat that stands beside every number; empty when there is none."""
+    packages: tuple[str, ...]
+    """Distributions whose versions a record of a run should hold."""
+
+    @property
+    def label(self) -> str:
+        """Simulator and caveat in one line."""
+        return f"{self.simulator} — {self.note}" if self.note else self.simulator
+
+
+MUJOCO = Backend(
+    name="mujoco",
+    simulator="embedded-mujoco",
+    note="not comparable with SIMPLER numbers",
+    packages=("numpy", "gymnasium", "mujoco"),
+)
+
+
+def resolve_backend(name: str) -> tuple[Backend, str]:
+    """The backend to use for `auto`, `mujoco`, `simpler` or `module:factory`, and why.
+
+    `auto` is SIMPLER where it is installed and wired in, and else the embedded simulator.
+    Raises `ValueError` when the named one cannot run here.
+    """
+    from eval import simpler_backend
+
+    if name == "auto":
+        usable, why = simpler_backend.available()
+        if usable:
+            return simpler_backend.BACKEND, f"backend: SIMPLER ({why})"
+        return MUJOCO, f"backend: the embedded MuJoCo simulator ({why})"
+    if name == "mujoco":
+        return MUJOCO, "backend: the embedded MuJoCo simulator"
+    if name == "simpler":
+        simpler_backend.require()
+        return simpler_backend.BACKEND, "backend: SIMPLER"
+    if ":" in name:
+        _factory(name)
+        return _custom(name), f"backend: {name}"
+    raise ValueError(
+        f"backend: expected auto, mujoco, simpler or module:factory; got {name!r}; "
+        "remedy: leave --backend out"
+    )
+
+
+def make_env(backend: str, task: Task) -> Any:
+    """An environment of `task` in `obs_mode="state"`; pictures come from `camera_image()`."""
+    if backend == "mujoco":
+        import gymnasium
+
+        import eval.sim  # noqa: F401  (registers the environments)
+
+        return gymnasium.make(task.env_id, obs_mode="state", disable_env_checker=True)
+    if backend == "simpler":
+        from eval import simpler_backend
+
+        return simpler_backend.make_env(task)
+    return _factory(backend)(task)
+
+
+def make_expert(backend: str, env: Any) -> Any:
+    """The privileged controller of `backend` for `env`: `.reset()` and `.act() -> Action`."""
+    if backend == "mujoco":
+        from eval.sim.expert import Expert
+
+        return Expert(env)
+    module = importlib.import_module(backend.partition(":")[0]) if ":" in backend else None
+    if not hasattr(module, "Expert"):
+        raise ValueError(
+            f"policy: expected a backend with an expert; got {backend}; "
+            "remedy: use --backend mujoco, or another policy"
+        )
+    return module.Expert(env)
+
+
+def prepare_rendering(backend: str) -> None:
+    """Choose MuJoCo's OpenGL library; `ValueError` names what to install where there is none."""
+    if backend == "mujoco":
+        from eval.sim.gl import NoOpenGLError, ensure_gl
+
+        try:
+            ensure_gl()
+        except NoOpenGLError as error:
+            raise ValueError(str(error)) from None
+
+
+def versions(backend: Backend) -> dict[str, str]:
+    """Versions of Python and of the packages that can change a result."""
+    found = {"python": platform.python_version()}
+    for package in (*backend.packages, "torch"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def _custom(name: str) -> Backend:
+    return Backend(name, name, "not comparable with SIMPLER numbers", ("numpy", "gymnasium"))
+
+
+def _factory(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"backend: expected an importable module:factory; got {name!r} ({error}); "
+            "remedy: check the spelling and PYTHONPATH"
+        ) from None

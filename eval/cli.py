@@ -1,0 +1,92 @@
+"""What the command lines of `eval` share: one-line errors, value checks, progress."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with an epilog kept as written and errors in one line, exit code 2."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """One line on stderr and exit code 2."""
+        sys.stderr.write(f"error: {message}; remedy: see {self.prog} --help\n")
+        raise SystemExit(2)
+
+
+def at_least(bound: int | float) -> Callable[[str], Any]:
+    """An argparse type: a finite number of `bound`'s type, not below it."""
+    kind = type(bound)
+
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not bound <= value < float("inf"):
+            word = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {word} of at least {bound}; got {text!r}")
+        return value
+
+    return convert
+
+
+def fraction(text: str) -> float:
+    """An argparse type: a number in [0, 1]."""
+    value = at_least(0.0)(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"expected a number in [0, 1]; got {text!r}")
+    return value
+
+
+def progress_bar(console: Any) -> Any:
+    """A rich progress display with rate, ETA and a `note` field per row."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> str:
+            speed = task.finished_speed or task.speed
+            return f"{60 * speed:.1f}/min" if speed else ""
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        # Episodes come every few seconds to minutes: look far back for the rate.
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        speed_estimate_period=600,
+    )
+
+
+def run_main(main: Callable[[], int]) -> NoReturn:
+    """Run `main` and exit with its code; a `ValueError` is the user's to mend: one line, code 2."""
+    try:
+        code = main()
+    except ValueError as error:
+        sys.stderr.write("error: " + " ".join(str(error).split()) + "\n")
+        code = 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        code = 130
+    raise SystemExit(code)
