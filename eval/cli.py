@@ -61,8 +61,7 @@ def progress_bar(console: Any) -> Any:
 
     class Rate(ProgressColumn):
         def render(self, task: Any) -> str:
-            speed = task.finished_speed or task.speed
-            return f"{60 * speed:.1f}/min" if speed else ""
+            return f"{60 * task.completed / task.elapsed:.1f}/min" if task.completed else ""
 
     return Progress(
         TextColumn("{task.description}"),

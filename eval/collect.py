@@ -188,6 +188,8 @@ class Schedule:
         self.failed = dict.fromkeys(wanted, 0)
         self.errors: list[str] = []
         self.resumed = 0
+        self.current = ""
+        """Task of the latest attempt."""
         self._seed, self._out, self._done = seed, out, done
         self._next = dict.fromkeys(wanted, 0)
         self._flying = dict.fromkeys(wanted, 0)
@@ -212,6 +214,7 @@ class Schedule:
         self._flying[task] -= 1
         if outcome.error:
             self.errors.append(f"{task} seed {seed}: {outcome.error}")
+        self.current = task
         self._count(task, outcome.error is None and outcome.value["kept"])
 
     @property
@@ -368,27 +371,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     perturbation = Perturbation(args.position_noise, args.rotation_noise, args.terminate_delay)
     console.print(f"{why}\n{sum(wanted.values())} episodes into {args.out}")
     started = time.monotonic()
-    with progress_bar(console) as progress:
-        bars = {
-            task: progress.add_task(task, total=number, note="") for task, number in wanted.items()
-        }
+    progress = progress_bar(console)
+    bar = progress.add_task("collecting", total=sum(wanted.values()), note="")
 
-        def show(schedule: Schedule) -> None:
-            for task, bar in bars.items():
-                progress.update(
-                    bar, completed=schedule.kept[task], note=f"{schedule.failed[task]} failed"
-                )
+    def show(schedule: Schedule) -> None:
+        failed = sum(schedule.failed.values())
+        note = f"{schedule.current}, {failed} attempts failed"
+        progress.start()  # only now: a bar above an error about the input would confuse
+        progress.update(bar, completed=sum(schedule.kept.values()), note=note)
 
-        try:
-            schedule = collect(
-                wanted, args.out, backend=backend, perturbation=perturbation,
-                seed=args.seed, workers=args.workers, on_attempt=show,
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            progress.stop()
-            console.print(f"interrupted; the same command continues in {args.out}")
-            return 130
-        show(schedule)
+    try:
+        schedule = collect(
+            wanted, args.out, backend=backend, perturbation=perturbation,
+            seed=args.seed, workers=args.workers, on_attempt=show,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        progress.stop()
+        console.print(f"interrupted; the same command continues in {args.out}")
+        return 130
+    finally:
+        progress.stop()
     return report(console, schedule, args.out, time.monotonic() - started)
 
 
