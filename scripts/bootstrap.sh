@@ -65,8 +65,11 @@ environment_key() {
     cat "$LOCK" "$ROOT/pyproject.toml" | { sha256sum 2>/dev/null || shasum -a 256; } | cut -d ' ' -f 1
 }
 
+# A .venv that was moved or copied with the checkout has its old path inside.
+is_in_place() { [ "$(cat "$VENV/.place" 2>/dev/null)" = "$ROOT" ] && [ -x "$VENV/bin/python" ]; }
+
 # is_installed KEY
-is_installed() { [ "$(cat "$VENV/.installed" 2>/dev/null)" = "$1" ] && [ -x "$VENV/bin/python" ]; }
+is_installed() { is_in_place && [ "$(cat "$VENV/.installed" 2>/dev/null)" = "$1" ]; }
 
 create_venv() {
     find_python
@@ -108,10 +111,8 @@ ensure_environment() {
         fi
     fi
     rm -f "$VENV/.installed" "$VENV/.rendering"
-    # A changed lock or an interrupted install goes on in the .venv that is there. One that was moved
-    # or copied has its old path inside, and one whose Python is gone does not run: made anew.
-    if [ "$(cat "$VENV/.place" 2>/dev/null)" != "$ROOT" ] ||
-        ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+    # A changed lock or an interrupted install goes on in the .venv that is there, if that still runs.
+    if ! is_in_place || ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
         create_venv
     fi
     install_packages || die "the environment could not be installed, see above." \
