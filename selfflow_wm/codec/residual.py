@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
