@@ -1,0 +1,164 @@
+"""`python -m eval.simpler`: evaluate a policy on the tasks and write a report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.backends import resolve_backend
+from eval.cli import Parser, at_least, progress_bar, run_main
+from eval.config import load_config
+from eval.evaluate import Plan, evaluate, results
+from eval.policies import fingerprint, parse_policy, replay_seeds
+from eval.records import EpisodeLog, Record, write_json
+from eval.tasks import ALL, parse_tasks, test_seed
+from eval.workers import default_workers
+
+
+def build_parser() -> Parser:
+    """The command line of `python -m eval.simpler`."""
+    parser = Parser(
+        prog="python -m eval.simpler",
+        description="Evaluate a policy in closed loop and write a report.",
+        epilog=f"""tasks: {", ".join(ALL)}
+
+examples:
+  python -m eval.simpler --task open_drawer_place
+  python -m eval.simpler --task all --episodes 50 --workers 2
+  python -m eval.simpler --task open_drawer,move_near --checkpoint runs/mine/checkpoint
+  python -m eval.simpler --task open_drawer_place policy.steps=16 policy.execute=1
+  python -m eval.simpler --task all --policy expert         # the positive control
+  python -m eval.simpler --task move_near --policy replay:data/embedded
+
+Words with "=" are hydra overrides of configs/eval.yaml. The same command with the same --out
+continues an interrupted run. Exit codes: 0 done, 1 episodes crashed, 2 bad input.""",
+    )
+    add = parser.add_argument
+    add("--task", required=True, help="a task, a comma list, or all")
+    add(
+        "--policy",
+        default="checkpoint",
+        metavar="NAME",
+        help="checkpoint (default), expert, random, replay or replay:DIR (a collected dataset)",
+    )
+    add(
+        "--checkpoint",
+        metavar="DIR",
+        help="directory or name in checkpoints/ (default: the shipped checkpoints/self_flow)",
+    )
+    add(
+        "--backend",
+        default="auto",
+        help="auto (default): SIMPLER where it can run, else mujoco; mujoco; simpler",
+    )
+    add("--episodes", type=at_least(1), default=20, metavar="N", help="per task (default 20)")
+    add("--seed", type=at_least(0), default=0, help="block of test seeds (default 0)")
+    add(
+        "--workers", type=at_least(1), metavar="N", help="processes (default: the cores, at most 8)"
+    )
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="default runs/<task>-<policy>-<backend>-<time>; an earlier run's is continued",
+    )
+    add(
+        "--video",
+        type=at_least(0),
+        default=4,
+        metavar="N",
+        help="episodes to film per task, and one more where only successes or only failures "
+        "were among them (default 4)",
+    )
+    add("overrides", nargs="*", metavar="key=value", help="hydra overrides of configs/eval.yaml")
+    return parser
+
+
+def make_plan(args: Any, command: str) -> tuple[Plan, str]:
+    """The plan for parsed arguments and a line on the backend; `ValueError` for bad input."""
+    tasks = parse_tasks(args.task)
+    config = load_config(args.overrides)
+    backend, why = resolve_backend(args.backend)
+    spec = parse_policy(args.policy, args.checkpoint, config)
+    if spec.kind == "replay":
+        seeds = {task: replay_seeds(Path(spec.path), task)[: args.episodes] for task in tasks}
+        missing = [task for task, found in seeds.items() if not found]
+        if missing:
+            raise ValueError(
+                f"replay: expected collected episodes of {', '.join(missing)} in {spec.path}; "
+                "got none; remedy: collect them, or choose another task"
+            )
+    else:
+        seeds = {task: [test_seed(args.seed, i) for i in range(args.episodes)] for task in tasks}
+    name = "all" if tasks == ALL else "+".join(tasks)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    out = args.out or Path("runs", f"{name}-{spec.kind}-{_file_name(backend.name)}-{stamp}")
+    jobs = sum(len(found) for found in seeds.values())
+    plan = Plan(
+        tasks, seeds, spec, fingerprint(spec), backend, config, args.seed, args.video,
+        args.workers or min(default_workers(), jobs), out, command,
+    )  # fmt: skip
+    return plan, why
+
+
+def _file_name(text: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m eval.simpler`; returns the exit code."""
+    from rich.console import Console
+
+    from eval.report import print_tables, write_report
+
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser().parse_intermixed_args(words)
+    plan, why = make_plan(args, shlex.join(["python", "-m", "eval.simpler", *words]))
+    log = EpisodeLog(plan.out, plan.settings())
+    console = Console()
+    console.print(f"{why}\nwriting to {plan.out}", highlight=False)
+    if log.continued:
+        console.print(f"continuing: {log.continued} episodes are already there")
+    progress = progress_bar(console)
+    total = sum(not log.done(job.task, job.seed) for job in plan.jobs())
+    bar = progress.add_task("episodes", total=total, note="")
+    seen = {"success": 0, "failure": 0, "error": 0}
+
+    def show(record: Record) -> None:
+        seen[record["status"]] += 1
+        note = f"{seen['success']} succeeded" + (f", {seen['error']} crashed" * (seen["error"] > 0))
+        progress.start()
+        progress.update(bar, advance=1, description=record["task"], note=note)
+
+    code = 0
+    try:
+        evaluate(plan, log, show)
+    except KeyboardInterrupt:
+        code = 130
+    finally:
+        progress.stop()
+        log.close()
+    if code and not log.records:
+        console.print("interrupted before the first episode")
+        return code
+    found = results(plan, log)
+    write_json(plan.out / "results.json", found)
+    report = write_report(plan.out, found, [log.records.get((j.task, j.seed)) for j in plan.jobs()])
+    print_tables(console, found)
+    if code:
+        console.print(f"interrupted; add --out {plan.out} to the same command to continue")
+        return code
+    console.print(f"report: {report}", highlight=False)
+    for record in log.records.values():
+        if record["status"] == "error":
+            console.print(f"error in {record['task']} seed {record['seed']}: {record['error']}",
+                          style="red", highlight=False, markup=False)  # fmt: skip
+    return 1 if found["errors"] else 0
+
+
+if __name__ == "__main__":
+    run_main(main)
