@@ -6,12 +6,13 @@ the action taken in it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from robotics.control import Action, Observation
+from robotics.control import Action
 from robotics.embodiment import ACTION_DIM, GRIPPER, POSITION, ROTATION, TERMINATE
 from robotics.images import encode_image
 from robotics.rotation import axis_angle_to_rpy, canonical_quaternion
@@ -118,9 +119,12 @@ class EpisodeRecorder:
         return len(self._steps)
 
     def add(
-        self, observation: Observation, action: Action, instruction: str, reward: float = 0.0
+        self, observation: Mapping[str, Any], action: Action, instruction: str, reward: float = 0.0
     ) -> None:
-        """Append one step; the image is encoded at once (JPEG, quality 95)."""
+        """Append one step; the image is encoded at once (JPEG, quality 95).
+
+        observation: a whole `robotics.control.Observation`, made with `obs_mode="rgb"`.
+        """
         control = np.asarray(action.control, np.float32)
         if control.shape != (7,):
             raise ValueError(f"expected control of shape (7,), got {control.shape}.")
@@ -140,7 +144,9 @@ class EpisodeRecorder:
 
     def build(self, success: bool = True) -> Episode:
         """The episode so far."""
-        columns = {name: [step[name] for step in self._steps] for name in ("images", "instruction")}
+        columns: dict[str, Any] = {
+            name: [step[name] for step in self._steps] for name in ("images", "instruction")
+        }
         for name in _ARRAYS:
             columns[name] = np.array([step[name] for step in self._steps])
         return Episode(**columns, success=success)

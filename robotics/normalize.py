@@ -99,11 +99,12 @@ class Normalizer:
     def from_dict(cls, values: Mapping[str, Any]) -> Normalizer:
         """The inverse of `to_dict`; `ValueError` when a key is missing."""
         try:
+            statistics = dict(values["statistics"])
+            count = int(statistics.pop("count"))
             rows = {
-                name: value if name == "count" else tuple(float(item) for item in value)
-                for name, value in values["statistics"].items()
+                name: tuple(float(item) for item in value) for name, value in statistics.items()
             }
-            return cls(Quantiles(**rows), values["scaled"], values["floor"])
+            return cls(Quantiles(**rows, count=count), values["scaled"], values["floor"])
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"expected a normaliser with statistics, scaled and floor, got keys "

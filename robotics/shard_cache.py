@@ -114,7 +114,7 @@ def _build(
             episode = read_episode(path, number, span)
             try:
                 for pixels in pool.map(frame, episode.images):
-                    file.write(np.ascontiguousarray(pixels))
+                    file.write(pixels.tobytes())
             except ValueError as error:
                 raise ValueError(f"{path}, record {number}: undecodable image: {error}") from error
             actions.append(episode.actions())

@@ -106,7 +106,9 @@ def encode_episode(episode: Episode) -> bytes:
     for t in range(len(episode)):
         last = t == len(episode) - 1
         done = bool(episode.terminate[t])
-        action = {name: np.zeros(shape, np.float32) for name, shape in _ACTION_VECTORS.items()}
+        action: dict[str, Any] = {
+            name: np.zeros(shape, np.float32) for name, shape in _ACTION_VECTORS.items()
+        }
         action["world_vector"] = episode.world_vector[t]
         action["rotation_delta"] = episode.rotation_delta[t]
         action["gripper_closedness_action"] = episode.gripper[t : t + 1]
@@ -174,7 +176,8 @@ def decode_episode(record: bytes, where: str = "record") -> Episode:
     from tensorflow_datasets.proto import tf_example_pb2
 
     try:
-        columns = tf_example_pb2.Example.FromString(record).features.feature
+        example = tf_example_pb2.Example.FromString(record)  # pyright: ignore
+        columns = example.features.feature
     except DecodeError as error:
         raise ValueError(f"{where}: expected a tf.train.Example, got {error}.") from error
 

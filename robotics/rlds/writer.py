@@ -178,7 +178,7 @@ class EpisodeWriter:
         from tensorflow_datasets.core.proto import dataset_info_pb2
 
         path = self.directory / "dataset_info.json"
-        info = dataset_info_pb2.DatasetInfo()
+        info = dataset_info_pb2.DatasetInfo()  # pyright: ignore
         if path.exists():
             json_format.Parse(path.read_text(), info)
         info.name, info.version, info.file_format = DATASET_NAME, DATASET_VERSION, "tfrecord"
@@ -206,6 +206,8 @@ class EpisodeWriter:
             path.unlink()
             if path.suffix == ".tfrecord":
                 path.with_suffix(".json").unlink(missing_ok=True)
+                for leftover in self._staging.glob(f".{path.stem}.*.partial"):
+                    leftover.unlink()  # of an earlier attempt that was killed
 
     def _shard(self, shard: int, total: int) -> Path:
         name = f"{DATASET_NAME}-{self.split}.tfrecord-{shard:05d}-of-{total:05d}"

@@ -226,6 +226,7 @@ def test_an_incomplete_episode_is_not_done(tmp_path):
     writer.write(2, fake_episode(2, 4))
     writer.finalize()
     assert set(by_length(tmp_path)) == {3, 4}
+    assert not list(staged.iterdir())
 
 
 def test_several_writers_collect_one_dataset(tmp_path):
