@@ -60,22 +60,18 @@ def print_tables(console: Any, results: dict[str, Any]) -> None:
     console.print(f"\nsimulator: [bold]{simulator_line(results)}[/]", highlight=False)
     console.print(f"policy: {policy_line(results)}", highlight=False, markup=False)
     table = Table(
-        title="success",
-        title_justify="left",
+        title="success", title_justify="left", box=None, padding=(0, 1, 0, 0),
         caption="95%: Wilson interval in percent; ms per model call",
-        box=None,
-    )
-    for heading in ("task", "last step", "95%", "any step", "95%", "steps", "ms p50/p95", "errors"):
+    )  # fmt: skip
+    for heading in ("task", "last step", "95%", "any step", "steps", "ms p50/p95", "errors"):
         table.add_column(heading, justify="left" if heading == "task" else "right", no_wrap=True)
     for task, summary in results["tasks"].items():
-        last, ever = summary["success_last_step"], summary["success_any_step"]
-        errors = summary["errors"]
+        last, errors = summary["success_last_step"], summary["errors"]
         table.add_row(
             task,
             f"[bold]{rate(last)}[/]",
             interval(last),
-            rate(ever),
-            interval(ever),
+            rate(summary["success_any_step"]),
             "–" if summary["mean_steps"] is None else f"{summary['mean_steps']:.1f}",
             milliseconds(summary["policy_latency_ms"]),
             f"[red]{errors}[/]" if errors else "0",
@@ -86,7 +82,7 @@ def print_tables(console: Any, results: dict[str, Any]) -> None:
         last, ever = mean["success_last_step"], mean["success_any_step"]
         table.add_row(mean["name"], f"[bold]{100 * last:.1f}%[/]", "", f"{100 * ever:.1f}%")
     console.print(table)
-    stages = Table("task", "stage reached", "rate", box=None)
+    stages = Table("task", "stage reached", "rate", box=None, padding=(0, 2, 0, 0))
     for task, summary in results["tasks"].items():
         for number, (stage, share) in enumerate(summary["stages"].items()):
             stages.add_row("" if number else task, stage, percent(share))

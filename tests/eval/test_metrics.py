@@ -1,0 +1,77 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eval.metrics import Z95, mean_of_tasks, summarize, wilson
+
+
+@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_bounds_solve_the_score_equation(case):
+    successes, episodes = case
+    rate = successes / episodes
+    low, high = wilson(successes, episodes)
+    assert 0 <= low <= rate <= high <= 1
+    for bound in {low, high} - {0.0, 1.0}:
+        score = (rate - bound) ** 2
+        assert score == pytest.approx(Z95**2 * bound * (1 - bound) / episodes, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize(("n", "points"), [(24, 18.6), (60, 12.3), (108, 9.3), (300, 5.6)])
+def test_wilson_half_widths_at_one_half(n, points):
+    low, high = wilson(n // 2, n)
+    assert 50 * (high - low) == pytest.approx(points, abs=0.05)
+
+
+def test_wilson_at_the_ends():
+    assert wilson(0, 0) == (0.0, 1.0)
+    assert wilson(0, 20)[0] == 0.0
+    assert wilson(20, 20)[1] == 1.0
+    with pytest.raises(ValueError, match="remedy"):
+        wilson(3, 2)
+
+
+def record(success, *, success_any=None, steps=10, latency=(), stages=None):
+    return {
+        "status": "success" if success else "failure", "success": success,
+        "success_any": success if success_any is None else success_any, "steps": steps,
+        "terminated": success, "latency_ms": list(latency),
+        "stages": stages or {"object_grasped": success},
+    }  # fmt: skip
+
+
+def test_a_crash_is_an_error_and_never_a_failure():
+    records = [record(True), {"status": "error", "error": "boom"}, record(True)]
+    summary = summarize("pick_coke_can", records)
+    assert summary["errors"] == 1
+    assert summary["episodes"] == 2
+    assert summary["success_last_step"]["rate"] == 1.0
+    nothing = summarize("pick_coke_can", records[1:2])
+    assert nothing["success_last_step"]["rate"] is None
+    assert nothing["mean_steps"] is None
+
+
+def test_rates_stages_steps_and_latency():
+    records = [
+        record(True, steps=10, latency=[1.0, 2.0]),
+        record(False, success_any=True, steps=20, stages={"object_grasped": True}, latency=[3.0]),
+        record(False, steps=30),
+    ]
+    summary = summarize("pick_coke_can", records)
+    assert summary["success_last_step"]["count"] == 1
+    assert summary["success_any_step"]["count"] == 2
+    assert summary["stages"]["object_grasped"]["count"] == 2
+    assert summary["stages"]["object_lifted"]["count"] == 0
+    assert summary["mean_steps"] == 20
+    assert summary["policy_latency_ms"] == {"calls": 3, "p50": 2.0, "p95": 2.9}
+
+
+def test_the_mean_counts_each_task_the_same_and_says_how_many():
+    many = summarize("move_near", [record(False)] * 9 + [record(True)])
+    few = summarize("pick_coke_can", [record(True)])
+    mean = mean_of_tasks({"move_near": many, "pick_coke_can": few})
+    assert mean["success_last_step"] == pytest.approx(0.55)
+    assert mean["name"] == "mean of 2 tasks"
+    assert mean_of_tasks({"move_near": many}) is None
+    assert (
+        mean_of_tasks({"move_near": many, "pick_coke_can": summarize("pick_coke_can", [])}) is None
+    )
