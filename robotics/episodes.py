@@ -94,7 +94,7 @@ class Episode:
 
 
 def proprio_vector(tool_pose: np.ndarray, gripper_closed: np.ndarray) -> np.ndarray:
-    """Pose (..., 7) xyz + xyzw and closedness (...) or (..., 1) -> float32 (..., 8), w >= 0.
+    """Pose (..., 7) xyz + xyzw and closedness (...) or (..., 1) -> float32 (..., 8).
 
     The same function serves training data and the running policy.
     """

@@ -29,13 +29,15 @@ def axis_angle_to_rpy(axis_angle: ArrayLike) -> np.ndarray:
 
 
 def canonical_quaternion(quaternion: ArrayLike) -> np.ndarray:
-    """The one of q and -q (the same rotation) with w >= 0; xyzw (..., 4) -> float32 (..., 4).
+    """The one of q and -q (the same rotation) with x + y >= 0; xyzw (..., 4) -> float32 (..., 4).
 
-    Where w is 0 the last non-zero of z, y, x is made positive, so that the choice is unique.
-    Not normalised: a zero quaternion (an absent measurement) stays zero.
+    That is the half space around the tool pointing straight down, (1, 1, 0, 0) / sqrt(2), where a
+    manipulator's tool lives. The usual rule w >= 0 has its seam exactly there: a small tilt would
+    flip every sign. On the seam the last non-zero of w, z, y, x is made positive, so that the
+    choice is unique. Not normalised: a zero quaternion (an absent measurement) stays zero.
     """
     values = _last_axis(quaternion, 4, "quaternion")
-    sign = np.zeros(values.shape[:-1])
+    sign = np.sign(values[..., 0] + values[..., 1])
     for component in (3, 2, 1, 0):
         sign = np.where(sign == 0, np.sign(values[..., component]), sign)
     # + 0.0 turns the -0.0 of a flipped zero into 0.0.

@@ -23,7 +23,7 @@ from robotics.images import decode_image, resize_image
 from robotics.rlds.reader import ShardSlice, index_shard, read_episode
 from robotics.rlds.tfrecord import RecordSpan
 
-VERSION = 1
+VERSION = 2
 """Raise it when the meaning of a cached array changes."""
 
 

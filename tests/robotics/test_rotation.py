@@ -51,13 +51,20 @@ def test_one_axis_is_the_same_in_both_conventions():
 def test_both_signs_of_a_quaternion_become_one(quaternion):
     positive, negative = canonical_quaternion(quaternion), canonical_quaternion(-quaternion)
     np.testing.assert_array_equal(positive, negative)
-    assert (positive[:, 3] >= 0).all()
+    assert (positive[:, 0] + positive[:, 1] >= 0).all()
     np.testing.assert_array_equal(np.abs(positive), np.abs(quaternion).astype(np.float32))
 
 
 def test_canonical_quaternion_keeps_zeros_and_decides_half_turns():
     np.testing.assert_array_equal(canonical_quaternion(np.zeros(4)), np.zeros(4))
     np.testing.assert_array_equal(canonical_quaternion([-1, 0, 0, 0]), [1, 0, 0, 0])
+
+
+def test_small_tilts_of_a_downward_tool_do_not_flip_the_sign():
+    down = np.array([0.7, 0.7, 0.0, 0.0])
+    tilts = down + np.random.default_rng(0).normal(0, 0.2, (200, 4))
+    canonical = canonical_quaternion(np.sign(tilts[:, 3:]) * tilts)
+    np.testing.assert_allclose(canonical, tilts, rtol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [np.zeros(4), [np.nan, 0, 0], 1.0])
