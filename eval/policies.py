@@ -190,6 +190,8 @@ class ReplayPolicy:
     def attach(self, env: Any, task: Task, backend: str) -> None:
         """Replay episodes of `task` from now on."""
         self._task = task
+        for seed in replay_seeds(self._directory, task.name)[:1]:
+            self.reset("", seed)  # so that another robot's data are refused before an episode
 
     def reset(self, instruction: str, seed: int | None = None) -> None:
         """Load what was executed for this task and seed."""

@@ -16,8 +16,8 @@ from gymnasium import spaces
 from eval.tasks import Task
 from robotics.control import Action
 
-HORIZON = 14
-FORCED_SWITCH = 9
+HORIZON = 30
+FORCED_SWITCH = 20
 NEAR = 0.03
 
 

@@ -1,0 +1,247 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eval.config import load_config
+from eval.evaluate import evaluate
+from eval.policies import find_checkpoint
+from eval.records import EpisodeLog
+from eval.simpler import build_parser, main, make_plan
+
+ROOT = Path(__file__).parents[2]
+
+
+def words(out, *more, backend="make", task="open_drawer_place,move_near", policy="expert"):
+    return ["--task", task, "--policy", policy, "--backend", f"fake_env:{backend}", "--episodes",
+            "6", "--video", "0", "--workers", "1", "--out", str(out), *more]  # fmt: skip
+
+
+def plan_for(arguments):
+    plan, _ = make_plan(build_parser().parse_intermixed_args(arguments), "command")
+    return replace(plan, workers=0)
+
+
+def run_here(arguments, on_episode=lambda record: None):
+    """Without worker processes or output."""
+    plan = plan_for(arguments)
+    log = EpisodeLog(plan.out, plan.settings())
+    try:
+        evaluate(plan, log, on_episode)
+    finally:
+        log.close()
+    return log
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "episodes.jsonl").read_text().splitlines()]
+
+
+def without_times(records):
+    return {
+        (r["task"], r["seed"]): {k: v for k, v in r.items() if k not in ("wall_s", "latency_ms")}
+        for r in records
+    }
+
+
+def test_a_run_leaves_its_files_and_prints_the_numbers(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(words(out, "--video", "1")) == 0
+    shown = capsys.readouterr().out
+    assert "fake_env:make — not comparable with SIMPLER numbers" in shown
+    assert "mean of 2 tasks" in shown
+    found = json.loads((out / "results.json").read_text())
+    assert found["schema_version"] == 1
+    assert found["seeds"]["move_near"] == [1_000_000 + i for i in range(6)]
+    # The fake expert fails where seed % 4 == 2.
+    assert found["tasks"]["move_near"]["success_last_step"]["count"] == 5
+    assert found["errors"] == 0
+    assert found["complete"]
+    assert len(lines(out)) == 12 + 2
+    page = (out / "report.html").read_text()
+    # One film was asked for; a failure was filmed afterwards, as only a success was on it.
+    assert page.count("data:video/mp4") == 4
+    for task in ("open_drawer_place", "move_near"):
+        assert {p.name for p in (out / "videos").glob(f"{task}-*")} == {
+            f"{task}-1000000.mp4", f"{task}-1000002.mp4"
+        }  # fmt: skip
+
+
+def test_one_and_two_workers_give_the_same_records(tmp_path):
+    assert main(words(tmp_path / "one", policy="random")) == 0
+    assert main(words(tmp_path / "two", "--workers", "2", policy="random")) == 0
+    assert without_times(lines(tmp_path / "one")) == without_times(lines(tmp_path / "two"))
+
+
+def test_an_interrupted_run_continues_where_it_stopped(tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run_here(words(whole))
+
+    def stop(record):
+        if record["task"] == "move_near":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_here(words(cut), stop)
+    assert len(lines(cut)) == 7
+    with (cut / "episodes.jsonl").open("ab") as file:
+        file.write(b'{"task": "move_near", "se')  # power went off here
+    ran = []
+    run_here(words(cut), ran.append)
+    assert len(ran) == 5
+    assert without_times(lines(cut)) == without_times(lines(whole))
+
+
+def test_more_episodes_extend_a_run(tmp_path):
+    out = tmp_path / "run"
+    run_here(words(out, "--episodes", "2"))
+    ran = []
+    run_here(words(out, "--episodes", "3"), ran.append)
+    assert [r["index"] for r in ran] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (["--seed", "1"], "seed=0"),
+        (["--policy", "random"], 'policy="expert"'),
+        (["--task", "move_near"], "tasks="),
+        (["--backend", "fake_env:make_crashing"], "simulator="),
+    ],
+)
+def test_other_settings_in_the_same_directory_are_refused(tmp_path, change, name):
+    out = tmp_path / "run"
+    run_here(words(out))
+    before = (out / "episodes.jsonl").read_bytes()
+    with pytest.raises(ValueError, match="remedy") as refused:
+        main([*words(out), *change])
+    assert name in str(refused.value)
+    assert (out / "episodes.jsonl").read_bytes() == before
+
+
+def test_a_damaged_line_in_the_middle_is_refused(tmp_path):
+    out = tmp_path / "run"
+    run_here(words(out))
+    path = out / "episodes.jsonl"
+    kept = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(kept[0] + b"{}\n" + b"".join(kept[1:]))
+    plan = plan_for(words(out))
+    with pytest.raises(ValueError, match="damaged line 2"):
+        EpisodeLog(plan.out, plan.settings())
+
+
+def test_two_runs_can_not_write_one_directory(tmp_path):
+    plan = plan_for(words(tmp_path / "run"))
+    with (
+        EpisodeLog(plan.out, plan.settings()),
+        pytest.raises(ValueError, match="no other run is writing"),
+    ):
+        EpisodeLog(plan.out, plan.settings()).begin()
+
+
+def test_crashes_are_shown_and_make_the_exit_code_1_and_are_tried_again(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(words(out, backend="make_crashing", task="move_near")) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "error in move_near seed 1000003: RuntimeError: the <simulator> lost a screw" in shown
+    found = json.loads((out / "results.json").read_text())["tasks"]["move_near"]
+    assert found["errors"] == 1
+    assert found["success_last_step"]["of"] == 5
+    ran = []
+    run_here(words(out, backend="make_crashing", task="move_near"), ran.append)
+    assert [r["seed"] for r in ran] == [1_000_003]
+
+
+def test_an_embodiment_mismatch_is_refused_before_anything_is_written(tmp_path):
+    demos = tmp_path / "demos" / "executed"
+    demos.mkdir(parents=True)
+    np.savez(demos / "move_near-5.npz", control=np.zeros((2, 7), np.float32),
+             terminate=np.zeros(2, bool), embodiment=np.array("google_robot"))  # fmt: skip
+    out = tmp_path / "run"
+    with pytest.raises(ValueError, match="expected an episode of embodiment embedded"):
+        main(words(out, policy=f"replay:{demos.parent}", task="move_near"))
+    assert not out.exists()
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "eval.simpler", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--task", "open_drawr"],
+        ["--task", "move_near", "--episodes", "0"],
+        ["--task", "move_near", "--policy", "nobody"],
+        ["--task", "move_near", "--policy", "expert", "--checkpoint", "x"],
+        ["--task", "move_near", "--checkpoint", "no/such/directory"],
+        ["--task", "move_near", "--backend", "simpler", "--policy", "expert"],
+        ["--task", "move_near", "--policy", "replay:/nowhere"],
+        ["--task", "move_near", "--policy", "expert", "policy.stepz=3"],
+        ["--task", "move_near", "--policy", "expert", "nonsense"],
+        ["--task", "move_near", "--policy", "expert", "policy.steps=many"],
+        ["--task", "move_near", "--policy", "expert", "--seed", "100"],
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, tmp_path, capsys, monkeypatch):
+    import eval.simpler
+    from eval.cli import run_main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["eval.simpler", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        run_main(eval.simpler.main)
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+    assert "remedy" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_shows_flags_overrides_and_examples():
+    done = command("--help")
+    assert done.returncode == 0
+    for word in ("--task", "--policy", "--checkpoint", "--backend", "--workers", "--video",
+                 "policy.steps=16", "open_drawer_place", "replay"):  # fmt: skip
+        assert word in done.stdout
+
+
+def test_overrides_reach_the_config_and_keep_its_types():
+    config = load_config(["policy.steps=2", "video.fps=12"])
+    assert config["policy"]["steps"] == 2
+    assert config["video"]["fps"] == 12
+    assert load_config()["policy"]["steps"] == 8
+    for word in ("policy.steps=2.5", "+policy.extra=1", "video=3"):
+        with pytest.raises(ValueError, match="remedy"):
+            load_config([word])
+
+
+def test_auto_says_which_simulator_it_took(tmp_path, capsys):
+    from eval.backends import resolve_backend
+
+    backend, why = resolve_backend("auto")
+    assert backend.name == "mujoco"
+    assert "embedded MuJoCo" in why and "SIMPLER" in why
+    with pytest.raises(ValueError, match="no adapter"):
+        resolve_backend("simpler")
+
+
+def test_a_checkpoint_is_found_by_path_or_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("eval.policies.CHECKPOINTS", tmp_path)
+    for name in ("self_flow", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").touch()
+        (tmp_path / name / "config.json").touch()
+    assert find_checkpoint(None) == tmp_path / "self_flow"
+    assert find_checkpoint("other") == tmp_path / "other"
+    assert find_checkpoint(str(tmp_path / "other")) == tmp_path / "other"
+    with pytest.raises(ValueError, match="other, self_flow"):
+        find_checkpoint("third")
