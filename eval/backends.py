@@ -92,7 +92,7 @@ def make_expert(backend: str, env: Any) -> Any:
 
         return Expert(env)
     module = importlib.import_module(backend.partition(":")[0]) if ":" in backend else None
-    if not hasattr(module, "Expert"):
+    if module is None or not hasattr(module, "Expert"):
         raise ValueError(
             f"policy: expected a backend with an expert; got {backend}; "
             "remedy: use --backend mujoco, or another policy"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from eval.policies import PolicySpec, attach, make_policy
 from eval.records import SCHEMA_VERSION, EpisodeLog, Record
 from eval.rollout import run_episode
 from eval.tasks import get_task
-from eval.video import VideoWatcher
+from eval.video import PARTIAL, VideoWatcher
 from eval.workers import Outcome, Pool
 
 
@@ -153,7 +154,7 @@ def evaluate(
         return
     fps = plan.config["video"]["fps"]
     setup = EvalSetup(plan.policy, plan.backend.name, str(plan.out), fps, first)
-    with Pool(setup, plan.workers) as pool:
+    with _no_torn_films(plan.out), Pool(setup, plan.workers) as pool:
         log.begin()
         queue = iter(pending)
         for outcome in pool.run(lambda: next(queue, None)):
@@ -167,6 +168,16 @@ def evaluate(
             # something else than the result, and is left out.
             if record["status"] == known["status"]:
                 log.append({**known, "video": record["video"]})
+
+
+@contextlib.contextmanager
+def _no_torn_films(out: Path) -> Iterator[None]:
+    """Remove what workers that were ended in the middle of a film leave behind."""
+    try:
+        yield
+    finally:
+        for path in (out / "videos").glob(f"*{PARTIAL}"):
+            path.unlink(missing_ok=True)
 
 
 def _showcase(plan: Plan, log: EpisodeLog) -> list[Job]:

@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from robotics.control import Action, Observation
 
+PARTIAL = ".partial.mp4"
+"""How the name of an unfinished file ends."""
 SCALE = 2
 """Pictures are enlarged this many times; small text would not survive the codec."""
 BAR = 32
@@ -31,7 +33,7 @@ class VideoWatcher:
 
     def __init__(self, path: Path, horizon: int, fps: float = 6.0) -> None:
         self._path, self._horizon, self._fps = path, horizon, fps
-        self._partial = path.with_name(f".{path.stem}.partial.mp4")
+        self._partial = path.with_name(f".{path.stem}{PARTIAL}")
         self._writer: Any = None
         self._steps = 0
         self._success = False
@@ -42,7 +44,7 @@ class VideoWatcher:
     ) -> None:
         """Write the picture the step began with."""
         self._instruction = instruction
-        self._write(observation["image"])
+        self._write(observation)
         self._steps += 1
         self._success = bool(info["success"])
 
@@ -50,7 +52,7 @@ class VideoWatcher:
         """Write the last picture, held for a second, and put the file in its place."""
         self._instruction = info["instruction"]
         for _ in range(max(1, round(self._fps))):
-            self._write(observation["image"], over=True)
+            self._write(observation, over=True)
         self._close()
         self._partial.replace(self._path)
 
@@ -59,10 +61,10 @@ class VideoWatcher:
         self._close()
         self._partial.unlink(missing_ok=True)
 
-    def _write(self, image: np.ndarray, over: bool = False) -> None:
-        frame = annotate(
-            image, self._instruction, self._steps, self._horizon, self._success, over=over
-        )
+    def _write(self, observation: Observation, over: bool = False) -> None:
+        assert "image" in observation, "needs_image makes the rollout render"
+        image, steps, success = observation["image"], self._steps, self._success
+        frame = annotate(image, self._instruction, steps, self._horizon, success, over=over)
         if self._writer is None:
             self._writer = open_mp4(self._partial, frame.shape[1], frame.shape[0], self._fps)
         self._writer.send(np.ascontiguousarray(frame))

@@ -14,7 +14,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from eval.rollout import error_line
 
@@ -24,9 +24,11 @@ class WorkerSetupError(ValueError):
 
 
 class JobRunner(Protocol):
-    """Built once in each worker; called once per job."""
+    """Built once in each worker; called once per job; closed at the end."""
 
     def __call__(self, job: Any) -> Any: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Pool:
             if not self._busy:
                 return
             for ready in wait(list(self._busy)):
-                yield self._collect(ready)
+                yield self._collect(cast(Connection, ready))
 
     def close(self) -> None:
         """End every process, whatever it is doing."""
@@ -114,7 +116,7 @@ class Pool:
             process.join()
         self._workers.clear()
         self._busy.clear()
-        if self._local is not None and hasattr(self._local, "close"):
+        if self._local is not None:
             self._local.close()
         self._local = None
 
