@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Rewrites requirements.lock (core and dev) and requirements/rlds.lock from pyproject.toml.
+# Rewrites requirements.lock (core and dev), requirements/rlds.lock and requirements/simpler.txt.
 # Usage: scripts/lock.sh [--upgrade]     without it, versions already locked are kept
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -20,9 +20,8 @@ platform_packages=(
 compile() { # compile OUTPUT HEADER [uv arguments ...]
     local output=$1 header=$2
     shift 2
-    # --universal with --fork-strategy fewest: one version per package for every Python >= 3.11, with
-    # markers only where a package exists for some platforms. No index address is written.
-    uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --no-header \
+    # No index address is written.
+    uv pip compile --quiet --python-version 3.11 --no-header \
         "${platform_packages[@]/#/--no-emit-package=}" \
         --output-file "$output" "$@"
     if grep -nE '^(nvidia-|cuda-|triton)|\+cpu|https?://' "$output"; then
@@ -35,6 +34,10 @@ compile() { # compile OUTPUT HEADER [uv arguments ...]
     printf '%s\n\n%s\n' "$header" "$body" >"$output"
 }
 
+# One version per package for every Python >= 3.11, with markers only where a package exists for some
+# platforms.
+every_python=(--universal --fork-strategy fewest)
+
 compile requirements.lock "\
 # Every package of the default environment (pyproject.toml with the dev extra, and build.in), pinned.
 # Written by scripts/lock.sh; installed by ./run. One file serves Python 3.11 to 3.14.
@@ -44,10 +47,26 @@ compile requirements.lock "\
 #   - no hashes: the two builds have different ones, and pip wants hashes for all packages or none;
 #   - no nvidia-*, cuda-* or triton pins: the CUDA build itself names those versions exactly, so pip
 #     adds them with that build, and a CPU machine is spared several GB." \
-    pyproject.toml requirements/build.in --extra dev \
-    --annotation-style line --constraint <(echo "torch==2.13.0") "$@"
+    pyproject.toml requirements/build.in --extra dev "${every_python[@]}" \
+    --annotation-style line --constraint requirements/torch.in "$@"
 
 compile requirements/rlds.lock "\
 # The rlds extra on top of requirements.lock: pip install -r requirements/rlds.lock
 # Written by scripts/lock.sh." \
-    pyproject.toml --extra rlds --no-annotate --constraint requirements.lock "$@"
+    pyproject.toml --extra rlds "${every_python[@]}" --no-annotate --constraint requirements.lock "$@"
+
+# One Python and platform only: SAPIEN 2.2.2 has no wheels past 3.11.
+compile requirements/simpler.txt "\
+# An environment of its own for the real SIMPLER: Python 3.11, numpy < 2.
+#   python3.11 -m venv .venv-simpler
+#   .venv-simpler/bin/pip install -r requirements/simpler.txt
+#   .venv-simpler/bin/pip install --no-deps -r requirements/simpler-git.txt
+#   .venv-simpler/bin/pip install --no-deps -e .
+# --no-deps for the second: SIMPLER asks for gymnasium < 1.0 and works with the 1.x pinned here. Its
+# git lines stand apart from the locks because a lock that names a git host cannot be installed where
+# only a package index is reachable.
+# Rendering needs Vulkan: a GPU driver, or Mesa >= 24.3 (Debian 12: mesa-vulkan-drivers from
+# bookworm-backports, with libvulkan1 and libegl1).
+# Written by scripts/lock.sh." \
+    pyproject.toml requirements/simpler.in --no-annotate --python-platform x86_64-manylinux_2_31 \
+    --constraint requirements/torch.in "$@"
