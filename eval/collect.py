@@ -7,6 +7,7 @@ expert's, which are not the ones that moved the robot, so a replay needs both.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -139,15 +140,14 @@ def report(console: Any, schedule: Schedule, out: Path, seconds: float) -> int:
     """Print what was collected; 0, or 1 when episodes crashed or a task was given up."""
     from rich.table import Table
 
-    from robotics.rlds import read_episodes
-
     table = Table("task", "kept", "failed")
     for task in schedule.wanted:
         table.add_row(task, str(schedule.kept[task]), str(schedule.failed[task]))
     console.print(table)
     total = sum(schedule.kept.values())
     if total:
-        steps = sum(len(episode) for episode in read_episodes(out))
+        collection = json.loads((out / "collection-train.json").read_text())
+        steps = sum(row["steps"] for row in collection["episodes"].values())
         size = sum(path.stat().st_size for path in out.glob("*.tfrecord-*")) / 2**20
         console.print(
             f"{out}: {total} episodes of these tasks, {steps} steps in all, {size:.1f} MiB; "

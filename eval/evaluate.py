@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,7 @@ def results(plan: Plan, log: EpisodeLog) -> dict[str, Any]:
         "seed": plan.seed,
         "seeds": plan.seeds,
         "command": plan.command,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "tasks": tasks,
         "mean": mean_of_tasks(tasks),
         "errors": sum(summary["errors"] for summary in tasks.values()),

@@ -100,8 +100,7 @@ class Pool:
                 job = next_job()
                 if job is None:
                     break
-                connection.send(job)
-                self._busy[connection] = job
+                self._busy[self._send(connection, job)] = job
             if not self._busy:
                 return
             for ready in wait(list(self._busy)):
@@ -128,6 +127,18 @@ class Pool:
         theirs.close()
         self._workers[ours] = process
         return ours
+
+    def _send(self, connection: Connection, job: Any) -> Connection:
+        """Send to this worker, or to a new one where it died while it had nothing to do."""
+        try:
+            connection.send(job)
+        except OSError:
+            self._workers.pop(connection).join()
+            connection.close()
+            connection = self._start()
+            self._await_ready(connection)
+            connection.send(job)
+        return connection
 
     def _await_ready(self, connection: Connection) -> None:
         try:
@@ -186,4 +197,5 @@ def _death(process: Any) -> str:
 
 def default_workers() -> int:
     """One worker per available core, at most 8."""
-    return max(1, min(len(os.sched_getaffinity(0)), 8))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(cores or 1, 8))

@@ -153,6 +153,20 @@ def test_a_worker_that_dies_loses_its_episode_only():
     assert "exit code 3" in next(o.error for o in outcomes.values() if o.error)
 
 
+def test_a_worker_that_dies_while_idle_is_replaced():
+    jobs, setup = jobs_and_setup("make", count=2)
+    with Pool(setup, 1) as pool:
+        queue = iter(jobs[:1])
+        first = list(pool.run(lambda: next(queue, None)))
+        for process in pool._workers.values():
+            process.kill()
+            process.join()
+        queue = iter(jobs[1:])
+        rest = list(pool.run(lambda: next(queue, None)))
+    assert [o.job for o in first + rest] == jobs
+    assert not any(o.error for o in first + rest)
+
+
 def test_a_setup_that_fails_is_one_error_for_the_user():
     job = Job("move_near", 0, 0, False)
     setup = EvalSetup(
