@@ -73,7 +73,8 @@ class Mixture:
             self.shares
         ):
             raise ValueError(
-                f"expected modes with probability >= 0 (one above 0) and batch_size >= 1, got {rows}"
+                f"expected probability >= 0 (above 0 for one mode), batch_size >= 1, got {rows}; "
+                "see configs/modes"
             )
         self.seed = seed
         total = sum(share.probability for share in self.shares.values())

@@ -33,3 +33,11 @@ def write_png(path: Path, image: np.ndarray) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)
+
+
+def write_mp4(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
+    """Write uint8 RGB frames as H.264, making its directory; odd sizes are padded by ffmpeg."""
+    import imageio.v2 as imageio
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    imageio.mimwrite(path, list(frames), fps=fps, macro_block_size=2)

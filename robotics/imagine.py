@@ -1,0 +1,237 @@
+"""What a checkpoint imagines, beside what happened in held-out episodes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from robotics.dataset import WindowDataset
+from robotics.embodiment import ARM
+from robotics.imagine_report import print_report, write_html
+from robotics.scores import action_scores, video_scores
+from robotics.strips import strip, write_mp4, write_png
+from robotics.world_model import WorldModel
+from selfflow_wm.training.checkpoint import write_json
+
+BATCH = 32
+VIDEO_MODES, ACTION_MODES = ("forward", "video"), ("inverse", "policy")
+
+EXAMPLES = """\
+examples:
+  python -m robotics.imagine --checkpoint runs/sf/checkpoint --data data/demo --out runs/imagined
+  python -m robotics.imagine --checkpoint runs/sf/checkpoint --data data/demo --out runs/imagined \\
+      --episode 0 --episode 7 --windows 0        strips and films of two episodes, no statistics
+
+forward: future frames given the recorded actions. video: the same without the actions.
+inverse: actions given the recorded future frames. policy: actions from the current frame alone.
+Written to --out: results.json, index.html, strips/*.png, films/*.mp4.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry; returns the exit status: 0 done, 2 misuse."""
+    arguments = _parser().parse_args(argv)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    try:
+        world = WorldModel.load(arguments.checkpoint, device=arguments.device)
+        dataset = _held_out(world, arguments)
+        report = run(world, dataset, arguments)
+    except ValueError as error:
+        print(f"imagine: {error}", file=sys.stderr)
+        return 2
+    print_report(report)
+    print(f"written to {arguments.out}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m robotics.imagine",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=True, metavar="DIR")
+    add("--data", type=Path, required=True, metavar="DIR", help="RLDS data set")
+    add("--out", type=Path, required=True, metavar="DIR")
+    add("--split", help="default: the one held out when the checkpoint was trained")
+    add("--episode", type=int, action="append", metavar="N", help="to draw; default 0 1 2 3")
+    add("--windows", type=int, default=512, help="windows to measure on (default 512; 0: none)")
+    add("--steps", type=int, default=8, help="Euler steps (default 8)")
+    add("--seed", type=int, default=0, help="of windows and sampling noise")
+    add("--device", default="cpu")
+    add("--threads", type=int, help="torch threads")
+    add("--cache-dir", type=Path, help="decoded frames; default beside the data")
+    return parser
+
+
+def _held_out(world: WorldModel, arguments: argparse.Namespace) -> WindowDataset:
+    settings = world.config.get("dataset", {})
+    return WindowDataset(
+        arguments.data,
+        world.image_size,
+        split=arguments.split or settings.get("validation_split", "train"),
+        horizon=world.horizon,
+        video_offsets=world.video_offsets,
+        cache_dir=arguments.cache_dir or settings.get("cache_dir"),
+    )
+
+
+def run(world: WorldModel, dataset: WindowDataset, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Draw the episodes, measure the windows, write everything to `arguments.out`."""
+    out = Path(arguments.out)
+    chosen = arguments.episode
+    if chosen is None:
+        chosen = list(range(min(4, len(dataset.episodes))))
+    if wrong := [number for number in chosen if not 0 <= number < len(dataset.episodes)]:
+        raise ValueError(f"--episode: expected 0..{len(dataset.episodes) - 1}, got {wrong}")
+    report: dict[str, Any] = {
+        "checkpoint": str(arguments.checkpoint),
+        "data": str(arguments.data),
+        "steps": arguments.steps,
+        "seed": arguments.seed,
+        "offsets": list(world.video_offsets),
+        "strips": [],
+        "films": [],
+    }
+    for mode in VIDEO_MODES:
+        if mode not in world.modes:
+            continue
+        for number in chosen:
+            draw_episode(world, dataset, number, mode, arguments, out, report)
+    if arguments.windows:
+        report |= measure(world, dataset, arguments)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "results.json", report)
+    write_html(out / "index.html", report)
+    return report
+
+
+def draw_episode(
+    world: WorldModel,
+    dataset: WindowDataset,
+    number: int,
+    mode: str,
+    arguments: argparse.Namespace,
+    out: Path,
+    report: dict[str, Any],
+) -> None:
+    """A strip and a film of one episode: recorded frames above, imagined ones below.
+
+    The strip shows up to 8 windows, the film every step; frames are those at the last offset.
+    Each is imagined from its own recorded current frame, `offsets[-1]` steps before it.
+    """
+    steps = np.asarray(dataset.episodes[number])
+    true, imagined, current = [], [], []
+    for samples in _batches(dataset, steps):
+        valid = np.asarray(samples["video_valid"])[:, -1]
+        frames = _generate(world, samples, mode, arguments)["video"]
+        true += list(samples["video"][valid, -1])
+        imagined += list(frames[valid, -1])
+        current += list(samples["image"][valid])
+    if not true:
+        return
+    name = f"episode_{number:04d}_{mode}"
+    shown = np.unique(np.linspace(0, len(true) - 1, min(8, len(true))).astype(int))
+    rows = [[column[i] for i in shown] for column in (current, true, imagined)]
+    write_png(out / "strips" / f"{name}.png", strip(rows))
+    report["strips"].append(f"strips/{name}.png")
+    film = [strip([[a, b]], gap=0) for a, b in zip(true, imagined, strict=True)]
+    write_mp4(out / "films" / f"{name}.mp4", film, fps=6)
+    report["films"].append(f"films/{name}.mp4")
+
+
+def measure(
+    world: WorldModel, dataset: WindowDataset, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Scores of every trained mode on the same windows drawn from all held-out episodes."""
+    generator = np.random.default_rng(arguments.seed)
+    steps = np.sort(generator.permutation(len(dataset))[: arguments.windows])
+    episode = np.repeat(
+        np.arange(len(dataset.episodes)), [len(steps) for steps in dataset.episodes]
+    )[steps]
+    modes = [mode for mode in (*VIDEO_MODES, *ACTION_MODES) if mode in world.modes]
+    parts: dict[str, list[np.ndarray]] = {}
+
+    def keep(name: str, values: np.ndarray) -> None:
+        parts.setdefault(name, []).append(np.asarray(values))
+
+    for samples in _batches(dataset, steps, "measuring"):
+        for name in ("image", "video", "video_valid", "action_valid"):
+            keep(f"true {name}", samples[name])
+        keep("true action", world.action.normalise(samples["action"])[..., ARM])
+        video = torch.as_tensor(samples["video"]).to(world.device)
+        keep("codec", world.image_codec.decode(world.image_codec.encode(video)).cpu().numpy())
+        for mode in modes:
+            answer = _generate(world, samples, mode, arguments)
+            if mode in VIDEO_MODES:
+                keep(mode, answer["video"])
+            else:
+                keep(mode, world.action.normalise(answer["action"])[..., ARM])
+    joined = {name: np.concatenate(values) for name, values in parts.items()}
+    return _scores(world, joined, episode, modes)
+
+
+def _scores(
+    world: WorldModel, joined: dict[str, np.ndarray], episode: np.ndarray, modes: Sequence[str]
+) -> dict[str, Any]:
+    report: dict[str, Any] = {}
+    videos = {mode: joined[mode] for mode in modes if mode in VIDEO_MODES}
+    image, video, shown = (joined[f"true {k}"] for k in ("image", "video", "video_valid"))
+    if videos:
+        still = np.broadcast_to(image[:, None], video.shape)
+        report["video"] = video_scores(
+            image,
+            video,
+            shown,
+            {"copy": still, **videos, "codec": joined["codec"]},
+            episode,
+        )
+    actions = {mode: joined[mode] for mode in modes if mode in ACTION_MODES}
+    if actions:
+        # Inverse dynamics can only be asked for actions between frames it was shown.
+        valid = joined["true action_valid"] & shown.all(1)[:, None]
+        mean = np.asarray(world.action.statistics.mean, np.float32)
+        mean = world.action.normalise(mean)[ARM]
+        actions["mean"] = np.broadcast_to(mean, joined["true action"].shape)
+        report["action"] = action_scores(joined["true action"], valid, actions, episode)
+    return report
+
+
+def _batches(
+    dataset: WindowDataset, steps: np.ndarray, title: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """Samples of `steps`, BATCH at a time, under a progress bar if there is a title."""
+    console = Console(stderr=True)
+    starts = range(0, len(steps), BATCH)
+    for start in track(starts, title or "", console=console, disable=title is None):
+        part = steps[start : start + BATCH]
+        yield dataset.batch(part, video=True) | {"step": part}
+
+
+def _generate(
+    world: WorldModel,
+    samples: dict[str, Any],
+    mode: str,
+    arguments: argparse.Namespace,
+) -> dict[str, np.ndarray]:
+    """Each window has its own generator, seeded by its step: batching changes nothing."""
+    generators = [
+        torch.Generator().manual_seed(arguments.seed * 1_000_003 + int(step))
+        for step in samples["step"]
+    ]
+    return world.generate(samples, mode, steps=arguments.steps, generator=generators)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
