@@ -9,7 +9,7 @@ The model's action (8 values) is what RT-1's data holds, in its own rotation con
 | `GRIPPER`  | closedness: +1 closes, -1 opens, 0 keeps           | [-1, 1]    |
 | `TERMINATE`| +1 the sub-task is finished with this step, else -1| {-1, +1}   |
 
-Proprioception (8 values): tool xyz (m), quaternion xyzw with x + y >= 0, gripper (0 open, 1 closed).
+Proprioception (8 values): tool xyz (m), quaternion xyzw with x + y >= 0, gripper (1 closed).
 """
 
 from __future__ import annotations
