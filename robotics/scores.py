@@ -123,7 +123,8 @@ def _with_gain(values: Mapping[str, tuple[float, np.ndarray]]) -> dict[str, Any]
     copy = values["copy"]
     for name, value in values.items():
         if name != "copy":
-            rows[f"{name} - copy"] = interval(value[0] - copy[0], value[1] - copy[1])
+            with np.errstate(invalid="ignore"):  # two perfect ones: infinity minus infinity
+                rows[f"{name} - copy"] = interval(value[0] - copy[0], value[1] - copy[1])
     return rows
 
 

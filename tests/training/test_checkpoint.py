@@ -15,9 +15,14 @@ def test_a_failed_write_leaves_the_old_directory(tmp_path):
     path = tmp_path / "saved"
     with checkpoint.atomic_directory(path) as temporary:
         (temporary / "a").write_text("old")
-    with pytest.raises(RuntimeError), checkpoint.atomic_directory(path) as temporary:
-        (temporary / "a").write_text("half")
-        raise RuntimeError
+
+    def fail():
+        with checkpoint.atomic_directory(path) as temporary:
+            (temporary / "a").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert (path / "a").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["saved"]
 

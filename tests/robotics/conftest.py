@@ -1,0 +1,57 @@
+"""A made-up data set and tiny world models on it, for the tests of this directory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from robotics.dataset import WindowDataset
+from robotics.embodiment import EMBODIMENTS
+from robotics.finetune import compose_config
+from robotics.preparation import fit_world
+from robotics.rlds.fake import fake_dataset
+from robotics.world_model import WorldModel
+
+TINY = (
+    "embodiment=embedded",
+    "dataset.image_size=[32,48]",
+    "codec.channels=8",
+    "codec.fit_windows=40",
+    "model.width=24",
+    "model.heads=2",
+    "model.single=2",
+    "log.wandb=disabled",
+)
+
+
+@pytest.fixture(scope="session")
+def rt1_directory(tmp_path_factory):
+    """An RLDS data set of six made-up episodes."""
+    return fake_dataset(tmp_path_factory.mktemp("rt1"), (12, 9, 15, 8, 11, 10))
+
+
+@pytest.fixture(scope="session")
+def tiny_overrides():
+    """Hydra overrides that shrink every experiment to seconds."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def windows(rt1_directory):
+    return WindowDataset(rt1_directory, (32, 48), progress=False)
+
+
+@pytest.fixture
+def world(windows) -> WorldModel:
+    """A tiny model in evaluation mode, with weights that are all alive."""
+    from omegaconf import OmegaConf
+
+    config = compose_config([*TINY, "data=x", "out=x"])
+    plain = OmegaConf.to_container(config, resolve=True)
+    torch.manual_seed(0)
+    modes = tuple(plain["modes"])
+    model = fit_world(windows, plain, modes, EMBODIMENTS["embedded"])
+    model.backbone.eval().requires_grad_(False)
+    for parameter in model.backbone.parameters():  # the heads start at zero: nothing would show
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    return model

@@ -1,0 +1,222 @@
+"""Encoding, the verbs, and what loading refuses."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from robotics.modes import MODES
+from robotics.scores import Bootstrap, action_scores, video_scores
+from robotics.world_model import WorldModel, robot_layout
+from selfflow_wm.training.checkpoint import load_tensors, save_tensors
+
+
+def generators(count, seed=0):
+    return [torch.Generator().manual_seed(seed + i) for i in range(count)]
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_batches_hold_the_modalities_of_their_mode(world, windows, name):
+    mode = MODES[name]
+    batch = world.encode(windows.batch([0, 5, 20]), mode)
+    batch.check(world.layout)
+    assert set(batch.latents) == set(mode.present) and batch.given == set(mode.given)
+    assert list(batch.latents) == list(world.layout.present(mode.present))
+
+
+def test_the_samples_values_survive_encoding(world, windows):
+    samples = windows.batch(np.arange(12))
+    batch = world.encode(samples, MODES["joint"])
+    action = world.action.denormalise(batch.latents["action"].numpy())
+    np.testing.assert_allclose(action, samples["action"], atol=1e-5)
+    proprio = world.proprio.denormalise(batch.latents["proprio"][:, 0].numpy())
+    np.testing.assert_allclose(proprio, samples["proprio"], atol=1e-5)
+    assert np.array_equal(batch.valid["action"].numpy(), samples["action_valid"])
+    per_frame = batch.valid["video"].reshape(12, 2, -1)
+    assert np.array_equal(per_frame.all(-1).numpy(), samples["video_valid"])
+    assert np.array_equal(per_frame.any(-1).numpy(), samples["video_valid"])
+    assert not samples["video_valid"].all() and samples["video_valid"].any()
+
+
+def test_verbs_return_physical_units(world, windows):
+    samples = windows.batch([0, 1])
+    assert world.act(samples, steps=2, generator=generators(2)).shape == (2, 6, 8)
+    video = world.imagine(samples, steps=2, generator=generators(2))
+    assert video.shape == samples["video"].shape and video.dtype == np.uint8
+    assert world.inverse(samples, steps=2, generator=generators(2)).shape == (2, 6, 8)
+    both = world.generate(samples, "joint", steps=1, generator=generators(2))
+    assert set(both) == {"action", "video"}
+
+
+def test_one_generator_a_sample_makes_batching_invisible(world, windows):
+    together = world.act(windows.batch([0, 3]), steps=2, generator=generators(2))
+    alone = world.act(windows.batch([3]), steps=2, generator=generators(1, seed=1))
+    # captions of one length each: attention then differs in nothing but the rounding
+    np.testing.assert_allclose(together[1], alone[0], atol=1e-4)
+    other = world.act(windows.batch([3]), steps=2, generator=generators(1, seed=2))
+    assert np.abs(other - alone).max() > 1e-3
+
+
+def test_given_frames_and_actions_matter(world, windows):
+    samples = windows.batch([0])
+    base = world.imagine(samples, steps=2, generator=generators(1))
+    samples["action"] = samples["action"] + 1.0
+    assert not np.array_equal(base, world.imagine(samples, steps=2, generator=generators(1)))
+
+
+def test_a_mode_that_was_not_trained_refuses(world, windows):
+    world.modes = ("policy",)
+    with pytest.raises(ValueError, match="trained in"):
+        world.imagine(windows.batch([0]))
+
+
+def test_frames_and_actions_share_the_clock(world):
+    time = {name: world.layout[name].positions()[:, 0].tolist() for name in world.layout.names}
+    assert time["action"] == [0, 1, 2, 3, 4, 5]
+    assert sorted(set(time["video"])) == [3, 6] and set(time["image"]) == {0}
+    with pytest.raises(ValueError, match="equally spaced"):
+        robot_layout(world.image_codec, world.video_codec, horizon=6, video_offsets=(3,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_saving_and_loading_keeps_what_it_does(world, windows, tmp_path, dtype):
+    samples = windows.batch([0, 4])
+    before = world.act(samples, steps=2, generator=generators(2))
+    world.config = {"seed": 5}
+    world.save(tmp_path / "saved", dtype=dtype)
+    loaded = WorldModel.load(tmp_path / "saved", embodiment="embedded")
+    after = loaded.act(samples, steps=2, generator=generators(2))
+    if dtype == torch.float32:
+        np.testing.assert_array_equal(after, before)
+    else:
+        np.testing.assert_allclose(after, before, atol=0.05)
+    assert loaded.layout == world.layout and loaded.config == {"seed": 5}
+    assert loaded.action == world.action and loaded.proprio == world.proprio
+    assert not any(p.requires_grad for p in loaded.backbone.parameters())
+
+
+def edit_config(path, **changes):
+    config = json.loads((path / "config.json").read_text())
+    for key, value in changes.items():
+        config.pop(key) if value is None else config.update({key: value})
+    (path / "config.json").write_text(json.dumps(config))
+
+
+def edit_weights(path, change):
+    tensors = load_tensors(path / "model.safetensors")
+    change(tensors)
+    save_tensors(path / "model.safetensors", tensors)
+
+
+def other_codec(path):
+    tensors = load_tensors(path / "statistics.safetensors")
+    name = next(name for name in tensors if name.endswith("mean"))
+    tensors[name] = tensors[name] + 1
+    save_tensors(path / "statistics.safetensors", tensors)
+
+
+DAMAGE = {
+    "no such checkpoint": (lambda p: p.rename(p.with_name("moved")), "checkpoint directory"),
+    "no weights": (lambda p: (p / "model.safetensors").unlink(), "no such file"),
+    "no codec arrays": (lambda p: (p / "statistics.safetensors").unlink(), "no such file"),
+    "no statistics": (lambda p: (p / "statistics.json").unlink(), "no such file"),
+    "half of the statistics": (
+        lambda p: (p / "statistics.json").write_text('{"action": {}}'),
+        r"\['proprio'\] missing",
+    ),
+    "empty statistics": (
+        lambda p: (p / "statistics.json").write_text('{"action": {}, "proprio": {}}'),
+        "expected a normaliser",
+    ),
+    "other schema": (lambda p: edit_config(p, schema=99), "schema 1, got 99"),
+    "lacking configuration": (lambda p: edit_config(p, layout=None), "lacks"),
+    "unknown robot": (lambda p: edit_config(p, embodiment="spot"), "embodiment out of"),
+    "broken json": (lambda p: (p / "config.json").write_text("{"), "not valid JSON"),
+    "other codec": (other_codec, "belongs to another checkpoint"),
+    "missing weight": (lambda p: edit_weights(p, lambda t: t.pop("head.action.bias")), "Missing"),
+    "unknown weight": (
+        lambda p: edit_weights(p, lambda t: t.update(extra=torch.zeros(1))),
+        r"unknown: \['extra'\]",
+    ),
+    "other shape": (
+        lambda p: edit_weights(p, lambda t: t.update({"head.action.bias": torch.zeros(7)})),
+        r"expected \(8,\), got \(7,\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_loading_refuses(world, tmp_path, damage):
+    path = tmp_path / "saved"
+    world.save(path)
+    change, message = DAMAGE[damage]
+    change(path)
+    with pytest.raises(ValueError, match=message):
+        WorldModel.load(path)
+
+
+def test_another_robots_checkpoint_is_refused(world, tmp_path):
+    world.save(tmp_path / "saved")
+    with pytest.raises(ValueError, match="'google_robot', got one for 'embedded'"):
+        WorldModel.load(tmp_path / "saved", embodiment="google_robot")
+
+
+# ---------------------------------------------------------------- scores of imagined windows
+
+
+def made_up_video():
+    generator = np.random.default_rng(0)
+    current = generator.integers(0, 255, (6, 32, 32, 3), np.uint8)
+    true = np.repeat(current[:, None], 2, 1).copy()
+    true[:4, :, :16, :16] = 255 - true[:4, :, :16, :16]  # a patch moves in 4 of 6 windows
+    return current, true, np.ones((6, 2), bool), np.arange(6) // 2
+
+
+def test_a_perfect_prediction_beats_copying_where_things_move():
+    current, true, valid, episode = made_up_video()
+    still = np.repeat(current[:, None], 2, 1)
+    near = (true.astype(int) + np.where(true < 128, 1, -1)).astype(np.uint8)
+    scores = video_scores(current, true, valid, {"copy": still, "model": near}, episode)
+    assert scores["counts"] == {"windows": 6, "episodes": 3, "moving": 4}
+    # off by one everywhere: PSNR of 255^2 / 1
+    for region in ("all", "moving windows", "moving patches"):
+        row = scores[region]["PSNR"]
+        assert row["model"]["mean"] == pytest.approx(48.13, abs=0.01)
+        assert row["model - copy"]["low"] > 0
+    assert scores["moving patches"]["PSNR"]["copy"]["mean"] < scores["all"]["PSNR"]["copy"]["mean"]
+    assert scores["moving windows"]["SSIM"]["model - copy"]["mean"] > 0
+
+
+def test_invalid_frames_do_not_count():
+    current, true, valid, episode = made_up_video()
+    still = np.repeat(current[:, None], 2, 1)
+    broken = true.copy()
+    broken[:, 1] = 0
+    valid[:, 1] = False
+    scores = video_scores(current, true, valid, {"copy": still, "model": broken}, episode)
+    assert scores["moving patches"]["PSNR"]["model"]["mean"] is None  # no error at all
+
+
+def test_the_mean_action_has_share_one():
+    generator = np.random.default_rng(0)
+    true = generator.normal(size=(40, 6, 6))
+    guesses = {"mean": np.zeros_like(true), "half": true / 2, "perfect": true}
+    rows = action_scores(true, np.ones((40, 6), bool), guesses, np.arange(40) // 4)
+    assert rows["mean"]["share"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    assert rows["half"]["share"]["mean"] == pytest.approx(0.25)
+    assert rows["perfect"]["MSE"]["high"] == 0.0
+
+
+def test_the_interval_covers_the_mean_of_its_episodes():
+    generator = np.random.default_rng(1)
+    covered = 0
+    for seed in range(100):
+        episodes = generator.normal(size=30)
+        values = np.repeat(episodes, 5) + 0.01 * generator.normal(size=150)
+        _, resampled = Bootstrap(np.repeat(np.arange(30), 5), 500, seed).ratio(values, np.ones(150))
+        low, high = np.quantile(resampled, [0.025, 0.975])
+        covered += low < 0 < high
+    assert 86 <= covered <= 100  # resampling windows instead of episodes covers about 60
