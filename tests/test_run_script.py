@@ -1,4 +1,4 @@
-"""`./run` on machines that lack things: a stub stands for each program it calls, nothing installs."""
+"""`./run` on machines that lack things. Each program it calls is a stub; nothing is installed."""
 
 import os
 import shutil
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TOOLS = ["bash", "cat", "chmod", "cp", "cut", "dirname", "flock", "mkdir", "rm", "sha256sum", "tail"]
+TOOLS = "bash cat chmod cp cut dirname env flock mkdir rm sha256sum tail touch".split()
+SCRIPTS = ["run", ".ci/run", "scripts/bootstrap.sh", "requirements.lock", "pyproject.toml"]
 
 # Answers as the interpreter it is called as; files in $STUB make it lack or fail something.
 PYTHON = r"""#!/usr/bin/env bash
@@ -40,9 +41,9 @@ class Machine:
         self.bin = folder / "bin"
         for made in (self.checkout / "scripts", self.checkout / ".ci", self.stub, self.bin):
             made.mkdir(parents=True)
-        for name in ("run", ".ci/run", "scripts/bootstrap.sh", "requirements.lock", "pyproject.toml"):
+        for name in SCRIPTS:
             shutil.copy(ROOT / name, self.checkout / name)
-        for tool in [*TOOLS, "touch", "env"]:
+        for tool in TOOLS:
             found = shutil.which(tool)
             if found is None:
                 pytest.skip(f"needs {tool}")
@@ -241,7 +242,8 @@ def test_test_runs_every_check_and_pytest_last(machine: Machine, script: str) ->
     words = ["test"] if script == "run" else []
     assert machine.run(*words, script=script).returncode == 0
     ran = [line for line in machine.log() if line.startswith("ran")]
-    assert [line.split()[2] for line in ran if "-m" in line] == ["ruff", "ruff", "pyright", "pytest"]
+    modules = [line.split()[2] for line in ran if "-m" in line]
+    assert modules == ["ruff", "ruff", "pyright", "pytest"]
     assert len(ran) == 5  # lint-imports is a program of its own
     assert "pytest" in ran[-1]
 
