@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -34,6 +34,7 @@ from selfflow_wm.training.trainer import NonFiniteLoss, Trainer
 from selfflow_wm.training.validate import FixedNoiseValidation
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
+PATHS = ("data", "out", "init")
 RESUMABLE = ("trainer", "log", "resume", "device", "out")
 """Parts of the configuration that may change between a run and its resumption."""
 
@@ -60,11 +61,24 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     """configs/finetune.yaml with hydra overrides; ValueError says what was wrong with them."""
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            config = compose("finetune", overrides=list(overrides))
+            config = compose("finetune", overrides=[_quoted(word) for word in overrides])
         OmegaConf.resolve(config)
+    except OverrideParseException as error:
+        raise ValueError(
+            f"configuration: cannot read {error.override!r}; expected KEY=VALUE, with quotes "
+            f"around special characters: 'KEY=\"a[:2]\"'. {str(error).splitlines()[0]}"
+        ) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(f"configuration: {error}") from None
     return config
+
+
+def _quoted(word: str) -> str:
+    """Paths as a shell user writes them: ~, blanks and brackets need no hydra quotes."""
+    key, equals, value = word.partition("=")
+    if key not in PATHS or not equals or value in ("", "null", "???") or value[0] in "'\"":
+        return word
+    return f"{key}='" + str(Path(value).expanduser()).replace("'", "\\'") + "'"
 
 
 @dataclass

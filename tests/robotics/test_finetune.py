@@ -1,0 +1,219 @@
+"""The entry, end to end on made-up data; and every experiment, composed and instantiated."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from robotics.finetune import CONFIG_DIR, build, compose_config, main
+from robotics.imagine import main as imagine
+from robotics.modes import Mixture
+from robotics.stream import ModeStream
+from robotics.world_model import WorldModel
+from selfflow_wm.training import checkpoint
+
+EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
+OBJECTIVES = ("flow_matching", "self_flow")
+FAST = (
+    "modes.policy.batch_size=6",
+    "modes.joint.batch_size=3",
+    "modes.forward.batch_size=3",
+    "modes.inverse.batch_size=3",
+    "modes.video.batch_size=3",
+    'dataset.train_split="train[:4]"',
+    'dataset.validation_split="train[4:]"',
+    "trainer.total_steps=4",
+    "trainer.log_every=1",
+    "trainer.validate_every=4",
+    "trainer.validation_batches=1",
+    "trainer.preview_every=4",
+    "trainer.export_every=4",
+)
+
+
+@pytest.fixture
+def words(rt1_directory, tiny_overrides):
+    return [*tiny_overrides, *FAST, f"data={rt1_directory}"]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_builds_and_steps(words, tmp_path, experiment, objective):
+    config = compose_config(
+        [f"experiment={experiment}", f"objective={objective}", *words, f"out={tmp_path}"]
+    )
+    run = build(config)
+    before = [p.clone() for p in run.trainer.trainable]
+    run.trainer.train_step()
+    run.trainer.train_step()  # velocities start at zero: the first step moves the heads alone
+    assert any(not torch.equal(a, b) for a, b in zip(before, run.trainer.trainable, strict=True))
+    assert (len(list(run.trainer.extra.parameters())) > 0) == (objective == "self_flow")
+
+
+def test_arms_start_from_the_same_weights_and_see_the_same_windows(words, tmp_path):
+    runs = [
+        build(compose_config([*words, f"objective={name}", f"out={tmp_path / name}"]))
+        for name in OBJECTIVES
+    ]
+    for a, b in zip(*(run.trainer.model.parameters() for run in runs), strict=True):
+        assert torch.equal(a, b)
+    for _ in range(5):
+        first, second = (next(run.trainer.batches) for run in runs)
+        assert first.given == second.given
+        for name in first.latents:
+            assert torch.equal(first.latents[name], second.latents[name])
+
+
+def test_training_leaves_a_checkpoint_that_acts(words, tmp_path, capsys, windows):
+    out = tmp_path / "run"
+    assert main([*words, f"out={out}"]) == 0
+    said = capsys.readouterr().out
+    assert "4 episodes, 40 windows" in said and "finished at step 4" in said
+    world = WorldModel.load(out / "checkpoint", embodiment="embedded")
+    assert world.act(windows.batch([0]), steps=1).shape == (1, 6, 8)
+    trained = checkpoint.load_tensors(out / "state/step_00000004/ema.safetensors")
+    assert all(torch.equal(v, trained[k]) for k, v in world.backbone.state_dict().items())
+    assert (out / "checkpoints/step_00000004/model.safetensors").is_file()
+    assert (out / "previews/step_00000004.png").stat().st_size > 0
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4]
+    last = next(row for row in rows if "validation/policy/gen/action" in row)
+    assert any(key.startswith("validation/forward/bin/video/") for key in last)
+    # a finished run, called again, has nothing to do and says so
+    assert main([*words, f"out={out}"]) == 0
+    assert "4 done of 4" in capsys.readouterr().out
+
+
+def test_a_run_cut_in_two_ends_as_a_straight_one(words, tmp_path):
+    straight, cut = tmp_path / "straight", tmp_path / "cut"
+    build(compose_config([*words, f"out={straight}"])).trainer.train()
+    build(compose_config([*words, f"out={cut}"])).trainer.train(until=2)
+    again = build(compose_config([*words, f"out={cut}"]))
+    assert again.trainer.step == 2
+    again.trainer.train()
+    for name in ("model", "ema", "objective", "optimizer", "rng"):
+        a, b = (
+            checkpoint.load_tensors(run / f"state/step_00000004/{name}.safetensors")
+            for run in (straight, cut)
+        )
+        assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a), name
+
+
+def test_another_run_is_not_overwritten(words, tmp_path, capsys):
+    build(compose_config([*words, f"out={tmp_path}"])).trainer.train(until=1)
+    assert main([*words, f"out={tmp_path}", "optim.lr=0.5"]) == 2
+    assert "other settings of optim" in capsys.readouterr().err
+    fresh = build(compose_config([*words, f"out={tmp_path}", "optim.lr=0.5", "resume=false"]))
+    assert fresh.trainer.step == 0
+
+
+def test_a_run_can_start_from_a_checkpoint(words, tmp_path):
+    main([*words, f"out={tmp_path / 'a'}"])
+    source = tmp_path / "a/checkpoint"
+    run = build(compose_config([*words, f"out={tmp_path / 'b'}", f"init={source}"]))
+    expected = WorldModel.load(source)
+    for a, b in zip(run.world.backbone.parameters(), expected.backbone.parameters(), strict=True):
+        assert torch.equal(a, b) and a.requires_grad
+    assert run.world.video_codec.hash() == expected.video_codec.hash()
+    with pytest.raises(ValueError, match="image_size"):
+        build(
+            compose_config(
+                [*words, f"out={tmp_path / 'c'}", f"init={source}", "dataset.image_size=[16,16]"]
+            )
+        )
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(words, tmp_path):
+    command = [
+        sys.executable, "-m", "robotics.finetune", *words,
+        f"out={tmp_path}", "trainer.total_steps=100000",
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, cwd=CONFIG_DIR.parent)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "metrics.jsonl").is_file() or (
+        not (tmp_path / "metrics.jsonl").read_text()
+    ):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 130
+    state = checkpoint.latest_step(tmp_path / "state")
+    assert state is not None
+    step = checkpoint.read_json(state / "trainer.json")["step"]
+    run = build(compose_config(command[3:]))
+    assert run.trainer.step == step > 0
+
+
+def test_the_stream_resumes_and_keeps_one_mode_while_accumulating(world, windows):
+    shares = {"policy": {"probability": 1, "batch_size": 5}}
+    shares["video"] = {"probability": 1, "batch_size": 2}
+    mixture = Mixture(shares, seed=1)
+    stream = ModeStream(windows, world, mixture, seed=1, accumulate=2)
+    batches = [next(stream) for _ in range(12)]
+    for a, b in zip(batches[::2], batches[1::2], strict=True):
+        assert a.given == b.given and set(a.latents) == set(b.latents)
+    assert len({tuple(batch.latents) for batch in batches}) == 2
+    half = ModeStream(windows, world, mixture, seed=1, accumulate=2)
+    for _ in range(7):
+        next(half)
+    state = json.loads(json.dumps(half.state_dict()))
+    other = ModeStream(windows, world, mixture, seed=1, accumulate=2)
+    other.load_state_dict(state)
+    for expected in batches[7:]:
+        got = next(other)
+        assert all(torch.equal(got.latents[k], v) for k, v in expected.latents.items())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["objective=magic"], "magic"),
+        (["optim.learning_rate=1"], "learning_rate"),
+        (["experiment=nothing"], "nothing"),
+        ([], "expected data=DIR and out=DIR"),
+        (["data=/nowhere", "out={out}"], "nowhere"),
+        (["data=/nowhere", "out={out}", "trainer.total_steps=many"], "total_steps|nowhere"),
+    ],
+)
+def test_misuse_is_explained_in_one_line(overrides, message, tmp_path, capsys):
+    import re
+
+    assert main([word.format(out=tmp_path) for word in overrides]) == 2
+    said = capsys.readouterr().err
+    assert re.search(message, said) and "Traceback" not in said
+
+
+def test_paths_need_no_quotes():
+    config = compose_config(["data=/a b/[c]=(d)'e", "out=~/x,y"])
+    assert config.data == "/a b/[c]=(d)'e"
+    assert config.out == os.path.expanduser("~/x,y")
+
+
+def test_the_configuration_can_be_printed(capsys):
+    assert main(["--config", "experiment=embedded", "data=x", "out=y"]) == 0
+    assert "caption_dropout" in capsys.readouterr().out
+
+
+def test_imagining_writes_its_report(words, rt1_directory, tmp_path, capsys):
+    main([*words, f"out={tmp_path / 'run'}"])
+    out = tmp_path / "imagined"
+    arguments = ["--checkpoint", str(tmp_path / "run/checkpoint"), "--data", str(rt1_directory)]
+    arguments += ["--out", str(out), "--windows", "8", "--steps", "1", "--episode", "1"]
+    assert imagine(arguments) == 0
+    assert "share of the mean" in capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text())
+    assert results["video"]["counts"]["windows"] == 8
+    assert {"forward", "copy", "forward - copy"} <= results["video"]["all"]["PSNR"].keys()
+    assert {"inverse", "policy", "mean"} <= results["action"].keys()
+    for name in (*results["strips"], *results["films"]):
+        assert (out / name).stat().st_size > 0 and name in (out / "index.html").read_text()
+    assert imagine([*arguments, "--episode", "9"]) == 2
+    assert "expected 0..1" in capsys.readouterr().err
