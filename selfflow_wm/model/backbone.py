@@ -59,6 +59,10 @@ class Backbone(nn.Module):
         double, single: numbers of blocks of each kind.
         mlp_ratio: hidden width of the SwiGLU over D.
         rope_theta: base of the rotary frequencies.
+        skip: add gate(h) * noisy to every velocity, with a gate per token and channel from the
+            last hidden state. A token of C values whose clean value is known has the velocity
+            noisy / t: without the skip its C noise values must pass through the width D, which a
+            network with D not much larger than C cannot do. Not in the paper, where D >> C.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Backbone(nn.Module):
         single: int = 4,
         mlp_ratio: float = 4.0,
         rope_theta: float = 2000.0,
+        skip: bool = False,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -97,6 +102,9 @@ class Backbone(nn.Module):
             SingleBlock(width, heads, mlp_ratio) for _ in range(single)
         )
         self.head = nn.ModuleDict({m.name: nn.Linear(width, m.channels) for m in layout.modalities})
+        self.gate = nn.ModuleDict(
+            {m.name: nn.Linear(width, m.channels) for m in layout.modalities} if skip else {}
+        )
         self._initialise()
         self._tables: dict[tuple, Complex[Tensor, "N 1 half"]] = {}
         self._table(layout.names, torch.device("cpu"))  # a bad head width fails here
@@ -112,9 +120,9 @@ class Backbone(nn.Module):
                         nn.init.xavier_uniform_(part)
                 elif name.endswith("bias"):
                     nn.init.zeros_(parameter)
-        for head in self.head.values():
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+        for output in [*self.head.values(), *self.gate.values()]:
+            nn.init.zeros_(output.weight)
+            nn.init.zeros_(output.bias)
 
     @property
     def depth(self) -> int:
@@ -159,8 +167,11 @@ class Backbone(nn.Module):
         index = noise_levels.index[:, select]
         shift, scale = gather_levels(self.modulation["final"](vectors), index).chunk(2, dim=-1)
         tokens = modulate(tokens, shift, 1.0 + scale)
-        slices = self.layout.slices(wanted)
-        velocity = {name: self.head[name](tokens[:, slices[name]]) for name in wanted}
+        velocity = {}
+        for name, piece in self.layout.slices(wanted).items():
+            velocity[name] = self.head[name](tokens[:, piece])
+            if name in self.gate:
+                velocity[name] = velocity[name] + self.gate[name](tokens[:, piece]) * noisy[name]
         return BackboneOutput(velocity, features)
 
     def _run_blocks(

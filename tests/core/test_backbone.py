@@ -212,3 +212,26 @@ def test_errors_name_the_remedy():
     batch.latents["action"] = batch.latents["action"][..., :2]
     with pytest.raises(ValueError, match="action"):
         call(model, batch, levels)
+
+
+def test_skip_lets_a_narrow_network_return_the_noise_of_a_known_token():
+    """Clean tokens of 48 zeros: the velocity is the noise itself, through a width of 24."""
+    layout = Layout((Modality("video", (1, 2, 2), 48),), text_length=1)
+    losses = {}
+    for skip in (False, True):
+        torch.manual_seed(0)
+        model = Backbone(layout, width=24, heads=2, double=0, single=2, skip=skip)
+        optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+        ids, mask = torch.zeros(32, 1, dtype=torch.long), torch.ones(32, 1, dtype=torch.bool)
+        index = torch.zeros(32, 4, dtype=torch.long)
+        for _ in range(150):
+            noise, t = torch.randn(32, 4, 48), torch.rand(32, 1) * 0.8 + 0.2
+            levels = NoiseLevels(t, index)
+            output = model({"video": t[..., None] * noise}, levels, ids, mask)
+            loss = (output.velocity["video"] - noise).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        losses[skip] = float(loss.detach())
+    assert losses[False] > 0.4, losses
+    assert losses[True] < 0.25 * losses[False], losses
