@@ -8,7 +8,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TOOLS = "bash cat chmod cp cut dirname env flock mkdir rm sha256sum tail touch".split()
+TOOLS = [
+    "bash",
+    "cat",
+    "chmod",
+    "cp",
+    "cut",
+    "dirname",
+    "env",
+    "flock",
+    "mkdir",
+    "rm",
+    "sha256sum",
+    "tail",
+    "touch",
+]
 SCRIPTS = ["run", ".ci/run", "scripts/bootstrap.sh", "requirements.lock", "pyproject.toml"]
 
 # Answers as the interpreter it is called as; files in $STUB make it lack or fail something.
