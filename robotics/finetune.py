@@ -27,6 +27,7 @@ from robotics.preparation import fit_world
 from robotics.preview import Preview
 from robotics.stream import ModeStream, fixed_batches
 from robotics.world_model import WorldModel
+from selfflow_wm.model import Backbone
 from selfflow_wm.objective import FlowMatching
 from selfflow_wm.training import checkpoint
 from selfflow_wm.training.log import MetricsLog
@@ -96,7 +97,7 @@ def build(config: DictConfig) -> Run:
     if missing:
         raise ValueError(f"expected {' and '.join(missing)} on the command line; see --help")
     out = Path(config.out)
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore
+    plain: Any = OmegaConf.to_container(config, resolve=True)
     resuming = _claim(out, plain)
     train_data = open_dataset(config, config.dataset.train_split)
     held_out = open_dataset(config, config.dataset.validation_split)
@@ -145,7 +146,7 @@ def build(config: DictConfig) -> Run:
 
 def open_dataset(config: DictConfig, split: str) -> WindowDataset:
     """The windows of one split of `config.data`."""
-    settings = OmegaConf.to_container(config.dataset)
+    settings: Any = OmegaConf.to_container(config.dataset)
     return WindowDataset(
         Path(config.data),
         settings["image_size"],
@@ -191,7 +192,7 @@ def _claim(out: Path, config: dict[str, Any]) -> bool:
 def _exporter(world: WorldModel, out: Path):
     """Writes the EMA weights to checkpoints/step_* and, as the newest, to checkpoint/."""
 
-    def export(ema: torch.nn.Module, step: int) -> None:
+    def export(ema: Backbone, step: int) -> None:
         model = world.with_backbone(ema)
         model.save(checkpoint.step_directory(out / "checkpoints", step))
         model.save(out / "checkpoint")

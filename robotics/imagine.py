@@ -200,7 +200,7 @@ def _scores(
     actions = {mode: joined[mode] for mode in modes if mode in ACTION_MODES}
     if actions:
         # Inverse dynamics can only be asked for actions between frames it was shown.
-        valid = joined["true action_valid"] & shown.all(1)[:, None]
+        valid = joined["true action_valid"] & shown.all(axis=1, keepdims=True)
         mean = np.asarray(world.action.statistics.mean, np.float32)
         mean = world.action.normalise(mean)[ARM]
         actions["mean"] = np.broadcast_to(mean, joined["true action"].shape)

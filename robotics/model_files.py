@@ -10,7 +10,7 @@ import torch
 from robotics.embodiment import EMBODIMENTS
 from robotics.normalize import Normalizer
 from robotics.world_model import WorldModel
-from selfflow_wm.codec import codec_from_state
+from selfflow_wm.codec import ResidualCodec, codec_from_state
 from selfflow_wm.layout import Layout
 from selfflow_wm.model import Backbone
 from selfflow_wm.training import checkpoint
@@ -81,7 +81,7 @@ def load(path: Path, embodiment: str | None = None, device: str = "cpu") -> Worl
         )
     tensors = checkpoint.load_tensors(path / "statistics.safetensors")
     codec = codec_from_state(config["video_codec"], tensors)
-    if codec.hash() != config["codec_hash"]:
+    if not isinstance(codec, ResidualCodec) or codec.hash() != config["codec_hash"]:
         raise ValueError(
             f"{path}: expected the codec {config['codec_hash'][:12]} it was trained with, got "
             f"{codec.hash()[:12]}; statistics.safetensors belongs to another checkpoint"

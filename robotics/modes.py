@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class Mixture:
     image, video and audio batches). Probabilities are scaled to sum to 1.
     """
 
-    def __init__(self, shares: Mapping[str, Share | Mapping[str, float]], seed: int = 0) -> None:
+    def __init__(self, shares: Mapping[str, Share | Mapping[str, Any]], seed: int = 0) -> None:
         rows = {
             mode(name).name: share if isinstance(share, Share) else Share(**share)
             for name, share in shares.items()

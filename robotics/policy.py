@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -127,22 +128,23 @@ def check_observation(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The image uint8 (H, W, 3) and proprioception (8,) of an observation; ValueError if any of
     its keys is missing, misshapen or not finite. camera_size: the (H, W) of the embodiment."""
+    values: dict[str, Any] = dict(observation)
     expected = {"image": (*camera_size, 3), "tool_pose": (7,), "gripper_closed": (1,)}
     for key, shape in expected.items():
-        if key not in observation:
+        if key not in values:
             raise ValueError(
-                f"expected observation keys {sorted(expected)}, got {sorted(observation)}; "
+                f"expected observation keys {sorted(expected)}, got {sorted(values)}; "
                 'make the environment with obs_mode="rgb"'
             )
-        value = np.asarray(observation[key])
+        value = np.asarray(values[key])
         if value.shape != shape:
             raise ValueError(f"observation[{key!r}]: expected shape {shape}, got {value.shape}")
         if key == "image" and value.dtype != np.uint8:
             raise ValueError(f"observation['image']: expected uint8 RGB, got {value.dtype}")
         if key != "image" and not np.isfinite(value).all():
             raise ValueError(f"observation[{key!r}]: expected finite values, got {value}")
-    proprio = proprio_vector(observation["tool_pose"], observation["gripper_closed"])
-    return np.asarray(observation["image"]), proprio
+    proprio = proprio_vector(values["tool_pose"], values["gripper_closed"])
+    return np.asarray(values["image"]), proprio
 
 
 def to_action(row: np.ndarray) -> Action:

@@ -88,7 +88,7 @@ def fit_codecs(dataset: WindowDataset, config: Mapping[str, Any], seed: int) -> 
     index = np.sort(generator.choice(len(dataset), count, replace=False))
     frames = torch.as_tensor(dataset.batch(index, video=False)["image"])
     base = PatchPCA(
-        tuple(frames.shape[1:3]), config["patch"], config["channels"], config["whitening"]
+        dataset.image_size, config["patch"], config["channels"], config["whitening"]
     ).fit(frames, seed=seed)
     index = np.sort(generator.permutation(len(dataset))[: config["fit_windows"]])
     windows = dataset.batch(index, video=True)

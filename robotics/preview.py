@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from robotics.dataset import WindowDataset
 from robotics.strips import strip, write_png
 from robotics.world_model import WorldModel
+from selfflow_wm.model import Backbone
 
 
 class Preview:
@@ -36,7 +36,7 @@ class Preview:
         index = np.random.default_rng([seed, 3]).permutation(len(dataset))
         self.samples = dataset.batch(np.sort(index[:windows]), video=True)
 
-    def __call__(self, ema: nn.Module, step: int) -> None:
+    def __call__(self, ema: Backbone, step: int) -> None:
         if self.mode is None:
             return
         device = next(ema.parameters()).device

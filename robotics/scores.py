@@ -83,14 +83,14 @@ def video_scores(
     move is read off the true frames, for all predictions alike.
     """
     moving = moving_patches(current, true, patch) & valid[..., None]
-    windows = moving.any((1, 2))
+    windows = moving.any(axis=(1, 2), keepdims=True)
     bootstrap = Bootstrap(episode)
     errors = {name: squared_errors(true, frames, patch) for name, frames in predictions.items()}
     similarity = {name: ssim(true, frames) for name, frames in predictions.items()}
     every = np.broadcast_to(valid[..., None], moving.shape)
     regions = {
         "all": every,
-        "moving windows": every & windows[:, None, None],
+        "moving windows": every & windows,
         "moving patches": moving,
     }
     counts = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -68,6 +68,18 @@ def robot_layout(
     )
 
 
+class ImageCodec(Protocol):
+    """What the model needs of the codec of single frames."""
+
+    image_size: tuple[int, int]
+    grid: tuple[int, int, int]
+    channels: int
+
+    def encode(self, images: Tensor) -> Tensor: ...
+
+    def decode(self, latents: Tensor) -> Tensor: ...
+
+
 class WorldModel:
     """Samples in physical units to latents, the backbone's answer back to physical units.
 
@@ -92,7 +104,7 @@ class WorldModel:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self.backbone, self.video_codec = backbone, video_codec
-        self.image_codec = video_codec.base
+        self.image_codec = cast(ImageCodec, video_codec.base)
         self.action, self.proprio = action, proprio
         self.embodiment = embodiment
         self.backbone_config = dict(backbone_config)
@@ -108,7 +120,7 @@ class WorldModel:
     @property
     def image_size(self) -> tuple[int, int]:
         """(H, W) of the frames that the codecs take."""
-        return tuple(self.image_codec.image_size)
+        return self.image_codec.image_size
 
     @property
     def horizon(self) -> int:
@@ -139,20 +151,20 @@ class WorldModel:
     @torch.no_grad()
     def encode(self, samples: Samples, mode: Mode, names: Sequence[str] | None = None) -> Batch:
         """Clean latents of the modalities present in `mode`, or of `names` only."""
-        names = set(mode.present if names is None else names)
+        wanted = set(mode.present if names is None else names)
         latents: dict[str, Tensor] = {}
         valid: dict[str, Tensor] = {}
         image = self._image_latents(samples["image"])
         count = len(image)
         latents[IMAGE] = image
-        if PROPRIO in names:
+        if PROPRIO in wanted:
             proprio = self.proprio.normalise(np.asarray(samples["proprio"], np.float32))
             latents[PROPRIO] = self._tensor(proprio)[:, None]
-        if VIDEO in names:
+        if VIDEO in wanted:
             frames = torch.as_tensor(samples["video"]).to(self.device)
             latents[VIDEO] = self.video_codec.encode(frames, reference_latents=image)
             valid[VIDEO] = self._video_valid(samples["video_valid"])
-        if ACTION in names:
+        if ACTION in wanted:
             action = self.action.normalise(np.asarray(samples["action"], np.float32))
             latents[ACTION] = self._tensor(action)
             valid[ACTION] = torch.as_tensor(samples["action_valid"]).to(self.device)

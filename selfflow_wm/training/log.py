@@ -67,7 +67,7 @@ def _drop_after(path: Path, step: int) -> None:
     path.write_text("".join(line + "\n" for line in kept))
 
 
-def _start_wandb(mode: str, out_dir: Path, project: str, name: str | None, config: dict | None):
+def _start_wandb(mode: Any, out_dir: Path, project: str, name: str | None, config: dict | None):
     if mode == "disabled":
         return None
     try:

@@ -40,7 +40,7 @@ class AdamWCosine:
         """An AdamW over the trainable parameters of `modules`, in their order."""
         groups = parameter_groups(modules, self.weight_decay)
         return torch.optim.AdamW(
-            groups, lr=self.lr, betas=tuple(self.betas), eps=self.eps, fused=True
+            groups, lr=self.lr, betas=(self.betas[0], self.betas[1]), eps=self.eps, fused=True
         )
 
     def rate(self, step: int, total_steps: int) -> float:

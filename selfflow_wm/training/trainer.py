@@ -74,9 +74,9 @@ class Trainer:
         save_every: int = 500,
         keep_states: int = 1,
         max_minutes: float | None = None,
-        validate: Callable[[nn.Module, int], dict[str, float]] | None = None,
-        preview: Callable[[nn.Module, int], None] | None = None,
-        export: Callable[[nn.Module, int], None] | None = None,
+        validate: Callable[[Any, int], dict[str, float]] | None = None,
+        preview: Callable[[Any, int], None] | None = None,
+        export: Callable[[Any, int], None] | None = None,
         log: MetricsLog | None = None,
     ) -> None:
         if total_steps < 1 or accumulate < 1:
@@ -157,7 +157,7 @@ class Trainer:
                         saved_at = self.step
                 if saved_at != self.step:
                     self.save()
-                if self.export is not None and outcome != "paused" and self._exported != self.step:
+                if outcome != "paused" and self._exported != self.step:
                     self._export(self.ema.model, self.step)
         finally:
             progress.close()
@@ -224,10 +224,12 @@ class Trainer:
                 log.write(self.step, values)
 
     def _validate(self, ema: nn.Module, step: int) -> dict[str, float]:
-        return {f"validation/{k}": v for k, v in self.validate(ema, step).items()}
+        values = self.validate(ema, step) if self.validate else {}
+        return {f"validation/{k}": v for k, v in values.items()}
 
     def _export(self, ema: nn.Module, step: int) -> None:
-        self.export(ema, step)
+        if self.export is not None:
+            self.export(ema, step)
         self._exported = step
 
     @contextmanager
@@ -242,7 +244,9 @@ class Trainer:
             print(f"\n{signal.Signals(number).name}: saving the state, then stopping", flush=True)
             signal.signal(number, before[number])
 
-        before = {n: signal.signal(n, catch) for n in (signal.SIGINT, signal.SIGTERM)}
+        before: dict[int, Any] = {
+            number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             yield
         finally:
