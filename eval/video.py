@@ -102,11 +102,11 @@ def open_mp4(path: Path, width: int, height: int, fps: float) -> Any:
     writer = imageio_ffmpeg.write_frames(
         str(path),
         (width, height),
-        fps=fps,
+        fps=fps,  # pyright: ignore[reportArgumentType]  (ffmpeg takes fractions)
         codec="libx264",
         pix_fmt_out="yuv420p",
         macro_block_size=16,
-        quality=None,
+        quality=None,  # pyright: ignore[reportArgumentType]  (None leaves it to -crf)
         output_params=["-crf", "24", "-preset", "veryfast", "-threads", "1",
                        "-movflags", "+faststart"],
     )  # fmt: skip

@@ -138,12 +138,13 @@ class EmbeddedEnv(gymnasium.Env):
     # --- observation ---------------------------------------------------------------------------
     def camera_image(self) -> np.ndarray:
         """Render the head camera now: uint8 (256, 320, 3)."""
-        if self._renderer is None:
-            self._renderer = mujoco.Renderer(self.model, *CAMERA_SIZE)
+        renderer = self._renderer
+        if renderer is None:
+            renderer = self._renderer = mujoco.Renderer(self.model, *CAMERA_SIZE)
             # shadows cost more than everything else together on a CPU
-            self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-        self._renderer.update_scene(self.data, HEAD_CAMERA)
-        return self._renderer.render()
+            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+        renderer.update_scene(self.data, HEAD_CAMERA)
+        return renderer.render()
 
     def _observe(self) -> dict[str, np.ndarray]:
         base_p, base_r = self.controller.base_pose(self.data)

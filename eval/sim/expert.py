@@ -6,6 +6,7 @@ when its actions are perturbed, and what it does at a state can be learned from 
 
 from __future__ import annotations
 
+import gymnasium
 import numpy as np
 from scipy.spatial.transform import Rotation
 
@@ -45,8 +46,10 @@ _TIP_CLEARANCE = 0.030
 class Expert:
     """Solves every embedded task through the same actions a policy has."""
 
-    def __init__(self, env: EmbeddedEnv) -> None:
-        self.env: EmbeddedEnv = env.unwrapped
+    def __init__(self, env: gymnasium.Env) -> None:
+        if not isinstance(env.unwrapped, EmbeddedEnv):
+            raise ValueError(f"expected an embedded environment, got {env.unwrapped}")
+        self.env = env.unwrapped
 
     def reset(self) -> None:
         """Nothing to forget: every action depends on the present state only."""

@@ -30,7 +30,8 @@ class Codec(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _KINDS[cls.kind] = cls
+        if "kind" in cls.__dict__:  # an abstract family has none
+            _KINDS[cls.kind] = cls
 
     @property
     @abstractmethod
@@ -54,6 +55,21 @@ class Codec(ABC):
             digest.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
             digest.update(tensor.numpy().tobytes())
         return digest.hexdigest()
+
+
+class ImageCodec(Codec):
+    """Codecs of single pictures: grid (1, h, w)."""
+
+    image_size: tuple[int, int]
+    """(H, W) of the pictures, pixels."""
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """uint8 (..., H, W, 3) -> float32 (..., n, C)."""
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """float (..., n, C) -> uint8 (..., H, W, 3), rounded and clipped."""
 
 
 def codec_from_state(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Codec:

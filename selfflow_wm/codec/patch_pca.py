@@ -10,13 +10,13 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from selfflow_wm.codec.base import Codec, check_frames, take
+from selfflow_wm.codec.base import ImageCodec, check_frames, take
 
 _STD_FLOOR = 1e-3
 """In units of pixels scaled to [-1, 1]: components flatter than this are not amplified."""
 
 
-class PatchPCA(Codec):
+class PatchPCA(ImageCodec):
     """Non-overlapping `patch` x `patch` pixels to their first `channels` principal components.
 
     Pixels are scaled to [-1, 1]. Component c has coefficient standard deviation std_c over the
@@ -153,6 +153,7 @@ class PatchPCA(Codec):
 
     def state_dict(self) -> dict[str, Tensor]:
         self._fitted()
+        assert self._mean is not None and self._basis is not None and self._std is not None
         return {"mean": self._mean, "basis": self._basis, "std": self._std}
 
     @classmethod

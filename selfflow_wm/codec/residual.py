@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from selfflow_wm.codec.base import Codec, codec_from_state, take
+from selfflow_wm.codec.base import Codec, ImageCodec, codec_from_state, take
 
 _FLOOR = 0.1
 """Smallest channel scale, as a fraction of the root mean square scale over channels."""
@@ -29,7 +29,7 @@ class ResidualCodec(Codec):
 
     kind = "residual"
 
-    def __init__(self, base: Codec, frames: int) -> None:
+    def __init__(self, base: ImageCodec, frames: int) -> None:
         if base.grid[0] != 1:
             raise ValueError(f"expected an image codec with grid (1, h, w), got {base.grid}")
         if frames < 1:
@@ -100,9 +100,11 @@ class ResidualCodec(Codec):
         return self.base.decode(residual + reference_latents.unsqueeze(-3))
 
     def _reference(self, reference: Tensor | None, latents: Tensor | None) -> Tensor:
-        if (reference is None) == (latents is None):
-            raise ValueError("expected either a reference frame or its latents, got both or none")
-        return self.base.encode(reference) if latents is None else latents
+        if reference is not None and latents is None:
+            return self.base.encode(reference)
+        if reference is None and latents is not None:
+            return latents
+        raise ValueError("expected either a reference frame or its latents, got both or none")
 
     def state_dict(self) -> dict[str, Tensor]:
         base = {f"base.{name}": value for name, value in self.base.state_dict().items()}
@@ -112,6 +114,9 @@ class ResidualCodec(Codec):
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ResidualCodec:
         prefix = "base."
         inner = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        codec = cls(codec_from_state(config["base"], inner), config["frames"])
+        base = codec_from_state(config["base"], inner)
+        if not isinstance(base, ImageCodec):
+            raise ValueError(f"expected an image codec as base, got {base.kind!r}")
+        codec = cls(base, config["frames"])
         codec._scale = take(tensors, "scale", (codec.channels,))
         return codec

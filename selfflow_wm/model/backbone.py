@@ -120,9 +120,8 @@ class Backbone(nn.Module):
                         nn.init.xavier_uniform_(part)
                 elif name.endswith("bias"):
                     nn.init.zeros_(parameter)
-        for output in [*self.head.values(), *self.gate.values()]:
-            nn.init.zeros_(output.weight)
-            nn.init.zeros_(output.bias)
+        for parameter in [*self.head.parameters(), *self.gate.parameters()]:
+            nn.init.zeros_(parameter)
 
     @property
     def depth(self) -> int:

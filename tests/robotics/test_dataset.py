@@ -141,7 +141,9 @@ def test_statistics_are_over_every_step_once(dataset, directory):
     statistics = dataset.statistics()
     assert statistics["action"].count == sum(LENGTHS)
     np.testing.assert_allclose(statistics["action"].q99, np.quantile(actions, 0.99, axis=0))
-    assert statistics["proprio"].min[6] >= 0  # w of the canonical quaternion
+    quaternion = np.concatenate([episode.proprio()[:, 3:7] for episode in read_episodes(directory)])
+    assert (quaternion[:, 0] + quaternion[:, 1] >= 0).all()
+    np.testing.assert_allclose(statistics["proprio"].min[3:7], quaternion.min(axis=0))
 
 
 def test_an_epoch_shows_every_window_once_and_epochs_differ(dataset):
