@@ -1,5 +1,5 @@
 """The backbone: noised tokens and their noise levels to velocities and features."""
 
-from selfflow_wm.model.backbone import PRESETS, Backbone, BackboneOutput
+from selfflow_wm.model.backbone import Backbone, BackboneOutput
 
-__all__ = ["PRESETS", "Backbone", "BackboneOutput"]
+__all__ = ["Backbone", "BackboneOutput"]

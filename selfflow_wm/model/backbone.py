@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,13 +31,6 @@ from selfflow_wm.model.block import (
     modulate,
 )
 from selfflow_wm.model.embed import LevelEmbedding, ModalityEmbedding, TextEmbedding, trim_text
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"width": 96, "heads": 2, "double": 1, "single": 3},
-    "compact": {"width": 144, "heads": 3, "double": 1, "single": 4},
-    "small": {"width": 192, "heads": 4, "double": 1, "single": 4},
-    "paper": {"width": 1152, "heads": 16, "double": 7, "single": 14},
-}
 
 
 @dataclass
