@@ -127,9 +127,8 @@ def _codec(config: DictConfig, out: Path, checkpoint_dir: Path | None) -> Residu
 def _claim(out: Path, key: dict[str, Any]) -> None:
     """Put the key into `out`, or refuse if another one is there."""
     if not (out / "key.json").is_file():
-        temporary = out / ".key.json.tmp"
-        checkpoint.write_json(temporary, key)
-        temporary.replace(out / "key.json")
+        with checkpoint.atomic_file(out / "key.json") as temporary:
+            checkpoint.write_json(temporary, key)
         return
     before = latents.read_key(out)
     if differing := sorted(name for name in key if key[name] != before.get(name)):

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from robotics.normalize import Normalizer, Quantiles
+from selfflow_wm.training import checkpoint
 
 VERSION = 1
 """Raise it when a stored statistic changes its meaning."""
@@ -132,10 +134,8 @@ class StreamingStatistics:
         else:
             for number, digest in enumerate(self._digests):
                 arrays[f"digest{number}"] = np.frombuffer(digest.to_bytes(), np.uint8)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
+        with checkpoint.atomic_file(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)
-        temporary.replace(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> StreamingStatistics:
@@ -228,11 +228,6 @@ def cached_statistics(
             statistics.update(array[first : first + chunk])
         results[name] = statistics.result()
     text = json.dumps({name: values.to_dict() for name, values in results.items()}, indent=2)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError), checkpoint.atomic_file(path) as temporary:
         temporary.write_text(text)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
     return results

@@ -18,6 +18,7 @@ from robotics.rlds.faults import Faults
 from robotics.rlds.schema import Leaf, load_tfds, stored_features
 from robotics.rlds.spec import DatasetSpec, load_spec
 from robotics.rlds.tfrecord import RecordSpan
+from selfflow_wm.training import checkpoint
 
 CONTAINERS: dict[str, ModuleType] = {"tfrecord": tfrecord, "array_record": arrayrecord}
 """File formats of tensorflow-datasets that are read, each `index_records` and `read_record`."""
@@ -191,11 +192,8 @@ def _load_spans(path: Path) -> list[RecordSpan] | None:
 
 
 def _save_spans(path: Path, spans: list[RecordSpan]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
+    with checkpoint.atomic_file(path) as temporary, temporary.open("wb") as file:
         np.save(file, np.array(spans, "<u8").reshape(-1, 3))
-    partial.replace(path)
 
 
 class EpisodeReader(Sequence[Episode]):

@@ -7,34 +7,20 @@ OUT/samples.npz or latents.npz       all of them in order, once none is missing
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from selfflow_wm.training.checkpoint import read_json, write_json
+from selfflow_wm.training.checkpoint import atomic_file, read_json, write_json
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Let `write` fill a file that becomes `path` when it is complete and on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.tmp-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's files are for their owner alone
-        os.replace(name, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.remove(name)
-        raise
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        write(file)
 
 
 def missing_numbers(wanted: Sequence[int], done: Mapping[int, Any]) -> list[int]:
@@ -55,9 +41,8 @@ class Parts:
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.out / "settings.json"
         if not file.exists():
-            temporary = self.out / f".settings.json.tmp-{os.getpid()}"
-            write_json(temporary, dict(settings))
-            os.replace(temporary, file)
+            with atomic_file(file) as temporary:
+                write_json(temporary, dict(settings))
         before = read_json(file)
         changed = sorted(
             key for key in {*before, *settings} if before.get(key) != settings.get(key)

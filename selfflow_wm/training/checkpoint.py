@@ -46,6 +46,26 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary path to write; it becomes `path` when the block ends without an error.
+
+    A crash leaves the old file or the new, never half of one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.tmp-", dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        temporary.chmod(0o644)  # mkstemp's files are for their owner alone
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def recover(path: Path) -> None:
     """Undo a replacement of `path` that a crash cut between its two renames."""
     old = path.parent / f".{path.name}.old"
