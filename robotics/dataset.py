@@ -23,7 +23,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from robotics.episodes import action_window, history_window, run_ends, video_window
+from robotics.episodes import (
+    action_window,
+    history_window,
+    keypose_steps,
+    run_ends,
+    video_window,
+)
 from robotics.images import resize_image
 from robotics.normalize import Quantiles
 from robotics.rlds.faults import Faults
@@ -171,6 +177,7 @@ class WindowDataset:
         """int64 (steps,): the first step of every step's episode."""
         # An instruction can be the same in two neighbouring episodes, so both must be compared.
         self._segment_end = run_ends(np.stack([episode, self._instruction_id.reshape(-1)], axis=1))
+        self._keypose = keypose_steps(self.actions, self.episode_start, self._segment_end)
 
     def __len__(self) -> int:
         """Number of windows, one for each step."""
@@ -201,7 +208,8 @@ class WindowDataset:
             pixels: False leaves out all frames, and keeps their masks.
 
         Returns:
-            image uint8 (B, H, W, 3), proprio float32 (B, 8), instruction (B strings),
+            image uint8 (B, H, W, 3), proprio float32 (B, 8), keypose float32 (B, 8) (the
+            proprioception at `robotics.episodes.keypose_steps`), instruction (B strings),
             action float32 (B, horizon, 8), action_valid bool (B, horizon), and if wanted
             video uint8 (B, F, H, W, 3), video_valid bool (B, F). With history, also history uint8
             (B, P, H, W, 3), oldest first, history_valid bool (B, P). What is not valid is zero.
@@ -213,6 +221,7 @@ class WindowDataset:
         samples: dict[str, Any] = {"image": self.frames(steps)} if pixels else {}
         samples |= {
             "proprio": self.proprio[steps],
+            "keypose": self.proprio[self._keypose[steps]],
             "instruction": self.instructions[self._instruction_id[steps]].tolist(),
             "action": np.where(valid[..., None], self.actions[index], np.float32(0)),
             "action_valid": valid,

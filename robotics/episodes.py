@@ -217,6 +217,34 @@ def history_window(
     return np.where(valid, index, steps[:, None]), valid
 
 
+def keypose_steps(
+    actions: np.ndarray, episode_start: np.ndarray, segment_end: np.ndarray
+) -> np.ndarray:
+    """(T,) int64: for every step the next keyframe of its sub-task.
+
+    A keyframe is a step in which the gripper command changes, or the last one of a sub-task
+    (James & Davison 2022, arXiv 2105.14829, without their test for stillness): where the hand has
+    to be for what matters next. The last step's keyframe is itself.
+
+    Args:
+        actions: (T, 8) in physical units; a gripper command of 0 keeps the one before.
+        episode_start: (T,) first step of every step's episode.
+        segment_end: (T,) first step after every step's sub-task.
+    """
+    steps = np.arange(len(actions))
+    # The last command that was not 0, of the same episode.
+    command = np.sign(actions[:, GRIPPER])
+    told = np.maximum.accumulate(np.where((command != 0) | (steps == episode_start), steps, 0))
+    held = command[told]
+    before = np.maximum(steps - 1, 0)
+    keys = (held != held[before]) & (steps > episode_start) & (segment_end == segment_end[before])
+    keys |= steps == segment_end - 1
+    keyframes = np.flatnonzero(keys)
+    following = np.searchsorted(keyframes, steps, side="right")
+    following = np.minimum(following, len(keyframes) - 1)
+    return np.where(keyframes[following] < segment_end, keyframes[following], segment_end - 1)
+
+
 def no_op_steps(
     actions: np.ndarray, episode_start: np.ndarray, position: float, rotation: float
 ) -> np.ndarray:

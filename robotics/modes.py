@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-IMAGE, PROPRIO, VIDEO, ACTION = "image", "proprio", "video", "action"
+IMAGE, PROPRIO, KEYPOSE, VIDEO, ACTION = "image", "proprio", "keypose", "video", "action"
 
 
 @dataclass(frozen=True)
 class Mode:
-    """One way to use the model. Names are modalities of the layout."""
+    """One way to use the model. Names are modalities; a layout may lack the key pose."""
 
     name: str
     given: tuple[str, ...]
@@ -32,8 +32,8 @@ class Mode:
 MODES: dict[str, Mode] = {
     row.name: row
     for row in (
-        Mode("policy", (IMAGE, PROPRIO), (ACTION,)),
-        Mode("joint", (IMAGE, PROPRIO), (VIDEO, ACTION)),
+        Mode("policy", (IMAGE, PROPRIO), (KEYPOSE, ACTION)),
+        Mode("joint", (IMAGE, PROPRIO), (KEYPOSE, VIDEO, ACTION)),
         Mode("forward", (IMAGE, PROPRIO, ACTION), (VIDEO,)),
         Mode("inverse", (IMAGE, PROPRIO, VIDEO), (ACTION,)),
         Mode("video", (IMAGE, PROPRIO), (VIDEO,)),

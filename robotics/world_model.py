@@ -12,7 +12,7 @@ from einops import repeat
 from torch import Tensor
 
 from robotics.embodiment import ACTION_DIM, PROPRIO_DIM, Embodiment
-from robotics.modes import ACTION, IMAGE, MODES, PROPRIO, VIDEO, Mode, mode
+from robotics.modes import ACTION, IMAGE, KEYPOSE, MODES, PROPRIO, VIDEO, Mode, mode
 from robotics.normalize import Normalizer
 from selfflow_wm.codec import Codec, ResidualCodec, encode_text
 from selfflow_wm.flow.sampler import sample
@@ -22,7 +22,8 @@ from selfflow_wm.model import Backbone
 Samples = Mapping[str, Any]
 """A collated batch of windows: image uint8 (B, H, W, 3), proprio float32 (B, 8), instruction
 (B strings) and, where a mode needs them, video uint8 (B, F, H, W, 3), video_valid bool (B, F),
-action float32 (B, 6, 8) and action_valid bool (B, 6). Actions and proprioception are physical.
+action float32 (B, 6, 8), action_valid bool (B, 6), keypose float32 (B, 8). All but frames are in
+physical units.
 image_latents float (B, n, C) and video_latents (B, F, n, C), of the image codec, replace image and
 video (see `robotics.latents`)."""
 
@@ -34,6 +35,7 @@ def robot_layout(
     horizon: int,
     video_offsets: Sequence[int],
     text_length: int = 64,
+    keypose: bool = False,
     mask_ratio: Mapping[str, float] | None = None,
     weight: Mapping[str, float] | None = None,
 ) -> Layout:
@@ -41,6 +43,9 @@ def robot_layout(
 
     horizon: actions in a chunk, one a control step. video_offsets: future frames, in control
     steps after the current one, equally spaced. mask_ratio, weight: per generated modality.
+    keypose: with the next keyframe's proprioception (`robotics.episodes.keypose_steps`), which a
+    policy generates beside its actions: where the hand is going says where the object is, without
+    the noise of single actions.
     """
     offsets = [int(offset) for offset in video_offsets]
     strides = {b - a for a, b in zip(offsets, offsets[1:], strict=False)} or {1}
@@ -57,6 +62,7 @@ def robot_layout(
         (
             row(IMAGE, image_codec.grid, image_codec.channels),
             row(PROPRIO, (1, 1, 1), PROPRIO_DIM),
+            *([row(KEYPOSE, (1, 1, 1), PROPRIO_DIM, time_origin=horizon)] if keypose else []),
             row(
                 VIDEO,
                 video_codec.grid,
@@ -153,7 +159,7 @@ class WorldModel:
     @torch.no_grad()
     def encode(self, samples: Samples, mode: Mode, names: Sequence[str] | None = None) -> Batch:
         """Clean latents of the modalities present in `mode`, or of `names` only."""
-        wanted = set(mode.present if names is None else names)
+        wanted = set(self.layout.present(self._in_layout(mode.present if names is None else names)))
         latents: dict[str, Tensor] = {}
         valid: dict[str, Tensor] = {}
         image = self._image_latents(samples)
@@ -162,6 +168,9 @@ class WorldModel:
         if PROPRIO in wanted:
             proprio = self.proprio.normalise(np.asarray(samples["proprio"], np.float32))
             latents[PROPRIO] = self._tensor(proprio)[:, None]
+        if KEYPOSE in wanted:
+            keypose = self.proprio.normalise(np.asarray(samples["keypose"], np.float32))
+            latents[KEYPOSE] = self._tensor(keypose)[:, None]
         if VIDEO in wanted:
             latents[VIDEO] = self._video_latents(samples, image)
             valid[VIDEO] = self._video_valid(samples["video_valid"])
@@ -181,6 +190,10 @@ class WorldModel:
             text_mask=mask.to(self.device),
             given=frozenset(mode.given),
         )
+
+    def _in_layout(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of a mode's modalities that this model has."""
+        return tuple(name for name in names if name in self.layout)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.as_tensor(np.asarray(array, np.float32)).to(self.device)
@@ -225,8 +238,9 @@ class WorldModel:
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         noise: Mapping[str, Tensor] | None = None,
     ) -> dict[str, np.ndarray]:
-        """What `mode_name` generates: "action" (B, 6, 8) float32 in physical units and/or
-        "video" uint8 (B, F, H, W, 3). steps: Euler steps. generator: one, or one per sample."""
+        """What `mode_name` generates: "action" (B, 6, 8) and "keypose" (B, 8), float32 in physical
+        units, "video" uint8 (B, F, H, W, 3). steps: Euler steps. generator: one, or one per
+        sample."""
         row = mode(mode_name)
         if row.name not in self.modes:
             raise ValueError(
@@ -238,7 +252,7 @@ class WorldModel:
             self.backbone,
             self.layout,
             batch.latents,
-            row.generated,
+            self._in_layout(row.generated),
             batch.text_ids,
             batch.text_mask,
             steps=steps,
@@ -251,6 +265,9 @@ class WorldModel:
         results: dict[str, np.ndarray] = {}
         if ACTION in outputs:
             results[ACTION] = self.action.denormalise(outputs[ACTION].float().cpu().numpy())
+        if KEYPOSE in outputs:
+            keypose = outputs[KEYPOSE][:, 0].float().cpu().numpy()
+            results[KEYPOSE] = self.proprio.denormalise(keypose)
         if VIDEO in outputs:
             frames = self.video_codec.decode(
                 outputs[VIDEO].float(), reference_latents=batch.latents[IMAGE]

@@ -44,9 +44,20 @@ def windows(rt1_directory):
 @pytest.fixture
 def world(windows) -> WorldModel:
     """A tiny model in evaluation mode, with weights that are all alive."""
+    return tiny_world(windows)
+
+
+@pytest.fixture
+def keypose_world(windows) -> WorldModel:
+    """As `world`, with keyposes in its layout."""
+    return tiny_world(windows, "layout.keypose=true")
+
+
+def tiny_world(windows, *overrides: str) -> WorldModel:
+    """`world` with hydra overrides of its own."""
     from omegaconf import OmegaConf
 
-    config = compose_config([*TINY, "data=x", "out=x"])
+    config = compose_config([*TINY, *overrides, "data=x", "out=x"])
     plain = OmegaConf.to_container(config, resolve=True)
     torch.manual_seed(0)
     modes = tuple(plain["modes"])

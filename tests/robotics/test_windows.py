@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from robotics.augment import Augment
 from robotics.dataset import WindowDataset, WindowStream
 from robotics.embodiment import GRIPPER, TERMINATE
-from robotics.episodes import action_window, history_window, no_op_steps, run_ends, video_window
+from robotics.episodes import (
+    action_window,
+    history_window,
+    keypose_steps,
+    no_op_steps,
+    run_ends,
+    video_window,
+)
 from robotics.finetune import build, compose_config
 from robotics.modes import MODES, Mixture
 from robotics.stream import ModeStream
@@ -97,6 +104,39 @@ def test_what_padding_holds_reaches_neither_the_loss_nor_its_gradient(world, win
     batch = world.encode(samples | {"action": samples["action"] + 1}, MODES[mode])
     total = objective.loss(world.backbone, None, batch, torch.Generator().manual_seed(0)).total
     assert not torch.allclose(total, results[0][0], rtol=1e-5, atol=1e-6)  # what is valid counts
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 1.0]), st.integers(0, 1)), min_size=1),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_the_keypose_is_at_the_next_change_of_the_gripper_or_the_end(episodes):
+    number = np.repeat(np.arange(len(episodes)), [len(steps) for steps in episodes])
+    command, task = np.array([step for steps in episodes for step in steps]).T
+    actions = np.zeros((len(number), 8))
+    actions[:, GRIPPER] = command
+    start = np.searchsorted(number, number)
+    end = run_ends(np.stack([number, task], axis=1))
+    found = keypose_steps(actions, start, end)
+    for t in range(len(number)):
+        held = next((command[i] for i in range(t, start[t] - 1, -1) if command[i]), 0.0)
+        expected = end[t] - 1
+        for later in range(t + 1, end[t]):
+            if command[later] and command[later] != held:
+                expected = later
+                break
+        assert found[t] == expected
+
+
+def test_windows_hold_the_proprioception_of_their_keyframe(windows):
+    batch = windows.batch(range(len(windows)))
+    for steps in windows.episodes:
+        last = windows.proprio[steps[-1]]
+        np.testing.assert_array_equal(batch["keypose"][steps[-1]], last)
 
 
 def test_no_ops_are_the_steps_that_command_nothing():
