@@ -31,7 +31,7 @@ def build_parser() -> Parser:
     """The command line of `python -m robotics.inspect`."""
     parser = Parser(
         prog="python -m robotics.inspect",
-        description="Say what is in an RLDS/TFDS data set, what is wrong with it and how to read it.",
+        description="Say what is in an RLDS/TFDS data set, what is wrong, and how to read it.",
         epilog=EXAMPLES,
     )
     add = parser.add_argument
@@ -39,7 +39,7 @@ def build_parser() -> Parser:
     add("--spec", metavar="NAME|YAML", help="how to read it (default: found or guessed)")
     add("--split", default="train", help="split or slice (default: train)")
     add("--episodes", type=at_least(0), default=300, metavar="N",
-        help="most episodes that are read, drawn with a fixed seed; 0: all (default: 300)")  # fmt: skip
+        help="most episodes that are read, by a fixed seed; 0: all (default: 300)")  # fmt: skip
     add("--out", type=Path, default=None, metavar="DIR",
         help="where to write (default: runs/inspect-NAME)")  # fmt: skip
     return parser

@@ -64,7 +64,9 @@ def damage(result: Scan) -> list[Finding]:
         )
     for key, count in result.not_finite.most_common(SHOWN):
         text = f"{key} has NaN or infinity in {count} episodes"
-        found.append(Finding("warning", "records", text, "Refused where the specification reads it."))
+        found.append(
+            Finding("warning", "records", text, "Refused where the specification reads it.")
+        )
     if result.texts.damaged:
         names = ", ".join(result.texts.damaged[:3])
         text = f"{len(result.texts.damaged)} episodes have text that is not UTF-8: {names}"
@@ -81,7 +83,9 @@ def conventions(
     found = []
     for row in verdicts:
         if row.answer == motion.CONTRADICTS:
-            text = f"{row.question}: specified {row.stated}, the data say {row.found}. {row.numbers}."
+            text = (
+                f"{row.question}: specified {row.stated}, the data say {row.found}. {row.numbers}."
+            )
             remedy = "Use proposed.yaml, in which it is turned."
             if not motion.spec_entries([row]) and row.topic != "gripper":
                 remedy = "Turn the actions into the base frame when the data are converted."
@@ -89,15 +93,19 @@ def conventions(
                 remedy = "Convert to roll-pitch-yaw about fixed axes; this order is not read."
             found.append(Finding("error", row.topic, text, remedy))
         else:
-            found.append(Finding("info", row.topic, f"{row.question}: {row.answer}. {row.numbers}."))
+            found.append(
+                Finding("info", row.topic, f"{row.question}: {row.answer}. {row.numbers}.")
+            )
     for evidence in motions:
         found += _motion(evidence)
     if {evidence.name for evidence in motions} < {"translation", "rotation"}:
-        text = "without measured poses (or too few steps) nothing holds the commanded motion to account"
+        text = "too few measured poses to hold the commanded motion against"
         found.append(Finding("info", "motion", text, "State proprio.position and rotation."))
     if grip is not None and grip.begin_closed is not None and grip.begin_closed > 0.8:
         text = f"{grip.begin_closed:.0%} of the episodes begin with a closed gripper"
-        remedy = "Unusual: both gripper_closes may be the wrong way round. Look at the first frames."
+        remedy = (
+            "Unusual: both gripper_closes may be the wrong way round. Look at the first frames."
+        )
         found.append(Finding("warning", "gripper", text, remedy))
     return found
 
@@ -106,12 +114,23 @@ def _motion(evidence: motion.Motion) -> list[Finding]:
     found = []
     unit = "m" if evidence.name == "translation" else "rad"
     own, best = evidence.stated, evidence.fits[0]
+    matrix = evidence.matrix
+    if matrix is not None and evidence.matrix_explains - evidence.gain_explains > 0.2:
+        rows = "; ".join(" ".join(f"{value:+.2f}" for value in row) for row in matrix)
+        text = (
+            f"measured = M commanded explains {evidence.matrix_explains:.0%}, one gain "
+            f"only {evidence.gain_explains:.0%}; M = [{rows}]"
+        )
+        remedy = "Axes, signs or units of commands and poses differ: convert one of them."
+        return [Finding("error", "translation", text, remedy)]
     if best.explained < motion.EXPLAINS:
         text = (
             f"no convention explains the measured {evidence.name} (the best, {best.convention}: "
             f"{best.explained:.0%} of {evidence.moved:.2g} {unit} a step)"
         )
-        remedy = "Check that the specification names the commanded and the measured pose of one tool."
+        remedy = (
+            "Check that the specification names the commanded and the measured pose of one tool."
+        )
         return [Finding("warning", evidence.name, text, remedy)]
     if own.explained < motion.EXPLAINS:
         return found  # the verdicts have said it
@@ -122,20 +141,11 @@ def _motion(evidence: motion.Motion) -> list[Finding]:
         )
     if not SCALES[0] <= own.gain <= SCALES[1]:
         text = (
-            f"a commanded {unit} moves the tool by {own.gain:.3g} {unit} ({own.explained:.0%} of the "
-            "motion explained)"
+            f"a commanded {unit} moves the tool by {own.gain:.3g} {unit} ({own.explained:.0%} of "
+            "the motion explained)"
         )
-        remedy = f"The commands may be scaled or normalised: a controller that takes {unit} needs that factor."
+        remedy = f"Scaled or normalised commands? A controller that takes {unit} needs that factor."
         found.append(Finding("warning", evidence.name, text, remedy))
-    matrix = evidence.matrix
-    if matrix is not None and evidence.matrix_explains - own.explained > 0.2:
-        rows = "; ".join(" ".join(f"{value:+.2f}" for value in row) for row in matrix)
-        text = (
-            f"measured = M commanded explains {evidence.matrix_explains:.0%}, one gain only "
-            f"{own.explained:.0%}; M = [{rows}]"
-        )
-        remedy = "Axes or signs of commands and poses differ: convert one of them."
-        found.append(Finding("error", "translation", text, remedy))
     if evidence.spread:
         text = (
             "roll-pitch-yaw and axis-angle readings of the commands differ by up to "
@@ -164,7 +174,7 @@ def vectors(result: Scan, spec: DatasetSpec) -> list[Finding]:
 
 
 def _ranges(result: Scan, spec: DatasetSpec) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    bounds = stored_parts({key: rows for key, rows in result.ranges.items()}, spec)
+    bounds = stored_parts(result.ranges, spec)
     return [(place, rows[0], rows[1]) for place, rows in bounds.items()]
 
 
@@ -186,11 +196,13 @@ def _distribution(
         jumps = [
             (name, int(np.argmax(steps)), float(steps.max()))
             for name, rows in zip(names, values, strict=True)
-            if len(rows) > 1 and (steps := np.linalg.norm(np.diff(rows, axis=0), axis=1)).max() > JUMP
+            if len(rows) > 1
+            and (steps := np.linalg.norm(np.diff(rows, axis=0), axis=1)).max() > JUMP
         ]
         if jumps:
             name, step, size = max(jumps, key=lambda row: row[2])
-            text = f"{len(jumps)} episodes have jumps of the tool, up to {size:.2f} m ({name}, step {step})"
+            where = f"{size:.2f} m ({name}, step {step})"
+            text = f"{len(jumps)} episodes have jumps of the tool, up to {where}"
             remedy = "Lost tracking, or millimetres: compare with the frames."
             found.append(Finding("warning", "statistics", text, remedy))
     if place.endswith("gripper"):
@@ -203,8 +215,8 @@ def _distribution(
         worst = int(np.argmax(np.abs(rows - rows.mean())))
         episode = int(np.searchsorted(np.cumsum([len(v) for v in values]), worst, side="right"))
         text = (
-            f"{place}[{index}]: {int(outside[:, index].sum())} values further than {FAR:g} widths of "
-            f"[q01, q99] outside of it, worst {rows[worst]:.3g} in {names[episode]}"
+            f"{place}[{index}]: {int(outside[:, index].sum())} values further than {FAR:g} widths "
+            f"of [q01, q99] outside of it, worst {rows[worst]:.3g} in {names[episode]}"
         )
         remedy = "They decide normalizer.kind=minmax, and pull means; look at that episode."
         found.append(Finding("warning", "statistics", text, remedy))
@@ -290,7 +302,7 @@ def ends(result: Scan, spec: DatasetSpec) -> list[Finding]:
         Finding(
             "warning" if share > MANY else "info",
             "ends",
-            f"{share:.1%} of the steps command nothing (at most 1 mm and 5 mrad, gripper as before)",
+            f"{share:.1%} of the steps command nothing (below 1 mm and 5 mrad, gripper as before)",
             remedy if result.still else "",
         )
     )
@@ -300,9 +312,9 @@ def ends(result: Scan, spec: DatasetSpec) -> list[Finding]:
         found.append(Finding("warning", "ends", text, remedy))
     source = spec.action.terminate or spec.is_terminal or "the last step, by default"
     text = (
-        f"terminate (of {source}) is set at the last step of {count.at_end} of {episodes} episodes, "
-        f"at several steps in a row in {count.repeated}, and the same instruction goes on behind it "
-        f"in {count.going_on}"
+        f"terminate (of {source}) is set at the last step in {count.at_end} of {episodes}, "
+        f"at several steps in a row in {count.repeated}, and the same instruction goes on "
+        f"behind it in {count.going_on}"
     )
     severity = "warning" if count.going_on > MANY * episodes else "info"
     remedy = "It should mark the end of a sub-task." if severity == "warning" else ""
@@ -332,11 +344,12 @@ def rate(result: Scan, spec: DatasetSpec) -> list[Finding]:
             continue
         hertz = 1 / interval
         # Seconds, or milli-, micro- or nanoseconds: whichever comes nearest.
-        hertz = min((hertz * 10**p for p in (0, 3, 6, 9)), key=lambda h: abs(np.log(h / spec.control_hz)))
+        hertz = min(
+            (hertz * 10**p for p in (0, 3, 6, 9)), key=lambda h: abs(np.log(h / spec.control_hz))
+        )
         text = f"{key} says {hertz:.3g} steps a second, the specification {spec.control_hz:g}"
         if abs(np.log(hertz / spec.control_hz)) > 0.1:
             return [Finding("warning", "rate", text, "Correct control_hz.")]
         return [Finding("info", "rate", text)]
     text = f"{spec.control_hz:g} steps a second by the specification; no time stamps to check it"
     return [Finding("info", "rate", text)]
-

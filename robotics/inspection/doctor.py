@@ -148,14 +148,17 @@ def write(examined: Examination, out: Path) -> None:
     for name, text in files.items():
         with checkpoint.atomic_file(out / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    checkpoint.write_json(out / "inspection.json", summary(examined))
+    with checkpoint.atomic_file(out / "inspection.json") as temporary:
+        checkpoint.write_json(temporary, summary(examined))
 
 
 def summary(examined: Examination) -> dict[str, Any]:
     """The numbers as JSON values."""
     result = examined.result
     statistics = {
-        name: values.result().to_dict() for name, values in result.statistics.items() if values.count
+        name: values.result().to_dict()
+        for name, values in result.statistics.items()
+        if values.count
     }
     return {
         "directory": str(examined.directory),

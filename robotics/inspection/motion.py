@@ -100,6 +100,9 @@ class Motion:
     matrix: np.ndarray | None = None
     """(3, 3) least squares: measured = matrix @ commanded, under the stated convention."""
     matrix_explains: float = 0.0
+    """By it, over the axes that move at all."""
+    gain_explains: float = 0.0
+    """By one gain for these axes."""
     spread: float = 0.0
     """rad: how far apart the Euler and axis-angle readings of the commands are, 99th percentile."""
 
@@ -143,10 +146,15 @@ def translation(tracks: Sequence[Track], spec: DatasetSpec) -> Motion | None:
     ]
     commanded, measured = (np.concatenate(rows) for rows in zip(*pairs, strict=True))
     matrix = np.linalg.lstsq(commanded, measured, rcond=None)[0].T
-    left = ((measured - commanded @ matrix.T) ** 2).sum() / max((measured**2).sum(), 1e-18)
-    return Motion(
-        **{**vars(motion), "matrix": matrix, "matrix_explains": float(1 - left)},
-    )
+    moving = measured.std(0) > 1e-9  # a dead axis is another finding
+    p, m = commanded[:, moving], measured[:, moving]
+    gain = float((p * m).sum()) / max(float((p**2).sum()), 1e-18)
+    shares = [
+        1 - float((left**2).sum()) / max(float((m**2).sum()), 1e-18)
+        for left in ((measured - commanded @ matrix.T)[:, moving], m - gain * p)
+    ]
+    fields = {"matrix": matrix, "matrix_explains": shares[0], "gain_explains": shares[1]}
+    return Motion(**{**vars(motion), **fields})
 
 
 def rotation(tracks: Sequence[Track], spec: DatasetSpec) -> Motion | None:
@@ -166,9 +174,7 @@ def rotation(tracks: Sequence[Track], spec: DatasetSpec) -> Motion | None:
         for command in commands:
             stored = [_rotations(p["action.rotation"], command) for p in parts]
             for kind, frame in (("delta", "base"), ("delta", "tool"), ("absolute", "base")):
-                predicted = [
-                    _turn(a, r, kind, frame) for a, r in zip(stored, poses, strict=True)
-                ]
+                predicted = [_turn(a, r, kind, frame) for a, r in zip(stored, poses, strict=True)]
                 convention = Convention(kind, frame, command, measured)
                 if (fit := _fit(convention, predicted, turns)) is not None:
                     fits.append(fit)

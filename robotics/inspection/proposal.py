@@ -188,9 +188,10 @@ def _named(keys: Sequence[str], widths: Mapping[str, int]) -> dict[str, str]:
     for part, pattern, allowed in wanted:
         for key in keys:
             name = key.rsplit("/", 1)[-1].lower()
-            if part not in found and widths[key] in allowed and re.search(pattern, name):
-                if "base_displacement" not in name and key not in found.values():
-                    found[part] = key
+            free = part not in found and key not in found.values()
+            fits = widths[key] in allowed and re.search(pattern, name)
+            if free and fits and "base_displacement" not in name:
+                found[part] = key
     return found
 
 
@@ -257,13 +258,15 @@ def _search_position(
         for first in range(min(width, SCAN_WIDTH) - 2):
             entries = {"action": {"position": proposal.content["action"]["position"]}}
             entries["proprio"] = {"position": _path(key, first, first + 3)}
-            evidence = motion.translation(_tracks(proposal, samples, entries), _spec(proposal, entries))
+            evidence = motion.translation(
+                _tracks(proposal, samples, entries), _spec(proposal, entries)
+            )
             if evidence is None:
                 continue
             fit = evidence.fits[0]
-            if fit.explained > motion.EXPLAINS and fit.gain > 0.05:
-                if best is None or fit.explained > best[3]:
-                    best = key, first, fit.convention.kind, fit.explained
+            better = best is None or fit.explained > best[3]
+            if better and fit.explained > motion.EXPLAINS and fit.gain > 0:
+                best = key, first, fit.convention.kind, fit.explained
     return best
 
 
@@ -285,7 +288,9 @@ def _tracks(
 
 
 def _groups(proposal: Proposal) -> dict[str, Any]:
-    return {name: proposal.content[name] for name in ("action", "proprio") if name in proposal.content}
+    return {
+        name: proposal.content[name] for name in ("action", "proprio") if name in proposal.content
+    }
 
 
 def _guess_rotations(proposal: Proposal, samples: Sequence[RawEpisode]) -> None:
@@ -369,7 +374,10 @@ def _guess_rest(proposal: Proposal, stored: Mapping[str, Leaf]) -> None:
 
 
 def corrected(
-    name: str, source: Mapping[str, Any], verdicts: Sequence[motion.Verdict], grip: gripper.Grip | None
+    name: str,
+    source: Mapping[str, Any],
+    verdicts: Sequence[motion.Verdict],
+    grip: gripper.Grip | None,
 ) -> Proposal:
     """The specification that was used, with what the data contradict turned.
 

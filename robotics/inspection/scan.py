@@ -114,7 +114,10 @@ class Scan:
     still: int = 0
     """Steps that command nothing."""
     statistics: dict[str, StreamingStatistics] = field(
-        default_factory=lambda: {"action": StreamingStatistics(8), "proprio": StreamingStatistics(8)}
+        default_factory=lambda: {
+            "action": StreamingStatistics(8),
+            "proprio": StreamingStatistics(8),
+        }
     )
     """Of the toolkit's own vectors, as training sees them."""
     ranges: dict[str, np.ndarray] = field(default_factory=dict)
@@ -215,10 +218,10 @@ def _note_raw(result: Scan, raw: RawEpisode, spec: DatasetSpec, name: str) -> No
         if "timestamp" in key.lower() and key.startswith("steps/") and len(values) > 2:
             result.intervals.setdefault(key, []).append(float(np.median(np.diff(values[:, 0]))))
     parts = stored_parts(raw.numbers, spec)
-    if parts and all(np.isfinite(values).all() for values in parts.values()):
-        if result.tracked < TRACK_STEPS:
-            result.tracks.append(Track(name, raw.steps, parts))
-            result.tracked += raw.steps
+    finite = all(np.isfinite(values).all() for values in parts.values())
+    if parts and finite and result.tracked < TRACK_STEPS:
+        result.tracks.append(Track(name, raw.steps, parts))
+        result.tracked += raw.steps
     for value in raw.texts.get(column(spec.instruction).key, []):
         try:
             value.decode("utf-8")
@@ -302,4 +305,3 @@ def _quiet_behind(terminate: np.ndarray, segment_ends: np.ndarray) -> bool:
     """Whether a step that does not terminate follows one that does, in the same sub-task."""
     inside = np.arange(1, len(terminate)) < segment_ends[:-1]
     return bool((terminate[:-1] & ~terminate[1:] & inside).any())
-

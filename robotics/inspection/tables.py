@@ -58,7 +58,7 @@ def facts(examined: Examination) -> list[tuple[str, str]]:
                   f"median {lengths[len(lengths) // 2]}"),
         ("control rate", f"{examined.spec.control_hz:g} Hz by the specification"),
         ("frames", sizes),
-        ("instructions", f"{len(texts)} different, {result.texts.empty} episodes with an empty one, "
+        ("instructions", f"{len(texts)} different, {result.texts.empty} episodes with none, "
                          f"{len(result.texts.damaged)} with one that is not UTF-8"),
         ("no-op steps", f"{result.still}{share}"),
     ]  # fmt: skip
@@ -95,11 +95,10 @@ def print_examination(console: Any, examined: Examination) -> None:
     for row in examined.verdicts:
         colour = {"agrees": "green", "cannot tell": "dim"}.get(row.answer, "bold red")
         made.add_row(f"{row.topic}: {row.question}", row.stated, f"[{colour}]{row.answer}[/]")
-        made.add_row("", "", f"[dim]{escape(row.numbers)}[/]")
     console.print(made)
     made = table("\nfindings", "", "", "")
     for finding in examined.findings:
-        remedy = f" [dim]{escape(finding.remedy)}[/]" if finding.remedy else ""
+        remedy = f"\n[dim]→ {escape(finding.remedy)}[/]" if finding.remedy else ""
         mark = f"[{COLOURS[finding.severity]}]{finding.severity}[/]"
         made.add_row(mark, finding.topic, escape(finding.text) + remedy)
     console.print(made)

@@ -182,7 +182,7 @@ def stored_features(features: Any) -> dict[str, Leaf]:
 
 
 def feature_shapes(features: Any) -> dict[str, str]:
-    """Every key of a record and its shape and type, such as "float32 (7)" or "image (256, 320, 3)"."""
+    """Every key of a record and its type and shape, such as "image (256, 320, 3)"."""
     tfds = load_tfds().features
     shapes = {}
     for key, feature, _ in _walk(features, tfds, "", 0):
