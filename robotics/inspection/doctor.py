@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robotics.inspection import checks, gripper, motion, proposal
+from robotics.inspection.draft import Proposal, as_yaml, corrected
 from robotics.inspection.findings import Finding, count, worst_first
 from robotics.inspection.scan import TRACK_STEPS, Scan, preview, sample_places, scan
 from robotics.rlds.convert import check_features
@@ -91,16 +92,16 @@ def examine(
     if draft is None:
         base = spec if spec is None or not Path(spec).is_file() else str(Path(spec).resolve())
         content = {"extends": base or chosen.name}
-        draft = proposal.corrected(chosen.name, content, verdicts, grip)
+        draft = corrected(chosen.name, content, verdicts, grip)
     else:
         findings.append(_guessed(draft))
-        draft = proposal.corrected(chosen.name, draft.content, verdicts, grip).over(draft)
+        draft = corrected(chosen.name, draft.content, verdicts, grip).over(draft)
     heading = (
         f"How to read {directory} ({split}), proposed by python -m robotics.inspect from "
         f"{result.sampled} of {total} episodes,\nbeginning with: {origin}.\n"
         "configs/dataset_spec/template.yaml explains every entry."
     )
-    text = proposal.as_yaml(draft, heading)
+    text = as_yaml(draft, heading)
     return Examination(
         directory, split, data, chosen, origin, result, motions, grip, verdicts,
         worst_first(findings), text,
@@ -109,7 +110,7 @@ def examine(
 
 def _choose(
     directory: Path, data: RawFormat, places: list[Any], spec: str | None
-) -> tuple[DatasetSpec, str, proposal.Proposal | None]:
+) -> tuple[DatasetSpec, str, Proposal | None]:
     if spec is not None:
         given = load_spec(spec)
         check_features(given, data.stored, str(directory))
@@ -130,7 +131,7 @@ def _fits(name: str, stored: Mapping[str, Leaf]) -> bool:
     return True
 
 
-def _guessed(draft: proposal.Proposal) -> Finding:
+def _guessed(draft: Proposal) -> Finding:
     notes = [f"{name}: {note}" for name, note in draft.notes.items() if note]
     text = "no specification fits, so one was guessed. " + "; ".join(notes) + "."
     remedy = "Read proposed.yaml, correct it, and run this again with --spec proposed.yaml."

@@ -1,19 +1,18 @@
 """A specification for a data set that has none: guessed from names, shapes and evidence.
 
-What is a guess is said in the file, line by line. `guess` needs nothing but records; `corrected`
-takes a specification that was used and turns what the data contradict.
+It needs nothing but records. What is a guess is said in the file, entry by entry.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from robotics.inspection import gripper, motion
+from robotics.inspection.draft import Proposal, turn
 from robotics.inspection.scan import Track, stored_parts
 from robotics.rlds.raw import RawEpisode
 from robotics.rlds.schema import Leaf
@@ -29,26 +28,6 @@ GRIPPER_NAMES = r"gripper|grasp|finger|closed"
 FALLBACK_HZ = 10.0
 SCAN_WIDTH = 64
 """Widest vector that is searched for a pose."""
-
-
-@dataclass
-class Proposal:
-    """A specification and where each entry comes from."""
-
-    content: dict[str, Any]
-    notes: dict[str, str] = field(default_factory=dict)
-    """Entry such as "action.position" -> why; for entries that were guessed."""
-
-    def set(self, name: str, value: Any, note: str = "") -> None:
-        """State an entry ("action.kind") and, if it is a guess, why."""
-        group, _, key = name.rpartition(".")
-        target = self.content.setdefault(group, {}) if group else self.content
-        target[key] = value
-        self.notes[name] = note
-
-    def over(self, draft: Proposal) -> Proposal:
-        """This one, with the notes of the draft it corrects where it has none."""
-        return Proposal(self.content, draft.notes | self.notes)
 
 
 def guess(samples: Sequence[RawEpisode], stored: Mapping[str, Leaf]) -> Proposal:
@@ -327,7 +306,7 @@ def _guess_grippers(proposal: Proposal, samples: Sequence[RawEpisode]) -> None:
         first = np.mean([rows[0, 0] > (low + high) / 2 for rows in values])
         name = proposal.content[group]["gripper"].lower()
         closes = "positive" if first <= 0.5 else "negative"
-        note = "a guess: most episodes begin at the other end, where grippers are open"
+        note = "most episodes begin at the other end, where grippers are open"
         if re.search("clos", name):
             closes, note = "positive", "by its name"
         elif re.search("open|width|aperture", name):
@@ -340,15 +319,9 @@ def _guess_grippers(proposal: Proposal, samples: Sequence[RawEpisode]) -> None:
     row = gripper.verdict(grip)
     if row.answer == motion.CONTRADICTS:
         part = "proprio" if proposal.notes["action.gripper_closes"] == "by its name" else "action"
-        _turn(proposal, part, "to fit the other one: " + row.numbers)
+        turn(proposal, part, "to fit the other one: " + row.numbers)
     elif row.answer == motion.AGREES:
         proposal.notes["action.gripper_closes"] += "; fits the measured gripper"
-
-
-def _turn(proposal: Proposal, group: str, note: str) -> None:
-    before = proposal.content.setdefault(group, {}).get("gripper_closes", "positive")
-    turned = "negative" if before == "positive" else "positive"
-    proposal.set(f"{group}.gripper_closes", turned, note)
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
@@ -371,59 +344,3 @@ def _guess_rest(proposal: Proposal, stored: Mapping[str, Leaf]) -> None:
     ]
     flags = [key for key in flags if "already" not in key]
     proposal.set("success", _path(flags[0]) if flags else None, "by its name" if flags else "")
-
-
-def corrected(
-    name: str,
-    source: Mapping[str, Any],
-    verdicts: Sequence[motion.Verdict],
-    grip: gripper.Grip | None,
-) -> Proposal:
-    """The specification that was used, with what the data contradict turned.
-
-    Args:
-        name: of the specification, for the notes.
-        source: its content, such as {"extends": "rt1"}.
-        verdicts: of all evidence.
-        grip: evidence about the gripper.
-    """
-    proposal = Proposal({key: _copied(value) for key, value in source.items()})
-    for row in verdicts:
-        for (group, entry), value in motion.spec_entries([row]).items():
-            if value in ("delta", "absolute", "euler_xyz", "axis_angle") or "quat" in value:
-                proposal.set(f"{group}.{entry}", value, f"{name} says {row.stated}; {row.numbers}")
-        if row.topic == "gripper" and row.answer == motion.CONTRADICTS and grip is not None:
-            group = gripper.turned_part(grip)
-            pose = getattr(load_spec(source), group)
-            proposal.content.setdefault(group, {})["gripper_closes"] = pose.gripper_closes
-            _turn(proposal, group, f"{name} has it the other way; {row.numbers}")
-    return proposal
-
-
-def _copied(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else value
-
-
-def as_yaml(proposal: Proposal, heading: str) -> str:
-    """The file, with a comment above every entry that was guessed."""
-    import json
-
-    lines = [f"# {line}" for line in heading.splitlines()]
-
-    def write(name: str, key: str, value: Any, indent: str) -> None:
-        if note := proposal.notes.get(name):
-            lines.append(f"{indent}# guessed: {note}")
-        lines.append(f"{indent}{key}: {json.dumps(value)}")
-
-    for key, value in proposal.content.items():
-        if isinstance(value, Mapping) and key != "cameras":
-            lines.append(f"{key}:")
-            for entry, inner in value.items():
-                write(f"{key}.{entry}", entry, inner, "  ")
-        else:
-            write(key, key, value, "")
-    written = {f"{k}.{e}" for k, v in proposal.content.items() if isinstance(v, Mapping) for e in v}
-    for name, note in proposal.notes.items():
-        if note and name not in written and name not in proposal.content:
-            lines.append(f"# {name}: {note}")
-    return "\n".join(lines) + "\n"
