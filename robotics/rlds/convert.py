@@ -93,21 +93,26 @@ def wanted(record: bytes, where: str, spec: DatasetSpec, stored: Mapping[str, Le
     return True
 
 
+def parse_example(record: bytes, where: str) -> Any:
+    """A serialised `tf.train.Example` as its message; ValueError when it is none."""
+    load_tfds()
+    from google.protobuf.message import DecodeError
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    try:
+        return tf_example_pb2.Example.FromString(record)  # pyright: ignore
+    except DecodeError as error:
+        raise ValueError(f"{where}: expected a tf.train.Example, got {error}.") from error
+
+
 class _Columns:
     """The columns of one record, checked against how they should be stored."""
 
     def __init__(
         self, record: bytes, where: str, stored: Mapping[str, Leaf], spec: DatasetSpec
     ) -> None:
-        load_tfds()
-        from google.protobuf.message import DecodeError
-        from tensorflow_datasets.proto import tf_example_pb2
-
         self.where, self.stored, self.spec = where, stored, spec
-        try:
-            self.example = tf_example_pb2.Example.FromString(record)  # pyright: ignore
-        except DecodeError as error:
-            raise ValueError(f"{where}: expected a tf.train.Example, got {error}.") from error
+        self.example = parse_example(record, where)
         self.columns = self.example.features.feature
         self.images = list(self.raw(column(spec.image).key))
         self.steps = len(self.images)

@@ -15,7 +15,7 @@ from robotics.episodes import Episode
 from robotics.rlds import arrayrecord, tfrecord
 from robotics.rlds.convert import check_features, decode_episode, wanted
 from robotics.rlds.faults import Faults
-from robotics.rlds.schema import Leaf, load_tfds, stored_features
+from robotics.rlds.schema import Leaf, feature_shapes, load_tfds, stored_features
 from robotics.rlds.spec import DatasetSpec, load_spec
 from robotics.rlds.tfrecord import RecordSpan
 from selfflow_wm.training import checkpoint
@@ -119,6 +119,14 @@ def record_format(
     stored = stored_features(_builder(directory).info.features)
     check_features(checked, stored, str(directory))
     return RecordFormat(checked, stored)
+
+
+def record_features(
+    directory: str | os.PathLike[str],
+) -> tuple[dict[str, Leaf], dict[str, str]]:
+    """How every feature is stored, and its shape and type as people write them."""
+    features = _builder(directory).info.features
+    return stored_features(features), feature_shapes(features)
 
 
 def container(path: Path) -> ModuleType:

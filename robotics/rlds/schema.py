@@ -175,18 +175,35 @@ class Leaf(NamedTuple):
 def stored_features(features: Any) -> dict[str, Leaf]:
     """Every key of a record and how it is stored, of a `tfds.features.FeaturesDict`."""
     tfds = load_tfds().features
+    return {
+        key: _leaf(feature, tfds, ragged=sequences > key.startswith("steps/"))
+        for key, feature, sequences in _walk(features, tfds, "", 0)
+    }
 
-    def walk(feature: Any, prefix: str, sequences: int) -> Iterator[tuple[str, Leaf]]:
-        inner = getattr(feature, "feature", None)  # a Dataset or Sequence around another feature
-        if isinstance(feature, tfds.FeaturesDict):
-            for name, value in feature.items():
-                yield from walk(value, f"{prefix}/{name}" if prefix else name, sequences)
-        elif inner is not None and not isinstance(feature, tfds.Tensor):
-            yield from walk(inner, prefix, sequences + 1)
-        else:
-            yield prefix, _leaf(feature, tfds, ragged=sequences > prefix.startswith("steps/"))
 
-    return dict(walk(features, "", 0))
+def feature_shapes(features: Any) -> dict[str, str]:
+    """Every key of a record and its type and shape, such as "image (256, 320, 3)"."""
+    tfds = load_tfds().features
+    shapes = {}
+    for key, feature, _ in _walk(features, tfds, "", 0):
+        kinds = ((tfds.Image, "image"), (tfds.Text, "text"))
+        dtype = np.dtype(feature.np_dtype)
+        name = next((name for kind, name in kinds if isinstance(feature, kind)), dtype.name)
+        size = ", ".join("?" if n is None else str(n) for n in feature.shape)
+        shapes[key] = f"{name} ({size})" if size else name
+    return shapes
+
+
+def _walk(feature: Any, tfds: Any, prefix: str, sequences: int) -> Iterator[tuple[str, Any, int]]:
+    """Leaves of a feature: key, feature, number of sequences around it."""
+    inner = getattr(feature, "feature", None)  # a Dataset or Sequence around another feature
+    if isinstance(feature, tfds.FeaturesDict):
+        for name, value in feature.items():
+            yield from _walk(value, tfds, f"{prefix}/{name}" if prefix else name, sequences)
+    elif inner is not None and not isinstance(feature, tfds.Tensor):
+        yield from _walk(inner, tfds, prefix, sequences + 1)
+    else:
+        yield prefix, feature, sequences
 
 
 def _leaf(feature: Any, tfds: Any, ragged: bool) -> Leaf:

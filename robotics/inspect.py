@@ -1,0 +1,82 @@
+"""`python -m robotics.inspect PATH`: the doctor of data sets."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from robotics.inspection.doctor import examine, write
+from robotics.inspection.tables import print_examination
+from selfflow_wm.cli import Parser, at_least, run_main
+
+EXAMPLES = """examples:
+  python -m robotics.inspect data/embedded
+  python -m robotics.inspect data/mine --spec my_robot.yaml --episodes 1000 --out runs/inspection
+  python -m robotics.inspect data/mine --split "train[:10%]"
+
+Without --spec the shipped specifications are tried (rt1, bridge); if none fits, one is guessed from
+the names, shapes and values, and what was guessed is said. Conventions of the specification (sense
+of the gripper, kind of rotation, delta or absolute, frame, unit) are held against the measured
+motion. Only a sample is read; it is the same in every run.
+
+Written to --out: index.html (everything, in one file), proposed.yaml (for --spec and spec=),
+inspection.json (the numbers).
+
+Exit codes: 0 nothing wrong, 1 errors in the data, 2 bad input."""
+
+
+def build_parser() -> Parser:
+    """The command line of `python -m robotics.inspect`."""
+    parser = Parser(
+        prog="python -m robotics.inspect",
+        description="Say what is in an RLDS/TFDS data set, what is wrong, and how to read it.",
+        epilog=EXAMPLES,
+    )
+    add = parser.add_argument
+    add("data", type=Path, metavar="PATH", help="directory with dataset_info.json")
+    add("--spec", metavar="NAME|YAML", help="how to read it (default: found or guessed)")
+    add("--split", default="train", help="split or slice (default: train)")
+    add("--episodes", type=at_least(0), default=300, metavar="N",
+        help="most episodes that are read, by a fixed seed; 0: all (default: 300)")  # fmt: skip
+    add("--out", type=Path, default=None, metavar="DIR",
+        help="where to write (default: runs/inspect-NAME)")  # fmt: skip
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m robotics.inspect`; returns the exit code."""
+    from rich.console import Console
+
+    arguments = build_parser().parse_args(argv)
+    out = arguments.out or Path("runs") / f"inspect-{arguments.data.resolve().name}"
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out: expected a directory, got the file {out}; choose another.")
+    with _progress() as begin:
+        examined = examine(
+            arguments.data, arguments.split, arguments.spec, arguments.episodes, begin
+        )
+    write(examined, out)
+    print_examination(Console(), examined)
+    print(f"written: {out / 'index.html'}, proposed.yaml, inspection.json")
+    return 1 if examined.errors else 0
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int], Callable[[], None]]]:
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+
+        def begin(total: int) -> Callable[[], None]:
+            task = bar.add_task("reading episodes", total=total)
+            return lambda: bar.advance(task)
+
+        yield begin
+
+
+if __name__ == "__main__":
+    run_main(main)

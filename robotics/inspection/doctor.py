@@ -1,0 +1,176 @@
+"""The whole examination of a data set, and its files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robotics.inspection import checks, gripper, motion, proposal
+from robotics.inspection.draft import Proposal, as_yaml, corrected
+from robotics.inspection.findings import Finding, count, worst_first
+from robotics.inspection.scan import TRACK_STEPS, Scan, preview, sample_places, scan
+from robotics.rlds.convert import check_features
+from robotics.rlds.faults import Faults
+from robotics.rlds.raw import RawFormat, raw_format
+from robotics.rlds.schema import Leaf
+from robotics.rlds.spec import DatasetSpec, load_spec
+from selfflow_wm.training import checkpoint
+
+KNOWN = ("rt1", "bridge")
+"""Shipped specifications that are tried, in this order, before one is guessed."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """All that is known of a data set."""
+
+    directory: Path
+    split: str
+    data: RawFormat
+    spec: DatasetSpec
+    origin: str
+    """Where the specification comes from, for people."""
+    result: Scan
+    motions: list[motion.Motion]
+    grip: gripper.Grip | None
+    verdicts: list[motion.Verdict]
+    findings: list[Finding]
+    """Worst first."""
+    proposed: str
+    """Text of proposed.yaml."""
+
+    @property
+    def sample(self) -> str:
+        """What was read, for people."""
+        read = self.result
+        words = f"{read.sampled} of {read.total} episodes"
+        if read.sampled < read.total - read.faults.episodes:
+            words += " (drawn with a fixed seed: the same in every run)"
+        if read.tracked >= TRACK_STEPS:
+            words += f"; evidence and plots from the first {read.tracked} steps of them"
+        return words
+
+    @property
+    def errors(self) -> int:
+        """Findings that forbid training as it is."""
+        return count(self.findings, "error")
+
+
+def examine(
+    directory: Path,
+    split: str = "train",
+    spec: str | None = None,
+    episodes: int = 300,
+    begin: Callable[[int], Callable[[], None]] = lambda total: lambda: None,
+) -> Examination:
+    """Read a sample of a split and say what is in it.
+
+    Args:
+        directory: TFDS data set directory.
+        split: split or slice of it.
+        spec: name or path of a specification; None tries the shipped ones and then guesses.
+        episodes: most that are read, 0 for all.
+        begin: takes the number of episodes to come, gives what is called behind each.
+
+    Raises:
+        ValueError: no such data set or split, or a specification that does not fit it.
+    """
+    data = raw_format(directory, split)
+    faults = Faults("skip")
+    places, total = sample_places(data, episodes, faults)
+    chosen, origin, draft = _choose(directory, data, places, spec)
+    result = scan(data, places, total, chosen, faults, begin(len(places)))
+    weighed = (motion.translation(result.tracks, chosen), motion.rotation(result.tracks, chosen))
+    motions = [row for row in weighed if row is not None]
+    verdicts = [row for one in motions for row in motion.verdicts(one, one.name)]
+    grip = gripper.evidence(result.tracks, chosen)
+    if grip is not None:
+        verdicts.append(gripper.verdict(grip))
+    findings = checks.all_findings(result, chosen, motions, grip, verdicts)
+    if draft is None:
+        base = spec if spec is None or not Path(spec).is_file() else str(Path(spec).resolve())
+        content = {"extends": base or chosen.name}
+        draft = corrected(chosen.name, content, verdicts, grip)
+    else:
+        findings.append(_guessed(draft))
+        draft = corrected(chosen.name, draft.content, verdicts, grip).over(draft)
+    heading = (
+        f"How to read {directory} ({split}), proposed by python -m robotics.inspect from "
+        f"{result.sampled} of {total} episodes,\nbeginning with: {origin}.\n"
+        "configs/dataset_spec/template.yaml explains every entry."
+    )
+    text = as_yaml(draft, heading)
+    return Examination(
+        directory, split, data, chosen, origin, result, motions, grip, verdicts,
+        worst_first(findings), text,
+    )  # fmt: skip
+
+
+def _choose(
+    directory: Path, data: RawFormat, places: list[Any], spec: str | None
+) -> tuple[DatasetSpec, str, Proposal | None]:
+    if spec is not None:
+        given = load_spec(spec)
+        check_features(given, data.stored, str(directory))
+        return given, f"the specification {spec}", None
+    for name in KNOWN:
+        if _fits(name, data.stored):
+            words = f"the shipped specification {name}, whose features the data set has"
+            return load_spec(name), words, None
+    draft = proposal.guess(preview(data, places), data.stored)
+    return load_spec(draft.content), "guesses from names, shapes and values", draft
+
+
+def _fits(name: str, stored: Mapping[str, Leaf]) -> bool:
+    try:
+        check_features(load_spec(name), stored, name)
+    except ValueError:
+        return False
+    return True
+
+
+def _guessed(draft: Proposal) -> Finding:
+    notes = [f"{name}: {note}" for name, note in draft.notes.items() if note]
+    text = "no specification fits, so one was guessed. " + "; ".join(notes) + "."
+    remedy = "Read proposed.yaml, correct it, and run this again with --spec proposed.yaml."
+    return Finding("warning", "specification", text, remedy)
+
+
+def write(examined: Examination, out: Path) -> None:
+    """Write index.html, proposed.yaml and inspection.json into `out`."""
+    from robotics.inspection.page import render
+
+    files = {
+        "index.html": render(examined),
+        "proposed.yaml": examined.proposed,
+    }
+    for name, text in files.items():
+        with checkpoint.atomic_file(out / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    with checkpoint.atomic_file(out / "inspection.json") as temporary:
+        checkpoint.write_json(temporary, summary(examined))
+
+
+def summary(examined: Examination) -> dict[str, Any]:
+    """The numbers as JSON values."""
+    result = examined.result
+    statistics = {
+        name: values.result().to_dict()
+        for name, values in result.statistics.items()
+        if values.count
+    }
+    return {
+        "directory": str(examined.directory),
+        "split": examined.split,
+        "specification": examined.origin,
+        "episodes": {"split": result.total, "sampled": result.sampled, "read": result.episodes},
+        "steps": result.steps,
+        "findings": [vars(finding) for finding in examined.findings],
+        "verdicts": [vars(verdict) for verdict in examined.verdicts],
+        "faults": [vars(fault) for fault in result.faults.found],
+        "instructions": dict(result.texts.episodes.most_common()),
+        "statistics": statistics,
+        "no_ops": result.still,
+    }

@@ -1,0 +1,52 @@
+"""An examination as one HTML page that needs no other file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from robotics.inspection import plots, tables
+from robotics.inspection.doctor import Examination
+
+
+def render(examined: Examination) -> str:
+    """The page's text."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    source = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
+    result = examined.result
+    translation = next((row for row in examined.motions if row.name == "translation"), None)
+    pictures = [
+        ("Episodes and instructions", plots.lengths(result), ""),
+        (
+            "Which convention explains the motion",
+            plots.explained(examined.motions),
+            "Blue: as specified. Each bar: the share of the measured motion of a step that the "
+            "commands explain when read in this way, with one gain fitted.",
+        ),
+        ("Commanded and measured translation", plots.scatter(result, translation), ""),
+        ("Gripper", plots.gripper_timeline(result, examined.grip), "Stored values, step by step."),
+        (
+            "Values as stored",
+            plots.histograms(result),
+            "Counts, linear to 10 and logarithmic above. Red: 1% and 99% quantiles.",
+        ),
+    ]
+    return environment.from_string(source).render(
+        title=f"{examined.directory.name}, {examined.split}",
+        directory=str(examined.directory),
+        totals=tables.totals(examined),
+        errors=examined.errors,
+        facts=tables.facts(examined),
+        findings=examined.findings,
+        verdicts=examined.verdicts,
+        strips=plots.strips(result),
+        pictures=[row for row in pictures if row[1]],
+        columns=tables.COLUMNS,
+        statistics=tables.statistics_rows(examined),
+        instructions=result.texts.episodes.most_common(50),
+        schema=tables.schema_rows(examined),
+        proposed=examined.proposed,
+    )
