@@ -76,11 +76,16 @@ def print_tables(console: Any, results: dict[str, Any]) -> None:
             milliseconds(summary["policy_latency_ms"]),
             f"[red]{errors}[/]" if errors else "0",
         )
-    if results["mean"]:
-        mean = results["mean"]
-        table.add_section()
+    for number, mean in enumerate(results["means"].values()):
+        if not number:
+            table.add_section()
         last, ever = mean["success_last_step"], mean["success_any_step"]
-        table.add_row(mean["name"], f"[bold]{100 * last:.1f}%[/]", "", f"{100 * ever:.1f}%")
+        table.add_row(
+            mean["name"],
+            f"[bold]{100 * last['rate']:.1f}%[/]",
+            interval(last),
+            f"{100 * ever['rate']:.1f}%",
+        )
     console.print(table)
     stages = Table("task", "stage reached", "rate", box=None, padding=(0, 2, 0, 0))
     for task, summary in results["tasks"].items():
@@ -137,7 +142,7 @@ def write_report(out: Path, results: dict[str, Any], records: Sequence[Record | 
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"percent": percent, "milliseconds": milliseconds}
+    environment.filters |= {"percent": percent, "milliseconds": milliseconds, "interval": interval}
     source = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
     page = environment.from_string(source).render(
         results=results,
