@@ -113,7 +113,7 @@ def task_weights(tasks: Sequence[str]) -> dict[str, tuple[str, dict[str, float]]
     if set(DRAWERS) < set(tasks):
         rows = len(tasks) - 1
         weights = {task: (0.5 if task in DRAWERS else 1.0) / rows for task in tasks}
-        found["simpler_rows"] = (f"mean of SIMPLER's {rows} rows (drawers as one)", weights)
+        found["simpler_rows"] = (f"mean of {rows} rows (drawers as one)", weights)
     return found
 
 
@@ -138,12 +138,12 @@ def means(
     if len(summaries) > 1:
         episodes = sum(summary["episodes"] for summary in summaries.values())
         found["micro"] = {"name": f"all {episodes} episodes pooled"} | {
-            headline: _pooled([summary[headline] for summary in summaries.values()])
+            headline: pooled([summary[headline] for summary in summaries.values()])
             for headline in HEADLINES
         }
     for key, (name, weights) in task_weights(list(summaries)).items():
         found[key] = {"name": name} | {
-            headline: _weighted([summaries[task][headline] for task in weights], weights.values())
+            headline: weighted([summaries[task][headline] for task in weights], weights.values())
             for headline in HEADLINES
         }
     if variants and all(variants.get(task) for task in summaries):
@@ -160,17 +160,19 @@ def _of_variants(variants: Mapping[str, dict[str, dict[str, Any]]], tasks: int) 
         weights = [
             1 / len(rows[headline]) / tasks for rows in variants.values() for _ in rows[headline]
         ]
-        result[headline] = _weighted(shares, weights)
+        result[headline] = weighted(shares, weights)
     return result
 
 
-def _pooled(shares: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def pooled(shares: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """{"rate", "low", "high"} of proportions counted together; of at least one trial."""
     count, of = sum(share["count"] for share in shares), sum(share["of"] for share in shares)
     low, high = wilson(count, of)
     return {"rate": count / of, "low": low, "high": high}
 
 
-def _weighted(shares: Sequence[dict[str, Any]], weights: Iterable[float]) -> dict[str, Any]:
+def weighted(shares: Sequence[dict[str, Any]], weights: Iterable[float]) -> dict[str, Any]:
+    """{"rate", "low", "high"} of a weighted mean of independent proportions."""
     weights = list(weights)
     rows = [(share["rate"], share["low"], share["high"]) for share in shares]
     low, high = mean_interval(rows, weights)

@@ -20,7 +20,7 @@ LEVEL = 0.05
 POWER = 0.8
 RESAMPLES = 10_000
 EXACT_EPISODES = 5_000
-"""Up to here power is exact; beyond, the normal approximation is within a percent of it."""
+"""Up to here power is exact; beyond, the normal approximation is within two percent of it."""
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def paired_difference(gained: int, lost: int, pairs: int, z: float = Z95) -> tup
         # The share of `lost` that is likeliest given the difference; larger root of a quadratic.
         linear = (2 * pairs - gained + lost) * difference - gained - lost
         product = lost * difference * (1 - difference)
-        share = (math.sqrt(linear**2 + 8 * pairs * product) - linear) / (4 * pairs)
+        share = (math.sqrt(max(0.0, linear**2 + 8 * pairs * product)) - linear) / (4 * pairs)
         variance = pairs * (2 * share + difference * (1 - difference))
         distance = gained - lost - pairs * difference
         return distance**2 - z * z * max(variance, 0.0)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.metrics import mean_of_tasks, summarize
+from eval.metrics import grouped, mean_of_tasks, means, summarize
 from selfflow_wm.intervals import Z95, wilson
 
 
@@ -76,3 +76,32 @@ def test_the_mean_counts_each_task_the_same_and_says_how_many():
     assert (
         mean_of_tasks({"move_near": many, "pick_coke_can": summarize("pick_coke_can", [])}) is None
     )
+
+
+def test_every_mean_has_its_name_and_its_own_weights():
+    tasks = {
+        "open_drawer": summarize("open_drawer", [record(True)] * 4),
+        "close_drawer": summarize("close_drawer", [record(False)] * 4),
+        "move_near": summarize("move_near", [record(True)] * 2),
+    }
+    found = means(tasks, {})
+    rates = {key: mean["success_last_step"]["rate"] for key, mean in found.items()}
+    assert rates == pytest.approx({"micro": 0.6, "macro_tasks": 2 / 3, "simpler_rows": 0.75})
+    assert found["micro"]["name"] == "all 10 episodes pooled"
+    assert found["simpler_rows"]["name"] == "mean of 2 rows (drawers as one)"
+    micro = found["micro"]["success_last_step"]
+    assert (micro["low"], micro["high"]) == wilson(6, 10)
+    assert means({"move_near": tasks["move_near"]}, {}) == {}
+    assert means({**tasks, "pick_coke_can": summarize("pick_coke_can", [])}, {}) == {}
+
+
+def test_variants_count_the_same_whatever_their_size():
+    records = [record(True)] * 6 + [record(False)] * 2 + [{"status": "error"}]
+    rows = grouped(records, ["plain"] * 6 + ["red"] * 3)
+    assert {name: (row["count"], row["of"]) for name, row in rows.items()} == {
+        "plain": (6, 6), "red": (0, 2)
+    }  # fmt: skip
+    variants = {"pick_coke_can": {"success_last_step": rows, "success_any_step": rows}}
+    found = means({"pick_coke_can": summarize("pick_coke_can", records)}, variants)
+    assert found["macro_variants"]["success_last_step"]["rate"] == 0.5
+    assert found["macro_variants"]["name"] == "mean of 2 variants"
