@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.backends import Backend, make_env, prepare_rendering, versions
-from eval.metrics import mean_of_tasks, summarize
-from eval.policies import PolicySpec, attach, make_policy
+from eval.metrics import HEADLINES, grouped, mean_of_tasks, means, summarize
+from eval.policies import PolicySpec, attach, make_policy, trained
 from eval.records import SCHEMA_VERSION, EpisodeLog, Record
 from eval.rollout import run_episode
 from eval.tasks import get_task
@@ -219,7 +219,9 @@ def results(plan: Plan, log: EpisodeLog) -> dict[str, Any]:
     """What `results.json` holds."""
     wanted = {task: [log.records.get((task, seed)) for seed in plan.seeds[task]]
               for task in plan.tasks}  # fmt: skip
-    tasks = {task: summarize(task, [r for r in found if r]) for task, found in wanted.items()}
+    ran = {task: [record for record in found if record] for task, found in wanted.items()}
+    tasks = {task: summarize(task, found) for task, found in ran.items()}
+    variants = _add_cells(plan.backend.protocol, ran, tasks)
     return {
         "schema_version": SCHEMA_VERSION,
         "simulator": plan.backend.simulator,
@@ -231,6 +233,7 @@ def results(plan: Plan, log: EpisodeLog) -> dict[str, Any]:
             "path": plan.policy.path or None,
             "options": plan.policy.options,
             "checkpoint_sha256": plan.checkpoint_sha256,
+            "training": trained(plan.policy),
         },
         "versions": versions(plan.backend),
         "config": plan.config,
@@ -240,5 +243,32 @@ def results(plan: Plan, log: EpisodeLog) -> dict[str, Any]:
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "tasks": tasks,
         "mean": mean_of_tasks(tasks),
+        "means": means(tasks, variants),
         "errors": sum(summary["errors"] for summary in tasks.values()),
     }
+
+
+def _add_cells(
+    protocol: str | None, ran: dict[str, list[Record]], tasks: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Add rates by `variants` and by `cells` to the tasks' summaries, where a grid has them.
+
+    Returns the rates by task, headline and variant, for the means. A cell that a protocol runs
+    twice is one cell of two episodes.
+    """
+    from eval.simpler_backend.cells import cell_at
+
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    if protocol is None or protocol == "prepackaged":
+        return found
+    for task, records in ran.items():
+        cells = [cell_at(task, protocol, record["seed"]) for record in records]
+        tasks[task]["cells"] = grouped(records, [cell.start for cell in cells])
+        variants = [cell.variant for cell in cells]
+        if all(variants):
+            found[task] = {
+                headline: grouped(records, variants, metric)
+                for headline, metric in zip(HEADLINES, ("success", "success_any"), strict=True)
+            }
+            tasks[task]["variants"] = found[task]["success_last_step"]
+    return found

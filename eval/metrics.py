@@ -1,17 +1,31 @@
-"""From episode records to rates with intervals.
+"""From episode records to rates with intervals, and the means of several tasks.
 
 A crashed episode is an error: it is counted as such and appears in no rate.
+
+Several "averages" of the same episodes circulate. `means` gives them all, each with its name:
+
+| key              | what counts the same                                                          |
+|------------------|-------------------------------------------------------------------------------|
+| `micro`          | every episode                                                                 |
+| `macro_tasks`    | every task                                                                    |
+| `macro_variants` | every variant of a task, then every task: SIMPLER's own way, which equals     |
+|                  | `macro_tasks` on whole grids                                                  |
+| `simpler_rows`   | every row of SIMPLER's tables, where opening and closing drawers are one row  |
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from eval.tasks import get_task
-from selfflow_wm.intervals import wilson
+from selfflow_wm.intervals import mean_interval, wilson
+
+DRAWERS = ("open_drawer", "close_drawer")
+MEANS = ("micro", "macro_tasks", "macro_variants", "simpler_rows")
+HEADLINES = ("success_last_step", "success_any_step")
 
 
 def proportion(flags: Iterable[bool]) -> dict[str, Any]:
@@ -69,3 +83,98 @@ def mean_of_tasks(summaries: dict[str, dict[str, Any]]) -> dict[str, Any] | None
         "success_last_step": sum(rates) / len(rates),
         "success_any_step": sum(any_rates) / len(rates),
     }
+
+
+def grouped(
+    records: Sequence[dict[str, Any]], names: Sequence[str], metric: str = "success"
+) -> dict[str, dict[str, Any]]:
+    """Rates by group, in the order the groups appear; crashed episodes are left out.
+
+    Args:
+        records: lines of `episodes.jsonl`.
+        names: the group of each record.
+        metric: the flag to count.
+    """
+    groups: dict[str, list[bool]] = {}
+    for record, name in zip(records, names, strict=True):
+        if record["status"] != "error":
+            groups.setdefault(name, []).append(record[metric])
+    return {name: proportion(flags) for name, flags in groups.items()}
+
+
+def task_weights(tasks: Sequence[str]) -> dict[str, tuple[str, dict[str, float]]]:
+    """The means that are weighted means of tasks: key -> (name, weight of each task).
+
+    Empty for a single task. `micro` depends on numbers of episodes and is not among them.
+    """
+    if len(tasks) < 2:
+        return {}
+    found = {"macro_tasks": (f"mean of {len(tasks)} tasks", {t: 1 / len(tasks) for t in tasks})}
+    if set(DRAWERS) < set(tasks):
+        rows = len(tasks) - 1
+        weights = {task: (0.5 if task in DRAWERS else 1.0) / rows for task in tasks}
+        found["simpler_rows"] = (f"mean of {rows} rows (drawers as one)", weights)
+    return found
+
+
+def means(
+    summaries: Mapping[str, dict[str, Any]], variants: Mapping[str, dict[str, dict[str, Any]]]
+) -> dict[str, dict[str, Any]]:
+    """Every mean of the table above that can be told apart from a task's own rate.
+
+    Args:
+        summaries: of each task, as `summarize` gives them.
+        variants: of each task, rates by variant for each of `HEADLINES`: `{headline: {variant:
+            proportion}}`; empty for simulators without variants.
+
+    Returns:
+        key -> {"name", and for each of `HEADLINES` {"rate", "low", "high"}}. Bounds are 95%: of
+        `micro` Wilson's, of the others Wilson's combined as of independent rates. Tasks without a
+        rate make it empty: a mean of the rest would be another number under the same name.
+    """
+    if any(summary["success_last_step"]["rate"] is None for summary in summaries.values()):
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    if len(summaries) > 1:
+        episodes = sum(summary["episodes"] for summary in summaries.values())
+        found["micro"] = {"name": f"all {episodes} episodes pooled"} | {
+            headline: pooled([summary[headline] for summary in summaries.values()])
+            for headline in HEADLINES
+        }
+    for key, (name, weights) in task_weights(list(summaries)).items():
+        found[key] = {"name": name} | {
+            headline: weighted([summaries[task][headline] for task in weights], weights.values())
+            for headline in HEADLINES
+        }
+    if variants and all(variants.get(task) for task in summaries):
+        found["macro_variants"] = _of_variants(variants, len(summaries))
+    return {key: found[key] for key in MEANS if key in found}
+
+
+def _of_variants(variants: Mapping[str, dict[str, dict[str, Any]]], tasks: int) -> dict[str, Any]:
+    count = sum(len(rows["success_last_step"]) for rows in variants.values())
+    name = f"mean of {count} variants" + (f", then of {tasks} tasks" if tasks > 1 else "")
+    result: dict[str, Any] = {"name": name}
+    for headline in HEADLINES:
+        shares = [share for rows in variants.values() for share in rows[headline].values()]
+        weights = [
+            1 / len(rows[headline]) / tasks for rows in variants.values() for _ in rows[headline]
+        ]
+        result[headline] = weighted(shares, weights)
+    return result
+
+
+def pooled(shares: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """{"rate", "low", "high"} of proportions counted together; of at least one trial."""
+    count, of = sum(share["count"] for share in shares), sum(share["of"] for share in shares)
+    low, high = wilson(count, of)
+    return {"rate": count / of, "low": low, "high": high}
+
+
+def weighted(shares: Sequence[dict[str, Any]], weights: Iterable[float]) -> dict[str, Any]:
+    """{"rate", "low", "high"} of a weighted mean of independent proportions."""
+    weights = list(weights)
+    rows = [(share["rate"], share["low"], share["high"]) for share in shares]
+    low, high = mean_interval(rows, weights)
+    rate = sum(weight * row[0] for row, weight in zip(rows, weights, strict=True))
+    return {"rate": rate, "low": low, "high": high}

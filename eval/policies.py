@@ -7,6 +7,8 @@ the policy there. `attach` gives privileged policies what the protocol does not:
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +25,9 @@ DEFAULT_CHECKPOINT = "self_flow"
 DEFAULT_REPLAY = Path("data/embedded")
 EXECUTED = "executed"
 """Folder beside a collected dataset that holds, per episode, what was really executed."""
+
+_NOT_THE_TRAINING = {"step", "trainer", "resume", "device", "log"}
+"""Keys of a checkpoint's training configuration that may differ within one training."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,29 @@ def fingerprint(spec: PolicySpec) -> str | None:
             digest.update(path.name.encode() + b"\0")
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def trained(spec: PolicySpec) -> dict[str, Any] | None:
+    """How a checkpoint came about, as its config.json has it; None for other policies.
+
+    {"step" (None where it was not recorded), "objective", "run" (directory of the training),
+    "seed", "data", "id"}; checkpoints of one training share the `id`.
+    """
+    if spec.kind != "checkpoint":
+        return None
+    config = json.loads(Path(spec.path, "config.json").read_text()).get("training") or {}
+    named = re.search(r"step_(\d+)$", Path(spec.path).name)
+    step = config.get("step", int(named[1]) if named else None)
+    same = {key: value for key, value in config.items() if key not in _NOT_THE_TRAINING}
+    objective = config.get("objective") or {}
+    return {
+        "step": step,
+        "objective": objective.get("_target_", "").rpartition(".")[2] or None,
+        "run": config.get("out"),
+        "seed": config.get("seed"),
+        "data": config.get("data"),
+        "id": hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16],
+    }
 
 
 def make_policy(spec: PolicySpec, embodiment: str) -> Policy:

@@ -119,18 +119,30 @@ class EpisodeLog:
         self.records.clear()
         if not self.path.is_file():
             return 0
-        data = self.path.read_bytes()
-        good = data.rfind(b"\n") + 1
-        for number, line in enumerate(data[:good].splitlines(), start=1):
-            try:
-                record = json.loads(line)
-                self.records[record["task"], record["seed"]] = record
-            except (ValueError, KeyError, TypeError):
-                raise ValueError(
-                    f"{self.path}: expected one episode a line; got a damaged line {number}; "
-                    "remedy: delete that line, or choose another --out"
-                ) from None
+        found, good = read_episodes(self.path)
+        self.records.update(found)
         return good
+
+
+def read_episodes(path: Path) -> tuple[dict[tuple[str, int], Record], int]:
+    """The latest record per (task, seed), and the length (bytes) of the part that is whole lines.
+
+    Raises:
+        ValueError: a line other than a torn last one is damaged.
+    """
+    data = path.read_bytes()
+    good = data.rfind(b"\n") + 1
+    records: dict[tuple[str, int], Record] = {}
+    for number, line in enumerate(data[:good].splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            records[record["task"], record["seed"]] = record
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"{path}: expected one episode a line; got a damaged line {number}; "
+                "remedy: delete that line, or choose another --out"
+            ) from None
+    return records, good
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -76,11 +76,16 @@ def print_tables(console: Any, results: dict[str, Any]) -> None:
             milliseconds(summary["policy_latency_ms"]),
             f"[red]{errors}[/]" if errors else "0",
         )
-    if results["mean"]:
-        mean = results["mean"]
-        table.add_section()
+    for number, mean in enumerate(results["means"].values()):
+        if not number:
+            table.add_section()
         last, ever = mean["success_last_step"], mean["success_any_step"]
-        table.add_row(mean["name"], f"[bold]{100 * last:.1f}%[/]", "", f"{100 * ever:.1f}%")
+        table.add_row(
+            mean["name"],
+            f"[bold]{100 * last['rate']:.1f}%[/]",
+            interval(last),
+            f"{100 * ever['rate']:.1f}%",
+        )
     console.print(table)
     stages = Table("task", "stage reached", "rate", box=None, padding=(0, 2, 0, 0))
     for task, summary in results["tasks"].items():
@@ -105,9 +110,7 @@ def pick_videos(out: Path, records: Sequence[Record]) -> list[dict[str, Any]]:
     for status in ("success", "failure"):
         those = [r for r in records if r["status"] == status and r.get("video")]
         for record in those[:VIDEOS_PER_OUTCOME]:
-            path = out / record["video"]
-            if path.is_file():
-                data = base64.b64encode(path.read_bytes()).decode()
+            if data := video_data(out / record["video"]):
                 films.append({**record, "data": data})
     return films
 
@@ -120,8 +123,6 @@ def write_report(out: Path, results: dict[str, Any], records: Sequence[Record | 
         results: as in `results.json`.
         records: the run's episodes, None for those that were not run yet.
     """
-    import jinja2
-
     tasks = []
     for name, summary in results["tasks"].items():
         those = [record for record in records if record and record["task"] == name]
@@ -134,17 +135,37 @@ def write_report(out: Path, results: dict[str, Any], records: Sequence[Record | 
                 "records": sorted(those, key=lambda record: record["index"]),
             }
         )
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"percent": percent, "milliseconds": milliseconds}
-    source = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
-    page = environment.from_string(source).render(
+    path = out / "report.html"
+    page = render(
+        "report.html.j2",
         results=results,
         tasks=tasks,
         simulator=simulator_line(results),
         policy=policy_line(results),
     )
-    path = out / "report.html"
     write_text(path, page)
     return path
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from a template beside this file; text from outside is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "milliseconds": milliseconds,
+        "interval": interval,
+    }
+    return environment.get_template(template).render(**values)
+
+
+def video_data(path: Path) -> str | None:
+    """An mp4 as base64, to be embedded in a page; None where it is not there."""
+    return base64.b64encode(path.read_bytes()).decode() if path.is_file() else None

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eval import controls
 from eval.backends import is_simpler, resolve_backend
 from eval.config import load_config
 from eval.evaluate import Plan, evaluate, results
@@ -245,6 +246,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(f"interrupted; add --out {plan.out} to the same command to continue")
         return code
     console.print(f"report: {report}", highlight=False)
+    for line in controls.check(found, plan.backend):
+        console.print(f"warning: {line}", style="yellow", highlight=False, markup=False,
+                      soft_wrap=True)  # fmt: skip
     for record in log.records.values():
         if record["status"] == "error":
             console.print(f"error in {record['task']} seed {record['seed']}: {record['error']}",

@@ -244,6 +244,7 @@ def _exporter(world: WorldModel, out: Path):
 
     def export(ema: Backbone, step: int) -> None:
         model = world.with_backbone(ema)
+        model.config["step"] = step
         model.save(checkpoint.step_directory(out / "checkpoints", step))
         model.save(out / "checkpoint")
 

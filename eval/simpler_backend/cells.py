@@ -88,6 +88,14 @@ class Cell:
     reset: dict[str, Any] = field(default_factory=dict)
     """`options` of `reset`."""
     seed: int = FIRST_SEED
+    variant: str = ""
+    """The group of cells whose rate upstream's tables average, each group the same: what a task is
+    shown with (colours, scene, light) and its kind (drawer, orientation). Empty: not in groups."""
+
+    @property
+    def start(self) -> str:
+        """The name without the turn of a cell that is run more than once."""
+        return self.name.partition(" #")[0]
 
     def to_json(self) -> dict[str, Any]:
         """What travels to the simulator."""
@@ -219,6 +227,7 @@ def _vm_drawers(task: str) -> Iterator[Cell]:
                 yield Cell(
                     task, f"{drawer} {photo} {urdf or 'plain'}", env_id, HORIZONS[task],
                     _cabinet(urdf, photo), {"robot_init_options": _stand(*pose)},
+                    variant=f"{drawer} {urdf or 'plain'}",
                 )  # fmt: skip
 
 
@@ -233,7 +242,7 @@ def _vm_place(task: str) -> Iterator[Cell]:
                 }
                 yield Cell(
                     task, f"{photo} apple {_xy(apple)} {urdf or 'plain'}", _PREPACKAGED[task],
-                    HORIZONS[task], build, options,
+                    HORIZONS[task], build, options, variant=urdf or "plain",
                 )  # fmt: skip
 
 
@@ -252,7 +261,8 @@ def _cans(task: str, name: str, env_id: str, build: dict[str, Any]) -> Iterator[
             "robot_init_options": _stand(0.35, 0.20),
             "obj_init_options": {"init_xy": can},
         }
-        yield Cell(task, f"{_xy(can)} {name}", env_id, HORIZONS[task], build, options)
+        words = f"{_xy(can)} {name}"
+        yield Cell(task, words, env_id, HORIZONS[task], build, options, variant=name)
 
 
 def _vm_near(task: str) -> Iterator[Cell]:
@@ -267,7 +277,8 @@ def _near(task: str, name: str, env_id: str, build: dict[str, Any]) -> Iterator[
             "robot_init_options": _stand(0.35, 0.21, -0.09),
             "obj_init_options": {"episode_id": episode},
         }
-        yield Cell(task, f"{episode} {name}", env_id, HORIZONS[task], build, options)
+        words = f"{episode} {name}"
+        yield Cell(task, words, env_id, HORIZONS[task], build, options, variant=name)
 
 
 def _widowx(task: str) -> Iterator[Cell]:
@@ -301,7 +312,7 @@ def _va_drawers(task: str) -> Iterator[Cell]:
             for place in _square(_line(0.65, 0.85, 3), _line(-0.2, 0.2, 3)):
                 yield Cell(
                     task, f"{drawer} {_xy(place)} {variant}", env_id, HORIZONS[task], build,
-                    {"robot_init_options": _stand(*place)},
+                    {"robot_init_options": _stand(*place)}, variant=f"{drawer} {variant}",
                 )  # fmt: skip
 
 
@@ -316,7 +327,7 @@ def _va_place(task: str) -> Iterator[Cell]:
                 }
                 yield Cell(
                     task, f"y {y:g} apple {_xy(apple)} {variant}", _PREPACKAGED[task],
-                    HORIZONS[task], build, options,
+                    HORIZONS[task], build, options, variant=variant,
                 )  # fmt: skip
 
 

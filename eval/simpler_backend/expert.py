@@ -30,6 +30,9 @@ _TILT_PULL, _TILT_GRASP = 45.0, 70.0
 _DROP = np.array([0.13, 0.0, 0.83])
 """Where over the open drawer the apple is let go (y follows the apple)."""
 
+TASKS = ("open_drawer", "close_drawer", "open_drawer_place")
+"""What it can do."""
+
 Moves = Iterator[np.ndarray]
 
 
@@ -50,19 +53,15 @@ class Expert:
     """Acts in the environment of a `Scene`; one instance per episode."""
 
     def __init__(self, env: Any, task: str) -> None:
-        plans = {
-            "open_drawer": self._open_only,
-            "close_drawer": self._close,
-            "open_drawer_place": self._open_and_place,
-        }
-        if task not in plans:
+        if task not in TASKS:
             raise ValueError(
-                f"expert: expected one of {', '.join(plans)}; got {task}; "
+                f"expert: expected one of {', '.join(TASKS)}; got {task}; "
                 "remedy: use another control, such as --policy random"
             )
+        plans = (self._open_only, self._close, self._open_and_place)  # in the order of TASKS
         self._env = env
         self._terminate = False
-        self._plan = plans[task]()
+        self._plan = plans[TASKS.index(task)]()
 
     def act(self) -> Action:
         """The next action from the present state; standing still when the plan is over."""

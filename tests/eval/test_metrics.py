@@ -1,8 +1,10 @@
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.metrics import mean_of_tasks, summarize
+from eval.metrics import grouped, mean_of_tasks, means, summarize
 from selfflow_wm.intervals import Z95, wilson
 
 
@@ -76,3 +78,66 @@ def test_the_mean_counts_each_task_the_same_and_says_how_many():
     assert (
         mean_of_tasks({"move_near": many, "pick_coke_can": summarize("pick_coke_can", [])}) is None
     )
+
+
+def test_every_mean_has_its_name_and_its_own_weights():
+    tasks = {
+        "open_drawer": summarize("open_drawer", [record(True)] * 4),
+        "close_drawer": summarize("close_drawer", [record(False)] * 4),
+        "move_near": summarize("move_near", [record(True)] * 2),
+    }
+    found = means(tasks, {})
+    rates = {key: mean["success_last_step"]["rate"] for key, mean in found.items()}
+    assert rates == pytest.approx({"micro": 0.6, "macro_tasks": 2 / 3, "simpler_rows": 0.75})
+    assert found["micro"]["name"] == "all 10 episodes pooled"
+    assert found["simpler_rows"]["name"] == "mean of 2 rows (drawers as one)"
+    micro = found["micro"]["success_last_step"]
+    assert (micro["low"], micro["high"]) == wilson(6, 10)
+    assert means({"move_near": tasks["move_near"]}, {}) == {}
+    assert means({**tasks, "pick_coke_can": summarize("pick_coke_can", [])}, {}) == {}
+
+
+def test_variants_count_the_same_whatever_their_size():
+    records = [record(True)] * 6 + [record(False)] * 2 + [{"status": "error"}]
+    rows = grouped(records, ["plain"] * 6 + ["red"] * 3)
+    assert {name: (row["count"], row["of"]) for name, row in rows.items()} == {
+        "plain": (6, 6), "red": (0, 2)
+    }  # fmt: skip
+    variants = {"pick_coke_can": {"success_last_step": rows, "success_any_step": rows}}
+    found = means({"pick_coke_can": summarize("pick_coke_can", records)}, variants)
+    assert found["macro_variants"]["success_last_step"]["rate"] == 0.5
+    assert found["macro_variants"]["name"] == "mean of 2 variants"
+
+
+def test_a_grid_gives_rates_by_cell_and_variant():
+    from eval.evaluate import _add_cells
+
+    records = [{**record(seed % 2 == 0), "seed": seed} for seed in range(14)]
+    summaries = {"open_drawer_place": summarize("open_drawer_place", records)}
+    variants = _add_cells("paper", {"open_drawer_place": records}, summaries)
+    summary = summaries["open_drawer_place"]
+    assert [row["of"] for row in summary["cells"].values()] == [2] * 7
+    # Cell 0 is run as episodes 0 and 7, of which one succeeded.
+    assert next(iter(summary["cells"].values()))["count"] == 1
+    assert sum(row["of"] for row in summary["variants"].values()) == 14
+    assert len(summary["variants"]) == 4
+    assert means(summaries, variants)["macro_variants"]["name"] == "mean of 4 variants"
+    assert _add_cells(None, {"open_drawer_place": records}, summaries) == {}
+
+
+def test_a_checkpoint_says_what_training_it_is_of(tmp_path):
+    from eval.policies import PolicySpec, trained
+
+    def checkpoint(name, **training):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"training": training}))
+        return trained(PolicySpec("checkpoint", str(tmp_path / name)))
+
+    objective = {"_target_": "selfflow_wm.objective.SelfFlow"}
+    one = checkpoint("checkpoint", objective=objective, out="runs/a", seed=1, step=500)
+    old = checkpoint("step_00001000", objective=objective, out="runs/a", seed=1)
+    other = checkpoint("other", objective=objective, out="runs/b", seed=1)
+    assert (one["step"], old["step"], other["step"]) == (500, 1000, None)
+    assert one["id"] == old["id"] != other["id"]
+    assert (one["objective"], one["run"], one["seed"]) == ("SelfFlow", "runs/a", 1)
+    assert trained(PolicySpec("expert")) is None

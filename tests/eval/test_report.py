@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from eval.metrics import mean_of_tasks, summarize
+from eval.metrics import means, summarize
 from eval.report import print_tables, write_report
 from eval.video import VideoWatcher
 from robotics.control import Action
@@ -52,7 +52,7 @@ def run(tmp_path):
         "options": {}, "checkpoint_sha256": "ab" * 32}, "versions": {"python": "3.11"},
         "config": {}, "seed": 0, "command": "python -m eval.simpler --task 'a b'",
         "seeds": {"pick_coke_can": [1_000_000, 1_000_001, 1_000_002], "move_near": [1_000_000]},
-        "tasks": tasks, "mean": mean_of_tasks(tasks), "errors": 1,
+        "tasks": tasks, "means": means(tasks, {}), "errors": 1,
     }  # fmt: skip
     return tmp_path, results, records
 

@@ -114,3 +114,25 @@ def test_prepackaged_cells_are_seeds():
 def test_what_does_not_exist_is_refused(task, protocol, index):
     with pytest.raises(ValueError, match="expected.*got.*remedy"):
         cell_at(task, protocol, index)
+
+
+@pytest.mark.parametrize("protocol", ["vm", "va"])
+def test_variants_are_upstreams_groups_of_equal_size(protocol):
+    counts = {
+        "vm": {"pick_coke_can": 12, "move_near": 4, "open_drawer": 12, "close_drawer": 12,
+               "open_drawer_place": 4},
+        "va": {"pick_coke_can": 27, "move_near": 8, "open_drawer": 21, "close_drawer": 21,
+               "open_drawer_place": 7},
+    }[protocol]  # fmt: skip
+    for task, count in counts.items():
+        groups: dict[str, int] = {}
+        for cell in cells(task, protocol):
+            groups[cell.variant] = groups.get(cell.variant, 0) + 1
+        assert len(groups) == count
+        assert len(set(groups.values())) == 1
+
+
+def test_a_cell_run_twice_is_one_start():
+    twice = cells("open_drawer_place", "paper")
+    assert [c.start for c in twice[:7]] == [c.start for c in twice[7:]]
+    assert len({c.name for c in twice}) == 14

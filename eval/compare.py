@@ -1,0 +1,115 @@
+"""`python -m eval.compare`: is one policy better than another? Tables, compare.json and a page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.compare_report import print_comparison, write_comparison_page
+from eval.comparison import compare
+from eval.real_robot import POLICIES, parse_policies
+from eval.records import write_json
+from eval.runs import DIFFERENCES, load_runs
+from eval.tasks import parse_tasks
+from selfflow_wm.cli import Parser, at_least, run_main
+
+
+def build_parser() -> Parser:
+    """The command line of `python -m eval.compare`."""
+    parser = Parser(
+        prog="python -m eval.compare",
+        description="Compare finished runs of python -m eval.simpler, start by start.",
+        epilog=f"""\
+A pair is one start (task and seed, or task and SIMPLER cell) that both runs have. Differences are
+the later run minus the earlier one, with McNemar's exact test, Tango's and a bootstrap interval,
+and the number of paired episodes that would tell such a difference with 80% power at the 5% level.
+Several runs are compared pair by pair with Holm's correction; checkpoints of one training make a
+learning curve.
+
+examples:
+  python -m eval.compare runs/fm-eval runs/sf-eval
+  python -m eval.compare runs/fm-eval runs/sf-eval --task open_drawer --metric drawer_opened
+  python -m eval.compare runs/rt1 runs/rt1x runs/octo --against-real rt-1-converged,rt-1-x,octo-base
+
+policies with real-robot numbers: {", ".join(POLICIES)}
+
+Exit codes: 0 done, 2 bad input or runs that should not be compared.""",
+    )
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN", help="an --out of python -m eval.simpler")
+    add("--task", help="a task, a comma list, or all (default: those that all runs have)")
+    add(
+        "--metric",
+        default="success",
+        metavar="NAME",
+        help="success (last step, default), any_success, or a stage such as object_grasped",
+    )
+    add(
+        "--allow",
+        default="",
+        metavar="WHAT,...",
+        help=f"compare nevertheless what differs in: {', '.join(DIFFERENCES)}",
+    )
+    add(
+        "--against-real",
+        metavar="POLICY,...",
+        help="the published policy that each run is of, in order: rank agreement with the real "
+        "robot (MMRV, Pearson)",
+    )
+    add("--seed", type=at_least(0), default=0, help="of the bootstrap (default 0)")
+    add("--out", type=Path, metavar="DIR", help="default runs/compare-<time>")
+    add(
+        "--video",
+        type=at_least(0),
+        default=4,
+        metavar="N",
+        help="starts on which two runs disagree to show side by side, per pair of runs (default 4)",
+    )
+    return parser
+
+
+def parse_allowed(words: str) -> list[str]:
+    """Names of `DIFFERENCES` from a comma list."""
+    names = [word.strip() for word in words.split(",") if word.strip()]
+    if unknown := [name for name in names if name not in DIFFERENCES]:
+        raise ValueError(
+            f"allow: expected names out of {', '.join(DIFFERENCES)}; got {', '.join(unknown)}; "
+            "remedy: correct the spelling"
+        )
+    return names
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m eval.compare`; returns the exit code."""
+    from rich.console import Console
+
+    args = build_parser().parse_args(argv)
+    out: Path = args.out or Path("runs", time.strftime("compare-%Y%m%d-%H%M%S"))
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out: expected a directory; got the file {out}; remedy: choose another")
+    allowed = parse_allowed(args.allow)
+    runs = load_runs(args.runs)
+    found: dict[str, Any] = compare(
+        runs,
+        args.metric,
+        parse_tasks(args.task) if args.task and args.task != "all" else None,
+        allowed,
+        parse_policies(args.against_real, len(runs)) if args.against_real else (),
+        args.seed,
+    )
+    if args.against_real and any(not run.simulator.startswith("simpler") for run in runs):
+        found["notes"].append(
+            "the real-robot numbers are of SIMPLER's scenes; these runs are of another simulator"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "compare.json", found)
+    page = write_comparison_page(out, found, args.video)
+    print_comparison(Console(), found)
+    print(f"numbers: {out / 'compare.json'}\npage: {page}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
