@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.tasks import Task
+from eval.watchdog import Limits
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,11 @@ def resolve_backend(name: str) -> tuple[Backend, str]:
     )
 
 
-def make_env(backend: str, task: Task) -> Any:
-    """An environment of `task` in `obs_mode="state"`; pictures come from `camera_image()`."""
+def make_env(backend: str, task: Task, limits: Limits | None = None) -> Any:
+    """An environment of `task` in `obs_mode="state"`; pictures come from `camera_image()`.
+
+    `limits`: how long a simulator in a process of its own may take for an answer.
+    """
     if backend == "mujoco":
         import gymnasium
 
@@ -92,7 +96,7 @@ def make_env(backend: str, task: Task) -> Any:
     if is_simpler(backend):
         from eval import simpler_backend
 
-        return simpler_backend.make_env(backend, task)
+        return simpler_backend.make_env(backend, task, limits)
     return _factory(backend)(task)
 
 

@@ -21,6 +21,7 @@ from eval.backends import Backend, make_env, prepare_rendering, versions
 from eval.policies import EXECUTED, ExpertPolicy, executed_path
 from eval.rollout import run_episode
 from eval.tasks import get_task, train_seed
+from eval.watchdog import Beating
 from eval.workers import Outcome, Pool
 from robotics.control import Action, Observation
 from robotics.episodes import EpisodeRecorder
@@ -107,7 +108,7 @@ class CollectSetup:
     perturbation: Perturbation
     provenance: dict[str, Any]
 
-    def __call__(self) -> Collector:
+    def __call__(self, start: int = 0) -> Collector:
         prepare_rendering(self.backend)
         return Collector(self)
 
@@ -124,7 +125,7 @@ class Collector:
         self._env: Any = None
         self._task = ""
 
-    def __call__(self, job: tuple[str, int]) -> dict[str, Any]:
+    def __call__(self, job: tuple[str, int], beat: Callable[[], None]) -> dict[str, Any]:
         """Attempt (task, seed): {"kept": bool, "steps": int}."""
         task, seed = get_task(job[0]), job[1]
         if self._task != task.name:
@@ -134,7 +135,7 @@ class Collector:
             self._policy.attach(self._env, task, self._setup.backend)
         watcher = DemonstrationWatcher(self._policy)
         try:
-            result = run_episode(self._env, self._policy, task, seed, [watcher])
+            result = run_episode(self._env, self._policy, task, seed, [watcher, Beating(beat)])
         except Exception:
             self.close()  # its state can't be trusted any more
             raise

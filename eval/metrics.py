@@ -53,6 +53,7 @@ def summarize(task: str, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "episodes": len(counted),
         "errors": len(records) - len(counted),
+        "retries": sum(record.get("retries", 0) for record in records),
         "success_last_step": proportion(record["success"] for record in counted),
         "success_any_step": proportion(record["success_any"] for record in counted),
         "stages": stages,

@@ -1,4 +1,4 @@
-"""The policies `eval` can run: a checkpoint, the scripted expert, random actions, a replay.
+"""The policies `eval` can run: a checkpoint, an expert, random actions, a replay, a server.
 
 A `PolicySpec` is the picklable description that travels to worker processes; `make_policy` builds
 the policy there. `attach` gives privileged policies what the protocol does not: the environment.
@@ -34,9 +34,9 @@ _NOT_THE_TRAINING = {"step", "trainer", "resume", "device", "log"}
 class PolicySpec:
     """Which policy to run, as strings and numbers."""
 
-    kind: Literal["checkpoint", "expert", "random", "replay"]
+    kind: Literal["checkpoint", "expert", "random", "replay", "remote"]
     path: str = ""
-    """Directory of the checkpoint or of the replayed dataset."""
+    """Directory of the checkpoint or of the replayed dataset, address of the server."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the policy, from `configs/eval.yaml`."""
 
@@ -47,9 +47,9 @@ def parse_policy(
     """The spec for `--policy words`; checks that the files it needs exist.
 
     Args:
-        words: `checkpoint`, `expert`, `random`, `replay` or `replay:DIR`.
+        words: `checkpoint`, `expert`, `random`, `replay`, `replay:DIR` or `ws://HOST:PORT`.
         checkpoint: path or name of a checkpoint; None is the shipped one.
-        options: groups `policy` and `random` of `configs/eval.yaml`.
+        options: groups `policy`, `random` and `remote` of `configs/eval.yaml`.
     """
     kind, _, rest = words.partition(":")
     if checkpoint is not None and kind != "checkpoint":
@@ -72,9 +72,11 @@ def parse_policy(
                 "python -m eval.collect"
             )
         return PolicySpec("replay", str(directory))
+    if kind in ("ws", "wss") and rest.startswith("//"):
+        return PolicySpec("remote", words, options["remote"])
     raise ValueError(
-        f"policy: expected checkpoint, expert, random or replay[:DIR]; got {words!r}; "
-        "remedy: choose one of these"
+        f"policy: expected checkpoint, expert, random, replay[:DIR] or ws://HOST:PORT; got "
+        f"{words!r}; remedy: choose one of these"
     )
 
 
@@ -94,7 +96,14 @@ def find_checkpoint(name: str | None) -> Path:
 
 
 def fingerprint(spec: PolicySpec) -> str | None:
-    """SHA-256 over the names and contents of a checkpoint's files; None for other policies."""
+    """SHA-256 over the names and contents of a checkpoint's files; None for other policies.
+
+    A server is asked for it; one that is not ours names none.
+    """
+    if spec.kind == "remote":
+        from eval.remote.policy import served_sha256
+
+        return served_sha256(spec.path, spec.options)
     if spec.kind != "checkpoint":
         return None
     digest = hashlib.sha256()
@@ -134,6 +143,10 @@ def make_policy(spec: PolicySpec, embodiment: str) -> Policy:
         from robotics.policy import CheckpointPolicy
 
         return CheckpointPolicy(spec.path, embodiment=embodiment, threads=1, **spec.options)
+    if spec.kind == "remote":
+        from eval.remote.policy import RemotePolicy
+
+        return RemotePolicy(spec.path, embodiment=embodiment, **spec.options)
     if spec.kind == "random":
         return RandomPolicy(**spec.options)
     if spec.kind == "replay":

@@ -1,4 +1,4 @@
-"""The files of a run: `run.json` (settings) and `episodes.jsonl` (one line per episode).
+"""The files of a run: `run.json` (settings), `episodes.jsonl` (one line per episode, the truth).
 
 Only the parent process writes them. A run that was interrupted is continued by opening the same
 directory with the same settings.
@@ -115,24 +115,21 @@ class EpisodeLog:
                 )
 
     def _load(self) -> int:
-        """Read the records; returns the length of the part that is whole lines."""
-        self.records.clear()
-        if not self.path.is_file():
-            return 0
-        found, good = read_episodes(self.path)
-        self.records.update(found)
+        """Read the records; returns the length (bytes) that is whole lines."""
+        self.records, good = read_episodes(self.path)
         return good
 
 
 def read_episodes(path: Path) -> tuple[dict[tuple[str, int], Record], int]:
     """The latest record per (task, seed), and the length (bytes) of the part that is whole lines.
 
-    Raises:
-        ValueError: a line other than a torn last one is damaged.
+    No file is no episodes; a torn last line is left out. `ValueError` for another damaged one.
     """
+    records: dict[tuple[str, int], Record] = {}
+    if not path.is_file():
+        return records, 0
     data = path.read_bytes()
     good = data.rfind(b"\n") + 1
-    records: dict[tuple[str, int], Record] = {}
     for number, line in enumerate(data[:good].splitlines(), start=1):
         try:
             record = json.loads(line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +87,30 @@ def print_tables(console: Any, results: dict[str, Any]) -> None:
             f"{100 * ever['rate']:.1f}%",
         )
     console.print(table)
+    if results["errors"]:
+        console.print(
+            f"[red]{results['errors']} episodes are errors[/]: they crashed or hung, are not "
+            "counted as failures\nand stand in no rate; each rate's denominator is what is left",
+            highlight=False,
+        )
+    if results.get("retries"):
+        console.print(f"{results['retries']} tries crashed or hung and were repeated")
     stages = Table("task", "stage reached", "rate", box=None, padding=(0, 2, 0, 0))
     for task, summary in results["tasks"].items():
         for number, (stage, share) in enumerate(summary["stages"].items()):
             stages.add_row("" if number else task, stage, percent(share))
     console.print(stages)
+
+
+def print_errors(console: Any, records: Iterable[Record]) -> None:
+    """One line for each episode that came to nothing."""
+    for record in records:
+        if record["status"] == "error":
+            tries = f" ({record['retries'] + 1} tries)" if record.get("retries") else ""
+            console.print(
+                f"error in {record['task']} seed {record['seed']}{tries}: {record['error']}",
+                style="red", highlight=False, markup=False,
+            )  # fmt: skip
 
 
 def funnel(summary: dict[str, Any]) -> list[dict[str, Any]]:

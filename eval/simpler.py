@@ -12,10 +12,13 @@ from typing import Any
 from eval import controls
 from eval.backends import is_simpler, resolve_backend
 from eval.config import load_config
-from eval.evaluate import Plan, evaluate, results
+from eval.evaluate import evaluate
+from eval.plan import Plan, parse_shard
 from eval.policies import fingerprint, parse_policy, replay_seeds
-from eval.records import EpisodeLog, Record, write_json
+from eval.records import EpisodeLog, Record
+from eval.results import write_results
 from eval.tasks import ALL, WIDOWX, parse_tasks, test_seed
+from eval.watchdog import Limits
 from eval.workers import default_workers
 from selfflow_wm.cli import Parser, at_least, progress_bar, run_main
 
@@ -37,11 +40,14 @@ examples:
   python -m eval.simpler --task open_drawer_place policy.steps=16 policy.execute=1
   python -m eval.simpler --task all --policy expert         # the positive control
   python -m eval.simpler --task move_near --policy replay:data/embedded
+  python -m eval.simpler --task all --policy ws://localhost:8000   # openpi's protocol
+  python -m eval.simpler --task all --shard 1/4 --out runs/part1   # then: python -m eval.merge
   python -m eval.simpler --task open_drawer_place --backend simpler --simpler-python PATH
   python -m eval.simpler --task pick_coke_can --protocol va --list-cells
 
 Words with "=" are hydra overrides of configs/eval.yaml. The same command with the same --out
-continues an interrupted run. Exit codes: 0 done, 1 episodes crashed, 2 bad input.""",
+continues an interrupted run and tries its errors again. Exit codes: 0 done, 1 episodes crashed
+or hung in spite of --retries, 2 bad input.""",
     )
     add = parser.add_argument
     add("--task", required=True, help="a task, a comma list, or all")
@@ -49,7 +55,8 @@ continues an interrupted run. Exit codes: 0 done, 1 episodes crashed, 2 bad inpu
         "--policy",
         default="checkpoint",
         metavar="NAME",
-        help="checkpoint (default), expert, random, replay or replay:DIR (a collected dataset)",
+        help="checkpoint (default), expert, random, replay or replay:DIR (a collected dataset), or "
+        "ws://HOST:PORT (a policy server, see eval.serve)",
     )
     add(
         "--checkpoint",
@@ -62,6 +69,7 @@ continues an interrupted run. Exit codes: 0 done, 1 episodes crashed, 2 bad inpu
         help="auto (default): SIMPLER where it can run, else mujoco; mujoco; simpler",
     )
     _add_simpler(parser)
+    _add_running(parser)
     add(
         "--episodes",
         type=at_least(1),
@@ -69,9 +77,6 @@ continues an interrupted run. Exit codes: 0 done, 1 episodes crashed, 2 bad inpu
         help="per task (default 20; with SIMPLER's grids, their first N cells, default all)",
     )
     add("--seed", type=at_least(0), default=0, help="block of test seeds (default 0)")
-    add(
-        "--workers", type=at_least(1), metavar="N", help="processes (default: the cores, at most 8)"
-    )
     add(
         "--out",
         type=Path,
@@ -111,6 +116,35 @@ def _add_simpler(parser: Parser) -> None:
     add("--list-cells", action="store_true", help="print the cells of the protocol and stop")
 
 
+def _add_running(parser: Parser) -> None:
+    """Flags on how episodes are run; of these only --shard changes what is in the results."""
+    add, limits = parser.add_argument, Limits()
+    add(
+        "--workers", type=at_least(1), metavar="N", help="processes (default: the cores, at most 8)"
+    )
+    add(
+        "--executor", choices=("processes", "ray"), default="processes",
+        help="processes of this machine (default), or Ray (the extra ray; a cluster where "
+        "RAY_ADDRESS names one, which then has to share --out and checkpoints)",
+    )  # fmt: skip
+    add(
+        "--retries", type=at_least(0), default=2, metavar="K",
+        help="more tries for an episode that crashed or hung, before it is an error (default 2)",
+    )  # fmt: skip
+    add(
+        "--step-timeout", type=at_least(0.001), default=limits.step, metavar="S",
+        help="seconds after which a step counts as hung (default %(default)g)",
+    )  # fmt: skip
+    add(
+        "--reset-timeout", type=at_least(0.001), default=limits.reset, metavar="S",
+        help="the same from an episode's start to its first step's end (default %(default)g)",
+    )  # fmt: skip
+    add(
+        "--shard", metavar="I/N",
+        help="run share I of N (from 1) of the episodes; python -m eval.merge puts them together",
+    )  # fmt: skip
+
+
 def make_plan(args: Any, command: str) -> tuple[Plan, str]:
     """The plan for parsed arguments and a line on the backend; `ValueError` for bad input."""
     tasks = parse_tasks(args.task)
@@ -130,14 +164,21 @@ def make_plan(args: Any, command: str) -> tuple[Plan, str]:
             )
     else:
         seeds = {task: _seeds(backend.name, task, args) for task in tasks}
+    if args.executor == "ray":
+        from eval.ray_pool import require_ray
+
+        require_ray()
     name = "all" if tasks == ALL else "+".join(tasks)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     simulator = _file_name(backend.name.partition("?")[0])
-    out = args.out or Path("runs", f"{name}-{spec.kind}-{simulator}-{stamp}")
+    shard = parse_shard(args.shard) if args.shard else None
+    part = "-{}of{}".format(*shard) if shard else ""
+    out = args.out or Path("runs", f"{name}-{spec.kind}-{simulator}-{stamp}{part}")
     jobs = sum(len(found) for found in seeds.values())
     plan = Plan(
         tasks, seeds, spec, fingerprint(spec), backend, config, args.seed, args.video,
-        args.workers or min(default_workers(), jobs), out, command,
+        args.workers or min(default_workers(), jobs), out, command, shard, args.retries,
+        Limits(args.reset_timeout, args.step_timeout), args.executor,
     )  # fmt: skip
     return plan, why
 
@@ -203,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`python -m eval.simpler`; returns the exit code."""
     from rich.console import Console
 
-    from eval.report import print_tables, write_report
+    from eval.report import print_errors, print_tables
 
     words = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_intermixed_args(words)
@@ -238,9 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code and not log.records:
         console.print("interrupted before the first episode")
         return code
-    found = results(plan, log)
-    write_json(plan.out / "results.json", found)
-    report = write_report(plan.out, found, [log.records.get((j.task, j.seed)) for j in plan.jobs()])
+    found, report = write_results(plan.out, plan.describe(), log.records)
     print_tables(console, found)
     if code:
         console.print(f"interrupted; add --out {plan.out} to the same command to continue")
@@ -249,10 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in controls.check(found, plan.backend):
         console.print(f"warning: {line}", style="yellow", highlight=False, markup=False,
                       soft_wrap=True)  # fmt: skip
-    for record in log.records.values():
-        if record["status"] == "error":
-            console.print(f"error in {record['task']} seed {record['seed']}: {record['error']}",
-                          style="red", highlight=False, markup=False)  # fmt: skip
+    print_errors(console, log.records.values())
     return 1 if found["errors"] else 0
 
 

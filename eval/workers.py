@@ -1,8 +1,8 @@
 """Worker processes that each hold an environment and a policy and run one job at a time.
 
 Processes are spawned, never forked: an OpenGL context or a thread pool does not survive a fork.
-A job that raises, or that takes its process down with it, comes back as an error in its own
-name; the other jobs go on.
+A job that raises, hangs, or takes its process down with it is tried again, in a new process where
+the old one is lost, and in the end comes back as an error in its own name; the others go on.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from eval.rollout import error_line
+from eval.watchdog import Heartbeat, Limits, kill_tree
 
 
 class WorkerSetupError(ValueError):
@@ -26,9 +28,20 @@ class WorkerSetupError(ValueError):
 class JobRunner(Protocol):
     """Built once in each worker; called once per job; closed at the end."""
 
-    def __call__(self, job: Any) -> Any: ...
+    def __call__(self, job: Any, beat: Callable[[], None]) -> Any:
+        """Do `job`; call `beat` after each of its steps, or it counts as hung."""
+        ...
 
     def close(self) -> None: ...
+
+
+class Setup(Protocol):
+    """Builds the `JobRunner` in a worker; picklable."""
+
+    def __call__(self, start: int = 0) -> JobRunner:
+        """`start`: the how-manieth start of a worker it is; for checks that one start state alone
+        must not be able to fail for ever."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,16 @@ class Outcome:
     job: Any
     value: Any = None
     error: str | None = None
+    retried: tuple[str, ...] = ()
+    """Why each earlier try failed."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A job to do and why it was not done so far."""
+
+    job: Any
+    failed: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -56,28 +79,76 @@ def single_threaded() -> Iterator[None]:
                 os.environ[name] = value
 
 
+class Worker:
+    """One process, its end of the pipe and what it is doing."""
+
+    def __init__(self, context: Any, setup: Setup, start: int, limits: Limits) -> None:
+        self.attempt: Attempt | None = None
+        self.ready = False
+        self.heart = Heartbeat(context, limits)
+        self.connection: Connection
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(
+            target=_serve, args=(theirs, setup, start, self.heart), daemon=True
+        )
+        with single_threaded():
+            self.process.start()
+        theirs.close()
+
+    def end(self) -> None:
+        """End the process, with all that it started, whatever it is doing."""
+        self.connection.close()
+        if self.process.exitcode is None:  # else its number may be another's by now
+            kill_tree(self.process.pid)
+            self.process.join()
+
+    def buried(self) -> str:
+        """How a process died that closed its pipe."""
+        self.process.join(10)
+        self.end()
+        return _death(self.process)
+
+
 class Pool:
     """`workers` processes running `setup()`'s result; `workers=0` runs jobs in this process.
 
-    `setup` must be picklable. Entering starts the processes and waits until every one is ready;
-    a `ValueError` in `setup` becomes a `WorkerSetupError` here.
+    Entering starts the processes and waits until every one is ready; a `ValueError` in `setup`
+    becomes a `WorkerSetupError` here at once, anything else does after `retries` more starts in a
+    row.
+
+    Args:
+        setup: builds the runner in a worker.
+        workers: how many.
+        limits: when a worker counts as hung; not watched with `workers=0`.
+        retries: how often a job that raised, hung or killed its worker is tried again.
+        first_start: number of the first worker's start, see `Setup`.
     """
 
-    def __init__(self, setup: Callable[[], JobRunner], workers: int) -> None:
+    def __init__(
+        self, setup: Setup, workers: int, *, limits: Limits | None = None, retries: int = 0,
+        first_start: int = 0,
+    ) -> None:  # fmt: skip
         self._setup = setup
         self._count = workers
+        self._limits = limits or Limits()
+        self._retries = retries
         self._context = multiprocessing.get_context("spawn")
-        self._workers: dict[Connection, Any] = {}
-        self._busy: dict[Connection, Any] = {}
+        self._workers: list[Worker] = []
         self._local: JobRunner | None = None
+        self._again: deque[Attempt] = deque()
+        self._starts = first_start
+        self._failed_starts = 0
+        """In a row."""
 
     def __enter__(self) -> Pool:
         try:
             if self._count == 0:
                 self._local = self._setup()
-            else:
-                for connection in [self._start() for _ in range(self._count)]:
-                    self._await_ready(connection)
+            while len(self._workers) < self._count or not all(w.ready for w in self._workers):
+                while len(self._workers) < self._count:
+                    self._start()
+                for worker in self._await([w for w in self._workers if not w.ready]):
+                    self._take(worker)
         except BaseException:
             self.close()
             raise
@@ -92,97 +163,143 @@ class Pool:
         It is asked again after every outcome, so later jobs may depend on earlier results.
         """
         if self._local is not None:
-            while (job := next_job()) is not None:
-                yield _run_job(self._local, job)
+            while (attempt := self._next(next_job)) is not None:
+                found = _run_job(self._local, attempt.job, lambda: None)
+                if (outcome := self._settle(attempt, found)) is not None:
+                    yield outcome
             return
         while True:
-            for connection in [c for c in self._workers if c not in self._busy]:
-                job = next_job()
-                if job is None:
-                    break
-                self._busy[self._send(connection, job)] = job
-            if not self._busy:
+            while self._has_room() and (attempt := self._next(next_job)) is not None:
+                self._give(attempt)
+            busy = [worker for worker in self._workers if worker.attempt is not None]
+            if not busy:
                 return
-            for ready in wait(list(self._busy)):
-                yield self._collect(cast(Connection, ready))
+            for worker in self._await(busy):
+                if (outcome := self._take(worker)) is not None:
+                    yield outcome
 
     def close(self) -> None:
         """End every process, whatever it is doing."""
-        for connection, process in self._workers.items():
-            connection.close()
-            process.terminate()
-        for process in self._workers.values():
-            process.join()
+        for worker in self._workers:
+            if worker.ready and worker.attempt is None:
+                worker.process.terminate()  # its simulator sees the pipe close and leaves by itself
+                worker.process.join(5)
+            worker.end()
         self._workers.clear()
-        self._busy.clear()
+        self._again.clear()
         if self._local is not None:
             self._local.close()
         self._local = None
 
-    def _start(self) -> Connection:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, self._setup), daemon=True)
-        with single_threaded():
-            process.start()
-        theirs.close()
-        self._workers[ours] = process
-        return ours
+    def _has_room(self) -> bool:
+        return len(self._workers) < self._count or any(w.attempt is None for w in self._workers)
 
-    def _send(self, connection: Connection, job: Any) -> Connection:
-        """Send to this worker, or to a new one where it died while it had nothing to do."""
-        try:
-            connection.send(job)
-        except OSError:
-            self._workers.pop(connection).join()
-            connection.close()
-            connection = self._start()
-            self._await_ready(connection)
-            connection.send(job)
-        return connection
+    def _next(self, next_job: Callable[[], Any]) -> Attempt | None:
+        if self._again:
+            return self._again.popleft()
+        job = next_job()
+        return None if job is None else Attempt(job)
 
-    def _await_ready(self, connection: Connection) -> None:
+    def _start(self) -> Worker:
+        worker = Worker(self._context, self._setup, self._starts, self._limits)
+        self._starts += 1
+        self._workers.append(worker)
+        return worker
+
+    def _give(self, attempt: Attempt) -> None:
+        """Hand over to a worker with nothing to do, or to a new one in place of a lost one."""
+        worker = next((w for w in self._workers if w.attempt is None), None) or self._start()
+        worker.attempt = attempt
+        if worker.ready:
+            self._send(worker)
+
+    def _send(self, worker: Worker) -> None:
+        assert worker.attempt is not None
+        worker.heart.begin()
         try:
-            kind, message = connection.recv()
-        except EOFError:
-            process = self._workers[connection]
-            process.join()
-            kind, message = "setup", f"a worker process died at its start ({_death(process)})"
+            worker.connection.send(worker.attempt.job)
+        except OSError:  # it died while it had nothing to do, which is not the job's fault
+            self._workers.remove(worker)
+            worker.buried()
+            self._give(worker.attempt)
+
+    @staticmethod
+    def _await(workers: Sequence[Worker]) -> list[Worker]:
+        """Those that have something to say, else those that hang."""
+        by_connection = {worker.connection: worker for worker in workers}
+        while True:
+            left = max(0.0, min(worker.heart.left() for worker in workers))
+            if ready := wait(list(by_connection), left):
+                return [by_connection[connection] for connection in ready]  # type: ignore[index]
+            if hung := [worker for worker in workers if worker.heart.left() <= 0]:
+                return hung
+
+    def _take(self, worker: Worker) -> Outcome | None:
+        """Deal with what a worker says, or with its loss; an outcome when a job is over."""
+        message: Any = None
+        try:
+            if worker.connection.poll():
+                message = worker.connection.recv()
+            else:
+                worker.end()
+                reason = f"the worker process hung and was ended: {worker.heart.why()}"
+        except (EOFError, OSError):
+            reason = f"the worker process died ({worker.buried()})"
+        if message is None:
+            self._workers.remove(worker)
+            if not worker.ready:
+                return self._start_failed(worker, reason, final=False)
+            assert worker.attempt is not None
+            return self._settle(worker.attempt, Outcome(worker.attempt.job, error=reason))
+        if isinstance(message, Outcome):
+            attempt, worker.attempt = worker.attempt, None
+            assert attempt is not None
+            return self._settle(attempt, message)
+        kind, text = message
         if kind != "ready":
-            raise WorkerSetupError(message)
+            self._workers.remove(worker)
+            worker.end()
+            return self._start_failed(worker, text, final=kind == "value")
+        worker.ready, self._failed_starts = True, 0
+        if worker.attempt is not None:
+            self._send(worker)
+        return None
 
-    def _collect(self, connection: Connection) -> Outcome:
-        job = self._busy.pop(connection)
-        try:
-            return connection.recv()
-        except EOFError:
-            process = self._workers.pop(connection)
-            process.join()
-            connection.close()
-            outcome = Outcome(job, error=f"the worker process died ({_death(process)})")
-        self._await_ready(self._start())
-        return outcome
+    def _settle(self, attempt: Attempt, outcome: Outcome) -> Outcome | None:
+        """The outcome with its history, or None where the job is to be tried again."""
+        if outcome.error is not None and len(attempt.failed) < self._retries:
+            self._again.append(Attempt(attempt.job, (*attempt.failed, outcome.error)))
+            return None
+        return Outcome(outcome.job, outcome.value, outcome.error, attempt.failed)
+
+    def _start_failed(self, worker: Worker, reason: str, *, final: bool) -> None:
+        self._failed_starts += 1
+        if final or self._failed_starts > self._retries:
+            raise WorkerSetupError(reason)
+        if worker.attempt is not None:
+            self._again.appendleft(worker.attempt)
 
 
-def _serve(connection: Connection, setup: Callable[[], JobRunner]) -> None:
+def _serve(connection: Connection, setup: Setup, start: int, heart: Heartbeat) -> None:
     # Ctrl-C reaches the whole process group; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        run = setup()
+        run = setup(start)
     except ValueError as error:
-        connection.send(("setup", str(error)))
+        connection.send(("value", str(error)))
         return
     except Exception as error:
-        connection.send(("setup", f"a worker could not start: {error_line(error)}"))
+        connection.send(("crash", f"a worker could not start: {error_line(error)}"))
         return
     connection.send(("ready", ""))
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            connection.send(_run_job(run, connection.recv()))
+            connection.send(_run_job(run, connection.recv(), heart.beat))
 
 
-def _run_job(run: JobRunner, job: Any) -> Outcome:
+def _run_job(run: JobRunner, job: Any, beat: Callable[[], None]) -> Outcome:
     try:
-        return Outcome(job, value=run(job))
+        return Outcome(job, value=run(job, beat))
     except Exception as error:
         return Outcome(job, error=error_line(error))
 

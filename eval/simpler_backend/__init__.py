@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from eval.backends import Backend
 from eval.tasks import Task
+from eval.watchdog import Limits
 
 NAME = "simpler"
 PACKAGES = ("numpy", "gymnasium")
@@ -84,11 +85,12 @@ def require(python: str = "") -> None:
         )
 
 
-def make_env(name: str, task: Task) -> Any:
+def make_env(name: str, task: Task, limits: Limits | None = None) -> Any:
     """The environment of `task` under the settings in `name`; `reset(seed=cell number)`."""
-    from eval.simpler_backend.client import RemoteEnv
+    from eval.simpler_backend.client import RemoteEnv, timeouts
 
     found = settings(name)
     require(found["python"])
     python = found["python"] or sys.executable
-    return RemoteEnv(task.name, found["protocol"], python, found["shader"])
+    seconds = timeouts(limits) if limits else None
+    return RemoteEnv(task.name, found["protocol"], python, found["shader"], seconds)

@@ -22,12 +22,20 @@ from gymnasium import spaces
 from eval.simpler_backend import wire
 from eval.simpler_backend.adapters import check_control
 from eval.simpler_backend.cells import HORIZONS, cell_at
+from eval.watchdog import Limits
 from robotics.control import Action
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUTS = {"open": 600.0, "reset": 600.0, "image": 900.0, "step": 120.0}
 """Seconds after which a child counts as hung; `step` holds for everything else, too. Generous: the
 first picture compiles shaders, which a busy two-core machine was seen to take 160 s for."""
+
+
+def timeouts(limits: Limits) -> dict[str, float]:
+    """`TIMEOUTS` under `limits`: a little less, so that a hung simulator is named as such before
+    the worker that waits for it counts as hung itself."""
+    reset, step = 0.8 * limits.reset, 0.8 * limits.step
+    return {"open": reset, "reset": reset, "image": reset, "step": step}
 
 
 class SimulatorError(RuntimeError):

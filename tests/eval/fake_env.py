@@ -7,6 +7,8 @@ sub-tasks it then has to reach a second one. Which episodes crash depends on the
 from __future__ import annotations
 
 import os
+import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -127,6 +129,52 @@ def make_crashing(task: Task) -> PointEnv:
 
 def make_dying(task: Task) -> PointEnv:
     return PointEnv(task, die_at=3)
+
+
+class Flaky(PointEnv):
+    """Dies or hangs at a step of seeds that end in 3, until there is a file at `FAKE_ENV_MARK`."""
+
+    once = True
+    hang = False
+
+    def step(self, action: np.ndarray):
+        mark = Path(os.environ["FAKE_ENV_MARK"])
+        if self.env_seed % 10 == 3 and self.elapsed_steps == 5 and not mark.exists():
+            if self.once:
+                mark.touch()
+            if self.hang:
+                time.sleep(600)
+            os._exit(3)
+        return super().step(action)
+
+
+def make_dying_once(task: Task) -> PointEnv:
+    return Flaky(task)
+
+
+def make_dying_until(task: Task) -> PointEnv:
+    env = Flaky(task)
+    env.once = False
+    return env
+
+
+def make_hanging_once(task: Task) -> PointEnv:
+    env = Flaky(task)
+    env.hang = True
+    return env
+
+
+class BadStart(PointEnv):
+    """Takes its process down when it is reset to a seed that ends in 0."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None):
+        if seed is not None and seed % 10 == 0:
+            os._exit(4)
+        return super().reset(seed=seed)
+
+
+def make_bad_start(task: Task) -> PointEnv:
+    return BadStart(task)
 
 
 def make_other_robot(task: Task) -> PointEnv:

@@ -30,6 +30,12 @@ class FakeScene:
             time.sleep(60)
         if control[0] == 0.7:
             raise RuntimeError("lost contact")
+        mark = os.environ.get("FAKE_SCENE_MARK")
+        if mark and self.steps == 5 and not os.path.exists(mark):
+            open(mark, "w").close()
+            if os.environ["FAKE_SCENE_DOES"] == "hang":
+                time.sleep(600)
+            os._exit(9)
         self.steps += 1
         if self.steps > 100:
             self.subtask = 1

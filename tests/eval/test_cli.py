@@ -147,7 +147,11 @@ def test_crashes_are_shown_and_make_the_exit_code_1_and_are_tried_again(tmp_path
     out = tmp_path / "run"
     assert main(words(out, backend="make_crashing", task="move_near")) == 1
     shown = " ".join(capsys.readouterr().out.split())
-    assert "error in move_near seed 1000003: RuntimeError: the <simulator> lost a screw" in shown
+    assert "1 episodes are errors" in shown
+    assert (
+        "error in move_near seed 1000003 (3 tries): RuntimeError: the <simulator> lost a screw"
+        in shown
+    )
     found = json.loads((out / "results.json").read_text())["tasks"]["move_near"]
     assert found["errors"] == 1
     assert found["success_last_step"]["of"] == 5

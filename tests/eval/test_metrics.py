@@ -110,7 +110,7 @@ def test_variants_count_the_same_whatever_their_size():
 
 
 def test_a_grid_gives_rates_by_cell_and_variant():
-    from eval.evaluate import _add_cells
+    from eval.results import _add_cells
 
     records = [{**record(seed % 2 == 0), "seed": seed} for seed in range(14)]
     summaries = {"open_drawer_place": summarize("open_drawer_place", records)}

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from fake_env import FORCED_SWITCH, HORIZON, make, make_crashing
 
-from eval.evaluate import EvalSetup, Job
+from eval.evaluate import EvalSetup
+from eval.plan import Job
 from eval.policies import PolicySpec
 from eval.rollout import error_line, run_episode
 from eval.tasks import TASKS
@@ -110,7 +111,7 @@ def test_error_line_is_one_line_with_the_place():
 def jobs_and_setup(backend, policy="random", count=6):
     jobs = [Job(task, seed, seed, film=False) for task in ("move_near", "open_drawer_place")
             for seed in range(count)]  # fmt: skip
-    return jobs, EvalSetup(PolicySpec(policy), f"fake_env:{backend}", "", 6.0, jobs[0])
+    return jobs, EvalSetup(PolicySpec(policy), f"fake_env:{backend}", "", 6.0, tuple(jobs[:1]))
 
 
 def run_pool(jobs, setup, workers):
@@ -158,9 +159,9 @@ def test_a_worker_that_dies_while_idle_is_replaced():
     with Pool(setup, 1) as pool:
         queue = iter(jobs[:1])
         first = list(pool.run(lambda: next(queue, None)))
-        for process in pool._workers.values():
-            process.kill()
-            process.join()
+        for worker in pool._workers:
+            worker.process.kill()
+            worker.process.join()
         queue = iter(jobs[1:])
         rest = list(pool.run(lambda: next(queue, None)))
     assert [o.job for o in first + rest] == jobs
@@ -170,7 +171,7 @@ def test_a_worker_that_dies_while_idle_is_replaced():
 def test_a_setup_that_fails_is_one_error_for_the_user():
     job = Job("move_near", 0, 0, False)
     setup = EvalSetup(
-        PolicySpec("random", options={"translation": 1}), "fake_env:nothing", "", 6.0, job
+        PolicySpec("random", options={"translation": 1}), "fake_env:nothing", "", 6.0, (job,)
     )
     with pytest.raises(WorkerSetupError, match="expected an importable module:factory"):
         run_pool([job], setup, 1)

@@ -1,0 +1,49 @@
+"""Episodes as Ray actors; skipped without the extra `ray`."""
+
+import sys
+
+import pytest
+from test_cli import lines, run_here, words
+from test_retries import plain
+
+from eval.simpler import main
+
+
+def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"pip install 'selfflow-wm\[ray\]'"):
+        main(words(tmp_path / "run", "--executor", "ray"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_ray_gives_the_same_records_also_after_a_crash(tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="needs the extra ray: pip install 'selfflow-wm[ray]'")
+    monkeypatch.setenv("FAKE_ENV_MARK", str(tmp_path / "mark"))
+    out, more = tmp_path / "run", ("--executor", "ray", "--workers", "2")
+    changes = {"task": "move_near", "policy": "random"}
+    assert main(words(out, *more, backend="make_dying_once", **changes)) == 0
+    run_here(words(tmp_path / "quiet", **changes))
+    assert plain(lines(out)) == plain(lines(tmp_path / "quiet"))
+    assert [r["seed"] for r in lines(out) if r["retries"]] == [1_000_003]
+
+
+def test_an_actor_that_is_lost_is_replaced(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray", reason="needs the extra ray: pip install 'selfflow-wm[ray]'")
+    from eval.evaluate import EvalSetup
+    from eval.plan import Job
+    from eval.policies import PolicySpec
+    from eval.ray_pool import RayPool
+    from eval.watchdog import Limits
+
+    jobs = [Job("move_near", seed, seed, film=False) for seed in range(3)]
+    setup = EvalSetup(PolicySpec("random"), "fake_env:make", "", 6.0, tuple(jobs))
+    queue = iter(jobs)
+    with RayPool(setup, 1, limits=Limits(), retries=1) as pool:
+        outcomes = []
+        for outcome in pool.run(lambda: next(queue, None)):
+            outcomes.append(outcome)
+            if len(outcomes) == 1:
+                ray.kill(pool._idle[0])
+    assert [o.job.seed for o in outcomes] == [0, 1, 2]
+    assert [len(o.retried) for o in outcomes] == [0, 1, 0]
+    assert all(o.error is None for o in outcomes)
