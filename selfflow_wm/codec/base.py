@@ -159,9 +159,7 @@ def codec_from_config(config: Mapping[str, Any]) -> Codec:
 
 def codec_kinds(modality: str | None = None) -> tuple[str, ...]:
     """The registered names, of one modality or of all."""
-    return tuple(
-        sorted(kind for kind, cls in _KINDS.items() if modality in (None, cls.modality))
-    )
+    return tuple(sorted(kind for kind, cls in _KINDS.items() if modality in (None, cls.modality)))
 
 
 def _kind(config: Mapping[str, Any]) -> type[Codec]:

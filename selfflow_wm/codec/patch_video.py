@@ -89,12 +89,14 @@ class PatchVideo(VideoCodec):
             )
         groups = rearrange(frames[..., 1:, :, :, :], "... (g t) h w c -> (... g) t h w c", t=GROUP)
         stills = frames.flatten(0, -4)[:, None]
-        options: dict[str, Any] = dict(floor=_FLOOR, max_rows=max_patches, seed=seed)
         self._first, self._group = (
             PrincipalMap.fit(
-                _pick(self._rows(clips), max_patches, seed), self.channels, self.whitening, **options
+                _pick(self._rows(group), max_patches, seed),
+                self.channels,
+                self.whitening,
+                floor=_FLOOR,
             )
-            for clips in (stills, groups)
+            for group in (stills, groups)
         )
         return self
 

@@ -34,7 +34,11 @@ class _Block(nn.Module):
     def __init__(self, pool: bool = False) -> None:
         super().__init__()
         self.conv = nn.Sequential(
-            _conv(_WIDTH, _WIDTH), nn.ReLU(), _conv(_WIDTH, _WIDTH), nn.ReLU(), _conv(_WIDTH, _WIDTH)
+            _conv(_WIDTH, _WIDTH),
+            nn.ReLU(),
+            _conv(_WIDTH, _WIDTH),
+            nn.ReLU(),
+            _conv(_WIDTH, _WIDTH),
         )
         self.pool = None
         if pool:

@@ -1,4 +1,4 @@
-"""Published autoencoders as codecs, on tiny random networks: scaling, packing, streams, refusals."""
+"""Published autoencoders as codecs, on tiny random networks: scaling, packing, streams."""
 
 import json
 import sys
@@ -125,9 +125,7 @@ def test_flux2_normalises_by_its_batch_norm(diffusers, tmp_path):
     images = noise(2, 32, 48, 3)
     with torch.no_grad():
         raw = network.encode(images.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mode()
-        packed = diffusers.Flux2Pipeline._patchify_latents(raw) if _has(diffusers) else rearrange(
-            raw, "b c (h p) (w q) -> b (c p q) h w", p=2, q=2
-        )
+        packed = rearrange(raw, "b c (h p) (w q) -> b (c p q) h w", p=2, q=2)
         normal = torch.nn.functional.batch_norm(
             packed, network.bn.running_mean, network.bn.running_var, eps=1e-4
         )
@@ -137,14 +135,6 @@ def test_flux2_normalises_by_its_batch_norm(diffusers, tmp_path):
     expected = (127.5 * (pixels + 1)).round().clamp(0, 255)
     assert (codec.decode(tokens).float() - expected).abs().max() <= 1
     come_back(codec)
-
-
-def _has(diffusers):
-    """The pipeline needs transformers too."""
-    try:
-        return hasattr(diffusers.Flux2Pipeline, "_patchify_latents")
-    except (ImportError, AttributeError, RuntimeError):
-        return False
 
 
 WAN = dict(
