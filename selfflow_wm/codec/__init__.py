@@ -1,8 +1,45 @@
-"""Codecs: raw samples to latents and back, each a fitted, hashable, pickle-free object."""
+"""Codecs: raw samples to latents and back, each a hashable, pickle-free object.
 
-from selfflow_wm.codec.base import Codec, codec_from_state
+Those of principal components (`PatchPCA`, `PatchVideo`, `MDCTCodec`) are fitted and need no
+download. The others take published weights from a local folder.
+"""
+
+from selfflow_wm.codec.autoencoders import SDVAE, Flux2AE, OobleckAudio, WanVideo
+from selfflow_wm.codec.base import (
+    AudioCodec,
+    Codec,
+    ImageCodec,
+    codec_from_config,
+    codec_from_state,
+    codec_kinds,
+)
+from selfflow_wm.codec.mdct import MDCTCodec
 from selfflow_wm.codec.patch_pca import PatchPCA
+from selfflow_wm.codec.patch_video import PatchVideo
 from selfflow_wm.codec.residual import ResidualCodec
+from selfflow_wm.codec.tae import TAEFlux2
 from selfflow_wm.codec.text import decode_text, encode_text
+from selfflow_wm.codec.video import VideoCodec, latent_frames, pad_clip
 
-__all__ = ["Codec", "PatchPCA", "ResidualCodec", "codec_from_state", "decode_text", "encode_text"]
+__all__ = [
+    "SDVAE",
+    "AudioCodec",
+    "Codec",
+    "Flux2AE",
+    "ImageCodec",
+    "MDCTCodec",
+    "OobleckAudio",
+    "PatchPCA",
+    "PatchVideo",
+    "ResidualCodec",
+    "TAEFlux2",
+    "VideoCodec",
+    "WanVideo",
+    "codec_from_config",
+    "codec_from_state",
+    "codec_kinds",
+    "decode_text",
+    "encode_text",
+    "latent_frames",
+    "pad_clip",
+]

@@ -1,4 +1,4 @@
-"""What every codec has in common: its description, its state and its fingerprint."""
+"""What every codec has in common: its description, its state, its tokens and its fingerprint."""
 
 from __future__ import annotations
 
@@ -6,23 +6,31 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
+
+from selfflow_wm.layout import Modality
 
 _KINDS: dict[str, type[Codec]] = {}
 
 
 class Codec(ABC):
-    """uint8 frames (..., H, W, 3) to float32 latents (..., n, C) and back.
+    """Raw samples (..., of `sample_shape`) to float32 latents (..., n, C) and back.
 
     The whole of a codec is `config` (JSON-able) and `state_dict()` (contiguous tensors, ready
-    for safetensors); `codec_from_state(config, tensors)` rebuilds it. Codecs are immutable
-    once fitted and hold no trainable parameter.
+    for safetensors); `codec_from_state(config, tensors)` rebuilds it. Codecs hold no trainable
+    parameter, work where their input lies (CPU or GPU) and do not change once fitted.
+
+    Their latents are shifted and scaled for a flow whose noise is N(0, I): about mean 0 and
+    variance 1 over the data that the codec was fitted or trained on.
     """
 
     kind: ClassVar[str]
+    modality: ClassVar[str]
+    """"image", "video" or "audio": what a sample is."""
     grid: tuple[int, int, int]
     """(T, H, W) tokens of one sample; n = T * H * W, row-major."""
     channels: int
@@ -47,37 +55,118 @@ class Codec(ABC):
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Codec:
         """The codec that `config` and `state_dict()` came from."""
 
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The codec of these constructor arguments, not fitted yet if it is one to fit."""
+        return cls(**{name: value for name, value in config.items() if name != "kind"})
+
+    def identity(self) -> dict[str, Any]:
+        """The part of `config` that decides the latents."""
+        return self.config
+
     def hash(self) -> str:
-        """sha256 (hex) of the configuration and of every tensor's name, type, shape and bytes."""
-        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
+        """sha256 (hex) of `identity()` and of every tensor's name, type, shape and bytes."""
+        digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
             tensor = tensor.detach().cpu().contiguous()
             digest.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
             digest.update(tensor.numpy().tobytes())
         return digest.hexdigest()
 
+    def row(self, name: str | None = None, **fields: Any) -> Modality:
+        """The layout's row for these latents. name: default `modality`; fields: of `Modality`."""
+        return Modality(name or self.modality, self.grid, self.channels, **fields)
+
 
 class ImageCodec(Codec):
     """Codecs of single pictures: grid (1, h, w)."""
 
+    modality = "image"
     image_size: tuple[int, int]
     """(H, W) of the pictures, pixels."""
 
     @abstractmethod
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: UInt8[Tensor, "... H W 3"]) -> Float[Tensor, "... n C"]:
         """uint8 (..., H, W, 3) -> float32 (..., n, C)."""
 
     @abstractmethod
-    def decode(self, latents: Tensor) -> Tensor:
-        """float (..., n, C) -> uint8 (..., H, W, 3), rounded and clipped."""
+    def decode(self, latents: Float[Tensor, "... n C"]) -> UInt8[Tensor, "... H W 3"]:
+        """float (..., n, C) -> uint8 (..., H, W, 3), clipped."""
+
+
+class AudioCodec(Codec):
+    """Codecs of waveforms: grid (n, 1, 1), a token for every `hop` samples of all channels."""
+
+    modality = "audio"
+    sample_rate: int
+    """Hz."""
+    samples: int
+    """Samples of one clip in each channel, S."""
+    audio_channels: int
+    """1 (mono) or 2 (stereo), A."""
+
+    @abstractmethod
+    def encode(
+        self, waveform: Float[Tensor, "... A S"], sample_rate: int
+    ) -> Float[Tensor, "... n C"]:
+        """float (..., A, S) in about [-1, 1] at `sample_rate` Hz -> float32 (..., n, C)."""
+
+    @abstractmethod
+    def decode(self, latents: Float[Tensor, "... n C"]) -> Float[Tensor, "... A S"]:
+        """float (..., n, C) -> float32 (..., A, S), not clipped."""
+
+    def check_waveform(self, waveform: Tensor, sample_rate: int) -> Tensor:
+        """`waveform`, if it is one of this codec's clips; ValueError otherwise."""
+        if sample_rate != self.sample_rate:
+            raise ValueError(
+                f"expected audio at {self.sample_rate} Hz, got {sample_rate} Hz; resample it, or "
+                "make a codec for this rate"
+            )
+        shape = (self.audio_channels, self.samples)
+        if not waveform.is_floating_point() or tuple(waveform.shape[-2:]) != shape:
+            raise ValueError(
+                f"expected float waveforms (..., {shape[0]}, {shape[1]}), got {waveform.dtype} "
+                f"{tuple(waveform.shape)}; cut or pad the clip, mix its channels, divide int16 by "
+                "32768"
+            )
+        return waveform
+
+    def token_valid(self, lengths: Tensor) -> Bool[Tensor, "... n"]:
+        """Which tokens a clip of `lengths` (...) samples, padded to S, fills entirely."""
+        tokens = torch.arange(1, self.grid[0] + 1, device=lengths.device)
+        return tokens * (self.samples // self.grid[0]) <= lengths[..., None]
 
 
 def codec_from_state(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Codec:
     """Rebuild any codec from its `config` and its `state_dict()`."""
+    return _kind(config).from_state(config, tensors)
+
+
+def codec_from_config(config: Mapping[str, Any]) -> Codec:
+    """A new codec of the registered kind `config["kind"]`, from its constructor arguments.
+
+    Those that are fitted still need their `fit`; those of published weights are ready.
+    """
+    kind = _kind(config)
+    try:
+        return kind.from_config(config)
+    except TypeError as error:
+        raise ValueError(
+            f"expected the arguments of {kind.__name__}, got {sorted(set(config) - {'kind'})}: "
+            f"{error}; see its docstring"
+        ) from None
+
+
+def codec_kinds(modality: str | None = None) -> tuple[str, ...]:
+    """The registered names, of one modality or of all."""
+    return tuple(sorted(kind for kind, cls in _KINDS.items() if modality in (None, cls.modality)))
+
+
+def _kind(config: Mapping[str, Any]) -> type[Codec]:
     kind = config.get("kind")
     if kind not in _KINDS:
         raise ValueError(f"expected a codec kind among {sorted(_KINDS)}, got {kind!r}")
-    return _KINDS[kind].from_state(config, tensors)
+    return _KINDS[kind]
 
 
 def take(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
@@ -100,3 +189,15 @@ def check_frames(frames: Tensor, image_size: tuple[int, int]) -> Tensor:
             f"{tuple(frames.shape)}; resize them or fit a codec for this size"
         )
     return frames
+
+
+def check_latents(latents: Tensor, codec: Codec) -> Tensor:
+    """`latents`, if they are (..., n, C) of `codec`."""
+    frames, height, width = codec.grid
+    expected = (frames * height * width, codec.channels)
+    if tuple(latents.shape[-2:]) != expected:
+        raise ValueError(
+            f"expected latents (..., {expected[0]}, {expected[1]}) of the codec {codec.kind}, got "
+            f"{tuple(latents.shape)}; they come from another codec or another size"
+        )
+    return latents

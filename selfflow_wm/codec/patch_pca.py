@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,8 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from selfflow_wm.codec.base import ImageCodec, check_frames, take
+from selfflow_wm.codec.base import ImageCodec, check_frames, check_latents, take
+from selfflow_wm.codec.principal import check_whitening, latent_scale, principal_axes
 
 _STD_FLOOR = 1e-3
 """In units of pixels scaled to [-1, 1]: components flatter than this are not amplified."""
@@ -50,7 +51,7 @@ class PatchPCA(ImageCodec):
 
     def __init__(
         self,
-        image_size: tuple[int, int],
+        image_size: Sequence[int],
         patch: int,
         channels: int,
         whitening: float = 0.5,
@@ -69,10 +70,9 @@ class PatchPCA(ImageCodec):
                 f"expected channels in 1..{3 * side**2}, a multiple of pack^2 = {pack**2}, "
                 f"got {channels}"
             )
-        if not 0.0 <= whitening <= 1.0:
-            raise ValueError(f"expected whitening in [0, 1], got {whitening}")
         self.image_size = (int(height), int(width))
-        self.patch, self.channels, self.whitening = int(patch), int(channels), float(whitening)
+        self.patch, self.channels = int(patch), int(channels)
+        self.whitening = check_whitening(whitening)
         self.per_position, self.pack = bool(per_position), int(pack)
         self.components = channels // pack**2
         self._cells = (height // patch) * (width // patch)
@@ -116,16 +116,11 @@ class PatchPCA(ImageCodec):
                 "more images or keep fewer channels"
             )
         mean = self._mean_patches(patches, places)
-        covariance = torch.zeros(mean.shape[-1], mean.shape[-1], dtype=torch.float64)
-        for chunk, place in zip(patches.split(8192), places.split(8192), strict=True):
-            chunk = _scaled(chunk) - (mean[place] if self.per_position else mean)
-            covariance += chunk.T @ chunk
-        covariance /= len(patches)
-        variance, vectors = torch.linalg.eigh(covariance)
-        variance = variance.flip(0)[: self.components]
-        basis = vectors.flip(1)[:, : self.components]
-        largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
-        self._set(mean, basis * largest.sign(), variance.clamp(min=0.0).sqrt())
+        centred = (
+            _scaled(chunk) - (mean[place] if self.per_position else mean)
+            for chunk, place in zip(patches.split(8192), places.split(8192), strict=True)
+        )
+        self._set(mean, *principal_axes(centred, self.components))
         return self
 
     def _mean_patches(self, patches: Tensor, places: Tensor) -> Tensor:
@@ -146,8 +141,7 @@ class PatchPCA(ImageCodec):
             x.to(torch.float32).contiguous() for x in (mean, basis, std)
         )
         mean, basis, std = self._mean.double(), self._basis.double(), self._std.double()
-        scale = std.clamp(min=_STD_FLOOR) ** self.whitening
-        scale = scale * ((std / scale) ** 2).mean().sqrt().clamp(min=1e-12)
+        scale = latent_scale(std, self.whitening, _STD_FLOOR)
         encoder = basis / scale
         decoder = (basis * scale).T
         self._encode_weight = (encoder / 127.5).float()
@@ -185,9 +179,7 @@ class PatchPCA(ImageCodec):
     def decode(self, latents: Float[Tensor, "... n C"]) -> UInt8[Tensor, "... H W 3"]:
         """The images that latents stand for, rounded and clipped to uint8."""
         self._fitted()
-        expected = (self.grid[1] * self.grid[2], self.channels)
-        if tuple(latents.shape[-2:]) != expected:
-            raise ValueError(f"expected latents (..., {expected}), got {tuple(latents.shape)}")
+        check_latents(latents, self)
         device = latents.device
         latents = rearrange(
             latents.float(),
@@ -212,14 +204,7 @@ class PatchPCA(ImageCodec):
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PatchPCA:
-        codec = cls(
-            tuple(config["image_size"]),
-            config["patch"],
-            config["channels"],
-            config["whitening"],
-            config.get("per_position", False),
-            config.get("pack", 1),
-        )
+        codec = cls.from_config(config)
         size = 3 * codec.patch**2
         places = (codec._cells,) if codec.per_position else ()
         codec._set(

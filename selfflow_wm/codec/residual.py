@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from selfflow_wm.codec.base import Codec, ImageCodec, codec_from_state, take
+from selfflow_wm.codec.base import Codec, ImageCodec, codec_from_config, codec_from_state, take
 
 _FLOOR = 0.1
 """Smallest channel scale, as a fraction of the root mean square scale over channels."""
@@ -28,6 +28,7 @@ class ResidualCodec(Codec):
     """
 
     kind = "residual"
+    modality = "video"
 
     def __init__(self, base: ImageCodec, frames: int) -> None:
         if base.grid[0] != 1:
@@ -42,6 +43,10 @@ class ResidualCodec(Codec):
     @property
     def config(self) -> dict[str, Any]:
         return {"kind": self.kind, "frames": self.frames, "base": self.base.config}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ResidualCodec:
+        return cls(_image_codec(codec_from_config(config["base"])), config["frames"])
 
     def fit(
         self,
@@ -128,9 +133,12 @@ class ResidualCodec(Codec):
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ResidualCodec:
         prefix = "base."
         inner = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        base = codec_from_state(config["base"], inner)
-        if not isinstance(base, ImageCodec):
-            raise ValueError(f"expected an image codec as base, got {base.kind!r}")
-        codec = cls(base, config["frames"])
+        codec = cls(_image_codec(codec_from_state(config["base"], inner)), config["frames"])
         codec._scale = take(tensors, "scale", (codec.channels,))
         return codec
+
+
+def _image_codec(base: Codec) -> ImageCodec:
+    if not isinstance(base, ImageCodec):
+        raise ValueError(f"expected an image codec as base, got {base.kind!r}")
+    return base

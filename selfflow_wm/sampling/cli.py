@@ -15,7 +15,7 @@ from selfflow_wm.cli import Parser, exit_code
 from selfflow_wm.flow.solvers import SOLVERS
 from selfflow_wm.interop.official import load_official
 from selfflow_wm.sampling.conditions import Labels, make_conditions
-from selfflow_wm.sampling.decode import CodecDecoder, Decoder, VAEDecoder
+from selfflow_wm.sampling.decode import CodecDecoder, Decoder, vae_decoder
 from selfflow_wm.sampling.parts import Parts
 from selfflow_wm.sampling.run import Solve, finish, run_shard, shard_numbers
 from selfflow_wm.training.model_files import SavedModel, load_model
@@ -184,7 +184,7 @@ def _decoder(saved: SavedModel, vae: Path | None, device: torch.device) -> Decod
                 "--vae: expected none for a checkpoint with a codec of its own; leave it out"
             )
         return CodecDecoder(saved.codec, image)
-    return None if vae is None else VAEDecoder(vae, image, device)
+    return None if vae is None else vae_decoder(vae, image, device)
 
 
 def _fingerprint(path: Path) -> str:

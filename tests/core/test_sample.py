@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save
 
 from selfflow_wm.codec import PatchPCA
 from selfflow_wm.layout import Layout, Modality
@@ -15,7 +16,7 @@ from selfflow_wm.model import Backbone, SiT
 from selfflow_wm.sampling import run
 from selfflow_wm.sampling.cli import main
 from selfflow_wm.sampling.conditions import Labels, noise_seed
-from selfflow_wm.sampling.decode import SD_SCALE, VAEDecoder
+from selfflow_wm.sampling.decode import vae_decoder
 from selfflow_wm.sampling.run import Solve, shard_numbers, tile
 from selfflow_wm.training.model_files import SavedModel, save_model
 
@@ -248,9 +249,12 @@ def test_only_what_differs_is_asked_of_the_sampler():
 
 
 class FakeVAE:
-    """Each latent pixel's first three channels as a pixel; remembers what it was given."""
+    """Each latent pixel's first three channels as eight by eight pixels."""
 
-    config = SimpleNamespace(latent_channels=4)
+    config = SimpleNamespace(
+        latent_channels=4, block_out_channels=(1, 1, 1, 1), scaling_factor=0.18215
+    )
+    device = torch.device("cpu")
 
     @classmethod
     def from_pretrained(cls, path, **options):
@@ -268,32 +272,44 @@ class FakeVAE:
         return self
 
     def decode(self, latents):
-        return SimpleNamespace(sample=latents[:, :3])
+        pixels = latents[:, :3].repeat_interleave(8, -1).repeat_interleave(8, -2)
+        return SimpleNamespace(sample=pixels)
 
 
-def test_latents_of_stable_diffusion_are_unpatched_and_scaled(tmp_path, monkeypatch):
+@pytest.fixture
+def vae_folder(tmp_path):
+    (tmp_path / "config.json").write_text(
+        '{"latent_channels": 4, "block_out_channels": [1, 1, 1, 1]}'
+    )
+    (tmp_path / "model.safetensors").write_bytes(save({"x": torch.zeros(1)}))
+    return tmp_path
+
+
+def test_latents_of_stable_diffusion_are_unpatched_and_scaled(vae_folder, monkeypatch):
     diffusers = ModuleType("diffusers")
     diffusers.AutoencoderKL = FakeVAE
     monkeypatch.setitem(sys.modules, "diffusers", diffusers)
     with pytest.raises(ValueError, match="config.json"):
-        VAEDecoder(tmp_path, Modality("image", (1, 2, 2), 16), "cpu")
-    (tmp_path / "config.json").write_text("{}")
-    decode = VAEDecoder(tmp_path, Modality("image", (1, 2, 3), 16), "cpu")
-    grid = torch.linspace(-0.9, 0.9, 4 * 4 * 6).reshape(1, 4, 4, 6)  # (B, c, H, W) in pixels
+        vae_decoder(vae_folder / "no", Modality("image", (1, 2, 2), 16), "cpu")
+    decode = vae_decoder(vae_folder, Modality("image", (1, 2, 3), 16), "cpu")
+    grid = torch.linspace(-0.9, 0.9, 4 * 4 * 6).reshape(1, 4, 4, 6)  # (B, c, H, W) in latents
     patches = grid.unfold(2, 2, 2).unfold(3, 2, 2)  # (B, c, h, w, p, q)
-    tokens = patches.permute(0, 2, 3, 1, 4, 5).reshape(1, 6, 16) * SD_SCALE
+    tokens = patches.permute(0, 2, 3, 1, 4, 5).reshape(1, 6, 16) * 0.18215
     expected = (127.5 * (grid[:, :3] + 1)).permute(0, 2, 3, 1)
     pixels = decode(tokens)
-    assert pixels.shape == (1, 4, 6, 3) and pixels.dtype == torch.uint8
-    assert ((expected - pixels) >= -1e-3).all() and ((expected - pixels) < 1.001).all()
+    assert pixels.shape == (1, 32, 48, 3) and pixels.dtype == torch.uint8
+    assert torch.equal(pixels[:, ::8, ::8], pixels[:, 7::8, 7::8])
+    difference = expected - pixels[:, ::8, ::8]
+    assert (difference >= -1e-3).all() and (difference < 1.001).all()
     with pytest.raises(ValueError, match="another autoencoder"):
-        VAEDecoder(tmp_path, Modality("image", (1, 2, 2), 12), "cpu")
+        vae_decoder(vae_folder, Modality("image", (1, 2, 2), 12), "cpu")
 
 
-def test_without_diffusers_the_remedy_is_named(models, tmp_path, monkeypatch, capsys):
+def test_without_diffusers_the_remedy_is_named(models, vae_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    sampled(models / "labels", tmp_path, "--vae", "x", code=2)
-    assert "selfflow-wm[images]" in capsys.readouterr().err
+    (vae_folder / "config.json").write_text('{"latent_channels": 6}')
+    sampled(models / "labels", tmp_path, "--vae", str(vae_folder), code=2)
+    assert "selfflow-wm[diffusers]" in capsys.readouterr().err
 
 
 def test_the_entry_runs(monkeypatch, capsys):
