@@ -20,6 +20,9 @@ OPEN, KEEP, CLOSE = -1.0, 0.0, 1.0
 """Gripper commands; the fingers' target is relative, so that one command moves all the way."""
 STEP, TURN = 0.08, 0.35
 """Most a single action moves (m) and turns (rad) the tool."""
+_PATIENCE, _PROGRESS, _ARM_LENGTH = 5, 0.008, 0.2
+"""A motion that came no nearer than `_PROGRESS` (m; a rad counts as `_ARM_LENGTH`) in `_PATIENCE`
+steps is at a limit of the arm or against something."""
 
 Moves = Iterator[Action]
 
@@ -70,10 +73,13 @@ class Arm:
         self, place: np.ndarray, turn: np.ndarray, grip: float, *, near: float = 0.012,
         aligned: float = 0.08, step: float = STEP, steps: int = 45,
     ) -> Moves:  # fmt: skip
-        """Move until the tool is `near` (m) and `aligned` (rad), or for `steps`."""
+        """Move until the tool is `near` (m) and `aligned` (rad), gets no nearer, or for `steps`."""
+        left: list[float] = []
         for _ in range(steps):
             action, far, angle = self.toward(place, turn, grip, step)
-            if far < near and angle < aligned:
+            left.append(far + _ARM_LENGTH * angle)
+            stuck = len(left) > _PATIENCE and left[-_PATIENCE - 1] - left[-1] < _PROGRESS
+            if stuck or (far < near and angle < aligned):
                 return
             yield action
 
