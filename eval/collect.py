@@ -3,6 +3,10 @@
 How they are perturbed stands in `eval.demonstrations`. Beside the dataset lies `executed/`, one
 `<task>-<seed>.npz` per episode with what was really executed: the dataset's own actions are the
 expert's, which are not the ones that moved the robot, so a replay needs both.
+
+Starts follow from training seeds, which tests never use. On SIMPLER, whose tests are cells of a
+grid, demonstrations start beside the cells and on none of them; what they share with the tests is
+in `eval.simpler_backend.training`, and is printed and kept in the collection's provenance.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.backends import resolve_backend
-from eval.demonstrations import Perturbation, Schedule, collect
+from eval.demonstrations import Perturbation, Schedule, collect, starts
 from eval.tasks import ALL, get_task, parse_tasks
 from eval.workers import default_workers
 from selfflow_wm.cli import Parser, at_least, fraction, progress_bar, run_main
@@ -38,6 +42,20 @@ def parse_counts(task: str, episodes: int, counts: str | None) -> dict[str, int]
     return {name: wanted[name] for name in ALL if name in wanted}
 
 
+def backend_words(backend: str, simpler_python: str | None) -> str:
+    """`--backend` with SIMPLER's training starts; `ValueError` where the python is for another."""
+    from eval.simpler_backend import backend_name
+
+    if backend not in ("auto", "simpler"):
+        if simpler_python:
+            raise ValueError(
+                f"backend: expected --simpler-python only with SIMPLER; got --backend {backend}; "
+                "remedy: add --backend simpler"
+            )
+        return backend
+    return backend_name("train", simpler_python or "").replace("simpler", backend, 1)
+
+
 def build_parser() -> Parser:
     """The command line of `python -m eval.collect`."""
     parser = Parser(
@@ -49,6 +67,10 @@ def build_parser() -> Parser:
   python -m eval.collect --task all --episodes 50 --counts open_drawer_place=200 --out data/embedded
 
 The same command again continues an interrupted collection; a larger --episodes makes it grow.
+On SIMPLER, in an environment of its own (what starts share with the tests is printed first):
+  python -m eval.collect --task open_drawer,close_drawer,open_drawer_place --episodes 50 \\
+      --backend simpler --simpler-python PATH --out data/simpler
+
 Check a collection by replaying it:
   python -m eval.simpler --task open_drawer_place --policy replay:data/embedded""",
     )
@@ -69,7 +91,17 @@ Check a collection by replaying it:
         metavar="DIR",
         help="dataset directory (default data/embedded)",
     )
-    add("--backend", default="auto", help="auto (default) or mujoco; module:factory for your own")
+    add(
+        "--backend",
+        default="auto",
+        help="auto (default): SIMPLER where it can run, else mujoco; mujoco; simpler; "
+        "module:factory for your own",
+    )
+    add(
+        "--simpler-python",
+        metavar="PATH",
+        help="the python that SIMPLER is installed in (default: this one); see eval.doctor",
+    )
     add(
         "--workers",
         type=at_least(1),
@@ -116,11 +148,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     console = Console()
     wanted = parse_counts(args.task, args.episodes, args.counts)
-    backend, why = resolve_backend(args.backend)
+    backend, why = resolve_backend(backend_words(args.backend, args.simpler_python))
     perturbation = Perturbation(
         args.position_noise, args.rotation_noise, args.noise_probability, args.terminate_delay
     )
-    console.print(f"{why}\n{sum(wanted.values())} episodes into {args.out}")
+    console.print(f"{why}\n{starts(backend)}", highlight=False)
+    console.print(f"{sum(wanted.values())} episodes into {args.out}")
     started = time.monotonic()
     progress = progress_bar(console)
     bar = progress.add_task("collecting", total=sum(wanted.values()), note="")

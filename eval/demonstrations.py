@@ -234,6 +234,15 @@ class Schedule:
         (self.kept if kept else self.failed)[task] += 1
 
 
+def starts(backend: Backend) -> str:
+    """How the starts of demonstrations differ from those that are tested, in one line."""
+    if backend.protocol is None:
+        return "training seeds 0 to 999,999; tests use 1,000,000 and up"
+    from eval.simpler_backend.training import STARTS
+
+    return STARTS
+
+
 def collect(
     wanted: dict[str, int],
     out: Path,
@@ -258,6 +267,11 @@ def collect(
         raise ValueError(f"out: expected a directory; got the file {out}; remedy: choose another")
     for task in wanted:
         train_seed(seed, wanted[task] - 1)
+    if backend.protocol not in (None, "train"):
+        raise ValueError(
+            f"backend: expected SIMPLER's training starts (protocol train); got {backend.name}, "
+            "which are its test cells; remedy: give --backend simpler alone"
+        )
     provenance = {
         "simulator": backend.simulator,
         "policy": "scripted expert",
@@ -267,6 +281,8 @@ def collect(
         "terminate_delay": perturbation.terminate_delay,
         "versions": {k: v for k, v in versions(backend).items() if k not in ("python", "torch")},
     }
+    if backend.protocol is not None:
+        provenance["starts"] = starts(backend)
     prepare_rendering(backend.name)
     writer = EpisodeWriter(out, provenance=provenance)
     (out / EXECUTED).mkdir(exist_ok=True)

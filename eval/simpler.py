@@ -17,7 +17,7 @@ from eval.plan import Plan, parse_shard
 from eval.policies import fingerprint, parse_policy, replay_seeds
 from eval.records import EpisodeLog, Record
 from eval.results import write_results
-from eval.tasks import ALL, WIDOWX, parse_tasks, test_seed
+from eval.tasks import ALL, WIDOWX, parse_tasks, test_seed, train_seed
 from eval.watchdog import Limits
 from eval.workers import default_workers
 from selfflow_wm.cli import Parser, at_least, progress_bar, run_main
@@ -101,7 +101,8 @@ def _add_simpler(parser: Parser) -> None:
     add(
         "--protocol",
         metavar="NAME",
-        help="SIMPLER's grid: vm (default), va, paper, prepackaged, or N cells of vm",
+        help="SIMPLER's grid: vm (default), va, paper, prepackaged, or N cells of vm; "
+        "train (the default of a replay): where demonstrations start, no test",
     )
     add(
         "--simpler-python",
@@ -188,7 +189,14 @@ def _backend_words(args: Any) -> str:
     from eval.simpler_backend import backend_name
 
     shader = "ray_traced" if args.ray_tracing else "rasterised"
-    words = backend_name(args.protocol or "vm", args.simpler_python or "", shader)
+    # The seeds of a replay are those of collected demonstrations.
+    usual = "train" if args.policy.partition(":")[0] == "replay" else "vm"
+    if usual == "train" and args.protocol not in (None, "train"):
+        raise ValueError(
+            f"protocol: expected train with --policy replay; got {args.protocol}; "
+            "remedy: leave --protocol out"
+        )
+    words = backend_name(args.protocol or usual, args.simpler_python or "", shader)
     given = [args.protocol, args.simpler_python, args.ray_tracing]
     if args.backend in ("auto", "simpler") and (args.simpler_python or args.backend == "simpler"):
         return words
@@ -210,11 +218,12 @@ def _seeds(backend: str, task: str, args: Any) -> list[int]:
             )
         return [test_seed(args.seed, i) for i in range(args.episodes or DEFAULT_EPISODES)]
     from eval.simpler_backend import settings
-    from eval.simpler_backend.cells import cells
+    from eval.simpler_backend.cells import SEEDED, cells
 
     protocol = settings(backend)["protocol"]
-    if protocol == "prepackaged":
-        return [test_seed(args.seed, i) for i in range(args.episodes or DEFAULT_EPISODES)]
+    if protocol in SEEDED:
+        draw = train_seed if protocol == "train" else test_seed
+        return [draw(args.seed, i) for i in range(args.episodes or DEFAULT_EPISODES)]
     return list(range(len(cells(task, protocol))))[: args.episodes]
 
 

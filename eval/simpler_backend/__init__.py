@@ -5,7 +5,8 @@ interpreter of its own or, where SIMPLER is installed beside the harness, in the
 
     harness: RemoteEnv (client) --pipes (wire)--> server -> Scene -> ManiSkill2_real2sim
 
-`cells` holds the grids, `adapters` the conversions, `expert` the privileged control.
+`cells` holds the grids, `training` where demonstrations start, `adapters` the conversions, `expert`
+the privileged control (with `motions`, and its plans in `drawers` and `objects`).
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ def backend(name: str) -> Backend:
     note = f"protocol {found['protocol']}, {rendering}"
     if found["shader"] == "rasterised":
         note += "; published drawer numbers are ray traced"
+    if found["protocol"] == "train":
+        note += "; where demonstrations start, no test"
     return Backend(name=name, simulator=f"simpler-{rendering.replace(' ', '-')}", note=note,
                    packages=PACKAGES, protocol=found["protocol"])  # fmt: skip
 

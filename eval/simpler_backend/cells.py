@@ -14,6 +14,7 @@ simulator, so the grids can be printed and tested anywhere.
 |               | open-and-place 7), each run twice; which cells it took is not published: here   |
 |               | they are spread evenly over `vm`                                                |
 | `prepackaged` | `prepackaged_config=True` and a seed, as `simpler_env.make` does                |
+| `train`       | a seed: where demonstrations start, beside the cells of `vm`; see `training`     |
 | a number N    | N cells of `vm`, spread evenly                                                  |
 """
 
@@ -29,7 +30,9 @@ import numpy as np
 
 from eval.simpler_backend.adapters import ROBOTS
 
-PROTOCOLS = ("vm", "va", "paper", "prepackaged")
+PROTOCOLS = ("vm", "va", "paper", "prepackaged", "train")
+SEEDED = ("prepackaged", "train")
+"""Protocols whose cells are drawn from seeds."""
 URDFS = (
     "",
     "recolor_tabletop_visual_matching_1",
@@ -107,7 +110,7 @@ class Cell:
 
 @lru_cache(maxsize=64)
 def cells(task: str, protocol: str) -> tuple[Cell, ...]:
-    """Every cell of `task` under `protocol` (not `prepackaged`, whose cells are seeds).
+    """Every cell of `task` under `protocol` (not one of `SEEDED`).
 
     Raises `ValueError` for an unknown task or protocol, or a pair that upstream does not have.
     """
@@ -149,9 +152,13 @@ def prepackaged(task: str, seed: int) -> Cell:
 
 
 def cell_at(task: str, protocol: str, index: int) -> Cell:
-    """Cell `index` of a protocol; for `prepackaged`, seed `index`."""
+    """Cell `index` of a protocol; for those of `SEEDED`, seed `index`."""
     if protocol == "prepackaged":
         return prepackaged(task, index)
+    if protocol == "train":
+        from eval.simpler_backend.training import training
+
+        return training(task, index)
     grid = cells(task, protocol)
     if not 0 <= index < len(grid):
         raise ValueError(
@@ -179,7 +186,8 @@ def _robot(robot: str, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _stand(x: float, y: float, yaw: float = 0.0) -> dict[str, Any]:
+def stand(x: float, y: float, yaw: float = 0.0) -> dict[str, Any]:
+    """Where the robot stands in the world: x, y (m), yaw (rad)."""
     # argparse.py: rotation about z by yaw, times the centre quaternion (0, 0, 0, 1) wxyz.
     turned = [-sin(yaw / 2), 0.0, 0.0, cos(yaw / 2)]
     return {"init_xy": [x, y], "init_rot_quat": turned}
@@ -193,7 +201,8 @@ def _square(xs: list[float], ys: list[float]) -> list[list[float]]:
     return [[x, y] for x in xs for y in ys]
 
 
-def _xy(point: list[float]) -> str:
+def xy(point: list[float]) -> str:
+    """How names of cells write a place."""
     return f"{point[0]:g},{point[1]:g}"
 
 
@@ -226,7 +235,7 @@ def _vm_drawers(task: str) -> Iterator[Cell]:
                 # The script also gives init_xy (0, 0), which the drawer scenes never read.
                 yield Cell(
                     task, f"{drawer} {photo} {urdf or 'plain'}", env_id, HORIZONS[task],
-                    _cabinet(urdf, photo), {"robot_init_options": _stand(*pose)},
+                    _cabinet(urdf, photo), {"robot_init_options": stand(*pose)},
                     variant=f"{drawer} {urdf or 'plain'}",
                 )  # fmt: skip
 
@@ -237,11 +246,11 @@ def _vm_place(task: str) -> Iterator[Cell]:
             build = {**_cabinet(urdf, photo), "model_ids": "baked_apple_v2"}
             for apple in _APPLES:
                 options = {
-                    "robot_init_options": _stand(*DRAWER_POSES[photo]),
+                    "robot_init_options": stand(*DRAWER_POSES[photo]),
                     "obj_init_options": {"init_xy": apple},
                 }
                 yield Cell(
-                    task, f"{photo} apple {_xy(apple)} {urdf or 'plain'}", _PREPACKAGED[task],
+                    task, f"{photo} apple {xy(apple)} {urdf or 'plain'}", _PREPACKAGED[task],
                     HORIZONS[task], build, options, variant=urdf or "plain",
                 )  # fmt: skip
 
@@ -258,10 +267,10 @@ def _vm_coke(task: str) -> Iterator[Cell]:
 def _cans(task: str, name: str, env_id: str, build: dict[str, Any]) -> Iterator[Cell]:
     for can in _CANS:
         options = {
-            "robot_init_options": _stand(0.35, 0.20),
+            "robot_init_options": stand(0.35, 0.20),
             "obj_init_options": {"init_xy": can},
         }
-        words = f"{_xy(can)} {name}"
+        words = f"{xy(can)} {name}"
         yield Cell(task, words, env_id, HORIZONS[task], build, options, variant=name)
 
 
@@ -274,7 +283,7 @@ def _vm_near(task: str) -> Iterator[Cell]:
 def _near(task: str, name: str, env_id: str, build: dict[str, Any]) -> Iterator[Cell]:
     for episode in range(60):
         options = {
-            "robot_init_options": _stand(0.35, 0.21, -0.09),
+            "robot_init_options": stand(0.35, 0.21, -0.09),
             "obj_init_options": {"episode_id": episode},
         }
         words = f"{episode} {name}"
@@ -288,9 +297,9 @@ def _widowx(task: str) -> Iterator[Cell]:
         scene_name="bridge_table_1_v2" if sink else "bridge_table_1_v1",
         overlay="bridge_sink.png" if sink else "bridge_real_eval_1.png",
     )
-    stand = _stand(0.127, 0.06) if sink else _stand(0.147, 0.028)
+    place = stand(0.127, 0.06) if sink else stand(0.147, 0.028)
     for episode in range(24):
-        options = {"robot_init_options": stand, "obj_init_options": {"episode_id": episode}}
+        options = {"robot_init_options": place, "obj_init_options": {"episode_id": episode}}
         yield Cell(task, str(episode), env_id, horizon, build, options)
 
 
@@ -311,8 +320,8 @@ def _va_drawers(task: str) -> Iterator[Cell]:
         for drawer, env_id in _drawers(task):
             for place in _square(_line(0.65, 0.85, 3), _line(-0.2, 0.2, 3)):
                 yield Cell(
-                    task, f"{drawer} {_xy(place)} {variant}", env_id, HORIZONS[task], build,
-                    {"robot_init_options": _stand(*place)}, variant=f"{drawer} {variant}",
+                    task, f"{drawer} {xy(place)} {variant}", env_id, HORIZONS[task], build,
+                    {"robot_init_options": stand(*place)}, variant=f"{drawer} {variant}",
                 )  # fmt: skip
 
 
@@ -322,11 +331,11 @@ def _va_place(task: str) -> Iterator[Cell]:
         for y in _line(-0.2, 0.2, 3):
             for apple in _APPLES:
                 options = {
-                    "robot_init_options": _stand(0.65, y),
+                    "robot_init_options": stand(0.65, y),
                     "obj_init_options": {"init_xy": apple},
                 }
                 yield Cell(
-                    task, f"y {y:g} apple {_xy(apple)} {variant}", _PREPACKAGED[task],
+                    task, f"y {y:g} apple {xy(apple)} {variant}", _PREPACKAGED[task],
                     HORIZONS[task], build, options, variant=variant,
                 )  # fmt: skip
 

@@ -127,7 +127,7 @@ class RemoteEnv(gymnasium.Env):
 
     Args:
         task: name of the task.
-        protocol: `vm`, `va`, `paper`, `prepackaged` or a number; see `cells`.
+        protocol: `vm`, `va`, `paper`, `prepackaged`, `train` or a number; see `cells`.
         python: the interpreter SIMPLER is installed in.
         shader: `rasterised` or `ray_traced`.
         timeouts: seconds, in place of `TIMEOUTS`.

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from eval.backends import resolve_backend
-from eval.collect import main, parse_counts
-from eval.demonstrations import MOST_DELAYS, Perturbation, PerturbedExpert, collect
+from eval.collect import backend_words, main, parse_counts
+from eval.demonstrations import MOST_DELAYS, Perturbation, PerturbedExpert, collect, starts
 from eval.policies import ReplayPolicy, replay_seeds
 from eval.rollout import run_episode
 from eval.tasks import TASKS
@@ -188,6 +188,19 @@ def test_counts():
     for counts in ("move_near", "move_near=x", "nothing=3", "move_near=0"):
         with pytest.raises(ValueError, match="remedy"):
             parse_counts("move_near", 5, counts)
+
+
+def test_on_simpler_only_training_starts_are_collected(tmp_path):
+    tests_cells, _ = resolve_backend("simpler?python=/p")
+    with pytest.raises(ValueError, match="expected SIMPLER's training starts"):
+        gather(tmp_path / "set", {"move_near": 1}, backend=tests_cells)
+    assert not (tmp_path / "set").exists()
+    backend, _ = resolve_backend(backend_words("simpler", "/p"))
+    assert backend.protocol == "train" and "5 to 15 mm" in starts(backend)
+    assert resolve_backend(backend_words("auto", "/p"))[0] == backend
+    assert backend_words("fake_env:make", None) == "fake_env:make"
+    with pytest.raises(ValueError, match="only with SIMPLER"):
+        backend_words("mujoco", "/p")
 
 
 def test_command_line(tmp_path, capsys):

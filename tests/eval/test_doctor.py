@@ -98,6 +98,19 @@ def test_a_grid_becomes_the_episodes_of_a_run():
     assert plan("--task", "move_near", *simpler, "--protocol", "va").settings()["protocol"] == "va"
     seeds = plan("--task", "move_near", *simpler, "--protocol", "prepackaged").seeds["move_near"]
     assert seeds[0] == 1_000_000 and len(seeds) == 20
+    beside = plan("--task", "move_near", *simpler, "--protocol", "train")
+    assert beside.seeds["move_near"][0] == 0 and "no test" in beside.backend.note
+
+
+def test_a_replay_on_simpler_starts_where_its_demonstrations_did(tmp_path):
+    (tmp_path / "executed").mkdir()
+    (tmp_path / "executed" / "move_near-17.npz").touch()
+    words = ["--task", "move_near", "--backend", "simpler", "--simpler-python", "/p"]
+    words += ["--policy", f"replay:{tmp_path}"]
+    found, _ = make_plan(build_parser().parse_intermixed_args(words), "")
+    assert found.seeds == {"move_near": [17]} and found.backend.protocol == "train"
+    with pytest.raises(ValueError, match="expected train with --policy replay"):
+        make_plan(build_parser().parse_intermixed_args([*words, "--protocol", "vm"]), "")
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,31 @@ def test_prepackaged_cells_are_seeds():
     }  # fmt: skip
 
 
+def where(cell):
+    robot = cell.reset["robot_init_options"]
+    return np.array(robot["init_xy"]), cell.reset.get("obj_init_options", {}).get("init_xy")
+
+
+@pytest.mark.parametrize("task", ALL)
+def test_training_starts_lie_beside_every_cell_that_is_tested(task):
+    tested = [cell for protocol in ("vm", "va") for cell in cells(task, protocol)]
+    robots = np.unique([where(cell)[0] for cell in tested if "overlay" in cell.build], axis=0)
+    objects = [where(cell)[1] for cell in tested if where(cell)[1]]
+    drawn = [cell_at(task, "train", seed) for seed in range(300)]
+    for cell in drawn:
+        robot, placed = where(cell)
+        assert 0.005 <= np.linalg.norm(robots - robot, axis=1).min() <= 0.015
+        if placed:
+            assert np.linalg.norm(np.array(objects) - placed, axis=1).min() >= 0.005
+            assert f"{placed[0]:g},{placed[1]:g}" in cell.name
+    assert len({cell.name for cell in drawn}) == 300
+    assert {cell.build["urdf_version"] for cell in drawn} == set(URDFS)
+    assert {cell.env_id for cell in drawn} == {cell.env_id for cell in cells(task, "vm")}
+    assert cell_at(task, "train", 7) == drawn[7]
+    w, *_, z = drawn[0].reset["robot_init_options"]["init_rot_quat"]
+    assert abs(w) < 0.06 and np.hypot(w, z) == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize(
     ("task", "protocol", "index"),
     [
@@ -109,6 +134,7 @@ def test_prepackaged_cells_are_seeds():
         ("open_drawer", "0", 0),
         ("fly", "vm", 0),
         ("open_drawer", "vm", 108),
+        ("widowx_stack_cube", "train", 0),
     ],
 )
 def test_what_does_not_exist_is_refused(task, protocol, index):

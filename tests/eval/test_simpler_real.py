@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import numpy as np
 import pytest
 
 from eval import doctor
-from eval.policies import ExpertPolicy, RandomPolicy
+from eval.backends import resolve_backend
+from eval.collect import backend_words
+from eval.demonstrations import Perturbation, collect
+from eval.policies import ExpertPolicy, RandomPolicy, ReplayPolicy, executed_path, replay_seeds
 from eval.rollout import run_episode
 from eval.simpler_backend import installed
 from eval.simpler_backend.client import RemoteEnv
 from eval.tasks import get_task
+from robotics.rlds import read_episodes
 
 PYTHON = os.environ.get("SIMPLER_PYTHON", "")
 pytestmark = [
@@ -26,8 +31,6 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def env():
-    import sys
-
     made = RemoteEnv("open_drawer_place", "vm", PYTHON or sys.executable)
     yield made
     made.close()
@@ -75,6 +78,58 @@ def test_the_expert_solves_a_cell_and_random_does_not(env):
     assert done.success and done.terminated and all(done.stages.values())
     lost = run_episode(env, RandomPolicy(), task, seed=13)
     assert not lost.success and lost.steps == task.horizon
+
+
+@pytest.mark.parametrize(
+    ("task", "cell"),
+    [("open_drawer", 20), ("close_drawer", 47), ("pick_coke_can", 37), ("move_near", 40)],
+)
+def test_the_expert_solves_every_task(task, cell):
+    made = RemoteEnv(task, "vm", PYTHON or sys.executable)
+    expert = ExpertPolicy()
+    expert.attach(made, get_task(task), "simpler")
+    try:
+        done = run_episode(made, expert, get_task(task), seed=cell)
+    finally:
+        made.close()
+    assert done.success and done.terminated and all(done.stages.values())
+
+
+class ToolPath:
+    """Watches where the tool goes."""
+
+    needs_image = False
+
+    def __init__(self):
+        self.poses = []
+
+    def step(self, observation, action, instruction, info):
+        self.poses.append(observation["tool_pose"])
+
+    def end(self, observation, info):
+        pass
+
+
+def test_a_replay_of_a_demonstration_repeats_its_path(tmp_path):
+    name, python = "pick_coke_can", PYTHON or sys.executable
+    backend, _ = resolve_backend(backend_words("simpler", python))
+    schedule = collect({name: 1}, tmp_path, backend=backend, perturbation=Perturbation(), workers=0)
+    assert schedule.kept == {name: 1} and not schedule.errors
+    (episode,) = read_episodes(tmp_path)
+    (seed,) = replay_seeds(tmp_path, name)
+    made = RemoteEnv(name, "train", python)
+    policy, path = ReplayPolicy(tmp_path, "google_robot"), ToolPath()
+    policy.attach(made, get_task(name), backend.name)
+    try:
+        again = run_episode(made, policy, get_task(name), seed, [path])
+    finally:
+        made.close()
+    assert again.success and again.steps == len(episode)
+    np.testing.assert_allclose(np.stack(path.poses), episode.tool_pose, atol=1e-5)
+    # What was executed is not what the expert meant.
+    with np.load(executed_path(tmp_path, name, seed)) as executed:
+        assert np.abs(executed["control"][:, :3] - episode.world_vector).max() > 5e-3
+    assert episode.terminate[-1] and not episode.terminate[0]
 
 
 def test_a_picture_shows_the_photo_and_the_robot(env):
