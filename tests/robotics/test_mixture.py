@@ -193,7 +193,7 @@ def test_a_run_trains_on_a_mixture_and_resumes(directories, tiny_overrides, tmp_
     words += ["decoded=false", "group_episodes=2", "trainer.log_every=1"]
     run = build(compose_config(words))
     assert "a   75.0%  2 episodes, 21 windows, 0.857 epochs" in run.description
-    assert "b   25.0%  3 episodes, 36 windows, 0.167 epochs" in run.description
+    assert "b   25.0%  3 episodes, 40 windows, 0.15 epochs" in run.description
     assert isinstance(run.trainer.batches.windows, MixtureStream)
     statistics = run.trainer.batches.windows.dataset.statistics()
     assert run.world.action.statistics == statistics["action"]
