@@ -30,6 +30,7 @@ from robotics.episodes import (
     run_ends,
     video_window,
 )
+from robotics.frame_cache import FrameCache
 from robotics.images import resize_image
 from robotics.normalize import Quantiles
 from robotics.rlds.faults import Faults
@@ -37,6 +38,7 @@ from robotics.rlds.reader import record_format, split_shards
 from robotics.rlds.spec import DatasetSpec
 from robotics.shard_cache import ShardArrays, ShardCache
 from robotics.statistics import cached_statistics
+from robotics.window_stream import WindowStream
 
 __all__ = ["WindowDataset", "WindowStream", "resize_image"]
 
@@ -52,7 +54,7 @@ class Source(NamedTuple):
 
 
 class WindowDataset:
-    """All windows of a split, in memory but for the frames, which are memory-mapped.
+    """All windows of a split, in memory but for the frames, which are read when asked for.
 
     Split by episode with tensorflow-datasets' slices: train on "train[:90%]", validate on
     "train[90%:]"; both share one cache. The first use decodes every frame of the shards touched.
@@ -74,6 +76,9 @@ class WindowDataset:
             is counted in `faults` (`faults.summary()`).
         decoded: keep decoded frames in the cache; False keeps an index and decodes the frames of a
             window when it is read, for data sets too large for pixels.
+        frame_cache_mb: decoded=False only: MB of decoded frames kept in memory, the ones used last.
+            It saves decoding where windows that share frames come together, see
+            `robotics.window_stream`.
 
     Raises:
         ValueError: no such dataset or split, an empty one, a specification that does not fit it, or
@@ -96,6 +101,7 @@ class WindowDataset:
         spec: str | Path | DatasetSpec | None = None,
         on_error: str = "error",
         decoded: bool = True,
+        frame_cache_mb: float = 0,
     ) -> None:
         offsets = tuple(int(offset) for offset in video_offsets)
         if horizon < 1 or any(not 0 < offset <= horizon for offset in offsets):
@@ -113,6 +119,10 @@ class WindowDataset:
         height, width = (int(value) for value in image_size)
         self.image_size, self.horizon, self.video_offsets = (height, width), horizon, offsets
         self._cache = Path(cache_dir or Path(directory) / ".cache")
+        self.frame_cache: FrameCache | None = None
+        """Decoded frames in memory; None where they are read from disk."""
+        if not decoded:
+            self.frame_cache = FrameCache(int(frame_cache_mb * 1e6), self.image_size, threads)
         self.faults = Faults(on_error)
         self.sources: list[Source] = []
         """Where the steps come from, in their order."""
@@ -135,10 +145,7 @@ class WindowDataset:
         """float32 (steps, 8) in physical units."""
         self.proprio = np.concatenate([part.proprio for part in parts])
         """float32 (steps, 8) in physical units."""
-        names = [part.instructions[part.instruction_id] for part in parts]
-        self.instructions, self._instruction_id = np.unique(
-            np.concatenate(names), return_inverse=True
-        )
+        self.instructions, self._instruction_id = _merged_instructions(parts)
         self._index(np.concatenate([part.lengths for part in parts]))
 
     def _open(
@@ -275,111 +282,19 @@ class WindowDataset:
         rows = np.arange(len(steps)) if where is None else np.flatnonzero(where)
         shards = np.searchsorted(self._frame_starts, steps[rows], side="right") - 1
         places = steps[rows] - self._frame_starts[shards]
-        # One plain copy a frame: fancy indexing of each map would copy everything twice.
+        if self.frame_cache is not None:
+            self.frame_cache.copy(
+                steps[rows],
+                [out[row] for row in rows],
+                lambda i: self._frames[shards[i]][places[i]],
+            )
+            return
         for row, shard, place in zip(rows, shards, places, strict=True):
-            out[row] = self._frames[shard][place]
+            self._frames[shard].read_into(int(place), out[row])
 
     def _check(self, steps: np.ndarray) -> None:
         if len(steps) == 0 or steps.min() < 0 or steps.max() >= len(self):
             raise ValueError(f"expected one or more indices in 0..{len(self) - 1}, got {steps}.")
-
-
-class WindowStream:
-    """An endless random order over a dataset's windows that resumes exactly.
-
-    Every epoch is a permutation that follows from `seed` and the epoch's number alone. A batch may
-    span two epochs. Batches may differ in size from call to call.
-
-    Several readers share one order without overlap: of the endless sequence, reader `rank` of
-    `world_size` takes every `world_size`-th window from `rank` on. Together they see every window
-    once an epoch, whether or not `world_size` divides the number of windows. Loader workers are
-    readers too: worker w of W on rank r of R is `rank=r * W + w, world_size=R * W`.
-
-    Args:
-        dataset: whose windows.
-        seed: of the order; the same for all readers.
-        keep: the windows to draw, distinct; default all.
-        rank: this reader's number.
-        world_size: number of readers.
-
-    Raises:
-        ValueError: a rank outside 0 .. world_size - 1, or nothing to draw.
-    """
-
-    def __init__(
-        self,
-        dataset: WindowDataset,
-        seed: int = 0,
-        keep: np.ndarray | None = None,
-        *,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        if not 0 <= rank < world_size:
-            raise ValueError(
-                f"expected a rank in 0..world_size - 1, got {rank} and world_size {world_size}."
-            )
-        if keep is not None and not len(keep):
-            raise ValueError("expected at least one window to draw, got none; loosen the filter.")
-        self.dataset, self.keep = dataset, keep
-        self.size = len(dataset) if keep is None else len(keep)
-        self.seed = int(seed)
-        self.rank, self.world_size = int(rank), int(world_size)
-        self.epoch = 0
-        self.position = 0
-
-    def draw(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The next `count` windows: their indices and epochs, each (count,) int64."""
-        # Epoch and position are those of all readers together, as long as they draw alike.
-        drawn = self.position + self.world_size * np.arange(count + 1)
-        epochs, places = np.divmod(drawn[:-1] + self.rank, self.size)
-        epochs += self.epoch
-        result = np.empty(count, np.int64)
-        for epoch in np.unique(epochs).tolist():
-            here = epochs == epoch
-            order = _permutation(self.size, self.seed, epoch)
-            part = order[places[here]]
-            result[here] = part if self.keep is None else self.keep[part]
-        self.epoch, self.position = (
-            self.epoch + int(drawn[-1]) // self.size,
-            int(drawn[-1]) % self.size,
-        )
-        return result, epochs
-
-    def indices(self, count: int) -> np.ndarray:
-        """The next `count` windows' indices (count,) int64."""
-        return self.draw(count)[0]
-
-    def batch(self, size: int, *, video: bool = True) -> dict[str, Any]:
-        """The next `size` >= 1 windows, see `WindowDataset.batch`."""
-        return self.dataset.batch(self.indices(size), video=video)
-
-    def state_dict(self) -> dict[str, int]:
-        """Where the stream is: small JSON values."""
-        return {
-            "epoch": self.epoch,
-            "position": self.position,
-            "seed": self.seed,
-            "windows": self.size,
-        }
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue at `state`; `ValueError` if it is of another dataset or seed."""
-        mine = {"seed": self.seed, "windows": self.size}
-        theirs = {name: state.get(name) for name in mine}
-        if mine != theirs:
-            raise ValueError(
-                f"expected the state of a stream with {mine}, got {theirs}; resume with the same "
-                "data, split and seed, or start a new run."
-            )
-        self.epoch, self.position = int(state["epoch"]), int(state["position"])
-
-
-@functools.lru_cache(maxsize=4)
-def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
-    order = np.random.default_rng([seed, epoch]).permutation(size)
-    order.flags.writeable = False  # it is shared
-    return order
 
 
 @contextlib.contextmanager
@@ -419,3 +334,19 @@ def _cut(arrays: ShardArrays, first: int, count: int) -> ShardArrays:
         instructions=arrays.instructions,
         lengths=arrays.lengths[first : first + count],
     )
+
+
+def _merged_instructions(parts: Sequence[ShardArrays]) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct instructions (sorted) and every step's number among them.
+
+    Shard by shard: a text for every step, padded to the longest, would take gigabytes.
+    """
+    used = [np.unique(part.instruction_id) for part in parts]
+    names = [part.instructions[ids] for part, ids in zip(parts, used, strict=True)]
+    merged = np.unique(np.concatenate(names))
+    numbers = []
+    for part, ids, texts in zip(parts, used, names, strict=True):
+        table = np.zeros(len(part.instructions), np.int64)
+        table[ids] = np.searchsorted(merged, texts)
+        numbers.append(table[part.instruction_id])
+    return merged, np.concatenate(numbers)

@@ -18,7 +18,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from robotics.augment import Augment
@@ -26,6 +26,8 @@ from robotics.dataset import WindowDataset
 from robotics.embodiment import embodiment
 from robotics.episodes import no_op_steps
 from robotics.latents import LatentCache
+from robotics.mixture import MixtureDataset
+from robotics.mixture_spec import check_conventions, parse_mixture, to_plain
 from robotics.modes import Mixture
 from robotics.preparation import fit_world
 from robotics.preview import Preview
@@ -40,11 +42,15 @@ from selfflow_wm.training.validate import FixedNoiseValidation
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 PATHS = ("data", "out", "init", "spec", "latents")
-RESUMABLE = ("trainer", "log", "resume", "device", "out", "on_error", "decoded")
+RESUMABLE = (
+    "trainer", "log", "resume", "device", "out", "on_error", "decoded", "frame_cache_mb"
+)  # fmt: skip
 """Parts of the configuration that may change between a run and its resumption."""
 
 HELP = """\
 data=DIR         RLDS data set (the directory with dataset_info.json); needed
+                 or several sets with weights: a yaml (see configs/mixture/template.yaml) or
+                 data="{a: {path: DIR, spec: rt1, weight: 3}, b: {path: DIR}}"
 out=DIR          directory of the run: checkpoint/, checkpoints/, state/, metrics.jsonl,
                  previews/; needed. A run that stopped goes on from its state
 spec=NAME        how the data is to be read: a file of configs/dataset_spec (rt1, embedded,
@@ -74,6 +80,7 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             config = compose("finetune", overrides=[_quoted(word) for word in overrides])
         OmegaConf.resolve(config)
+        _read_mixture(config)
     except OverrideParseException as error:
         raise ValueError(
             f"configuration: cannot read {error.override!r}; expected KEY=VALUE, with quotes "
@@ -84,10 +91,23 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     return config
 
 
+def _read_mixture(config: DictConfig) -> None:
+    """Put the sets of a mixture into the configuration, so that a run's record names them."""
+    if OmegaConf.is_missing(config, "data"):
+        return
+    data: Any = config.data
+    entries = parse_mixture(OmegaConf.to_container(data) if OmegaConf.is_config(data) else data)
+    if entries is not None:
+        with open_dict(config):
+            config.data = to_plain(entries)
+
+
 def _quoted(word: str) -> str:
     """Paths as a shell user writes them: ~, blanks and brackets need no hydra quotes."""
     key, equals, value = word.partition("=")
     if key not in PATHS or not equals or value in ("", "null", "???") or value[0] in "'\"":
+        return word
+    if key == "data" and value.startswith(("{", "[{")):  # sets of a mixture
         return word
     return f"{key}='" + str(Path(value).expanduser()).replace("'", "\\'") + "'"
 
@@ -109,8 +129,8 @@ def build(config: DictConfig) -> Run:
     out = Path(config.out)
     plain: Any = OmegaConf.to_container(config, resolve=True)
     resuming = _claim(out, plain)
-    train_data = open_dataset(config, config.dataset.train_split)
-    held_out = open_dataset(config, config.dataset.validation_split)
+    train_data = open_data(config, "train_split")
+    held_out = open_data(config, "validation_split")
     mixture = Mixture(plain["modes"], seed=config.seed)
 
     torch.manual_seed(config.seed)  # the backbone's initial weights, then the projector's
@@ -160,15 +180,22 @@ def build(config: DictConfig) -> Run:
     return Run(world, trainer, _describe(config, train_data, held_out, trainer))
 
 
-def _inputs(config: dict[str, Any], dataset: WindowDataset, world: WorldModel) -> dict[str, Any]:
+def _inputs(
+    config: dict[str, Any], dataset: WindowDataset | MixtureDataset, world: WorldModel
+) -> dict[str, Any]:
     """What the training stream is told beyond the plain windows; validation never is."""
-    inputs: dict[str, Any] = {}
+    inputs: dict[str, Any] = {"group": config["group_episodes"]}
     if config.get("augment"):
         inputs["augment"] = Augment(**config["augment"], seed=config["seed"])
     if config.get("no_ops"):
         still = no_op_steps(dataset.actions, dataset.episode_start, **config["no_ops"])
         inputs["keep"] = np.flatnonzero(~still)
     if config.get("latents"):
+        if isinstance(dataset, MixtureDataset):
+            raise ValueError(
+                "expected latents=null with a mixture of data sets, got a directory; latents are "
+                "of one data set"
+            )
         inputs["latents"] = LatentCache(
             config["latents"],
             dataset,
@@ -189,10 +216,32 @@ def _objective(config: DictConfig) -> FlowMatching:
         raise
 
 
+def open_data(config: DictConfig, split: str) -> WindowDataset | MixtureDataset:
+    """The windows of `config.data`, one set or several. split: "train_split" or
+    "validation_split", of the configuration or of each set that states its own."""
+    if isinstance(config.data, str):
+        return open_dataset(config, config.dataset[split])
+    entries = parse_mixture(OmegaConf.to_container(config.data)) or {}
+    check_conventions(entries, config.embodiment, config.spec, config.mixed_rates)
+    parts = {}
+    for name, entry in entries.items():
+        own = config.copy()
+        own.data, own.spec = entry.path, entry.spec or config.spec
+        own.frame_cache_mb = config.frame_cache_mb / len(entries)
+        try:
+            parts[name] = open_dataset(own, getattr(entry, split) or config.dataset[split])
+        except ValueError as error:
+            raise ValueError(f"data.{name}: {error}") from error
+    return MixtureDataset(parts, {name: entry.weight for name, entry in entries.items()})
+
+
 def open_dataset(
     config: DictConfig, split: str, image_size: Sequence[int] | None = None
 ) -> WindowDataset:
-    """The windows of one split of `config.data`. image_size: instead of the configuration's."""
+    """The windows of one split of the one set `config.data`. image_size: instead of the
+    configuration's."""
+    if not isinstance(config.data, str):
+        raise ValueError("expected data=DIR, got a mixture; this is done one data set at a time")
     settings: Any = OmegaConf.to_container(config.dataset)
     return WindowDataset(
         Path(config.data),
@@ -204,6 +253,7 @@ def open_dataset(
         spec=config.spec,
         on_error=config.on_error,
         decoded=config.decoded,
+        frame_cache_mb=config.frame_cache_mb,
     )
 
 
@@ -252,7 +302,10 @@ def _exporter(world: WorldModel, out: Path):
 
 
 def _describe(
-    config: DictConfig, train: WindowDataset, held_out: WindowDataset, trainer: Trainer
+    config: DictConfig,
+    train: WindowDataset | MixtureDataset,
+    held_out: WindowDataset | MixtureDataset,
+    trainer: Trainer,
 ) -> str:
     def count(module: torch.nn.Module) -> float:
         return sum(p.numel() for p in module.parameters()) / 1e6
@@ -261,10 +314,18 @@ def _describe(
     modes = ", ".join(
         f"{n} {s['probability']:g} x {s['batch_size']}" for n, s in config.modes.items()
     )
+    name, sets = config.data, []
+    if isinstance(train, MixtureDataset):
+        total = sum(s["probability"] for s in config.modes.values())
+        batch = sum(s["probability"] * s["batch_size"] for s in config.modes.values()) / total
+        drawn = trainer.total_steps * config.trainer.accumulate * batch
+        name = "a mixture, statistics pooled by weight"
+        sets = [f"            {line}" for line in train.describe(drawn)]
     return "\n".join(
         (
-            f"data        {config.data}: {len(train.episodes)} episodes, {len(train)} windows to "
-            f"train on; {len(held_out.episodes)} episodes, {len(held_out)} windows held out",
+            f"data        {name}: {train.num_episodes} episodes, {len(train)} windows to "
+            f"train on; {held_out.num_episodes} episodes, {len(held_out)} windows held out",
+            *sets,
             f"model       {count(trainer.model):.2f}M parameters, "
             f"{count(trainer.extra):.2f}M in the projector; {trainer.device}",
             f"objective   {objective}, EMA {trainer.ema.decay:g}, seed {config.seed}",

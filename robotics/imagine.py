@@ -16,6 +16,7 @@ from rich.progress import track
 from robotics.dataset import WindowDataset
 from robotics.embodiment import ARM
 from robotics.imagine_report import print_report, write_html
+from robotics.mixture_spec import parse_mixture
 from robotics.scores import action_scores, video_scores
 from robotics.strips import strip, write_mp4, write_png
 from robotics.world_model import WorldModel
@@ -77,14 +78,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _held_out(world: WorldModel, arguments: argparse.Namespace) -> WindowDataset:
     settings = world.config.get("dataset", {})
+    spec, split = world.config.get("spec"), settings.get("validation_split", "train")
+    trained_on = world.config.get("data")
+    if isinstance(trained_on, dict):  # a mixture: which of its sets is this?
+        for entry in (parse_mixture(trained_on) or {}).values():
+            if Path(entry.path).resolve() == arguments.data.resolve():
+                spec, split = entry.spec or spec, entry.validation_split or split
     return WindowDataset(
         arguments.data,
         world.image_size,
-        split=arguments.split or settings.get("validation_split", "train"),
+        split=arguments.split or split,
         horizon=world.horizon,
         video_offsets=world.video_offsets,
         cache_dir=arguments.cache_dir or settings.get("cache_dir"),
-        spec=world.config.get("spec"),
+        spec=spec,
         on_error=world.config.get("on_error", "error"),
         decoded=world.config.get("decoded", True),
     )

@@ -12,6 +12,7 @@ import torch
 from robotics.dataset import WindowDataset
 from robotics.embodiment import Embodiment
 from robotics.latents import load_codec
+from robotics.mixture import MixtureDataset, shuffled
 from robotics.normalize import action_normalizer, proprio_normalizer
 from robotics.world_model import WorldModel, robot_layout
 from selfflow_wm.codec import PatchPCA, ResidualCodec
@@ -19,7 +20,10 @@ from selfflow_wm.model import Backbone
 
 
 def fit_world(
-    dataset: WindowDataset, config: Mapping[str, Any], modes: Sequence[str], embodiment: Embodiment
+    dataset: WindowDataset | MixtureDataset,
+    config: Mapping[str, Any],
+    modes: Sequence[str],
+    embodiment: Embodiment,
 ) -> WorldModel:
     """An untrained world model whose codecs and statistics come from `dataset`.
 
@@ -53,7 +57,10 @@ def fit_world(
 
 
 def _from_checkpoint(
-    dataset: WindowDataset, config: Mapping[str, Any], modes: Sequence[str], embodiment: Embodiment
+    dataset: WindowDataset | MixtureDataset,
+    config: Mapping[str, Any],
+    modes: Sequence[str],
+    embodiment: Embodiment,
 ) -> WorldModel:
     source = WorldModel.load(Path(config["init"]))
     wanted = {
@@ -78,7 +85,9 @@ def _from_checkpoint(
     )
 
 
-def _cached_codec(dataset: WindowDataset, config: Mapping[str, Any]) -> ResidualCodec:
+def _cached_codec(
+    dataset: WindowDataset | MixtureDataset, config: Mapping[str, Any]
+) -> ResidualCodec:
     """The codec of the cached latents, if it is what the configuration asks for."""
     codec = load_codec(Path(config["latents"]))
     asked = config["codec"]
@@ -99,7 +108,9 @@ def _cached_codec(dataset: WindowDataset, config: Mapping[str, Any]) -> Residual
     return codec
 
 
-def _normalizers(dataset: WindowDataset, config: Mapping[str, Any]) -> dict[str, Any]:
+def _normalizers(
+    dataset: WindowDataset | MixtureDataset, config: Mapping[str, Any]
+) -> dict[str, Any]:
     statistics = dataset.statistics()
     return {
         "action": action_normalizer(statistics["action"], **config),
@@ -107,11 +118,17 @@ def _normalizers(dataset: WindowDataset, config: Mapping[str, Any]) -> dict[str,
     }
 
 
-def fit_codecs(dataset: WindowDataset, config: Mapping[str, Any], seed: int) -> ResidualCodec:
+def fit_codecs(
+    dataset: WindowDataset | MixtureDataset, config: Mapping[str, Any], seed: int
+) -> ResidualCodec:
     """Principal components of frames drawn from `dataset`, and the scale of their changes."""
     generator = np.random.default_rng([seed, 2])
     count = min(config["fit_frames"], len(dataset))
-    index = np.sort(generator.choice(len(dataset), count, replace=False))
+    index = np.sort(
+        shuffled(dataset, generator)[:count]
+        if isinstance(dataset, MixtureDataset)
+        else generator.choice(len(dataset), count, replace=False)
+    )
     frames = torch.as_tensor(dataset.batch(index, video=False)["image"])
     base = PatchPCA(
         dataset.image_size,
@@ -121,7 +138,7 @@ def fit_codecs(dataset: WindowDataset, config: Mapping[str, Any], seed: int) -> 
         config["per_position"],
         config["pack"],
     ).fit(frames, seed=seed)
-    index = np.sort(generator.permutation(len(dataset))[: config["fit_windows"]])
+    index = np.sort(shuffled(dataset, generator)[: config["fit_windows"]])
     windows = dataset.batch(index, video=True)
     whole = np.asarray(windows["video_valid"]).all(1)
     if not whole.any():

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from robotics.dataset import WindowDataset
+from robotics.mixture import MixtureDataset, shuffled
 from robotics.strips import strip, write_png
 from robotics.world_model import WorldModel
 from selfflow_wm.model import Backbone
@@ -24,7 +25,7 @@ class Preview:
     def __init__(
         self,
         world: WorldModel,
-        dataset: WindowDataset,
+        dataset: WindowDataset | MixtureDataset,
         directory: Path,
         *,
         windows: int = 4,
@@ -33,7 +34,7 @@ class Preview:
     ) -> None:
         self.world, self.directory, self.steps, self.seed = world, directory, steps, seed
         self.mode = next((name for name in ("video", "forward") if name in world.modes), None)
-        index = np.random.default_rng([seed, 3]).permutation(len(dataset))
+        index = shuffled(dataset, np.random.default_rng([seed, 3]))
         self.samples = dataset.batch(np.sort(index[:windows]), video=True)
 
     def __call__(self, ema: Backbone, step: int) -> None:

@@ -1,4 +1,4 @@
-"""Shards as arrays: frames decoded once in a memory map or found in the shard, the rest small.
+"""Shards as arrays: frames decoded once into a file or found in the shard, the rest small.
 
 Decoding a JPEG costs far more than reading the pixels, and training reads every frame many times;
 but decoded frames of a large data set do not fit on a disk. A cache entry belongs to one shard, the
@@ -24,7 +24,7 @@ import numpy as np
 from robotics.embodiment import ACTION_DIM, PROPRIO_DIM
 from robotics.images import decode_image, resize_image
 from robotics.rlds.faults import Faults
-from robotics.rlds.frames import PLACE, StoredFrames, find_images
+from robotics.rlds.frames import PLACE, DecodedFrames, StoredFrames, find_images
 from robotics.rlds.reader import RecordFormat, ShardSlice, container, index_shard
 from robotics.rlds.spec import rt1_spec
 from robotics.rlds.tfrecord import RecordSpan
@@ -37,8 +37,8 @@ VERSION = 2
 class ShardArrays:
     """All n steps of a shard's E episodes, one after the other."""
 
-    frames: np.ndarray | StoredFrames
-    """uint8 (n, H, W, 3): a read-only memory map, or decoded when indexed."""
+    frames: DecodedFrames | StoredFrames
+    """n frames uint8 (H, W, 3), read or decoded when asked for."""
     action: np.ndarray
     """float32 (n, 8)."""
     proprio: np.ndarray
@@ -225,15 +225,13 @@ class ShardCache:
 
     def _frames(
         self, entry: Path, shard: ShardSlice, spans: Sequence[RecordSpan], count: int
-    ) -> np.ndarray | StoredFrames | None:
+    ) -> DecodedFrames | StoredFrames | None:
         if not self.decoded:
             places = np.load(entry / "places.npy", mmap_mode="r", allow_pickle=False)
             if len(places) != count or places.dtype != PLACE:
                 return None
             return StoredFrames(shard.path, spans, places, self.image_size)
-        path, shape = entry / "frames.u8", (count, *self.image_size, 3)
-        if path.stat().st_size != int(np.prod(shape)):
+        path = entry / "frames.u8"
+        if path.stat().st_size != int(np.prod((count, *self.image_size, 3))):
             return None
-        if count == 0:  # nothing can be mapped
-            return np.zeros(shape, np.uint8)
-        return np.memmap(path, np.uint8, mode="r", shape=shape)
+        return DecodedFrames(path, count, self.image_size)

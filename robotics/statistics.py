@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from robotics.normalize import Normalizer, Quantiles
-from selfflow_wm.training import checkpoint
+from selfflow_wm.files import atomic_file
 
 VERSION = 1
 """Raise it when a stored statistic changes its meaning."""
@@ -134,7 +134,7 @@ class StreamingStatistics:
         else:
             for number, digest in enumerate(self._digests):
                 arrays[f"digest{number}"] = np.frombuffer(digest.to_bytes(), np.uint8)
-        with checkpoint.atomic_file(path) as temporary, temporary.open("wb") as file:
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)
 
     @classmethod
@@ -228,6 +228,6 @@ def cached_statistics(
             statistics.update(array[first : first + chunk])
         results[name] = statistics.result()
     text = json.dumps({name: values.to_dict() for name, values in results.items()}, indent=2)
-    with suppress(OSError), checkpoint.atomic_file(path) as temporary:
+    with suppress(OSError), atomic_file(path) as temporary:
         temporary.write_text(text)
     return results

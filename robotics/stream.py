@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from robotics.augment import Augment
-from robotics.dataset import WindowDataset, WindowStream
+from robotics.dataset import WindowDataset
 from robotics.latents import LatentCache
+from robotics.mixture import MixtureDataset, open_stream, shuffled
 from robotics.modes import MODES, Mixture
 from robotics.world_model import WorldModel
 from selfflow_wm.layout import Batch
@@ -23,11 +24,12 @@ class ModeStream:
     keep: the windows to draw, all by default. augment: transforms the frames of every window, anew
     in every epoch. latents: where the frames' latents come from instead of the pixels.
     rank, world_size: which of several readers this is, see `WindowStream`; all draw the same modes.
+    group: episodes open at a time, see `WindowStream`; default all.
     """
 
     def __init__(
         self,
-        dataset: WindowDataset,
+        dataset: WindowDataset | MixtureDataset,
         world: WorldModel,
         mixture: Mixture,
         *,
@@ -38,6 +40,7 @@ class ModeStream:
         latents: LatentCache | None = None,
         rank: int = 0,
         world_size: int = 1,
+        group: int | None = None,
     ) -> None:
         if augment is not None and latents is not None:
             raise ValueError(
@@ -47,7 +50,9 @@ class ModeStream:
             )
         self.augment, self.latents = augment, latents
         self.world, self.mixture, self.accumulate = world, mixture, accumulate
-        self.windows = WindowStream(dataset, seed, keep, rank=rank, world_size=world_size)
+        self.windows = open_stream(
+            dataset, seed, keep, rank=rank, world_size=world_size, group=group
+        )
         self.drawn = 0
 
     def __iter__(self) -> ModeStream:
@@ -77,12 +82,16 @@ class ModeStream:
 
 
 def fixed_batches(
-    dataset: WindowDataset, world: WorldModel, mixture: Mixture, batches: int, seed: int = 0
+    dataset: WindowDataset | MixtureDataset,
+    world: WorldModel,
+    mixture: Mixture,
+    batches: int,
+    seed: int = 0,
 ) -> dict[str, list[Batch]]:
     """The same `batches` encoded batches for every mode of the mixture, for validation."""
     groups: dict[str, list[Batch]] = {}
     for number, name in enumerate(mixture.names):
-        order = np.random.default_rng([seed, number]).permutation(len(dataset))
+        order = shuffled(dataset, np.random.default_rng([seed, number]))
         size = mixture.batch_size(name)
         mode = MODES[name]
         groups[name] = [

@@ -1,12 +1,17 @@
-"""The image of any step, straight from its shard: nothing decoded is kept.
+"""The frame of any step, read when asked for: decoded pixels from a file, or a JPEG from its shard.
 
-For data sets too large for decoded frames. What it costs is a JPEG a frame read; what it saves is
-the disk (a window's frames are all that is ever touched) and the wait before the first batch.
+Both read into what the caller gives, with plain reads: a memory map's pages would count as the
+process's own and grow with the data set.
+
+Images straight from the shard (`StoredFrames`) are for data sets too large for decoded frames. What
+that costs is a JPEG a frame read; what it saves is the disk (a window's frames are all that is ever
+touched) and the wait before the first batch.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,6 +41,42 @@ def find_images(record: bytes, number: int, images: Sequence[bytes]) -> np.ndarr
         places[row] = (number, found, len(image), crc32c(image))
         position = found + len(image)
     return places
+
+
+class DecodedFrames:
+    """Frames uint8 (H, W, 3) of a shard's steps, one after the other in a file.
+
+    Args:
+        path: the file.
+        count: frames.
+        image_size: their height and width.
+        first: number of the first of them in the file.
+    """
+
+    def __init__(self, path: Path, count: int, image_size: tuple[int, int], first: int = 0) -> None:
+        self.path, self.count, self.image_size, self.first = path, count, image_size, first
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, steps: slice) -> DecodedFrames:
+        start, stop, _ = steps.indices(self.count)
+        length = max(stop - start, 0)
+        return DecodedFrames(self.path, length, self.image_size, self.first + start)
+
+    def read_into(self, step: int, out: np.ndarray) -> None:
+        """Fill `out`, a contiguous uint8 (H, W, 3)."""
+        flat = memoryview(out.reshape(-1))
+        descriptor = os.open(self.path, os.O_RDONLY)  # not kept: there may be a thousand shards
+        try:
+            got = os.preadv(descriptor, [flat], (self.first + step) * len(flat))
+        finally:
+            os.close(descriptor)
+        if got != len(flat):
+            raise ValueError(
+                f"{self.path}: expected {len(flat)} bytes of frame {self.first + step}, got {got}; "
+                "delete its directory, it is built again from the data."
+            )
 
 
 class StoredFrames:

@@ -18,7 +18,7 @@ from robotics.rlds.faults import Faults
 from robotics.rlds.schema import Leaf, feature_shapes, load_tfds, stored_features
 from robotics.rlds.spec import DatasetSpec, load_spec
 from robotics.rlds.tfrecord import RecordSpan
-from selfflow_wm.training import checkpoint
+from selfflow_wm.files import atomic_file
 
 CONTAINERS: dict[str, ModuleType] = {"tfrecord": tfrecord, "array_record": arrayrecord}
 """File formats of tensorflow-datasets that are read, each `index_records` and `read_record`."""
@@ -200,7 +200,7 @@ def _load_spans(path: Path) -> list[RecordSpan] | None:
 
 
 def _save_spans(path: Path, spans: list[RecordSpan]) -> None:
-    with checkpoint.atomic_file(path) as temporary, temporary.open("wb") as file:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         np.save(file, np.array(spans, "<u8").reshape(-1, 3))
 
 

@@ -1,0 +1,90 @@
+"""A made-up RT-1 data set of any size, with JPEGs as large as RT-1's (about 30 kB)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from robotics.episodes import Episode
+from robotics.images import encode_image
+from robotics.rlds import arrayrecord
+from robotics.rlds.schema import IMAGE_SHAPE, encode_episode, rt1_features
+from robotics.rlds.tfrecord import frame
+from selfflow_wm.files import atomic_directory, atomic_file
+
+POOL = 64
+"""Different images; steps go through them, so decoding is real and making them is not the cost."""
+
+
+def made_set(root: Path, episodes: int, steps: int, shard_episodes: int = 20) -> Path:
+    """The directory of a TFRecord set below `root`, made if it is not there: `episodes` episodes of
+    `steps` steps each."""
+    directory = root / f"{episodes}x{steps}"
+    if not (directory / "dataset_info.json").is_file():
+        with atomic_directory(directory) as temporary:
+            _write(temporary, episodes, steps, shard_episodes)
+    return directory
+
+
+def as_array_record(directory: Path) -> Path:
+    """The same set in ArrayRecord files beside it."""
+    out = directory.with_name(directory.name + "-array_record")
+    if not (out / "dataset_info.json").is_file():
+        arrayrecord.repack(directory, out)
+    return out
+
+
+def _write(directory: Path, episodes: int, steps: int, shard_episodes: int) -> None:
+    import json
+
+    images = [_image(seed) for seed in range(POOL)]
+    shards = -(-episodes // shard_episodes)
+    lengths, size = [], 0
+    for shard in range(shards):
+        path = directory / f"made_up-train.tfrecord-{shard:05d}-of-{shards:05d}"
+        numbers = range(shard * shard_episodes, min(episodes, (shard + 1) * shard_episodes))
+        with path.open("wb") as file:
+            for number in numbers:
+                record = encode_episode(_episode(number, steps, images))
+                file.write(frame(record))
+                size += len(record)
+        lengths.append(str(len(numbers)))
+    split = {
+        "name": "train",
+        "shardLengths": lengths,
+        "numBytes": str(size),
+        "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+    }
+    info = {"name": "made_up", "version": "1.0.0", "fileFormat": "tfrecord", "splits": [split]}
+    (directory / "features.json").write_text(json.dumps(rt1_features().to_json()))
+    with atomic_file(directory / "dataset_info.json") as temporary:
+        temporary.write_text(json.dumps(info))
+
+
+def _image(seed: int) -> bytes:
+    """Smooth shapes and some texture: at quality 95 as many bytes as RT-1's."""
+    generator = np.random.default_rng(seed)
+    noise = generator.normal(size=(2, *IMAGE_SHAPE)).astype(np.float32)
+    image = 600 * cv2.GaussianBlur(noise[0], (0, 0), 6) + 30 * cv2.GaussianBlur(
+        noise[1], (0, 0), 1.2
+    )
+    return encode_image(np.clip(image + 128, 0, 255).astype(np.uint8))
+
+
+def _episode(number: int, steps: int, images: list[bytes]) -> Episode:
+    generator = np.random.default_rng([number, 1])
+    pose = generator.normal(size=(steps, 7))
+    pose[:, 3:] /= np.linalg.norm(pose[:, 3:], axis=1, keepdims=True)
+    return Episode(
+        [images[(17 * number + step) % len(images)] for step in range(steps)],
+        [f"pick thing {number % 50}"] * steps,
+        world_vector=generator.normal(0, 0.02, (steps, 3)),
+        rotation_delta=generator.normal(0, 0.05, (steps, 3)),
+        gripper=generator.choice([-1.0, 1.0], steps),
+        terminate=np.arange(steps) == steps - 1,
+        tool_pose=pose,
+        gripper_closed=generator.uniform(size=steps),
+        reward=np.arange(steps) == steps - 1,
+    )

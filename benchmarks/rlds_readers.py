@@ -1,0 +1,194 @@
+"""The contenders of `benchmarks.rlds`: batches of 9-frame windows from one process each.
+
+Run by `benchmarks.rlds`, one process a contender: NAME and a JSON of settings as arguments; every
+line on stdin asks for that many batches, every reply is a line of JSON. Each window is 9 frames
+(the current and the 8 next) at the training size, their actions, and the first step's
+proprioception and instruction; windows that the episode's end cuts are left out by all.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+FRAMES = 9
+OURS = {  # name: whether decoded frames lie on disk, whether windows come in groups of episodes
+    "ours, JPEG, groups": (False, True),
+    "ours, JPEG, random": (False, False),
+    "ours, pixels, groups": (True, True),
+    "ours, pixels, random": (True, False),
+}
+
+
+def ours(name: str, a: Any) -> Iterator[np.ndarray]:
+    """The toolkit's reader."""
+    from robotics.dataset import WindowDataset
+    from robotics.window_stream import WindowStream
+
+    decoded, grouped = OURS[name]
+    dataset = WindowDataset(
+        a.directory,
+        a.size,
+        horizon=FRAMES - 1,
+        video_offsets=range(1, FRAMES),
+        threads=a.threads,
+        decoded=decoded,
+        frame_cache_mb=a.cache_mb,
+        progress=False,
+    )
+    whole = dataset.video_steps(np.arange(len(dataset)))[1].all(1)
+    keep = np.flatnonzero(whole)
+    stream = WindowStream(dataset, 0, keep, group=a.group if grouped else None)
+    while True:
+        batch = stream.batch(a.batch)
+        yield np.concatenate([batch["image"][:, None], batch["video"]], axis=1)
+
+
+def data_source(_: str, a: Any) -> Iterator[np.ndarray]:
+    """tfds.data_source as documented: random access to episodes, whose steps decode when read."""
+    import tensorflow_datasets as tfds
+
+    from robotics.images import resize_image
+
+    source = tfds.builder_from_directory(a.array_record).as_data_source("train")
+    windows = a.steps - FRAMES + 1
+    generator, size = np.random.default_rng(0), tuple(a.size)
+    while True:
+        order = generator.permutation(len(source) * windows)
+        for rows in order[: len(order) // a.batch * a.batch].reshape(-1, a.batch):
+            batch = []
+            for episode, first in zip(*divmod(rows, windows), strict=True):
+                steps = source[int(episode)]["steps"]
+                window = [steps[int(first) + i] for i in range(FRAMES)]
+                frames = [resize_image(step["observation"]["image"], size) for step in window]
+                batch.append(np.stack(frames))
+            yield np.stack(batch)
+
+
+def dlimp_style(_: str, a: Any) -> Iterator[np.ndarray]:
+    """tf.data as Octo trains: an episode as tensors, chunked into windows whose images are still
+    encoded, shuffled, and only then every frame of every window decoded and resized (Lanczos)."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    auto = tf.data.AUTOTUNE
+
+    def chunk(episode: Any) -> Any:
+        steps = episode["steps"]
+        view, action = steps["observation"], steps["action"]
+        count = tf.shape(view["image"])[0]
+        index = tf.range(count - FRAMES + 1)[:, None] + tf.range(FRAMES)
+        names = ("world_vector", "rotation_delta", "gripper_closedness_action")
+        return {
+            "image": tf.gather(view["image"], index),
+            "action": tf.gather(tf.concat([action[n] for n in names], 1), index),
+            "proprio": tf.gather(view["base_pose_tool_reached"], index[:, 0]),
+            "text": tf.gather(view["natural_language_instruction"], index[:, 0]),
+        }
+
+    def frame(data: Any) -> Any:
+        image = tf.io.decode_image(data, expand_animations=False, dtype=tf.uint8)
+        image = tf.image.resize(image, a.size, method="lanczos3", antialias=True)
+        return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+
+    def decode(window: Any) -> Any:
+        frames = tf.stack([frame(data) for data in tf.unstack(window["image"], num=FRAMES)])
+        return window | {"image": frames}
+
+    builder = tfds.builder_from_directory(a.directory)
+    data = builder.as_dataset(
+        split="train", shuffle_files=True, decoders={"steps": tfds.decode.SkipDecoding()}
+    )
+    data = data.repeat().map(chunk, num_parallel_calls=auto)
+    data = data.flat_map(tf.data.Dataset.from_tensor_slices).shuffle(a.buffer)
+    data = data.map(decode, num_parallel_calls=auto).batch(a.batch).prefetch(1)
+    for batch in data.as_numpy_iterator():
+        yield batch["image"]
+
+
+def rlds_tuned(_: str, a: Any) -> Iterator[np.ndarray]:
+    """tf.data and rlds with each frame decoded once, straight to half size, before windows."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    from robotics.rlds.tfdata import load_rlds
+
+    rlds, auto = load_rlds(), tf.data.AUTOTUNE
+
+    def step(row: Any) -> Any:
+        view, action = row["observation"], row["action"]
+        image = tf.io.decode_jpeg(view["image"], ratio=2)
+        names = ("world_vector", "rotation_delta", "gripper_closedness_action")
+        return {
+            "image": tf.ensure_shape(image, (*a.size, 3)),
+            "action": tf.concat([action[n] for n in names], 0),
+            "proprio": view["base_pose_tool_reached"],
+            "text": view["natural_language_instruction"],
+        }
+
+    def windows(episode: Any) -> Any:
+        steps = episode["steps"].map(step, num_parallel_calls=auto)
+        return rlds.transformations.batch(steps, size=FRAMES, shift=1, drop_remainder=True)
+
+    skip = {"steps": {"observation": {"image": tfds.decode.SkipDecoding()}}}
+    builder = tfds.builder_from_directory(a.directory)
+    data = builder.as_dataset(split="train", shuffle_files=True, decoders=skip).repeat()
+    data = data.interleave(windows, cycle_length=4, num_parallel_calls=auto)
+    for batch in data.shuffle(a.buffer).batch(a.batch).prefetch(1).as_numpy_iterator():
+        yield batch["image"]
+
+
+CONTENDERS: dict[str, Callable[[str, Any], Iterator[np.ndarray]]] = {
+    **dict.fromkeys(OURS, ours),
+    "octo/dlimp style": dlimp_style,
+    "tfds.data_source": data_source,
+    "tf.data + rlds tuned": rlds_tuned,
+}
+NEEDS_TENSORFLOW = ("octo/dlimp style", "tf.data + rlds tuned")
+
+
+def memory() -> dict[str, float]:
+    """Resident MB of this process: now and at most. Of the present program alone, where /proc is
+    there (`ru_maxrss` may hold that of the process it was started from)."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return {"rss": peak, "peak": peak}
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+    return {k: int(lines[v].split()[0]) / 1024 for k, v in (("rss", "VmRSS"), ("peak", "VmHWM"))}
+
+
+def cpu() -> float:
+    """CPU seconds of all threads of this process so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def serve(name: str, settings: dict[str, Any]) -> None:
+    """Answer on stdout what is asked for on stdin."""
+    a = SimpleNamespace(**settings)
+    batches = CONTENDERS[name](name, a)
+    expected = (a.batch, FRAMES, *a.size, 3)
+    seen = cpu()
+    for line in sys.stdin:
+        began = time.perf_counter()
+        for _ in range(int(line)):
+            shape = next(batches).shape
+            assert shape == expected, f"{name}: expected batches {expected}, got {shape}"
+        used = cpu()
+        # From reply to reply: what a prefetching thread does in between counts too.
+        reply = {"wall": time.perf_counter() - began, "cpu": used - seen, **memory()}
+        seen = used
+        print(json.dumps(reply), flush=True)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], json.loads(sys.argv[2]))

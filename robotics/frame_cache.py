@@ -1,0 +1,99 @@
+"""Decoded frames kept in RAM within a budget: a frame that windows share is decoded once."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+
+class FrameCache:
+    """The frames used last, up to a number of bytes; whatever else is asked for is decoded.
+
+    This is all of the pixels that a reader keeps: its size does not follow the data set's.
+
+    Args:
+        budget: bytes; 0 keeps nothing and only decodes a batch's repeated frames once.
+        image_size: height and width of the frames.
+        threads: that decode.
+    """
+
+    def __init__(self, budget: int, image_size: tuple[int, int], threads: int = 1) -> None:
+        if budget < 0 or threads < 1:
+            raise ValueError(
+                f"expected a budget >= 0 bytes and threads >= 1, got {budget} and {threads}."
+            )
+        self.shape = (*image_size, 3)
+        self.capacity = int(budget) // int(np.prod(self.shape))
+        """Frames that fit."""
+        self.decoded = 0
+        """Frames decoded so far."""
+        self._threads = threads
+        self._clear()
+
+    def _clear(self) -> None:
+        # The system gives pages when they are first written: an unused budget costs nothing.
+        self._kept = np.empty((self.capacity, *self.shape), np.uint8)
+        self._slots: OrderedDict[int, int] = OrderedDict()  # least recently used first
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: it begins with nothing kept."""
+        own = ("_kept", "_slots", "_pool")
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._clear()
+
+    def copy(
+        self, keys: np.ndarray, out: list[np.ndarray], decode: Callable[[int], np.ndarray]
+    ) -> None:
+        """Write the frame of each of `keys` (n,) into its array of `out`, uint8 (H, W, 3).
+
+        decode: gives the frame of the i-th key; called once for keys that repeat.
+        """
+        missing: dict[int, list[int]] = {}
+        for row, key in enumerate(keys.tolist()):
+            slot = self._slots.get(key)
+            if slot is None:
+                missing.setdefault(key, []).append(row)
+            else:
+                self._slots.move_to_end(key)
+                out[row][...] = self._kept[slot]
+        rows = list(missing.values())
+
+        def fill(part: list[list[int]]) -> None:
+            for same in part:
+                frame = decode(same[0])
+                for row in same:
+                    out[row][...] = frame
+
+        if self._threads == 1 or len(rows) < 2:
+            fill(rows)
+        else:
+            parts = [rows[number :: self._threads] for number in range(self._threads)]
+            list(self._executor().map(fill, parts))
+        self.decoded += len(rows)
+        for key, same in missing.items():
+            self._keep(key, out[same[0]])
+
+    def _keep(self, key: int, frame: np.ndarray) -> None:
+        if not self.capacity:
+            return
+        if len(self._slots) < self.capacity:
+            slot = len(self._slots)
+        else:
+            slot = self._slots.popitem(last=False)[1]
+        self._kept[slot] = frame
+        self._slots[key] = slot
+
+    def _executor(self) -> ThreadPoolExecutor:
+        """Threads do not survive a fork: every process has its own."""
+        if self._pool is None or self._pool[0] != os.getpid():
+            self._pool = (os.getpid(), ThreadPoolExecutor(self._threads))
+        return self._pool[1]
