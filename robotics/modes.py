@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 IMAGE, PROPRIO, VIDEO, ACTION = "image", "proprio", "video", "action"
+HISTORY = "history"
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,14 @@ class Mode:
 MODES: dict[str, Mode] = {
     row.name: row
     for row in (
-        Mode("policy", (IMAGE, PROPRIO), (ACTION,)),
-        Mode("joint", (IMAGE, PROPRIO), (VIDEO, ACTION)),
-        Mode("forward", (IMAGE, PROPRIO, ACTION), (VIDEO,)),
-        Mode("inverse", (IMAGE, PROPRIO, VIDEO), (ACTION,)),
-        Mode("video", (IMAGE, PROPRIO), (VIDEO,)),
+        Mode("policy", (IMAGE, HISTORY, PROPRIO), (ACTION,)),
+        Mode("joint", (IMAGE, HISTORY, PROPRIO), (VIDEO, ACTION)),
+        Mode("forward", (IMAGE, HISTORY, PROPRIO, ACTION), (VIDEO,)),
+        Mode("inverse", (IMAGE, HISTORY, PROPRIO, VIDEO), (ACTION,)),
+        Mode("video", (IMAGE, HISTORY, PROPRIO), (VIDEO,)),
     )
 }
+"""Modalities that a model's layout lacks (history, say) are left out of its rows."""
 
 
 def mode(name: str) -> Mode:

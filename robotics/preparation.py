@@ -38,6 +38,7 @@ def fit_world(
         video_codec,
         horizon=config["dataset"]["horizon"],
         video_offsets=config["dataset"]["video_offsets"],
+        history_offsets=dataset.history_offsets,
         **config["layout"],
     )
     size = dict(config["model"])
@@ -60,6 +61,7 @@ def _from_checkpoint(
         "image_size": tuple(config["dataset"]["image_size"]),
         "horizon": config["dataset"]["horizon"],
         "video_offsets": tuple(config["dataset"]["video_offsets"]),
+        "history_offsets": dataset.history_offsets,
     }
     got = {key: getattr(source, key) for key in wanted}
     if got != wanted:
