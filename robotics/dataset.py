@@ -234,7 +234,7 @@ class WindowDataset:
             "action_valid": valid,
         }
         if self.history_offsets:
-            index, valid = history_window(steps, self.episode_start[steps], self.history_offsets)
+            index, valid = self.history_steps(steps)
             samples["history_valid"] = valid
             if pixels:
                 samples["history"] = self._masked_frames(index, valid)
@@ -250,6 +250,11 @@ class WindowDataset:
         steps = np.asarray(indices, np.int64).reshape(-1)
         ends = self._segment_end[steps], self._episode_end[steps]
         return video_window(steps, *ends, self.video_offsets)
+
+    def history_steps(self, indices: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Steps of the past frames of B windows, int64 (B, P), and which exist, bool (B, P)."""
+        steps = np.asarray(indices, np.int64).reshape(-1)
+        return history_window(steps, self.episode_start[steps], self.history_offsets)
 
     def sample(self, index: int) -> dict[str, Any]:
         """One window: as `batch` without the first axis."""

@@ -6,6 +6,7 @@ python -m robotics.finetune experiment=embedded objective=self_flow data=DIR out
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -126,6 +127,7 @@ def build(config: DictConfig) -> Run:
     missing = [f"{key}=DIR" for key in ("data", "out") if OmegaConf.is_missing(config, key)]
     if missing:
         raise ValueError(f"expected {' and '.join(missing)} on the command line; see --help")
+    _refuse_ranks()
     out = Path(config.out)
     plain: Any = OmegaConf.to_container(config, resolve=True)
     resuming = _claim(out, plain)
@@ -178,6 +180,17 @@ def build(config: DictConfig) -> Run:
         trainer.resume()
     trainer.log = MetricsLog(out, config=plain, resume_step=trainer.step, **plain["log"])
     return Run(world, trainer, _describe(config, train_data, held_out, trainer))
+
+
+def _refuse_ranks() -> None:
+    """The trainer averages no gradients: under torchrun every rank would train a model of its own,
+    and all would write to one directory."""
+    world_size = os.environ.get("WORLD_SIZE", "1")
+    if world_size != "1":
+        raise ValueError(
+            f"expected one process, got WORLD_SIZE={world_size}: training over several ranks is "
+            "not supported. Start without torchrun, and trainer.accumulate=N for larger batches"
+        )
 
 
 def _inputs(
@@ -249,6 +262,8 @@ def open_dataset(
         split=split,
         horizon=settings["horizon"],
         video_offsets=settings["video_offsets"],
+        history=settings["history"],
+        history_stride=settings["history_stride"],
         cache_dir=settings["cache_dir"],
         spec=config.spec,
         on_error=config.on_error,

@@ -90,6 +90,8 @@ def _held_out(world: WorldModel, arguments: argparse.Namespace) -> WindowDataset
         split=arguments.split or split,
         horizon=world.horizon,
         video_offsets=world.video_offsets,
+        history=len(world.history_offsets),
+        history_stride=min(world.history_offsets, default=1),
         cache_dir=arguments.cache_dir or settings.get("cache_dir"),
         spec=spec,
         on_error=world.config.get("on_error", "error"),

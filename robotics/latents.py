@@ -87,20 +87,24 @@ class LatentCache:
         self, indices: ArrayLike, epochs: ArrayLike | None = None, *, video: bool = True
     ) -> dict[str, Any]:
         """`WindowDataset.batch` without frames, but with image_latents float32 (B, n, C) and, if
-        wanted, video_latents (B, F, n, C). What does not exist is a black frame's latents, as it
-        is when encoded from pixels. All frames of a window are of one variant, drawn by (seed,
-        epoch, window). epochs: (B,), default 0."""
+        wanted, video_latents (B, F, n, C); with history, history_latents (B, P, n, C). What does
+        not exist is a black frame's latents, as it is when encoded from pixels. All frames of a
+        window are of one variant, drawn by (seed, epoch, window). epochs: (B,), default 0."""
         steps = np.asarray(indices, np.int64).reshape(-1)
         rows = np.zeros_like(steps) if epochs is None else np.asarray(epochs, np.int64)
         samples = self.dataset.batch(steps, video=video, pixels=False)
         variant = self._variants(steps, rows)
         samples["image_latents"] = self.latents(steps, variant)
         if video:
-            index, valid = self.dataset.video_steps(steps)
-            frames = self.latents(index, np.broadcast_to(variant[:, None], index.shape))
-            frames[~valid] = self._blank
-            samples["video_latents"] = frames
+            samples["video_latents"] = self._frames(*self.dataset.video_steps(steps), variant)
+        if self.dataset.history_offsets:
+            samples["history_latents"] = self._frames(*self.dataset.history_steps(steps), variant)
         return samples
+
+    def _frames(self, index: np.ndarray, valid: np.ndarray, variant: np.ndarray) -> np.ndarray:
+        frames = self.latents(index, np.broadcast_to(variant[:, None], index.shape))
+        frames[~valid] = self._blank
+        return frames
 
     def latents(self, steps: np.ndarray, variants: np.ndarray) -> np.ndarray:
         """float32 (..., n, C) of the frames of `steps` (...) in the given variants (...)."""

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-IMAGE, PROPRIO, KEYPOSE, VIDEO, ACTION = "image", "proprio", "keypose", "video", "action"
+IMAGE, HISTORY, PROPRIO = "image", "history", "proprio"
+KEYPOSE, VIDEO, ACTION = "keypose", "video", "action"
 
 
 @dataclass(frozen=True)
 class Mode:
-    """One way to use the model. Names are modalities; a layout may lack the key pose."""
+    """One way to use the model. Names are modalities of the layout."""
 
     name: str
     given: tuple[str, ...]
@@ -32,13 +33,14 @@ class Mode:
 MODES: dict[str, Mode] = {
     row.name: row
     for row in (
-        Mode("policy", (IMAGE, PROPRIO), (KEYPOSE, ACTION)),
-        Mode("joint", (IMAGE, PROPRIO), (KEYPOSE, VIDEO, ACTION)),
-        Mode("forward", (IMAGE, PROPRIO, ACTION), (VIDEO,)),
-        Mode("inverse", (IMAGE, PROPRIO, VIDEO), (ACTION,)),
-        Mode("video", (IMAGE, PROPRIO), (VIDEO,)),
+        Mode("policy", (IMAGE, HISTORY, PROPRIO), (KEYPOSE, ACTION)),
+        Mode("joint", (IMAGE, HISTORY, PROPRIO), (KEYPOSE, VIDEO, ACTION)),
+        Mode("forward", (IMAGE, HISTORY, PROPRIO, ACTION), (VIDEO,)),
+        Mode("inverse", (IMAGE, HISTORY, PROPRIO, VIDEO), (ACTION,)),
+        Mode("video", (IMAGE, HISTORY, PROPRIO), (VIDEO,)),
     )
 }
+"""What a model's layout lacks (history, key pose) is left out of its rows."""
 
 
 def mode(name: str) -> Mode:

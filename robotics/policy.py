@@ -71,16 +71,19 @@ class CheckpointPolicy:
         self.seed, self.clip = seed, clip
         self.latencies: list[float] = []
         self._plan: deque[Action] = deque()
+        # The frames before the current one, as far back as the model looks, newest last.
+        self._past: deque[np.ndarray] = deque(maxlen=max(world.history_offsets, default=0))
         self._instruction: str | None = None
         self._generator = torch.Generator().manual_seed(seed)
 
     def reset(self, instruction: str, seed: int | None = None) -> None:
         """Start an episode; its sampling noise follows from `seed` alone."""
         self._generator = torch.Generator().manual_seed(self.seed if seed is None else seed)
+        self._past.clear()
         self.instruct(instruction)
 
     def instruct(self, instruction: str) -> None:
-        """Take a new instruction and drop what was planned for the old one."""
+        """Take a new instruction and drop what was planned for the old one; what was seen stays."""
         if not isinstance(instruction, str) or not instruction.strip():
             raise ValueError(f"expected an instruction, got {instruction!r}")
         self._instruction = instruction
@@ -88,8 +91,9 @@ class CheckpointPolicy:
 
     @property
     def needs_observation(self) -> bool:
-        """True when the next `act` predicts a new chunk."""
-        return not self._plan
+        """True when the next `act` predicts a new chunk, and always for a model with history: any
+        frame may be a past one of a later prediction."""
+        return not self._plan or bool(self.world.history_offsets)
 
     def act(self, observation: Observation | None) -> Action:
         """The next action of the chunk, predicting one first when the last is used up.
@@ -98,22 +102,27 @@ class CheckpointPolicy:
         """
         if self._instruction is None:
             raise ValueError("expected reset(instruction) before act(observation)")
-        if not self._plan:
+        if self.needs_observation:
             if observation is None:
                 raise ValueError(
-                    "expected an observation, got None: the planned actions are used up; "
-                    "ask needs_observation before each step"
+                    "expected an observation, got None: the planned actions are used up or the "
+                    "model looks back at every frame; ask needs_observation before each step"
                 )
-            self._plan.extend(self._predict(observation))
+            image, proprio = check_observation(observation, self.world.embodiment.camera_size)
+            begun = time.perf_counter()
+            frame = resize_image(image, self.world.image_size)
+            if not self._plan:
+                self._plan.extend(self._predict(frame, proprio))
+                self.latencies.append(time.perf_counter() - begun)
+            self._past.append(frame)
         return self._plan.popleft()
 
-    def _predict(self, observation: Observation) -> list[Action]:
-        image, proprio = check_observation(observation, self.world.embodiment.camera_size)
-        begun = time.perf_counter()
+    def _predict(self, frame: np.ndarray, proprio: np.ndarray) -> list[Action]:
         samples = {
-            "image": resize_image(image, self.world.image_size)[None],
+            "image": frame[None],
             "proprio": proprio[None],
             "instruction": [self._instruction],
+            **self._history(frame),
         }
         chunk = self.world.generate(
             samples,
@@ -122,10 +131,21 @@ class CheckpointPolicy:
             shift=self.shift,
             generator=[self._generator],
         )[ACTION][0]
-        self.latencies.append(time.perf_counter() - begun)
         if self.clip:
             chunk = self.world.action.clip(chunk)
         return [to_action(row) for row in chunk[: self.execute]]
+
+    def _history(self, frame: np.ndarray) -> dict[str, np.ndarray]:
+        """The past frames as `WindowDataset.batch` has them: masked and black before the first."""
+        offsets = self.world.history_offsets
+        if not offsets:
+            return {}
+        valid = np.array([offset <= len(self._past) for offset in offsets])
+        frames = [
+            self._past[-offset] if exists else np.zeros_like(frame)
+            for offset, exists in zip(offsets, valid, strict=True)
+        ]
+        return {"history": np.stack(frames)[None], "history_valid": valid[None]}
 
 
 def check_observation(

@@ -42,6 +42,7 @@ def fit_world(
         video_codec,
         horizon=config["dataset"]["horizon"],
         video_offsets=config["dataset"]["video_offsets"],
+        history_offsets=dataset.history_offsets,
         **config["layout"],
     )
     size = dict(config["model"])
@@ -67,6 +68,7 @@ def _from_checkpoint(
         "image_size": tuple(config["dataset"]["image_size"]),
         "horizon": config["dataset"]["horizon"],
         "video_offsets": tuple(config["dataset"]["video_offsets"]),
+        "history_offsets": dataset.history_offsets,
     }
     got = {key: getattr(source, key) for key in wanted}
     if got != wanted:

@@ -8,11 +8,11 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from einops import repeat
+from einops import rearrange, repeat
 from torch import Tensor
 
 from robotics.embodiment import ACTION_DIM, PROPRIO_DIM, Embodiment
-from robotics.modes import ACTION, IMAGE, KEYPOSE, MODES, PROPRIO, VIDEO, Mode, mode
+from robotics.modes import ACTION, HISTORY, IMAGE, KEYPOSE, MODES, PROPRIO, VIDEO, Mode, mode
 from robotics.normalize import Normalizer
 from selfflow_wm.codec import Codec, ResidualCodec, encode_text
 from selfflow_wm.flow.sampler import sample
@@ -22,10 +22,10 @@ from selfflow_wm.model import Backbone
 Samples = Mapping[str, Any]
 """A collated batch of windows: image uint8 (B, H, W, 3), proprio float32 (B, 8), instruction
 (B strings) and, where a mode needs them, video uint8 (B, F, H, W, 3), video_valid bool (B, F),
-action float32 (B, 6, 8), action_valid bool (B, 6), keypose float32 (B, 8). All but frames are in
-physical units.
-image_latents float (B, n, C) and video_latents (B, F, n, C), of the image codec, replace image and
-video (see `robotics.latents`)."""
+action float32 (B, 6, 8), action_valid bool (B, 6), keypose float32 (B, 8). A model with history
+also takes history uint8 (B, P, H, W, 3), oldest first, and history_valid bool (B, P). All but
+frames are in physical units. image_latents float (B, n, C), video_latents (B, F, n, C) and
+history_latents (B, P, n, C), of the image codec, replace the frames (see `robotics.latents`)."""
 
 
 def robot_layout(
@@ -36,22 +36,32 @@ def robot_layout(
     video_offsets: Sequence[int],
     text_length: int = 64,
     keypose: bool = False,
+    history_offsets: Sequence[int] = (),
     mask_ratio: Mapping[str, float] | None = None,
     weight: Mapping[str, float] | None = None,
 ) -> Layout:
     """The table of modalities: current frame, proprioception, future frames, action chunk.
 
     horizon: actions in a chunk, one a control step. video_offsets: future frames, in control
-    steps after the current one, equally spaced. mask_ratio, weight: per generated modality.
+    steps after the current one, equally spaced. history_offsets: past frames, in control steps
+    before the current one, equally spaced, oldest first; their tokens have negative times and there
+    are none without them. mask_ratio, weight: per generated modality.
     keypose: with the next keyframe's proprioception (`robotics.episodes.keypose_steps`), which a
     policy generates beside its actions: where the hand is going says where the object is, without
     the noise of single actions.
     """
     offsets = [int(offset) for offset in video_offsets]
+    past = [-int(offset) for offset in history_offsets]
     strides = {b - a for a, b in zip(offsets, offsets[1:], strict=False)} or {1}
     if len(strides) > 1 or len(offsets) != video_codec.frames:
         raise ValueError(
             f"expected {video_codec.frames} equally spaced video offsets, got {offsets}"
+        )
+    pauses = {b - a for a, b in zip(past, [*past[1:], 0], strict=False)}
+    if len(pauses) > 1 or min(pauses, default=1) < 1:
+        raise ValueError(
+            "expected history offsets that go down to 0 in equal steps such as (6, 3), got "
+            f"{tuple(history_offsets)}"
         )
     ratio, weight = mask_ratio or {}, weight or {}
 
@@ -61,6 +71,16 @@ def robot_layout(
     return Layout(
         (
             row(IMAGE, image_codec.grid, image_codec.channels),
+            *(
+                row(
+                    HISTORY,
+                    (len(past), *image_codec.grid[1:]),
+                    image_codec.channels,
+                    time_origin=past[0],
+                    time_stride=pause,
+                )
+                for pause in pauses
+            ),
             row(PROPRIO, (1, 1, 1), PROPRIO_DIM),
             *([row(KEYPOSE, (1, 1, 1), PROPRIO_DIM, time_origin=horizon)] if keypose else []),
             row(
@@ -136,6 +156,14 @@ class WorldModel:
         return self.layout[ACTION].num_tokens
 
     @property
+    def history_offsets(self) -> tuple[int, ...]:
+        """Past frames it is shown, in control steps before the current one, oldest first."""
+        if HISTORY not in self.layout:
+            return ()
+        row = self.layout[HISTORY]
+        return tuple(-int(row.time_origin + row.time_stride * i) for i in range(row.grid[0]))
+
+    @property
     def device(self) -> torch.device:
         return next(self.backbone.parameters()).device
 
@@ -159,12 +187,15 @@ class WorldModel:
     @torch.no_grad()
     def encode(self, samples: Samples, mode: Mode, names: Sequence[str] | None = None) -> Batch:
         """Clean latents of the modalities present in `mode`, or of `names` only."""
-        wanted = set(self.layout.present(self._in_layout(mode.present if names is None else names)))
+        wanted = set(self._in_layout(mode.present if names is None else names))
         latents: dict[str, Tensor] = {}
         valid: dict[str, Tensor] = {}
         image = self._image_latents(samples)
         count = len(image)
         latents[IMAGE] = image
+        if HISTORY in wanted:
+            latents[HISTORY] = self._history_latents(samples)
+            valid[HISTORY] = self._frames_valid(HISTORY, samples["history_valid"])
         if PROPRIO in wanted:
             proprio = self.proprio.normalise(np.asarray(samples["proprio"], np.float32))
             latents[PROPRIO] = self._tensor(proprio)[:, None]
@@ -173,7 +204,7 @@ class WorldModel:
             latents[KEYPOSE] = self._tensor(keypose)[:, None]
         if VIDEO in wanted:
             latents[VIDEO] = self._video_latents(samples, image)
-            valid[VIDEO] = self._video_valid(samples["video_valid"])
+            valid[VIDEO] = self._frames_valid(VIDEO, samples["video_valid"])
         if ACTION in wanted:
             action = self.action.normalise(np.asarray(samples["action"], np.float32))
             latents[ACTION] = self._tensor(action)
@@ -188,7 +219,7 @@ class WorldModel:
             valid={name: valid[name] for name in order},
             text_ids=ids.to(self.device),
             text_mask=mask.to(self.device),
-            given=frozenset(mode.given),
+            given=frozenset(self._in_layout(mode.given)),
         )
 
     def _in_layout(self, names: Sequence[str]) -> tuple[str, ...]:
@@ -209,8 +240,22 @@ class WorldModel:
         frames = torch.as_tensor(samples["video"]).to(self.device)
         return self.video_codec.encode(frames, reference_latents=image)
 
-    def _video_valid(self, valid: Any) -> Tensor:
-        _, height, width = self.layout[VIDEO].grid
+    def _history_latents(self, samples: Samples) -> Tensor:
+        expected = (len(self.history_offsets),)
+        got = tuple(np.shape(samples.get("history_valid", ()))[1:])
+        if got != expected:
+            raise ValueError(
+                f"expected history and history_valid of {expected[0]} past frames, got {got or 0}; "
+                f"make the windows with past frames {self.history_offsets} control steps back"
+            )
+        if "history_latents" in samples:
+            latents = self._tensor(samples["history_latents"])
+        else:
+            latents = self.image_codec.encode(torch.as_tensor(samples["history"]).to(self.device))
+        return rearrange(latents, "b p n c -> b (p n) c")
+
+    def _frames_valid(self, name: str, valid: Any) -> Tensor:
+        _, height, width = self.layout[name].grid
         frames = torch.as_tensor(valid).to(self.device)
         return repeat(frames, "b f -> b (f n)", n=height * width)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -72,20 +72,36 @@ def decode_episode(
             a gripper far outside its range, NaN or infinity, or no steps.
     """
     spec = spec or rt1_spec()
-    columns = _Columns(record, where, rt1_stored() if stored is None else stored, spec)
-    try:
-        return _convert(columns, spec)
-    except ValueError as error:
-        if str(error).startswith(where):
-            raise
-        raise ValueError(f"{where}: {error}") from error
+    return convert(_Columns(record, where, rt1_stored() if stored is None else stored, spec), spec)
 
 
 def wanted(record: bytes, where: str, spec: DatasetSpec, stored: Mapping[str, Leaf]) -> bool:
     """Whether the specification's filters keep this episode."""
     if not spec.filters:
         return True
-    columns = _Columns(record, where, stored, spec)
+    return kept(_Columns(record, where, stored, spec), spec)
+
+
+class Columns(Protocol):
+    """One episode's values by `Column`, whatever it is stored in."""
+
+    where: str
+    """File and episode, for the messages."""
+    images: list[bytes]
+    """JPEG or PNG of every step."""
+    steps: int
+
+    def array(self, place: Column, width: int) -> np.ndarray: ...
+
+    def texts(self, place: Column) -> list[str]: ...
+
+    def one(self, place: Column) -> Any: ...
+
+    def first(self, place: Column) -> Any: ...
+
+
+def kept(columns: Columns, spec: DatasetSpec) -> bool:
+    """Whether the specification's filters keep this episode."""
     for row in spec.filters:
         value = columns.first(column(row.path))
         if value not in row.keep if row.keep is not None else value in (row.drop or ()):
@@ -185,7 +201,17 @@ class _Columns:
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def _convert(columns: _Columns, spec: DatasetSpec) -> Episode:
+def convert(columns: Columns, spec: DatasetSpec) -> Episode:
+    """The episode that `columns` hold; ValueError, naming `where`, for what cannot be one."""
+    try:
+        return _convert(columns, spec)
+    except ValueError as error:
+        if str(error).startswith(columns.where):
+            raise
+        raise ValueError(f"{columns.where}: {error}") from error
+
+
+def _convert(columns: Columns, spec: DatasetSpec) -> Episode:
     steps = columns.steps
     success = spec.success is None or bool(columns.one(column(spec.success)))
     position, rotation = _measured(columns, spec.proprio)
@@ -214,7 +240,7 @@ def _convert(columns: _Columns, spec: DatasetSpec) -> Episode:
     )
 
 
-def _measured(columns: _Columns, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
+def _measured(columns: Columns, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
     """Position (T, 3) and quaternion xyzw (T, 4); zeros where nothing was measured."""
     position, quaternion = np.zeros((columns.steps, 3)), np.zeros((columns.steps, 4))
     if pose.position is not None:
@@ -232,7 +258,7 @@ def _measured(columns: _Columns, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _commanded(
-    columns: _Columns, spec: DatasetSpec, position: np.ndarray, rotation: np.ndarray
+    columns: Columns, spec: DatasetSpec, position: np.ndarray, rotation: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Translation (T, 3) and roll-pitch-yaw (T, 3) of the action, both deltas in the base frame."""
     action = spec.action
@@ -257,7 +283,7 @@ def _commanded(
     return translation, turn
 
 
-def _closedness(columns: _Columns, pose: Pose, place: str) -> np.ndarray:
+def _closedness(columns: Columns, pose: Pose, place: str) -> np.ndarray:
     """(T,) gripper: in [0, 1], 1 closed; a range of [-1, 1] that the action has stays."""
     if pose.gripper is None:
         return np.zeros(columns.steps)
@@ -279,7 +305,7 @@ def _closedness(columns: _Columns, pose: Pose, place: str) -> np.ndarray:
     return values if closes else 1.0 - values
 
 
-def _terminate(columns: _Columns, spec: DatasetSpec) -> np.ndarray:
+def _terminate(columns: Columns, spec: DatasetSpec) -> np.ndarray:
     """(T,) bool: the sub-task is finished with the step."""
     path = spec.action.terminate or spec.is_terminal
     if path is not None:

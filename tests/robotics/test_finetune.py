@@ -196,6 +196,12 @@ def test_misuse_is_explained_in_one_line(
     assert re.search(message, said) and "Traceback" not in said
 
 
+def test_several_ranks_are_refused_before_anything_is_written(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main([*words, f"out={tmp_path / 'run'}"]) == 2
+    assert "WORLD_SIZE=2" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
 def test_paths_need_no_quotes():
     config = compose_config(["data=/a b/[c]=(d)'e", "out=~/x,y"])
     assert config.data == "/a b/[c]=(d)'e"

@@ -23,9 +23,10 @@ def test_batches_hold_the_modalities_of_their_mode(world, windows, name):
     mode = MODES[name]
     batch = world.encode(windows.batch([0, 5, 20]), mode)
     batch.check(world.layout)
-    present = [name for name in world.layout.names if name in mode.present]
-    assert list(batch.latents) == present and batch.given == set(mode.given)
-    assert set(present) == set(mode.present) - {"keypose"}  # an option of the layout
+    here = set(world.layout.names)
+    assert set(batch.latents) == set(mode.present) & here and batch.given == set(mode.given) & here
+    assert list(batch.latents) == list(world.layout.present(batch.latents))
+    assert here == {"image", "proprio", "video", "action"}  # history and key pose are options
 
 
 def test_the_samples_values_survive_encoding(world, windows):
