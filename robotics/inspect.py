@@ -69,7 +69,9 @@ def _progress() -> Iterator[Callable[[int], Callable[[], None]]]:
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+    console = Console(file=sys.stderr)
+    shown = console.is_terminal  # elsewhere rich would leave an empty line
+    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
 
         def begin(total: int) -> Callable[[], None]:
             task = bar.add_task("reading episodes", total=total)

@@ -20,6 +20,8 @@ from robotics.rlds.spec import DatasetSpec
 from robotics.rotation import as_quaternion
 
 LAGS = (0, 1, 2, 3)
+OUTLYING = 20.0
+"""Commands longer than this many medians are left out of the evidence."""
 BLOCK = 10
 EVIDENCE_STEPS = 20_000
 """Steps that are weighed; more would change no verdict."""
@@ -128,10 +130,11 @@ def translation(tracks: Sequence[Track], spec: DatasetSpec) -> Motion | None:
             return Rotation.from_quat(as_quaternion(p["proprio.rotation"], kind)).apply(command)
         return command
 
+    stored = [p["action.position"] for p in parts]
     positions = [p["proprio.position"] for p in parts]
     fits, predictions = [], {}
     for convention in conventions:
-        predicted = [predict(p, convention) for p in parts]
+        predicted = _sane([predict(p, convention) for p in parts], stored)
         predictions[convention] = predicted
         moved = [_differences(x) for x in positions]
         if (fit := _fit(convention, predicted, moved)) is not None:
@@ -175,6 +178,7 @@ def rotation(tracks: Sequence[Track], spec: DatasetSpec) -> Motion | None:
             stored = [_rotations(p["action.rotation"], command) for p in parts]
             for kind, frame in (("delta", "base"), ("delta", "tool"), ("absolute", "base")):
                 predicted = [_turn(a, r, kind, frame) for a, r in zip(stored, poses, strict=True)]
+                predicted = _sane(predicted, [p["action.rotation"] for p in parts])
                 convention = Convention(kind, frame, command, measured)
                 if (fit := _fit(convention, predicted, turns)) is not None:
                     fits.append(fit)
@@ -249,9 +253,22 @@ def _none() -> np.ndarray:
 
 def _shifted(p: np.ndarray, m: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
     """Commands (n, 3) and the motion (n, 3) that follows `lag` steps later; the same commands for
-    every lag, so that lags compare."""
+    every lag, so that lags compare. Commands left out by `_sane` are missing."""
     count = max(len(m) - max(LAGS), 0)
-    return p[:count], m[lag : lag + count]
+    there = np.isfinite(p[:count]).all(1)
+    return p[:count][there], m[lag : lag + count][there]
+
+
+def _sane(predicted: list[np.ndarray], stored: list[np.ndarray]) -> list[np.ndarray]:
+    """`predicted` with NaN where the command is an outlier: one of 5 m would decide every fit."""
+    sizes = [np.linalg.norm(values, axis=1) for values in stored]
+    commanded = np.concatenate(sizes)
+    commanded = commanded[commanded > 0]
+    limit = OUTLYING * np.median(commanded) if len(commanded) else np.inf
+    return [
+        np.where((size > limit)[:, None], np.nan, values)
+        for values, size in zip(predicted, sizes, strict=True)
+    ]
 
 
 def _fit(

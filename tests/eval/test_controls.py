@@ -52,12 +52,12 @@ def test_simpler_is_known_by_its_interpreter_and_gives_its_own_command():
     zero = results("checkpoint", open_drawer=0)
     (line,) = controls.check(zero, there)
     assert f"--protocol va --simpler-python {sys.executable}" in line
-    # There is no expert for the can: the drawers' one vouches for the way there.
-    can = results("checkpoint", pick_coke_can=0)
-    (line,) = controls.check(can, there)
+    # There is no expert for WidowX: the drawers' one vouches for the way there.
+    spoon = results("checkpoint", put_spoon_on_towel=0)
+    (line,) = controls.check(spoon, there)
     assert "no expert for this task" in line and "--task open_drawer " in line
     controls.check(results("expert", close_drawer=3), there)
-    assert controls.check(can, there) == []
+    assert controls.check(spoon, there) == []
     assert controls.check(zero, there)
 
 
