@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 Z95 = 1.959963984540054
 """Two-sided 95% quantile of the normal distribution."""
@@ -88,6 +89,9 @@ def paired_difference(gained: int, lost: int, pairs: int, z: float = Z95) -> tup
     def bound(end: float) -> float:
         # At the estimate itself the variance can vanish, and with it what makes the value negative.
         start = estimate + math.copysign(1e-9, end)
-        return end if abs(start) >= 1 or beyond(end) <= 0 else float(brentq(beyond, start, end))
+        if abs(start) >= 1 or beyond(end) <= 0:
+            return end
+        root: Any = brentq(beyond, start, end)
+        return float(root)
 
     return bound(-1.0), bound(1.0)

@@ -129,15 +129,16 @@ class RemotePolicy:
                 )
 
     def _request(self, observation: Observation) -> dict[str, Any]:
-        pose = np.asarray(observation["tool_pose"], np.float32)
+        values = dict(observation)
+        pose = np.asarray(values["tool_pose"], np.float32)
         turn = pose[3:]
         if self.state == "axis_angle":
             turn = Rotation.from_quat(turn).as_rotvec().astype(np.float32)
-        image = observation["image"]
+        image = np.asarray(values["image"])
         ours = METADATA in self.metadata
         return {
             "observation/image": fit(image, self.image_size) if self.image_size else image,
-            "observation/state": np.concatenate([pose[:3], turn, observation["gripper_closed"]]),
+            "observation/state": np.concatenate([pose[:3], turn, values["gripper_closed"]]),
             "prompt": self._instruction,
             **({"episode/seed": self._seed, "episode/call": self._call} if ours else {}),
         }
@@ -177,9 +178,10 @@ class RemotePolicy:
         for last in (False, True):
             if self._socket is None:
                 self._connect()
+            socket: Any = self._socket
             try:
-                self._socket.send(data)
-                answer = self._socket.recv(timeout=self._timeout_s)
+                socket.send(data)
+                answer = socket.recv(timeout=self._timeout_s)
             except TimeoutError:
                 self.close()  # the late answer must not be taken for that of the next request
                 raise RemoteError(

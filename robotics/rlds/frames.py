@@ -11,9 +11,9 @@ touched) and the wait before the first batch.
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 from crc32c import crc32c
@@ -66,12 +66,10 @@ class DecodedFrames:
 
     def read_into(self, step: int, out: np.ndarray) -> None:
         """Fill `out`, a contiguous uint8 (H, W, 3)."""
-        flat = memoryview(out.reshape(-1))
-        descriptor = os.open(self.path, os.O_RDONLY)  # not kept: there may be a thousand shards
-        try:
-            got = os.preadv(descriptor, [flat], (self.first + step) * len(flat))
-        finally:
-            os.close(descriptor)
+        flat = out.reshape(-1)
+        with self.path.open("rb", buffering=0) as file:  # not kept: there may be a thousand shards
+            file.seek((self.first + step) * len(flat))
+            got = file.readinto(flat.data)
         if got != len(flat):
             raise ValueError(
                 f"{self.path}: expected {len(flat)} bytes of frame {self.first + step}, got {got}; "
@@ -101,6 +99,10 @@ class StoredFrames:
     def __len__(self) -> int:
         return len(self.places)
 
+    @overload
+    def __getitem__(self, step: slice) -> StoredFrames: ...
+    @overload
+    def __getitem__(self, step: int) -> np.ndarray: ...
     def __getitem__(self, step: int | slice) -> StoredFrames | np.ndarray:
         if isinstance(step, slice):
             return StoredFrames(self.path, self.spans, self.places[step], self.image_size)
