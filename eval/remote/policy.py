@@ -129,7 +129,7 @@ class RemotePolicy:
                 )
 
     def _request(self, observation: Observation) -> dict[str, Any]:
-        values = dict(observation)
+        values: dict[str, Any] = dict(observation)
         pose = np.asarray(values["tool_pose"], np.float32)
         turn = pose[3:]
         if self.state == "axis_angle":
