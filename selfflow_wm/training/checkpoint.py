@@ -34,6 +34,7 @@ def read_json(path: Path) -> Any:
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors to one safetensors file (contiguous copies, on the CPU)."""
     save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path)
+    Path(path).chmod(0o644)  # safetensors makes files for their owner alone
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -80,3 +80,8 @@ def test_wandb_is_not_imported_unless_asked_for(tmp_path, monkeypatch):
         MetricsLog(tmp_path, wandb="offline")
     with pytest.raises(ValueError, match="expected one of"):
         MetricsLog(tmp_path, wandb="sometimes")
+
+
+def test_others_may_read_a_checkpoint(tmp_path):
+    checkpoint.save_tensors(tmp_path / "model.safetensors", {"weight": torch.zeros(2)})
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o644
