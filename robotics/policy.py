@@ -40,7 +40,7 @@ class CheckpointPolicy:
         self,
         world: WorldModel | Path | str,
         *,
-        steps: int = 8,
+        steps: int = 2,
         execute: int = 3,
         shift: float = 1.0,
         mode_name: str = "policy",
