@@ -3,10 +3,12 @@
     worker: CheckpointPolicy -> SharedWorld --Unix socket (wire)--> server -> WorldModel
 
 Otherwise every worker holds weights of its own, which costs memory and, on a GPU, leaves it to
-many small calls. Rounding depends on how many samples a call has, so every call here has the same
-number: the ones that wait, filled up with copies. A prediction then depends on its own request and
-on that number alone, and results on neither the number of workers nor on who waits with whom. With
-one sample a call they are those of workers with models of their own, bit for bit.
+many small calls. With one sample a call, predictions are those of workers with models of their own,
+bit for bit, whoever else asks. With more they are the same up to rounding: it depends on how many
+samples a call has (so each call here has the same number: those that wait, filled up with copies)
+and, with some sizes on a CPU, on a sample's place among them (seen with 3, not with 4). A long
+episode can turn such a difference into another outcome; where results must not depend on the number
+of workers, one sample a call is the choice.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class Plan:
             "server": self.policy.path if self.policy.kind == "remote" and not known else None,
             "seed": self.seed,
             "shard": self.shard_name,
-            # One sample a call rounds as a worker's own model does; any other number differently.
+            # One sample a call rounds as a worker's own model does; others differently.
             "batch_inference": self.batch_inference if self.batch_inference > 1 else None,
             "versions": versions(self.backend),
         }

@@ -132,8 +132,8 @@ def _add_running(parser: Parser) -> None:
     add(
         "--batch-inference", type=at_least(1), metavar="B",
         help="let one process hold the checkpoint for all workers and predict for up to B of them "
-        "at once, for a GPU; the same results for any --workers, up to rounding for another B "
-        "(1: exactly those without this flag)",
+        "at once, for a GPU; 1: exactly the results without this flag, for any --workers; more: "
+        "the same up to rounding",
     )  # fmt: skip
     add(
         "--retries", type=at_least(0), default=2, metavar="K",
