@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.backends import make_env, prepare_rendering
+from eval.inference import shared
 from eval.plan import Job, Plan
 from eval.policies import PolicySpec, attach, make_policy
 from eval.records import EpisodeLog, Record, write_json
@@ -122,8 +123,11 @@ def evaluate(
         _begin(plan, log)
         return
     fps = plan.config["video"]["fps"]
-    setup = EvalSetup(plan.policy, plan.backend.name, str(plan.out), fps, first, plan.limits)
-    with _no_torn_films(plan.out), make_pool(plan, setup) as pool:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_no_torn_films(plan.out))
+        policy = stack.enter_context(shared(plan.policy, plan.batch_inference))
+        setup = EvalSetup(policy, plan.backend.name, str(plan.out), fps, first, plan.limits)
+        pool = stack.enter_context(make_pool(plan, setup))
         _begin(plan, log)
         queue = iter(pending)
         for outcome in pool.run(lambda: next(queue, None)):

@@ -69,6 +69,8 @@ class Plan:
     limits: Limits = field(default_factory=Limits)
     executor: str = "processes"
     """`processes` or `ray`; like workers, retries and limits it changes no result."""
+    batch_inference: int = 0
+    """Samples per call of the one process that holds the checkpoint; 0: each worker holds it."""
 
     def settings(self) -> dict[str, Any]:
         """What two runs must share to count as one; more episodes or workers may come later."""
@@ -85,6 +87,8 @@ class Plan:
             "server": self.policy.path if self.policy.kind == "remote" and not known else None,
             "seed": self.seed,
             "shard": self.shard_name,
+            # One sample a call rounds as a worker's own model does; others differently.
+            "batch_inference": self.batch_inference if self.batch_inference > 1 else None,
             "versions": versions(self.backend),
         }
 

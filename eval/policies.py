@@ -39,6 +39,9 @@ class PolicySpec:
     """Directory of the checkpoint or of the replayed dataset, address of the server."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the policy, from `configs/eval.yaml`."""
+    address: str = ""
+    """Where a process holds the checkpoint's model for all workers, see `eval.inference`; empty
+    where each has its own."""
 
 
 def parse_policy(
@@ -142,7 +145,12 @@ def make_policy(spec: PolicySpec, embodiment: str) -> Policy:
     if spec.kind == "checkpoint":
         from robotics.policy import CheckpointPolicy
 
-        return CheckpointPolicy(spec.path, embodiment=embodiment, threads=1, **spec.options)
+        world: Any = spec.path
+        if spec.address:
+            from eval.inference import SharedWorld
+
+            world = SharedWorld(spec.address)
+        return CheckpointPolicy(world, embodiment=embodiment, threads=1, **spec.options)
     if spec.kind == "remote":
         from eval.remote.policy import RemotePolicy
 

@@ -16,6 +16,9 @@ from typing import Any
 from eval.watchdog import Limits
 from eval.workers import Attempt, Outcome, Pool, Setup, WorkerSetupError
 
+STARTS = 3
+"""How often Ray is started before that counts as impossible."""
+
 
 def require_ray() -> Any:
     """Import ray; `ValueError` naming the extra where it is missing."""
@@ -132,10 +135,7 @@ class RayPool:
 
     def _connect(self) -> None:
         if not self._ray.is_initialized():
-            here = {} if os.environ.get("RAY_ADDRESS") else {
-                "address": "local", "num_cpus": max(1, self._count), "include_dashboard": False,
-            }  # fmt: skip
-            self._ray.init(**here, logging_level="ERROR", log_to_driver=False)
+            self._begin()
             self._started_here = True
         cores = self._ray.cluster_resources().get("CPU", 0)
         if cores < self._count:
@@ -143,6 +143,29 @@ class RayPool:
                 f"workers: expected at most one for each of the cluster's {cores:g} cores; got "
                 f"{self._count}; remedy: give fewer --workers"
             )
+
+    def _begin(self) -> None:
+        """Connect to the cluster, or start one; Ray allows its own processes few seconds (15 and
+        30, both fixed) to start, which a busy machine may exceed once and not again."""
+        quiet = {"logging_level": "ERROR", "log_to_driver": False}
+        if os.environ.get("RAY_ADDRESS"):
+            self._ray.init(**quiet)
+            return
+        for left in reversed(range(STARTS)):
+            try:
+                self._ray.init(
+                    address="local", num_cpus=max(1, self._count), include_dashboard=False, **quiet
+                )
+                return
+            except Exception as error:  # Ray raises just this when one of its processes is late
+                self._ray.shutdown()
+                if not left:
+                    raise ValueError(
+                        f"executor: expected Ray to start on this machine; got, {STARTS} times, "
+                        f"{' '.join(str(error).split())[:300]}; remedy: try again when the machine "
+                        "is less busy, start Ray beforehand and set RAY_ADDRESS=auto, or leave "
+                        "--executor out"
+                    ) from None
 
     def _actor(self) -> tuple[Any, Any]:
         actor = self._ray.remote(Host).options(num_cpus=1).remote(

@@ -118,7 +118,8 @@ def _add_simpler(parser: Parser) -> None:
 
 
 def _add_running(parser: Parser) -> None:
-    """Flags on how episodes are run; of these only --shard changes what is in the results."""
+    """Flags on how episodes are run; of these only --shard changes what is in the results, and
+    --batch-inference how they are rounded."""
     add, limits = parser.add_argument, Limits()
     add(
         "--workers", type=at_least(1), metavar="N", help="processes (default: the cores, at most 8)"
@@ -127,6 +128,12 @@ def _add_running(parser: Parser) -> None:
         "--executor", choices=("processes", "ray"), default="processes",
         help="processes of this machine (default), or Ray (the extra ray; a cluster where "
         "RAY_ADDRESS names one, which then has to share --out and checkpoints)",
+    )  # fmt: skip
+    add(
+        "--batch-inference", type=at_least(1), metavar="B",
+        help="let one process hold the checkpoint for all workers and predict for up to B of them "
+        "at once, for a GPU; 1: exactly the results without this flag, for any --workers; more: "
+        "the same up to rounding",
     )  # fmt: skip
     add(
         "--retries", type=at_least(0), default=2, metavar="K",
@@ -165,6 +172,7 @@ def make_plan(args: Any, command: str) -> tuple[Plan, str]:
             )
     else:
         seeds = {task: _seeds(backend.name, task, args) for task in tasks}
+    _check_batching(args)
     if args.executor == "ray":
         from eval.ray_pool import require_ray
 
@@ -179,9 +187,21 @@ def make_plan(args: Any, command: str) -> tuple[Plan, str]:
     plan = Plan(
         tasks, seeds, spec, fingerprint(spec), backend, config, args.seed, args.video,
         args.workers or min(default_workers(), jobs), out, command, shard, args.retries,
-        Limits(args.reset_timeout, args.step_timeout), args.executor,
+        Limits(args.reset_timeout, args.step_timeout), args.executor, args.batch_inference or 0,
     )  # fmt: skip
     return plan, why
+
+
+def _check_batching(args: Any) -> None:
+    """`ValueError` where there is no model to share, or nobody near enough to share it."""
+    if not args.batch_inference:
+        return
+    if args.policy != "checkpoint" or args.executor != "processes":
+        raise ValueError(
+            "batch-inference: expected a checkpoint and processes of this machine; got --policy "
+            f"{args.policy} --executor {args.executor}; remedy: leave --batch-inference out, or "
+            "serve the checkpoint with python -m eval.serve"
+        )
 
 
 def _backend_words(args: Any) -> str:

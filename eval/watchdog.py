@@ -7,8 +7,10 @@ of an episode moves it on; a parent that sees it pass ends the worker, whatever 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -88,6 +90,26 @@ def kill_tree(pid: int) -> None:
     for each in [pid, *_descendants(pid)]:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(each, signal.SIGKILL)
+
+
+def end_with_parent() -> None:
+    """End this process with what it started as soon as its parent is gone, whatever ended that.
+
+    For a process of `multiprocessing`; a parent that was killed could tell it nothing, and it would
+    go on until its job is over.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def follow() -> None:
+        parent.join()
+        for each in _descendants(os.getpid()):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(each, signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _descendants(pid: int) -> list[int]:

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from eval.rollout import error_line
-from eval.watchdog import Heartbeat, Limits, kill_tree
+from eval.watchdog import Heartbeat, Limits, end_with_parent, kill_tree
 
 
 class WorkerSetupError(ValueError):
@@ -283,6 +283,7 @@ class Pool:
 def _serve(connection: Connection, setup: Setup, start: int, heart: Heartbeat) -> None:
     # Ctrl-C reaches the whole process group; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     try:
         run = setup(start)
     except ValueError as error:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from robotics.control import Action, Observation
-from robotics.embodiment import ARM, GRIPPER, POSITION, ROTATION, TERMINATE
+from robotics.embodiment import ARM, GRIPPER, POSITION, ROTATION, TERMINATE, Embodiment
 from robotics.episodes import proprio_vector
 from robotics.images import resize_image
 from robotics.modes import ACTION, mode
@@ -23,22 +24,52 @@ GRIPPER_THRESHOLD = 0.3
 holds -1, 0 and +1, and a half-hearted command would leave the fingers half open."""
 
 
+class Clipper(Protocol):
+    """Limits physical values to the range of the training data."""
+
+    def clip(self, values: np.ndarray) -> np.ndarray: ...
+
+
+class Model(Protocol):
+    """What a policy asks of a `WorldModel`; another process may hold the real one."""
+
+    @property
+    def embodiment(self) -> Embodiment: ...
+
+    @property
+    def horizon(self) -> int: ...
+
+    @property
+    def image_size(self) -> tuple[int, int]: ...
+
+    @property
+    def history_offsets(self) -> tuple[int, ...]: ...
+
+    @property
+    def action(self) -> Clipper: ...
+
+    def generate(
+        self, samples: Any, mode_name: str, *, steps: int, shift: float,
+        generator: Sequence[torch.Generator],
+    ) -> dict[str, np.ndarray]: ...  # fmt: skip
+
+
 class CheckpointPolicy:
     """Predicts a chunk of actions, executes its first `execute` open loop, looks again.
 
-    world: a model or the path of a checkpoint directory. steps: Euler steps of the sampler.
-    shift: shift of its time grid towards noise. mode: "policy", or "joint" to imagine the video
-    along with the actions. seed: of the sampling noise when `reset` gives none; each episode
-    has its own generator, so actions do not depend on the episodes before it or the worker.
-    clip: limit the arm's motions to the range of the training data; off by default, a prediction
-    beyond it is sent as it is. embodiment: refuse a checkpoint of another robot. threads: torch's,
-    None leaves them.
+    world: a model, anything that offers `Model`, or the path of a checkpoint directory.
+    steps: Euler steps of the sampler. shift: shift of its time grid towards noise.
+    mode: "policy", or "joint" to imagine the video along with the actions. seed: of the sampling
+    noise when `reset` gives none; each episode has its own generator, so actions do not depend on
+    the episodes before it or the worker. clip: limit the arm's motions to the range of the training
+    data; off by default, a prediction beyond it is sent as it is. embodiment: refuse a checkpoint
+    of another robot. threads: torch's, None leaves them.
     latencies: seconds of every model call so far, resizing and encoding included.
     """
 
     def __init__(
         self,
-        world: WorldModel | Path | str,
+        world: Model | Path | str,
         *,
         steps: int = 2,
         execute: int = 3,
@@ -52,7 +83,7 @@ class CheckpointPolicy:
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        if not isinstance(world, WorldModel):
+        if isinstance(world, Path | str):
             world = WorldModel.load(world, embodiment=embodiment, device=device)
         elif embodiment is not None and world.embodiment.name != embodiment:
             raise ValueError(

@@ -1,6 +1,7 @@
 """Episodes as Ray actors; skipped without the extra `ray`."""
 
 import sys
+import types
 
 import pytest
 from test_cli import lines, run_here, words
@@ -14,6 +15,45 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"pip install 'selfflow-wm\[ray\]'"):
         main(words(tmp_path / "run", "--executor", "ray"))
     assert not (tmp_path / "run").exists()
+
+
+class LateRay(types.ModuleType):
+    """Ray on a machine that is too busy for its first `late` starts."""
+
+    def __init__(self, late: int) -> None:
+        super().__init__("ray")
+        self.late, self.starts, self.ends = late, 0, 0
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, **_: object) -> None:
+        self.starts += 1
+        if self.starts <= self.late:
+            raise Exception("The current node timed out\nduring startup.")
+
+    def shutdown(self) -> None:
+        self.ends += 1
+
+    def cluster_resources(self) -> dict:
+        return {"CPU": 4.0}
+
+
+@pytest.mark.parametrize("late", [0, 2, 3])
+def test_ray_may_be_late_to_start_but_not_for_ever(monkeypatch, late):
+    from eval.ray_pool import RayPool
+    from eval.watchdog import Limits
+
+    ray = LateRay(late)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    pool = RayPool(None, 2, limits=Limits(), retries=0)
+    if late < 3:
+        pool._connect()
+        assert (ray.starts, ray.ends) == (late + 1, late)
+    else:
+        with pytest.raises(ValueError, match="3 times, The current node timed out during startup"):
+            pool._connect()
 
 
 def test_ray_gives_the_same_records_also_after_a_crash(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -127,10 +128,34 @@ def test_a_process_is_killed_with_what_it_started():
         grandchild = int(process.stdout.readline())
         kill_tree(process.pid)
         assert process.wait(10) == -9
+    assert_ends(grandchild)
+
+
+def assert_ends(number: int) -> None:
     for _ in range(100):
-        state = Path(f"/proc/{grandchild}/stat")
+        state = Path(f"/proc/{number}/stat")
         if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
             return
         time.sleep(0.1)
-    os.kill(grandchild, 9)
-    pytest.fail("the grandchild lives on")
+    os.kill(number, 9)
+    pytest.fail(f"process {number} lives on")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_and_simulators_end_with_a_parent_that_is_killed(tmp_path, how):
+    note = tmp_path / "note"
+    words = [sys.executable, "-c", "from sleeping_job import Setup; from eval.workers import Pool\n"
+             "if __name__ == '__main__':\n"
+             "    jobs = iter([1])\n"
+             f"    with Pool(Setup({str(note)!r}), 1) as pool:\n"
+             "        list(pool.run(lambda: next(jobs, None)))"]  # fmt: skip
+    paths = [str(Path(__file__).parent), *sys.path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    with subprocess.Popen(words, env=environment, start_new_session=True) as process:
+        while not note.exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(how)
+        assert process.wait(10) == -how
+    for number in map(int, note.read_text().split()):
+        assert_ends(number)

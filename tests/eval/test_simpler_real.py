@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from benchmarks.simpler import CHUNKS, UPSTREAM, Bench, summarise
 from eval import doctor
 from eval.backends import resolve_backend
 from eval.collect import backend_words
@@ -137,3 +138,13 @@ def test_a_picture_shows_the_photo_and_the_robot(env):
     picture = env.camera_image()
     assert picture.shape == (256, 320, 3) and picture.dtype == np.uint8
     assert picture.std() > 20
+
+
+def test_final_states_are_those_of_upstreams_own_loop():
+    bench = Bench(PYTHON or sys.executable, "open_drawer", [0], steps=5)
+    try:
+        found = summarise([{side: bench.run(side) for side in (UPSTREAM, *CHUNKS)}])
+    finally:
+        bench.close()
+    assert {row["largest_difference"] for row in found.values()} == {0.0}
+    assert all(row["same_outcomes"] and row["steps"] == 6 for row in found.values())
