@@ -60,9 +60,7 @@ def _run(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{arguments.words}: expected a file of words: {error}") from None
         chosen["words"] = tuple(dict.fromkeys(text.lower().split()))
     world = ToyWorld(
-        ToyConfig(
-            height, width, arguments.frames, arguments.fps, arguments.sample_rate, **chosen
-        )
+        ToyConfig(height, width, arguments.frames, arguments.fps, arguments.sample_rate, **chosen)
     )
     if arguments.speed:
         for kind in KINDS:

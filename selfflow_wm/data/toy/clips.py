@@ -32,7 +32,7 @@ def shapes(seed: int, config: ToyConfig) -> Sample:
     count = 1 + draw.integer(3)
     things, positions = [], np.zeros((frames, count, 2))
     half = draw.uniform(0.145, 0.175) * unit
-    middle = draw.uniform(0.42, 0.58) * width
+    middle = draw.uniform(0.45, 0.55) * width
     wall = (middle - half, middle + half)
     pairs = _distinct_pairs(draw, count)
     lane = 0.92 * height / max(count, 2)
@@ -40,12 +40,13 @@ def shapes(seed: int, config: ToyConfig) -> Sample:
     for n, (color, shape) in enumerate(pairs):
         radius = min(draw.uniform(0.085, 0.115) * unit, 0.42 * lane)
         things.append(Thing(list(PALETTE)[color], SHAPES[shape], radius))
-        ends = [draw.uniform(radius + 1, wall[0] - radius - 1 if wall[0] > 2 * radius + 2 else radius + 2)]
-        ends.append(draw.uniform(max(wall[1] + radius + 1, width - radius - 4), width - radius - 1))
-        if n and draw.uniform() < 0.3:  # one that stays beside the wall, or comes to hide
+        # Room for two frames beside the wall: an object is known by its straight path.
+        ends = [draw.uniform(radius + 1, max(radius + 2, wall[0] - radius - 4))]
+        ends.append(width - draw.uniform(radius + 1, radius + 4))
+        if n and draw.uniform() < 0.3:  # one that hides, or stays beside the wall
             ends[1] = ends[0] + draw.uniform(0.0, 0.3) * unit
         if draw.uniform() < 0.5:
-            ends = [width - end for end in ends] if n and draw.uniform() < 0.5 else ends[::-1]
+            ends = ends[::-1]
         x = np.linspace(*ends, frames)
         y = start + (n + 0.5) * lane + draw.uniform(-0.5, 0.5) * max(0.0, lane - 2 * radius - 2)
         positions[:, n] = np.stack([x, np.full(frames, y)], -1)
@@ -178,7 +179,10 @@ def _limb(
         side = 0 if legs == 1 else (-1, 1, 0)[k] if legs == 3 else (-1, 1)[k]
         root = np.array([side * 0.05, 0.105]) * unit
         length = 0.12 * unit
-        rest, reach = (0 if side == 0 else 30 + 12 * (legs == 3)), (10 if motion != "waves" else 1.5)
+        rest, reach = (
+            (0 if side == 0 else 30 + 12 * (legs == 3)),
+            (10 if motion != "waves" else 1.5),
+        )
         if side == 0 and legs == 3:
             reach = min(reach, 6)
         side = side or 1

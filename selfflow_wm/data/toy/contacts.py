@@ -71,27 +71,22 @@ def contact_times(draw: Draw, config: ToyConfig, even: bool) -> np.ndarray:
     even: flights shrink by one factor, as of a ball; otherwise each has its own length.
     """
     low, high = _FLIGHT
+    end, last = config.frames - 1, config.frames - 1 - _MARGIN
     flight = draw.uniform(*((5.2, high) if even else (low, high)))
     keep = draw.uniform(0.88, 1.0) if even else 1.0
-    last = config.frames - 1 - _MARGIN
-    first = draw.uniform(_MARGIN, max(_MARGIN, min(last, _MARGIN + 0.8 * flight)))
-    contacts = [first - min(high, flight / keep), first]
-    while True:
+    first = draw.uniform(_MARGIN, max(_MARGIN, min(last, 0.95 * high)))
+    contacts = [first - max(first, min(high, flight / keep)), first]
+    while contacts[-1] <= last:
         flight = max(low, flight * keep) if even else draw.uniform(low, high)
-        contacts.append(contacts[-1] + flight)
-        if contacts[-1] > last:
-            break
-    if contacts[-1] < config.frames - 1:  # too late to be told, too early to lie outside
-        contacts[-1] = min(contacts[-2] + high, config.frames + 0.5)
-        if contacts[-1] < config.frames - 1:
-            contacts[-1] = config.frames - 1.0
-    contacts[0] = min(contacts[0], 0.0)
+        following = contacts[-1] + flight
+        if last < following < end:  # too late to be told, too early to lie outside
+            reach = contacts[-1] + high
+            following = draw.uniform(end, reach) if reach > end else last
+        contacts.append(following)
     return np.array(contacts) / config.fps
 
 
-def heights(
-    seconds: np.ndarray, contacts: np.ndarray, gravity: float
-) -> np.ndarray:
+def heights(seconds: np.ndarray, contacts: np.ndarray, gravity: float) -> np.ndarray:
     """Height above the floor at each time: g/2 (t - a)(b - t) between contacts a and b."""
     after = np.searchsorted(contacts, seconds, side="right").clip(1, len(contacts) - 1)
     a, b = contacts[after - 1], contacts[after]

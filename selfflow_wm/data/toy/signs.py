@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from selfflow_wm.data.toy.canvas import backdrop
-from selfflow_wm.data.toy.config import FONTS, PALETTE, Draw, ToyConfig
+from selfflow_wm.data.toy.config import FONTS, PALETTE, Draw, ToyConfig, is_held_out
 from selfflow_wm.data.toy.truth import Sample, SignTruth
 
 CASES = (str.upper, str.capitalize, str.lower)
@@ -50,14 +50,13 @@ def sign(seed: int, config: ToyConfig) -> Sample:
     first, second = draw.pair(len(config.fonts), len(PALETTE))
     image, truth = paint_sign(draw, word, config.fonts[first], list(PALETTE)[second], config)
     truth = SignTruth(**truth, new_word=new_word, new_pair=new_pair(draw, first, second))
-    caption = f'a {truth.color} sign that says "{truth.text}" in {truth.font}'
+    article = "an" if truth.color[0] in "aeiou" else "a"
+    caption = f'{article} {truth.color} sign that says "{truth.text}" in {truth.font}'
     return Sample("sign", seed, caption, truth, image=image)
 
 
 def new_pair(draw: Draw, first: int, second: int) -> bool:
     """Whether a pair of attributes is one that training never shows."""
-    from selfflow_wm.data.toy.config import is_held_out
-
     return draw.split == "test" and is_held_out(first, second)
 
 
@@ -93,14 +92,15 @@ def paint_sign(
     letters = font_of(font, fitting_size(text, font, *room))
     l, t, r, b = letters.getbbox(text)  # noqa: E741
     center = (frame[0] + frame[2]) / 2, (frame[1] + frame[3]) / 2
-    on_board.text(
-        (center[0] - (l + r) / 2, center[1] - (t + b) / 2), text, (*ink, 255), font=letters
-    )
+    origin = center[0] - (l + r) / 2, center[1] - (t + b) / 2
+    on_board.text(origin, text, (*ink, 255), font=letters)
+    edges = [(origin[0] + letters.getlength(text[:n])) / s for n in range(len(text) + 1)]
     board = board.rotate(draw.uniform(-6, 6), Image.Resampling.BILINEAR, center=center)
     picture.paste(board, (0, 0), board)
     image = np.asarray(picture.reduce(s)).astype(np.float32)
     image = image * draw.uniform(0.86, 1.06)
     truth = {"word": word, "text": text, "font": font, "color": color, "box": box}
+    truth["letters"] = tuple(zip(edges[:-1], edges[1:], strict=True))
     return image.round().clip(0, 255).astype(np.uint8), truth
 
 

@@ -72,4 +72,6 @@ def sound(seed: int, config: ToyConfig) -> Sample:
     audio = render(draw, material, times, pitches, loudness, config)
     caption = f"{_NUMBERS[count]} {_STRIKE[material]}{'s' * (count > 1)}"
     caption += f", {contour}" * (count > 1)
-    return Sample("sound", seed, caption, SoundTruth(material, times, pitches, contour), audio=audio)
+    return Sample(
+        "sound", seed, caption, SoundTruth(material, times, pitches, contour), audio=audio
+    )

@@ -24,6 +24,8 @@ class SignTruth:
     color: str
     box: tuple[float, float, float, float]
     """Left, top, right and bottom of the board before it is tilted."""
+    letters: tuple[tuple[float, float], ...]
+    """Left and right end of each letter before the tilt."""
     new_word: bool
     """The word is one that training never shows."""
     new_pair: bool
