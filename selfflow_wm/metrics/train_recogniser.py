@@ -1,4 +1,4 @@
-"""python -m selfflow_wm.metrics.train_recogniser: train the reader of signs, measure its ceiling."""
+"""python -m selfflow_wm.metrics.train_recogniser: train a reader of signs."""
 
 from __future__ import annotations
 
