@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-import torch
 
-from selfflow_wm.data.toy import SPLITS, ToyConfig, ToyWorld
-from selfflow_wm.data.toy.config import GOLD, INK, PALETTE, SHAPES
+from selfflow_wm.data.toy import ToyWorld
+from selfflow_wm.data.toy.config import PALETTE, SHAPES
 from selfflow_wm.metrics.colors import COLORS, Patch, name_pixels
 from selfflow_wm.metrics.frechet import (
     audio_features,
@@ -15,23 +14,10 @@ from selfflow_wm.metrics.frechet import (
     video_features,
 )
 from selfflow_wm.metrics.persistence import limb_persistence, object_persistence, shape_of
-from selfflow_wm.metrics.recogniser import (
-    Recogniser,
-    _column_classes,
-    edit_distance,
-    load_recogniser,
-    loss,
-    merge,
-    picture_extractor,
-    save_recogniser,
-    training_batch,
-    word_accuracy,
-)
 from selfflow_wm.metrics.sync import av_offset, find_contacts, find_onsets
 
 WORLD = ToyWorld()
 CONFIG = WORLD.config
-TRAIN = SPLITS["train"].start
 
 
 def test_true_shapes_persist():
@@ -102,11 +88,11 @@ def test_a_limb_lost_in_a_frame_is_caught_there():
     sample = WORLD.sample("figure", 1)
     video = sample.video.copy()
     for t in range(11, 17):
-        root, joint, end = sample.truth.joints[t, 0].round().astype(int).tolist()
+        _, joint, end = sample.truth.joints[t, 0].round().astype(int).tolist()
         cv2.line(video[t], joint, end, video[t, 2, 2].tolist(), 7)
     found = limb_persistence(video)
     assert found.first == 11 and found.error == pytest.approx(6 / 17)
-    assert found.reference == sample.truth.limbs and GOLD != INK
+    assert found.reference == sample.truth.limbs
 
 
 @pytest.mark.parametrize("kind", ["bounce", "tap"])
@@ -167,47 +153,3 @@ def test_features_of_clips_and_sounds_tell_materials():
     frames = np.arange(12).reshape(1, 3, 2, 2, 1)
     rows = video_features(lambda video: video.reshape(len(video), -1), frames)
     assert rows.tolist() == [[4, 5, 6, 7, 4, 4, 4, 4]]
-
-
-def test_reading_merges_and_scores():
-    assert merge([0, 1, 1, 0, 1, 2, 2, 0]) == "aab"
-    assert edit_distance("kitten", "sitting") == 3
-    score = word_accuracy(["STOP", "stp", "go"], ["stop", "stop", "go"])
-    assert score.right == 2 and score.letter_error == pytest.approx(1 / 10)
-    assert score.low < 2 / 3 < score.high
-    with pytest.raises(ValueError):
-        word_accuracy(["a"], [])
-
-
-def test_column_classes_spell_the_word():
-    for seed in range(TRAIN, TRAIN + 12):
-        truth = WORLD.sample("sign", seed).truth
-        assert (
-            merge(_column_classes(truth.word, truth.letters, CONFIG.width).tolist()) == truth.word
-        )
-
-
-def test_the_recogniser_learns_and_comes_back(tmp_path):
-    config = ToyConfig(height=32, width=32)
-    images, words, columns = training_batch(0, 4, config)
-    torch.manual_seed(0)
-    model = Recogniser(32, width=24)
-    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
-    values = []
-    for _ in range(15):
-        value = loss(model(images), words, columns)
-        optimiser.zero_grad()
-        value.backward()
-        optimiser.step()
-        values.append(float(value))
-    assert values[-1] < 0.7 * values[0]
-    model.eval()
-    digest = save_recogniser(tmp_path / "r", model, config, {"all": word_accuracy(["a"], ["a"])})
-    back, known = load_recogniser(tmp_path / "r")
-    assert torch.equal(back(images), model(images)) and known["ceiling"]["all"]["accuracy"] == 1
-    extract, name = picture_extractor(tmp_path / "r")
-    assert extract(images.numpy()).shape == (4, 48) and digest[:12] in name
-    file = tmp_path / "r" / "recogniser.safetensors"
-    file.write_bytes(file.read_bytes()[:-1] + b"!")
-    with pytest.raises(ValueError, match="SHA-256"):
-        load_recogniser(tmp_path / "r")
