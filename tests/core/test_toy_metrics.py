@@ -45,9 +45,11 @@ def test_an_identity_that_changes_behind_the_wall_is_caught():
     late[name_pixels(late) == COLORS.index(color)] = PALETTE[other]
     found = object_persistence(video)
     assert {what for _, _, what in found.errors} == {"missing"}
-    assert found.error > 0.2
-    frames = [t for t, name, _ in found.errors if name == color]
-    assert min(frames) >= hidden  # the old colour is missed only after the wall
+    # The old colour is missed only after the wall, the new one only before it.
+    frames = {name: [t for t, c, _ in found.errors if c == name] for name in (color, other)}
+    assert len(frames[color]) >= 2 and min(frames[color]) >= hidden
+    assert len(frames[other]) >= 2 and max(frames[other]) < hidden
+    assert found.error == len(found.errors) / (2 * CONFIG.frames)
 
 
 def test_a_shape_that_vanishes_is_caught_in_its_frame():
