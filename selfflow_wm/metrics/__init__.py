@@ -1,0 +1,1 @@
+"""Metrics of generated pictures, clips and sounds, with known answers in the toy world."""
