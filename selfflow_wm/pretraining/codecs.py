@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def make_codecs(configs: Mapping[str, Mapping[str, Any]], names: list[str]) -> d
     return codecs
 
 
-def make_layout(config: Mapping[str, Any], codecs: Mapping[str, Codec]) -> Layout:
+def make_layout(config: Mapping[str, Any], codecs: Mapping[str, Any]) -> Layout:
     """The table of modalities. config: text_length and rows, whose grid and channels follow from
     the codecs where they are not stated."""
     rows = []
@@ -41,6 +42,18 @@ def make_layout(config: Mapping[str, Any], codecs: Mapping[str, Codec]) -> Layou
         known = {"grid": codecs[name].grid, "channels": codecs[name].channels}
         rows.append(Modality(name, **(known | {k: v for k, v in fields.items() if v is not None})))
     return Layout(tuple(rows), text_length=config["text_length"])
+
+
+def planned_layout(plain: Mapping[str, Any]) -> Layout:
+    """The layout of a composed configuration, without the weights of published codecs: its rows
+    state grid and channels, or their codec needs no weights."""
+    rows = {name: row for name, row in plain["layout"]["rows"].items() if row is not None}
+    untold = [n for n, row in rows.items() if not (row.get("grid") and row.get("channels"))]
+    codecs: dict[str, Any] = dict(make_codecs(plain["codecs"], untold))
+    for name, row in rows.items():
+        if name not in codecs:
+            codecs[name] = SimpleNamespace(grid=tuple(row["grid"]), channels=row["channels"])
+    return make_layout(plain["layout"], codecs)
 
 
 def fit_codecs(
