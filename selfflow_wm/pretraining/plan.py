@@ -286,7 +286,8 @@ def report(plan: Plan, gpus: int, peak: float, mfu: float) -> str:
         lines.append(
             f"{name:<13}{plan.probabilities[name]:>7.0%}{plan.batch_sizes[name]:>7}"
             f"{flops / 1e12:>12.4g}{flops / (peak * mfu):>9.3g}"
-            f"{memory.activations[name] / gib:>9.1f} GiB{memory.checkpointed[name] / gib:>10.1f} GiB"
+            f"{memory.activations[name] / gib:>9.1f} GiB"
+            f"{memory.checkpointed[name] / gib:>10.1f} GiB"
         )
     lines += [
         "",

@@ -1,4 +1,4 @@
-"""The costs of a run against a count by hand, against torch's counter, and of the paper's models."""
+"""The costs of a run: against a count by hand, against torch's counter, the paper's models."""
 
 from __future__ import annotations
 

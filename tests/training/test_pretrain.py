@@ -135,8 +135,8 @@ def test_a_run_can_start_from_a_checkpoint(tmp_path):
         (["codecs.audio.sample_rate=1600"], "codecs.audio: expected .*1600 Hz, got 800"),
         (["codecs.image.image_size=[16,16]"], "codecs.image: expected uint8 frames"),
         (["layout.text_length=2"], "texts of at most 2 bytes"),
-        (["experiment=embedded"], "embedded|layout"),
-        (["experiment=nothing"], "nothing"),
+        (["experiment=embedded"], "experiment"),
+        (["experiment=nothing"], "experiment"),
         (["weights=loud"], "loud"),
     ],
 )
