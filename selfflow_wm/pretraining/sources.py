@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 
 from selfflow_wm.codec import Codec
 from selfflow_wm.data import KINDS, Source, check_source
+from selfflow_wm.data.folders import open_folder
 
 
 def open_sources(
@@ -52,7 +53,11 @@ def _open(entry: Any, kind: str, codecs: Mapping[str, Codec]) -> Source:
             return instantiate(dict(entry), _convert_="all")
         except InstantiationException as error:
             raise ValueError(f"data.{kind}: {error.__cause__ or error}") from error
-    raise ValueError(
-        f"data.{kind}: expected {{_target_: a source, ...}}, got {entry!r}; see "
-        "selfflow_wm/data/source.py"
-    )
+    if not isinstance(entry, str):
+        raise ValueError(
+            f"data.{kind}: expected a directory or {{_target_: a source, ...}}, got {entry!r}"
+        )
+    try:
+        return open_folder(kind, Path(entry).expanduser(), codecs)
+    except ValueError as error:
+        raise ValueError(f"data.{kind}: {error}") from None
