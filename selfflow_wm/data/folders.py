@@ -1,7 +1,8 @@
 """Folders of pictures, videos and sounds as sources.
 
-A file that cannot be decoded is named on stderr, counted, and the next one stands in for it, so that
-every number still gives the same sample. Sound at another rate is an error: nothing is resampled.
+A file that cannot be decoded is named on stderr, counted, and the next one stands in for it, so
+that every number still gives the same sample. Sound at another rate is an error: nothing is
+resampled.
 """
 
 from __future__ import annotations

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from made_up import FRAMES, RATE, SAMPLES, SIZE
 
 from selfflow_wm.pretraining.build import build, compose_config
 from selfflow_wm.pretraining.cli import main
+from selfflow_wm.sampling.cli import main as sample
 from selfflow_wm.training import checkpoint
 from selfflow_wm.training.model_files import load_model
 from selfflow_wm.training.run import CONFIG_DIR
@@ -57,6 +59,17 @@ def test_every_mode_trains_and_the_checkpoint_has_its_codecs(tmp_path, capsys):
     last = next(row for row in rows if "validation/image/gen/image" in row)
     assert {"validation/video_audio/gen/audio", "validation/video_audio/gen/video"} <= last.keys()
     assert "validation/video_audio/gen/image" not in last  # the condition image is given
+
+    # a model of several modalities makes one of them, and has to be told which
+    common = ["--checkpoint", str(out / "checkpoint"), "--num", "2", "--steps", "1"]
+    assert sample([*common, "--out", str(tmp_path / "images"), "--modality", "image"]) == 0
+    with np.load(tmp_path / "images/samples.npz", allow_pickle=False) as file:
+        assert file["arr_0"].shape == (2, SIZE, SIZE, 3)
+    assert sample([*common, "--out", str(tmp_path / "clips"), "--modality", "video"]) == 0
+    with np.load(tmp_path / "clips/latents.npz", allow_pickle=False) as file:
+        assert file["arr_0"].shape == (2, 8, 8)
+    assert sample([*common, "--out", str(tmp_path / "any")]) == 2
+    assert "expected --modality" in capsys.readouterr().err
 
 
 def test_a_run_cut_in_two_ends_as_a_straight_one(tmp_path):
