@@ -146,8 +146,8 @@ def _run(args: argparse.Namespace) -> None:
     parts = Parts(args.out, settings)
     if decoder is None:
         print(
-            "no decoder: latents only. Give --vae for models of Stable Diffusion's latents; video "
-            "and audio are decoded by the checkpoint's codec (codecs in SavedModel)",
+            "no decoder: latents only. Give --vae for models of Stable Diffusion's latents; videos "
+            "and sounds are left as latents",
             flush=True,
         )
     made = run_shard(
