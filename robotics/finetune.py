@@ -5,9 +5,6 @@ python -m robotics.finetune experiment=embedded objective=self_flow data=DIR out
 
 from __future__ import annotations
 
-import argparse
-import os
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
 from robotics.augment import Augment
 from robotics.dataset import WindowDataset
@@ -36,16 +30,15 @@ from robotics.stream import ModeStream, fixed_batches
 from robotics.world_model import WorldModel
 from selfflow_wm.model import Backbone
 from selfflow_wm.objective import FlowMatching
-from selfflow_wm.training import checkpoint
+from selfflow_wm.training import run as core
 from selfflow_wm.training.log import MetricsLog
-from selfflow_wm.training.trainer import NonFiniteLoss, Trainer
+from selfflow_wm.training.run import CONFIG_DIR as CONFIG_DIR
+from selfflow_wm.training.run import pick_device as pick_device
+from selfflow_wm.training.trainer import Trainer
 from selfflow_wm.training.validate import FixedNoiseValidation
 
-CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 PATHS = ("data", "out", "init", "spec", "latents")
-RESUMABLE = (
-    "trainer", "log", "resume", "device", "out", "on_error", "decoded", "frame_cache_mb"
-)  # fmt: skip
+RESUMABLE = (*core.RESUMABLE, "on_error", "decoded", "frame_cache_mb")
 """Parts of the configuration that may change between a run and its resumption."""
 
 HELP = """\
@@ -77,18 +70,8 @@ Ctrl-C (or SIGTERM) saves the state and stops; the same command goes on.
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """configs/finetune.yaml with hydra overrides; ValueError says what was wrong with them."""
-    try:
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            config = compose("finetune", overrides=[_quoted(word) for word in overrides])
-        OmegaConf.resolve(config)
-        _read_mixture(config)
-    except OverrideParseException as error:
-        raise ValueError(
-            f"configuration: cannot read {error.override!r}; expected KEY=VALUE, with quotes "
-            f"around special characters: 'KEY=\"a[:2]\"'. {str(error).splitlines()[0]}"
-        ) from None
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(f"configuration: {error}") from None
+    config = core.compose_config("finetune", overrides, paths=PATHS)
+    _read_mixture(config)
     return config
 
 
@@ -103,16 +86,6 @@ def _read_mixture(config: DictConfig) -> None:
             config.data = to_plain(entries)
 
 
-def _quoted(word: str) -> str:
-    """Paths as a shell user writes them: ~, blanks and brackets need no hydra quotes."""
-    key, equals, value = word.partition("=")
-    if key not in PATHS or not equals or value in ("", "null", "???") or value[0] in "'\"":
-        return word
-    if key == "data" and value.startswith(("{", "[{")):  # sets of a mixture
-        return word
-    return f"{key}='" + str(Path(value).expanduser()).replace("'", "\\'") + "'"
-
-
 @dataclass
 class Run:
     """Everything a training run is made of, built and not yet started."""
@@ -124,13 +97,11 @@ class Run:
 
 def build(config: DictConfig) -> Run:
     """Assemble a run from a composed configuration, resuming it when its state is there."""
-    missing = [f"{key}=DIR" for key in ("data", "out") if OmegaConf.is_missing(config, key)]
-    if missing:
-        raise ValueError(f"expected {' and '.join(missing)} on the command line; see --help")
-    _refuse_ranks()
+    core.require(config, "data", "out")
+    core.refuse_ranks()
     out = Path(config.out)
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    resuming = _claim(out, plain)
+    resuming = core.claim(out, plain, RESUMABLE)
     train_data = open_data(config, "train_split")
     held_out = open_data(config, "validation_split")
     mixture = Mixture(plain["modes"], seed=config.seed)
@@ -143,7 +114,7 @@ def build(config: DictConfig) -> Run:
         world = fit_world(train_data, plain, mixture.names, embodiment(config.embodiment))
         world.save(out / "initial")
     world.config = plain
-    objective = _objective(config)
+    objective = core.make_objective(config)
     objective.bind(world.pixels)
     device = pick_device(config.device)
     world.backbone.to(device)
@@ -173,24 +144,13 @@ def build(config: DictConfig) -> Run:
         device=device,
         validate=validation,
         preview=Preview(world, held_out, out / "previews"),
-        export=_exporter(world, out),
+        export=core.exporter(_save(world), out),
         **settings,
     )
     if resuming:
         trainer.resume()
     trainer.log = MetricsLog(out, config=plain, resume_step=trainer.step, **plain["log"])
     return Run(world, trainer, _describe(config, train_data, held_out, trainer))
-
-
-def _refuse_ranks() -> None:
-    """The trainer averages no gradients: under torchrun every rank would train a model of its own,
-    and all would write to one directory."""
-    world_size = os.environ.get("WORLD_SIZE", "1")
-    if world_size != "1":
-        raise ValueError(
-            f"expected one process, got WORLD_SIZE={world_size}: training over several ranks is "
-            "not supported. Start without torchrun, and trainer.accumulate=N for larger batches"
-        )
 
 
 def _inputs(
@@ -217,16 +177,6 @@ def _inputs(
             seed=config["seed"],
         )
     return inputs
-
-
-def _objective(config: DictConfig) -> FlowMatching:
-    """The arm; what its constructor refuses is misuse of the configuration."""
-    try:
-        return instantiate(config.objective, _convert_="all")
-    except InstantiationException as error:
-        if isinstance(error.__cause__, ValueError):
-            raise ValueError(f"objective: {error.__cause__}") from error
-        raise
 
 
 def open_data(config: DictConfig, split: str) -> WindowDataset | MixtureDataset:
@@ -272,48 +222,13 @@ def open_dataset(
     )
 
 
-def pick_device(name: str) -> torch.device:
-    """ "auto": the first GPU if there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def _claim(out: Path, config: dict[str, Any]) -> bool:
-    """Make `out` this run's. True: a run with the same configuration is there to go on with."""
-    state, record = out / "state", out / "run.json"
-    if not config["resume"]:
-        for stale in (state, out / "checkpoints", out / "checkpoint", out / "initial"):
-            shutil.rmtree(stale, ignore_errors=True)
-        (out / "metrics.jsonl").unlink(missing_ok=True)
-    resuming = checkpoint.latest_step(state) is not None
-    if resuming:
-        before = checkpoint.read_json(record)
-        differing = sorted(
-            key
-            for key in set(before) | set(config)
-            if key not in RESUMABLE and before.get(key) != config.get(key)
-        )
-        if differing:
-            raise ValueError(
-                f"{out} holds a run with other settings of {', '.join(differing)}. Repeat its "
-                "command to go on with it, choose another out=, or start over with resume=false"
-            )
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_json(record, config)
-    return resuming
-
-
-def _exporter(world: WorldModel, out: Path):
-    """Writes the EMA weights to checkpoints/step_* and, as the newest, to checkpoint/."""
-
-    def export(ema: Backbone, step: int) -> None:
+def _save(world: WorldModel):
+    def save(ema: Backbone, step: int, path: Path) -> None:
         model = world.with_backbone(ema)
         model.config["step"] = step
-        model.save(checkpoint.step_directory(out / "checkpoints", step))
-        model.save(out / "checkpoint")
+        model.save(path)
 
-    return export
+    return save
 
 
 def _describe(
@@ -322,13 +237,6 @@ def _describe(
     held_out: WindowDataset | MixtureDataset,
     trainer: Trainer,
 ) -> str:
-    def count(module: torch.nn.Module) -> float:
-        return sum(p.numel() for p in module.parameters()) / 1e6
-
-    objective = type(trainer.objective).__name__
-    modes = ", ".join(
-        f"{n} {s['probability']:g} x {s['batch_size']}" for n, s in config.modes.items()
-    )
     name, sets = config.data, []
     if isinstance(train, MixtureDataset):
         total = sum(s["probability"] for s in config.modes.values())
@@ -341,45 +249,17 @@ def _describe(
             f"data        {name}: {train.num_episodes} episodes, {len(train)} windows to "
             f"train on; {held_out.num_episodes} episodes, {len(held_out)} windows held out",
             *sets,
-            f"model       {count(trainer.model):.2f}M parameters, "
-            f"{count(trainer.extra):.2f}M in the projector; {trainer.device}",
-            f"objective   {objective}, EMA {trainer.ema.decay:g}, seed {config.seed}",
-            f"modes       {modes}",
-            f"steps       {trainer.step} done of {trainer.total_steps}"
-            + (f", at most {trainer.max_minutes:g} minutes" if trainer.max_minutes else ""),
-            f"out         {config.out}",
+            *core.describe_run(trainer, config),
         )
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry; returns the exit status: 0 done, 1 a training failure, 2 misuse, 130 interrupted."""
-    parser = argparse.ArgumentParser(
-        prog="python -m robotics.finetune",
-        description=__doc__,
-        epilog=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    given = core.make_parser("robotics.finetune", __doc__, HELP).parse_args(argv)
+    return core.run_training(
+        "finetune", lambda: compose_config(given.overrides), build, given.config
     )
-    parser.add_argument("--config", action="store_true", help="print the configuration and stop")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="see below")
-    arguments = parser.parse_args(argv)
-    try:
-        config = compose_config(arguments.overrides)
-        if arguments.config:
-            print(OmegaConf.to_yaml(config), end="")
-            return 0
-        run = build(config)
-    except ValueError as error:
-        print(f"finetune: {error}", file=sys.stderr)
-        return 2
-    print(run.description, flush=True)
-    try:
-        outcome = run.trainer.train()
-    except NonFiniteLoss as error:
-        print(f"finetune: {error}", file=sys.stderr)
-        return 1
-    print(f"{outcome} at step {run.trainer.step}; checkpoint {Path(config.out) / 'checkpoint'}")
-    return 130 if outcome == "interrupted" else 0
 
 
 if __name__ == "__main__":

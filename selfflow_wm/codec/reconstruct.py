@@ -92,6 +92,11 @@ def read_picture(path: Path, size: tuple[int, int]) -> UInt8[Tensor, "H W 3"]:
             picture = image.convert("RGB")
     except OSError as error:
         raise ValueError(f"{path}: expected a picture, got none: {error}; check the path") from None
+    return cover(picture, size)
+
+
+def cover(picture: Image.Image, size: tuple[int, int]) -> UInt8[Tensor, "H W 3"]:
+    """An RGB picture scaled to cover (H, W) and cropped in the middle."""
     height, width = size
     scale = max(height / picture.height, width / picture.width)
     picture = picture.resize(

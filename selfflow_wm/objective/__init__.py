@@ -20,6 +20,7 @@ at every step; see `schedules.extra_draws`.
 from selfflow_wm.objective.base import DiffusionForcing, DualTimestep, FlowMatching, LossOutput
 from selfflow_wm.objective.distillation import SRA, SelfFlow
 from selfflow_wm.objective.repa import REPA
+from selfflow_wm.objective.weighting import WeightedByModality
 
 __all__ = [
     "REPA",
@@ -29,4 +30,5 @@ __all__ = [
     "FlowMatching",
     "LossOutput",
     "SelfFlow",
+    "WeightedByModality",
 ]

@@ -60,6 +60,7 @@ def _add_solver_flags(parser: argparse.ArgumentParser) -> None:
         help="official .pt or .safetensors file, or an own checkpoint directory",
     )
     add("--out", type=Path, required=True, metavar="DIR", help="where results and parts go")
+    add("--modality", metavar="NAME", help="what a model of several is to make: image, video ...")
     add("--num", type=_positive, default=16, metavar="N", help="images in all (16)")
     add("--batch", type=_positive, default=16, metavar="N", help="images at a time (16)")
     add("--steps", type=_positive, default=50, metavar="N", help="steps of the solver (50)")
@@ -128,9 +129,9 @@ def _run(args: argparse.Namespace) -> None:
     device = _device(args.device)
     numbers = shard_numbers(args.num, shard, shards)
     solve = Solve(args.steps, args.shift, args.solver, args.guidance, args.guidance_interval)
-    saved = load_checkpoint(args.checkpoint, device)
+    saved = load_checkpoint(args.checkpoint, device, args.modality)
     conditions = make_conditions(saved.model.layout, args.classes, args.captions_file, args.seed)
-    decoder = _decoder(saved, args.vae, device)
+    decoder = _decoder(saved, args.modality, args.vae, device)
     settings = {
         "checkpoint": _fingerprint(args.checkpoint),
         "seed": args.seed,
@@ -140,15 +141,19 @@ def _run(args: argparse.Namespace) -> None:
         "precision": args.precision,
         "solve": {**vars(solve), "guidance_interval": list(solve.guidance_interval)},
     }
+    if args.modality is not None:  # absent otherwise, so that older runs can go on
+        settings["modality"] = args.modality
     parts = Parts(args.out, settings)
     if decoder is None:
         print(
-            "no decoder: latents only. Give --vae for models of Stable Diffusion's latents",
+            "no decoder: latents only. Give --vae for models of Stable Diffusion's latents; videos "
+            "and sounds are left as latents",
             flush=True,
         )
     made = run_shard(
         parts, saved.model, conditions, decoder, numbers, solve,
         batch=args.batch, seed=args.seed, device=device, precision=args.precision,
+        modality=args.modality,
     )  # fmt: skip
     print(f"shard {shard}/{shards}: {made} images made, {len(numbers) - made} were there")
     written = finish(parts, args.num, pictures=decoder is not None)
@@ -158,8 +163,11 @@ def _run(args: argparse.Namespace) -> None:
         print(f"other shards are not done; the last of them writes the {args.num} images")
 
 
-def load_checkpoint(path: Path, device: torch.device | str) -> SavedModel:
-    """An own checkpoint directory or an official file, as a model of a single modality."""
+def load_checkpoint(
+    path: Path, device: torch.device | str, modality: str | None = None
+) -> SavedModel:
+    """An own checkpoint directory or an official file: a model of a single modality, or of several
+    if `modality` says which to make; `codec` is then that one's."""
     if path.is_dir():
         saved = load_model(path, device)
     elif path.is_file():
@@ -168,7 +176,18 @@ def load_checkpoint(path: Path, device: torch.device | str) -> SavedModel:
         raise ValueError(
             f"--checkpoint {path}: expected a file or directory, got nothing there; check the path"
         )
-    if len(saved.model.layout.names) != 1:
+    if modality is not None:
+        if modality not in saved.model.layout:
+            raise ValueError(
+                f"--modality: expected one of {saved.model.layout.names}, got {modality!r}"
+            )
+        saved.codec = saved.codecs.get(modality, saved.codec)
+    elif saved.codecs:
+        raise ValueError(
+            f"--checkpoint {path}: expected --modality for a model of {saved.model.layout.names}, "
+            "got none; say which one to make"
+        )
+    elif len(saved.model.layout.names) != 1:
         raise ValueError(
             f"--checkpoint {path}: expected a model of images alone, got one of "
             f"{saved.model.layout.names}; it needs given modalities that this command has not"
@@ -176,13 +195,18 @@ def load_checkpoint(path: Path, device: torch.device | str) -> SavedModel:
     return saved
 
 
-def _decoder(saved: SavedModel, vae: Path | None, device: torch.device) -> Decoder | None:
-    (image,) = saved.model.layout.modalities
+def _decoder(
+    saved: SavedModel, modality: str | None, vae: Path | None, device: torch.device
+) -> Decoder | None:
+    layout = saved.model.layout
+    image = layout.modalities[0] if modality is None else layout[modality]
     if saved.codec is not None:
         if vae is not None:
             raise ValueError(
                 "--vae: expected none for a checkpoint with a codec of its own; leave it out"
             )
+        if saved.codec.modality != "image":
+            return None
         return CodecDecoder(saved.codec, image)
     return None if vae is None else vae_decoder(vae, image, device)
 

@@ -59,14 +59,16 @@ def sample_images(
     seed: int,
     device: torch.device | str = "cpu",
     precision: str = "float32",
+    modality: str | None = None,
 ) -> Tensor:
     """Latents (B, n, C) of the images `numbers`, each a function of its number and `seed` alone.
 
-    Up to rounding, which differs between batch sizes and devices. precision: "bfloat16" for
+    Up to rounding, which differs between batch sizes and devices. modality: what is generated,
+    alone, by a model of several (None: the only one). precision: "bfloat16" for
     autocast of the network; the state is float32.
     """
     device = torch.device(device)
-    (name,) = model.layout.names
+    (name,) = model.layout.names if modality is None else (modality,)
     ids, mask = conditions.text(numbers)
     generators = [torch.Generator().manual_seed(noise_seed(seed, n)) for n in numbers]
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
@@ -95,6 +97,7 @@ def run_shard(
     seed: int,
     device: torch.device | str = "cpu",
     precision: str = "float32",
+    modality: str | None = None,
 ) -> int:
     """Make the images of a shard that no part holds yet; returns how many that were."""
     todo = missing_numbers(numbers, parts.find())
@@ -106,8 +109,9 @@ def run_shard(
         for start in range(0, len(todo), batch):
             some = todo[start : start + batch]
             latents = sample_images(
-                model, conditions, some, solve, seed=seed, device=device, precision=precision
-            )
+                model, conditions, some, solve,
+                seed=seed, device=device, precision=precision, modality=modality,
+            )  # fmt: skip
             if not latents.isfinite().all():
                 raise ValueError(
                     f"expected finite latents, got nan or inf among images {some[0]}..{some[-1]}; "

@@ -3,6 +3,9 @@
 DIR/model.safetensors    weights (the EMA's, as a rule)
 DIR/config.json          schema, kind of network and its arguments, layout, codec, training
 DIR/codec.safetensors    the codec's fitted tensors, if it has one
+
+A model of several modalities has a codec for each: `codecs` in config.json, and
+DIR/codec_<modality>.safetensors.
 """
 
 from __future__ import annotations
@@ -40,6 +43,8 @@ class SavedModel:
     """Between its latents and pictures; None when the latents come from elsewhere."""
     training: dict[str, Any] = field(default_factory=dict)
     """JSON-able: the configuration it was trained with."""
+    codecs: dict[str, Codec] = field(default_factory=dict)
+    """By modality, of a model of several; `codec` is None then."""
 
     @property
     def kind(self) -> str:
@@ -67,6 +72,11 @@ def save_model(path: Path | str, saved: SavedModel, dtype: torch.dtype = torch.f
         "codec_hash": saved.codec.hash() if saved.codec else None,
         "training": saved.training,
     }
+    if saved.codecs:
+        config["codecs"] = {
+            name: {"config": codec.config, "hash": codec.hash()}
+            for name, codec in saved.codecs.items()
+        }
     weights = {
         name: value.to(dtype) if value.is_floating_point() else value
         for name, value in saved.model.state_dict().items()
@@ -75,6 +85,8 @@ def save_model(path: Path | str, saved: SavedModel, dtype: torch.dtype = torch.f
         checkpoint.save_tensors(temporary / "model.safetensors", weights)
         if saved.codec:
             checkpoint.save_tensors(temporary / "codec.safetensors", saved.codec.state_dict())
+        for name, codec in saved.codecs.items():
+            checkpoint.save_tensors(temporary / f"codec_{name}.safetensors", codec.state_dict())
         checkpoint.write_json(temporary / "config.json", config)
 
 
@@ -90,7 +102,16 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> SavedMod
     model = KINDS[config["kind"]](layout, **config["arguments"])
     checkpoint.load_weights(model, path / "model.safetensors")
     return SavedModel(
-        model.to(device).eval(), config["arguments"], _load_codec(path, config), config["training"]
+        model.to(device).eval(),
+        config["arguments"],
+        None
+        if config["codec"] is None
+        else _load_codec(path / "codec.safetensors", config["codec"], config["codec_hash"]),
+        config["training"],
+        {
+            name: _load_codec(path / f"codec_{name}.safetensors", row["config"], row["hash"])
+            for name, row in config.get("codecs", {}).items()
+        },
     )
 
 
@@ -108,7 +129,7 @@ def read_config(path: Path | str) -> dict[str, Any]:
             f"{path}: expected checkpoint schema {SCHEMA}, got {config.get('schema')}; use the "
             "version of this package that wrote it, or train again"
         )
-    if set(config) != _KEYS:
+    if set(config) - {"codecs"} != _KEYS:
         raise ValueError(
             f"{path}: expected the config.json keys {sorted(_KEYS)}, got {sorted(config)}; the "
             "file was edited?"
@@ -121,14 +142,11 @@ def read_config(path: Path | str) -> dict[str, Any]:
     return dict(config)
 
 
-def _load_codec(path: Path, config: Mapping[str, Any]) -> Codec | None:
-    if config["codec"] is None:
-        return None
-    tensors = checkpoint.load_tensors(path / "codec.safetensors")
-    codec = codec_from_state(config["codec"], tensors)
-    if codec.hash() != config["codec_hash"]:
+def _load_codec(file: Path, config: Mapping[str, Any], digest: str) -> Codec:
+    codec = codec_from_state(config, checkpoint.load_tensors(file))
+    if codec.hash() != digest:
         raise ValueError(
-            f"{path}: expected the codec {config['codec_hash'][:12]} it was trained with, got "
-            f"{codec.hash()[:12]}; codec.safetensors belongs to another checkpoint"
+            f"{file}: expected the codec {digest[:12]} it was trained with, got "
+            f"{codec.hash()[:12]}; the file belongs to another checkpoint"
         )
     return codec

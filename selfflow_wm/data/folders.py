@@ -1,0 +1,249 @@
+"""Folders of pictures, videos and sounds as sources.
+
+A file that cannot be decoded is named on stderr, counted, and the next one stands in for it, so
+that every number still gives the same sample. Sound at another rate is an error: nothing is
+resampled.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import sys
+import warnings
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image
+
+from selfflow_wm.codec import AudioCodec, Codec, ImageCodec, VideoCodec
+from selfflow_wm.codec.reconstruct import cover
+from selfflow_wm.data.files import MediaFile, find_media
+from selfflow_wm.data.source import JOINT, Sample
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
+WAVES = (".wav",)
+SOUNDS = (*WAVES, ".flac", ".ogg", ".mp3")
+
+
+class Unreadable(Exception):
+    """A file that cannot be decoded."""
+
+
+class MediaFolder:
+    """Samples of the media files under a folder or in its tars; see `data.files.find_media`.
+
+    skipped: names and reasons of the files that could not be decoded so far.
+    """
+
+    kind: ClassVar[str]
+    suffixes: ClassVar[Collection[str]]
+
+    def __init__(self, root: Path | str) -> None:
+        self.files = find_media(Path(root), self.suffixes)
+        self.skipped: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Sample:
+        for step in range(len(self.files)):
+            file = self.files[(index + step) % len(self.files)]
+            if file.name in self.skipped:
+                continue
+            try:
+                return {"caption": file.caption, **self.decode(file)}
+            except Unreadable as error:
+                self.skipped[file.name] = str(error)
+                sys.stderr.write(
+                    f"warning: {file.name}: unreadable ({error}); skipped, {len(self.skipped)} of "
+                    f"{len(self.files)} so far\n"
+                )
+        raise ValueError(
+            f"expected a readable {self.kind} file, got {len(self.files)} that are all unreadable, "
+            f"such as {self.files[index].name}: {self.skipped[self.files[index].name]}"
+        )
+
+    @abstractmethod
+    def decode(self, file: MediaFile) -> dict[str, Any]:
+        """What the file holds; Unreadable for damage, ValueError for what does not fit."""
+
+
+class ImageFolder(MediaFolder):
+    """Pictures, scaled to cover (H, W) and cropped in the middle."""
+
+    kind, suffixes = "image", PICTURES
+
+    def __init__(self, root: Path | str, image_size: tuple[int, int]) -> None:
+        super().__init__(root)
+        self.image_size = image_size
+
+    def decode(self, file: MediaFile) -> dict[str, Any]:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with Image.open(io.BytesIO(file.read())) as picture:
+                    return {"image": cover(picture.convert("RGB"), self.image_size).numpy()}
+        # Pillow's decoders raise errors of many sorts at damaged files.
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning) as error:
+            raise Unreadable(error) from None
+
+
+class AudioFolder(MediaFolder):
+    """Sounds of one rate and number of channels, the first `samples` of each.
+
+    WAV through scipy; FLAC, Ogg and MP3 through soundfile (extra `media`).
+    """
+
+    kind, suffixes = "audio", SOUNDS
+
+    def __init__(self, root: Path | str, sample_rate: int, samples: int, channels: int) -> None:
+        super().__init__(root)
+        self.sample_rate, self.samples, self.channels = sample_rate, samples, channels
+
+    def decode(self, file: MediaFile) -> dict[str, Any]:
+        rate, waveform = _read_sound(file)
+        waveform = check_sound(file.name, rate, waveform, self.sample_rate, self.channels)
+        return {"audio": waveform[:, : self.samples], "sample_rate": rate}
+
+
+class VideoFolder(MediaFolder):
+    """The first `frames` frames of videos, scaled to cover (H, W) and cropped (extra `media`).
+
+    audio: the codec of their sound; with it, the kind is video with audio and the first samples of
+    the sound are read too.
+    """
+
+    kind, suffixes = "video", VIDEOS
+
+    def __init__(
+        self,
+        root: Path | str,
+        image_size: tuple[int, int],
+        frames: int,
+        audio: AudioCodec | None = None,
+    ) -> None:
+        self.av = _optional("av", "videos")
+        super().__init__(root)
+        self.image_size, self.frames, self.audio = image_size, frames, audio
+        if audio is not None:
+            self.kind = JOINT  # type: ignore[misc]
+
+    def decode(self, file: MediaFile) -> dict[str, Any]:
+        try:
+            data = io.BytesIO(file.read())
+            with self.av.open(data) as container:
+                frames = []
+                for frame in container.decode(video=0):
+                    picture = cover(frame.to_image().convert("RGB"), self.image_size)
+                    frames.append(picture.numpy())
+                    if len(frames) == self.frames:
+                        break
+            sound = self._sound(data) if self.audio is not None else None
+        except (OSError, IndexError, self.av.error.FFmpegError) as error:
+            raise Unreadable(error) from None
+        if not frames:
+            raise Unreadable("no frames")
+        sample: dict[str, Any] = {"video": np.stack(frames)}
+        if sound is not None and self.audio is not None:
+            rate, waveform = sound
+            wanted = self.audio
+            waveform = check_sound(
+                file.name, rate, waveform, wanted.sample_rate, wanted.audio_channels
+            )
+            sample |= {"audio": waveform[:, : wanted.samples], "sample_rate": rate}
+        return sample
+
+    def _sound(self, data: io.BytesIO) -> tuple[int, np.ndarray]:
+        """(rate, float32 (A, S)) of the first sound track, as much of it as is needed."""
+        assert self.audio is not None
+        data.seek(0)
+        with self.av.open(data) as container:
+            stream = container.streams.audio[0]
+            # Another sample format, the same rate and channels.
+            convert = self.av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
+            parts, count = [], 0
+            for frame in container.decode(audio=0):
+                for part in convert.resample(frame):
+                    parts.append(part.to_ndarray())
+                    count += parts[-1].shape[1]
+                if count >= self.audio.samples:
+                    break
+            if not parts:
+                raise IndexError("no sound")
+            return int(stream.rate), np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def open_folder(kind: str, root: Path, codecs: Mapping[str, Codec]) -> MediaFolder:
+    """The source of `kind` under `root`, cut to what the codecs take."""
+    image, video, audio = (codecs.get(name) for name in ("image", "video", "audio"))
+    if kind == "image" and isinstance(image, ImageCodec):
+        return ImageFolder(root, image.image_size)
+    if kind == "audio" and isinstance(audio, AudioCodec):
+        return AudioFolder(root, audio.sample_rate, audio.samples, audio.audio_channels)
+    if kind == "video" and isinstance(video, VideoCodec):
+        return VideoFolder(root, video.image_size, video.frames)
+    if kind == JOINT and isinstance(video, VideoCodec) and isinstance(audio, AudioCodec):
+        return VideoFolder(root, video.image_size, video.frames, audio)
+    raise ValueError(f"expected codecs for {kind}, got {sorted(codecs)}; set codecs.*")
+
+
+def check_sound(
+    name: str, rate: int, waveform: np.ndarray, expected_rate: int, channels: int
+) -> np.ndarray:
+    """`waveform` (A, S), if its rate and channels are as expected; ValueError otherwise."""
+    if rate != expected_rate:
+        raise ValueError(
+            f"{name}: expected audio at {expected_rate} Hz, got {rate} Hz; resample the file "
+            f"(ffmpeg -i IN -ar {expected_rate} OUT), nothing is resampled here"
+        )
+    if len(waveform) != channels:
+        raise ValueError(
+            f"{name}: expected {channels} channels, got {len(waveform)}; mix the file "
+            f"(ffmpeg -i IN -ac {channels} OUT)"
+        )
+    return waveform
+
+
+def _read_sound(file: MediaFile) -> tuple[int, np.ndarray]:
+    """(rate, float32 (A, S))."""
+    if Path(file.name).suffix.lower() not in WAVES:
+        return _read_compressed(file)
+    from scipy.io import wavfile
+
+    try:
+        rate, values = wavfile.read(io.BytesIO(file.read()))
+    # scipy raises errors of many sorts at damaged files.
+    except Exception as error:
+        raise Unreadable(error) from None
+    if not values.size:
+        raise Unreadable("no samples")
+    if values.dtype == np.uint8:
+        values = (values.astype(np.float32) - 128.0) / 128.0
+    elif values.dtype.kind == "i":
+        values = values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max + 1)
+    waveform = values.astype(np.float32).reshape(len(values), -1).T
+    return int(rate), np.ascontiguousarray(waveform)
+
+
+def _read_compressed(file: MediaFile) -> tuple[int, np.ndarray]:
+    soundfile = _optional("soundfile", "compressed audio")
+    try:
+        values, rate = soundfile.read(io.BytesIO(file.read()), dtype="float32", always_2d=True)
+    except (OSError, RuntimeError) as error:  # soundfile's own errors are RuntimeErrors
+        raise Unreadable(error) from None
+    return int(rate), np.ascontiguousarray(values.T)
+
+
+def _optional(module: str, what: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ValueError(
+            f"expected {module} to read {what}, which is not installed; "
+            "pip install 'selfflow-wm[media]'"
+        ) from None

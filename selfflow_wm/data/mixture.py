@@ -1,0 +1,148 @@
+"""Batches of one modality each, drawn from several sources, resumable at any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from selfflow_wm.data.encode import SampleEncoder
+from selfflow_wm.data.modes import Mixture
+from selfflow_wm.data.source import Sample, Source
+from selfflow_wm.layout import Batch
+
+_ORDER = 11  # keeps the orders of the samples apart from other draws of the same seed
+
+
+class _Order:
+    """Shuffled passes over one source, one after the other: position -> number of the sample."""
+
+    def __init__(self, kind: str, length: int, seed: int) -> None:
+        self.length, self._key = length, [seed, _ORDER, crc32(kind.encode())]
+        self._epoch, self._permutation = -1, np.empty(0, np.int64)
+
+    def __call__(self, position: int) -> int:
+        epoch, place = divmod(position, self.length)
+        if epoch != self._epoch:
+            generator = np.random.default_rng([*self._key, epoch])
+            self._epoch, self._permutation = epoch, generator.permutation(self.length)
+        return int(self._permutation[place])
+
+
+class MixtureStream:
+    """An endless iterator of encoded batches, each of one mode of the mixture.
+
+    The mode of optimiser step k and every source's order follow from the seed alone; a source is
+    passed over in whole shuffled passes. The position is a few integers, in samples drawn by all
+    ranks together, so a run may go on with another number of them.
+
+    Args:
+        sources: by kind, one for every mode of the mixture.
+        encoder: samples to latents.
+        mixture: probabilities and batch sizes (of each rank).
+        seed: of the orders.
+        accumulate: batches of one mode in a row, as many as the trainer adds up to a step.
+        rank, world_size: which of several readers this is. All draw the same modes, and of every
+            step's samples each takes its own.
+        workers: threads that read samples; 0 reads them one after the other.
+
+    Raises:
+        ValueError: a mode without a source or without its modalities in the layout.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        encoder: SampleEncoder,
+        mixture: Mixture,
+        *,
+        seed: int = 0,
+        accumulate: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+    ) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"expected a rank in 0..world_size - 1, got {rank} of {world_size}")
+        check_mixture(mixture, sources, encoder)
+        self.sources = {name: sources[name] for name in mixture.names}
+        self.encoder, self.mixture, self.accumulate = encoder, mixture, accumulate
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self._orders = {name: _Order(name, len(s), seed) for name, s in self.sources.items()}
+        self._pool = ThreadPoolExecutor(workers) if workers else None
+        self.drawn = 0
+        self.positions = dict.fromkeys(self.sources, 0)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        mode = self.mixture.draw(self.drawn // self.accumulate)
+        size, source = self.mixture.batch_size(mode.name), self.sources[mode.name]
+        order, start = self._orders[mode.name], self.positions[mode.name]
+        # Interleaved, so that the ranks together read what one with a larger batch would.
+        places = range(start + self.rank, start + size * self.world_size, self.world_size)
+        read = self._pool.map if self._pool else map
+        samples: list[Sample] = list(read(source.__getitem__, [order(p) for p in places]))
+        batch = self.encoder(samples, mode)
+        self.drawn += 1  # after the reading: a sample that fails leaves the position as it was
+        self.positions[mode.name] = start + size * self.world_size
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able position."""
+        return {"drawn": self.drawn, "positions": dict(self.positions), "made_for": self._made_for}
+
+    @property
+    def _made_for(self) -> dict[str, Any]:
+        lengths = {name: len(source) for name, source in self.sources.items()}
+        return {"seed": self.seed, "samples": lengths}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()`; ValueError when the data or the seed is another."""
+        if state["made_for"] != self._made_for:
+            raise ValueError(
+                f"state of the data: expected {self._made_for}, got {state['made_for']}; resume "
+                "with the same data, modes and seed"
+            )
+        self.drawn = int(state["drawn"])
+        self.positions = {name: int(state["positions"][name]) for name in self.sources}
+
+
+def check_mixture(mixture: Mixture, sources: Mapping[str, Source], encoder: SampleEncoder) -> None:
+    """ValueError when a mode of the mixture lacks its source or a modality of the layout."""
+    for name in mixture.names:
+        if name not in sources:
+            raise ValueError(
+                f"modes.{name}: expected a source of kind {name!r} in data, got "
+                f"{sorted(sources) or 'none'}; add data.{name}, or leave the mode out with "
+                f"modes.{name}=null"
+            )
+        if lacking := [m for m in mixture.table[name].present if m not in encoder.layout]:
+            raise ValueError(
+                f"modes.{name}: expected {', '.join(lacking)} in the layout, got "
+                f"{encoder.layout.names}; add layout.rows.{lacking[0]}"
+            )
+
+
+def fixed_batches(
+    sources: Mapping[str, Source],
+    encoder: SampleEncoder,
+    mixture: Mixture,
+    batches: int,
+    seed: int = 0,
+) -> dict[str, list[Batch]]:
+    """The same up to `batches` encoded batches of every mode, for validation."""
+    groups: dict[str, list[Batch]] = {}
+    for name in mixture.names:
+        source, size = sources[name], mixture.batch_size(name)
+        order = _Order(name, len(source), seed)
+        numbers = [order(position) for position in range(min(batches * size, len(source)))]
+        groups[name] = [
+            encoder([source[i] for i in numbers[start : start + size]], mixture.table[name])
+            for start in range(0, len(numbers), size)
+        ]
+    return groups

@@ -1,0 +1,88 @@
+"""What a source of samples is: a kind, a length, and a raw sample for every number below it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+JOINT = "video_audio"
+"""The kind of sources whose samples hold a clip and its sound."""
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "image": ("image",),
+    "video": ("video",),
+    "audio": ("audio", "sample_rate"),
+    JOINT: ("video", "audio", "sample_rate"),
+}
+"""Kinds of sources and what their samples hold beside the caption."""
+
+Sample = Mapping[str, Any]
+"""caption (a string, "" for none) and, by kind: image uint8 (H, W, 3); video uint8 (T, H, W, 3);
+audio float32 (A, S) in about [-1, 1] with sample_rate in Hz (int). A joint sample may also hold the
+image that conditions it; without one it is the first frame of the video."""
+
+
+class Source(Protocol):
+    """Samples by number: the same number, the same sample, in any order and any process."""
+
+    kind: str
+    """A key of `KINDS`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+def check_source(source: Source, kind: str) -> Source:
+    """`source`, if it is of `kind`, not empty, and its first sample holds what it should.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    found = getattr(source, "kind", None)
+    if found != kind:
+        raise ValueError(
+            f"data.{kind}: expected a source of kind {kind!r}, got {found!r} "
+            f"({type(source).__name__}); put it under its own kind"
+        )
+    if len(source) < 1:
+        raise ValueError(f"data.{kind}: expected at least one sample, got none; check the path")
+    sample = source[0]
+    needed = ("caption", *KINDS[kind])
+    if lacking := [name for name in needed if name not in sample]:
+        raise ValueError(
+            f"data.{kind}: expected samples with {', '.join(needed)}, got {sorted(sample)}; "
+            f"add {', '.join(lacking)}"
+        )
+    return source
+
+
+class Part:
+    """Some of the samples of a source, renumbered from 0."""
+
+    def __init__(self, source: Source, numbers: Sequence[int] | np.ndarray) -> None:
+        self.source, self.kind = source, source.kind
+        self.numbers = np.asarray(numbers, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.source[int(self.numbers[index])]
+
+
+def split_source(source: Source, share: float, most: int = 1024) -> tuple[Part, Part]:
+    """Training and held-out samples, the latter `share` of all (at least 1, at most `most`).
+
+    Which ones depends on the length of the source alone.
+    """
+    if not 0.0 < share < 1.0 or len(source) < 2:
+        raise ValueError(
+            f"expected a held-out share in (0, 1) and two samples or more, got {share} and "
+            f"{len(source)}; add samples"
+        )
+    count = min(max(1, round(share * len(source))), most, len(source) - 1)
+    order = np.random.default_rng(len(source)).permutation(len(source))
+    return Part(source, np.sort(order[count:])), Part(source, np.sort(order[:count]))

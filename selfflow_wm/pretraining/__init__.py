@@ -1,0 +1,1 @@
+"""Pretraining on several modalities: sources, codecs, the run, its plan, the command line."""

@@ -1,0 +1,173 @@
+"""A pretraining run, assembled from a composed configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from selfflow_wm.codec import Codec
+from selfflow_wm.data import Mixture, MixtureStream, SampleEncoder, Source, fixed_batches
+from selfflow_wm.data.source import split_source
+from selfflow_wm.layout import Layout
+from selfflow_wm.model import Backbone
+from selfflow_wm.objective import FlowMatching, WeightedByModality
+from selfflow_wm.pretraining.codecs import fit_codecs, make_codecs, make_layout
+from selfflow_wm.pretraining.sources import open_sources
+from selfflow_wm.training import run as core
+from selfflow_wm.training.log import MetricsLog
+from selfflow_wm.training.model_files import SavedModel, load_model, save_model
+from selfflow_wm.training.trainer import Trainer
+from selfflow_wm.training.validate import FixedNoiseValidation
+
+PATHS = ("data", "out", "init")
+RESUMABLE = (*core.RESUMABLE, "workers")
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """configs/pretrain.yaml with hydra overrides; ValueError says what was wrong with them."""
+    return core.compose_config("pretrain", overrides, paths=PATHS, folder="pretrain")
+
+
+@dataclass
+class Run:
+    """Everything a training run is made of, built and not yet started."""
+
+    saved: SavedModel
+    trainer: Trainer
+    description: str
+
+
+def build(config: DictConfig) -> Run:
+    """Assemble a run, resuming it when its state is there; ValueError for misuse."""
+    core.require(config, "data", "out")
+    core.refuse_ranks()
+    out, plain = Path(config.out), _plain(config)
+    mixture = Mixture(plain["modes"], seed=config.seed)
+    resuming = core.claim(out, plain, RESUMABLE)
+    device = core.pick_device(config.device)
+
+    torch.manual_seed(config.seed)  # the backbone's initial weights, then the projector's
+    if resuming:
+        saved = load_model(out / "initial")
+        sources, held_out = _open(plain, mixture, saved.codecs)
+    else:
+        source = load_model(plain["init"]) if plain["init"] else None
+        codecs = _codecs(plain, source)
+        sources, held_out = _open(plain, mixture, codecs)
+        if source is None:
+            fit_codecs(codecs, sources, plain["fit_samples"], config.seed)
+        saved = _fresh(plain, codecs, source)
+        save_model(out / "initial", saved)
+    saved.model.train().requires_grad_(True).to(device)
+    saved.training = plain
+    encoder = SampleEncoder(saved.model.layout, saved.codecs, device)
+    objective = core.make_objective(config)
+    objective.bind(encoder.pixels)
+
+    settings = dict(plain["trainer"])
+    per_mode = settings.pop("validation_batches")
+    stream = MixtureStream(
+        sources,
+        encoder,
+        mixture,
+        seed=config.seed,
+        accumulate=settings["accumulate"],
+        workers=config.workers,
+    )
+    noise = instantiate(config.noise, _convert_="all")
+    validation = FixedNoiseValidation(
+        FlowMatching(noise["time_laws"], noise["condition_noise"], caption_dropout=0.0),
+        fixed_batches(held_out, encoder, mixture, per_mode),
+    )
+    trainer = Trainer(
+        saved.model,
+        WeightedByModality(objective),
+        stream,
+        out_dir=out,
+        optim=instantiate(config.optim, _convert_="all"),
+        seed=config.seed,
+        device=device,
+        validate=validation,
+        export=core.exporter(_save(saved), out),
+        **settings,
+    )
+    if resuming:
+        trainer.resume()
+    trainer.log = MetricsLog(out, config=plain, resume_step=trainer.step, **plain["log"])
+    return Run(saved, trainer, _describe(config, saved, sources, trainer))
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return plain
+
+
+def _open(
+    plain: dict[str, Any], mixture: Mixture, codecs: dict[str, Codec]
+) -> tuple[dict[str, Source], dict[str, Source]]:
+    """Training and held-out samples of every mode."""
+    training, held_out = {}, {}
+    for kind, source in open_sources(plain["data"], mixture.names, codecs).items():
+        try:
+            training[kind], held_out[kind] = split_source(source, plain["held_out"])
+        except ValueError as error:
+            raise ValueError(f"data.{kind}: {error}") from None
+    return training, held_out
+
+
+def _codecs(plain: dict[str, Any], init: SavedModel | None) -> dict[str, Codec]:
+    """Of the configuration, or of the checkpoint to start from, which must agree with it."""
+    names = [name for name, row in plain["layout"]["rows"].items() if row is not None]
+    if init is None:
+        return make_codecs(plain["codecs"], names)
+    for name in names:
+        asked = plain["codecs"].get(name) or {}
+        found = init.codecs[name].config if name in init.codecs else {}
+        if {key: found.get(key) for key in asked} != asked:
+            raise ValueError(
+                f"init={plain['init']}: expected its codec of {name} to have {asked}, got {found}; "
+                f"change codecs.{name} to match it, or train from scratch with init=null"
+            )
+    return {name: init.codecs[name] for name in names}
+
+
+def _fresh(plain: dict[str, Any], codecs: dict[str, Codec], init: SavedModel | None) -> SavedModel:
+    """The untrained model, or the one to start from."""
+    layout = make_layout(plain["layout"], codecs)
+    SampleEncoder(layout, codecs)  # refuses codecs that do not fit the rows
+    if init is None:
+        return SavedModel(Backbone(layout, **plain["model"]), plain["model"], None, {}, codecs)
+    if init.model.layout.to_dict() != layout.to_dict() or init.arguments != plain["model"]:
+        raise ValueError(
+            f"init={plain['init']}: expected a checkpoint with the layout {layout.to_dict()} and "
+            f"the model {plain['model']}, got {init.model.layout.to_dict()} and {init.arguments}; "
+            "change layout.* and model.* to match it, or train from scratch with init=null"
+        )
+    return init
+
+
+def _save(saved: SavedModel):
+    def save(ema: nn.Module, step: int, path: Path) -> None:
+        save_model(path, replace(saved, model=ema, training=saved.training | {"step": step}))
+
+    return save
+
+
+def _describe(
+    config: DictConfig, saved: SavedModel, sources: dict[str, Source], trainer: Trainer
+) -> str:
+    layout: Layout = saved.model.layout
+    samples = ", ".join(f"{len(source)} of {kind}" for kind, source in sources.items())
+    rows = ", ".join(
+        f"{row.name} {row.num_tokens} x {row.channels} ({saved.codecs[row.name].kind})"
+        for row in layout.modalities
+    )
+    lines = [f"samples     {samples} to train on", f"tokens      {rows}"]
+    return "\n".join([*lines, *core.describe_run(trainer, config)])

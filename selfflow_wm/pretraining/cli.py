@@ -1,0 +1,69 @@
+"""The command line of `python -m selfflow_wm.pretrain`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from selfflow_wm.cli import at_least, exit_code, fraction
+from selfflow_wm.data import Mixture
+from selfflow_wm.pretraining.build import build, compose_config
+from selfflow_wm.pretraining.codecs import planned_layout
+from selfflow_wm.pretraining.plan import make_plan, report
+from selfflow_wm.training import run as core
+
+DOC = "Train one model on images, video, audio and video with sound, a modality a step."
+
+HELP = """\
+data=...         a directory with image/, video/, audio/, video_audio/, or
+                 data="{image: DIR, audio: {_target_: package.Source, option: 1}}"; needed
+out=DIR          directory of the run: checkpoint/, checkpoints/, state/, metrics.jsonl; needed.
+                 A run that stopped goes on from its state
+experiment=NAME  toy_multimodal, paper_625m, paper_4b
+weights=NAME     loss weights: image, video, audio (the paper's three), equal
+modes=NAME       multimodal, multimodal_joint; modes.video=null leaves video out
+objective=NAME   flow_matching, dual_timestep, self_flow, self_flow_separated, diffusion_forcing,
+                 sra, repa
+Anything else in configs/ can be overridden the same way, for example
+    seed=1 trainer.total_steps=2000 trainer.max_minutes=60 optim.lr=5e-4 model=small
+    modes.image.batch_size=64 noise.time_laws.audio.shift=0.75 log.wandb=disabled
+
+    python -m selfflow_wm.pretrain --plan experiment=paper_625m --gpus 64 --peak 989 --mfu 0.4
+
+Ctrl-C (or SIGTERM) saves the state and stops; the same command goes on. The checkpoint is read by
+python -m selfflow_wm.sample --modality image|video|audio.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry; returns the exit status: 0 done, 1 a training failure, 2 misuse, 130 interrupted."""
+    parser = core.make_parser("selfflow_wm.pretrain", DOC, HELP)
+    add = parser.add_argument
+    add("--plan", action="store_true", help="print what the run costs and stop; needs no data")
+    add("--gpus", type=at_least(1), default=8, metavar="N", help="--plan: number of GPUs (8)")
+    add("--peak", type=at_least(0.001), default=989.0, metavar="TFLOPS",
+        help="--plan: peak of one GPU (989, an H100's or H200's in dense bfloat16)")  # fmt: skip
+    add("--mfu", type=fraction, default=0.4, help="--plan: share of the peak that is used (0.4)")
+    given = parser.parse_intermixed_args(argv)
+    if given.plan:
+        return exit_code(lambda: _plan(given))
+    return core.run_training(
+        "pretrain", lambda: compose_config(given.overrides), build, given.config
+    )
+
+
+def _plan(given: argparse.Namespace) -> None:
+    if not given.mfu:
+        raise ValueError("--mfu: expected a share above 0, got 0")
+    config = compose_config(given.overrides)
+    config.data, config.out = "none", "none"  # a plan needs neither
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    with torch.device("meta"):
+        objective = core.make_objective(config)
+    mixture = Mixture(plain["modes"], seed=plain["seed"])
+    plan = make_plan(planned_layout(plain), plain["model"], objective, mixture, plain["trainer"])
+    print(report(plan, given.gpus, 1e12 * given.peak, given.mfu))

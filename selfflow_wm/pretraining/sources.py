@@ -1,0 +1,63 @@
+"""The sources that `data=` names, by kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from selfflow_wm.codec import Codec
+from selfflow_wm.data import KINDS, Source, check_source
+from selfflow_wm.data.folders import open_folder
+
+
+def open_sources(
+    data: str | Mapping[str, Any], kinds: Sequence[str], codecs: Mapping[str, Codec]
+) -> dict[str, Source]:
+    """A checked source for each of `kinds`.
+
+    data: a directory with a sub-directory for each kind, or kind -> directory or
+    {"_target_": a class or function that gives a source, and its arguments}.
+    codecs: by modality; sources of files cut and check what they read for them.
+
+    Raises:
+        ValueError: an unknown kind, a kind without data, or what the source says.
+    """
+    if isinstance(data, str):
+        root = Path(data)
+        if not root.is_dir():
+            raise ValueError(f"data={data}: expected a directory, got nothing there")
+        data = {kind: str(root / kind) for kind in KINDS if (root / kind).is_dir()}
+        remedy = f"make {root}/KIND for it"
+    else:
+        remedy = "add it to data"
+    if unknown := sorted(set(data) - set(KINDS)):
+        raise ValueError(f"data: expected kinds out of {sorted(KINDS)}, got {unknown[0]!r}")
+    sources = {}
+    for kind in kinds:
+        if data.get(kind) is None:
+            raise ValueError(
+                f"modes.{kind}: expected data of kind {kind!r}, got {sorted(data) or 'none'}; "
+                f"{remedy}, or leave the mode out with modes.{kind}=null"
+            )
+        sources[kind] = check_source(_open(data[kind], kind, codecs), kind)
+    return sources
+
+
+def _open(entry: Any, kind: str, codecs: Mapping[str, Codec]) -> Source:
+    if isinstance(entry, Mapping) and "_target_" in entry:
+        try:
+            return instantiate(dict(entry), _convert_="all")
+        except InstantiationException as error:
+            raise ValueError(f"data.{kind}: {error.__cause__ or error}") from error
+    if not isinstance(entry, str):
+        raise ValueError(
+            f"data.{kind}: expected a directory or {{_target_: a source, ...}}, got {entry!r}"
+        )
+    try:
+        return open_folder(kind, Path(entry).expanduser(), codecs)
+    except ValueError as error:
+        raise ValueError(f"data.{kind}: {error}") from None

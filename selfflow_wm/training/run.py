@@ -1,0 +1,205 @@
+"""What the training commands share: configuration, the run's directory, their command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from selfflow_wm.objective import FlowMatching
+from selfflow_wm.training import checkpoint
+from selfflow_wm.training.trainer import NonFiniteLoss, Trainer
+
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+
+RESUMABLE = ("trainer", "log", "resume", "device", "out")
+"""Parts of the configuration that may change between a run and its resumption."""
+
+
+class Run(Protocol):
+    """Everything a training run is made of, built and not yet started."""
+
+    trainer: Trainer
+    description: str
+
+
+def compose_config(
+    name: str, overrides: Sequence[str], *, paths: Sequence[str], folder: str | None = None
+) -> DictConfig:
+    """configs/`name`.yaml with hydra overrides; ValueError says what was wrong with them.
+
+    paths: keys that hold paths, which need no hydra quotes. folder: of configs/, searched for
+    configuration groups too.
+    """
+    words = [quoted(word, paths) for word in overrides]
+    if folder is not None:
+        words.append(f"hydra.searchpath=['file://{CONFIG_DIR / folder}']")
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            config = compose(name, overrides=words)
+        OmegaConf.resolve(config)
+    except OverrideParseException as error:
+        raise ValueError(
+            f"configuration: cannot read {error.override!r}; expected KEY=VALUE, with quotes "
+            f"around special characters: 'KEY=\"a[:2]\"'. {str(error).splitlines()[0]}"
+        ) from None
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(f"configuration: {error}") from None
+    return config
+
+
+def quoted(word: str, paths: Sequence[str]) -> str:
+    """Paths as a shell user writes them: ~, blanks and brackets need no hydra quotes."""
+    key, equals, value = word.partition("=")
+    if key not in paths or not equals or value in ("", "null", "???") or value[0] in "'\"":
+        return word
+    if key == "data" and value.startswith(("{", "[{")):  # several sets
+        return word
+    return f"{key}='" + str(Path(value).expanduser()).replace("'", "\\'") + "'"
+
+
+def require(config: DictConfig, *keys: str) -> None:
+    """ValueError when the command line left out one of the directories `keys`."""
+    missing = [f"{key}=DIR" for key in keys if OmegaConf.is_missing(config, key)]
+    if missing:
+        raise ValueError(f"expected {' and '.join(missing)} on the command line; see --help")
+
+
+def refuse_ranks() -> None:
+    """The trainer averages no gradients: under torchrun every rank would train a model of its own,
+    and all would write to one directory."""
+    world_size = os.environ.get("WORLD_SIZE", "1")
+    if world_size != "1":
+        raise ValueError(
+            f"expected one process, got WORLD_SIZE={world_size}: training over several ranks is "
+            "not supported. Start without torchrun, and trainer.accumulate=N for larger batches"
+        )
+
+
+def make_objective(config: DictConfig) -> FlowMatching:
+    """The arm; what its constructor refuses is misuse of the configuration."""
+    try:
+        return instantiate(config.objective, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError):
+            raise ValueError(f"objective: {error.__cause__}") from error
+        raise
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto": the first GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def claim(out: Path, config: dict[str, Any], resumable: Sequence[str] = RESUMABLE) -> bool:
+    """Make `out` this run's. True: a run with the same configuration is there to go on with."""
+    state, record = out / "state", out / "run.json"
+    if not config["resume"]:
+        for stale in (state, out / "checkpoints", out / "checkpoint", out / "initial"):
+            shutil.rmtree(stale, ignore_errors=True)
+        (out / "metrics.jsonl").unlink(missing_ok=True)
+    resuming = checkpoint.latest_step(state) is not None
+    if resuming:
+        before = checkpoint.read_json(record)
+        differing = sorted(
+            key
+            for key in set(before) | set(config)
+            if key not in resumable and before.get(key) != config.get(key)
+        )
+        if differing:
+            raise ValueError(
+                f"{out} holds a run with other settings of {', '.join(differing)}. Repeat its "
+                "command to go on with it, choose another out=, or start over with resume=false"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_json(record, config)
+    return resuming
+
+
+def exporter(
+    save: Callable[[nn.Module, int, Path], None], out: Path
+) -> Callable[[nn.Module, int], None]:
+    """Writes the EMA weights to checkpoints/step_* and, as the newest, to checkpoint/.
+
+    save: `(ema, step, directory)` writes one checkpoint.
+    """
+
+    def export(ema: nn.Module, step: int) -> None:
+        save(ema, step, checkpoint.step_directory(out / "checkpoints", step))
+        save(ema, step, out / "checkpoint")
+
+    return export
+
+
+def describe_run(trainer: Trainer, config: DictConfig) -> list[str]:
+    """Lines on model, objective, modes, steps and directory, printed before training."""
+
+    def count(module: nn.Module) -> float:
+        return sum(p.numel() for p in module.parameters()) / 1e6
+
+    modes = ", ".join(
+        f"{name} {share['probability']:g} x {share['batch_size']}"
+        for name, share in config.modes.items()
+        if share is not None
+    )
+    objective = getattr(trainer.objective, "name", type(trainer.objective).__name__)
+    return [
+        f"model       {count(trainer.model):.2f}M parameters, "
+        f"{count(trainer.extra):.2f}M in the projector; {trainer.device}",
+        f"objective   {objective}, EMA {trainer.ema.decay:g}, seed {config.seed}",
+        f"modes       {modes}",
+        f"steps       {trainer.step} done of {trainer.total_steps}"
+        + (f", at most {trainer.max_minutes:g} minutes" if trainer.max_minutes else ""),
+        f"out         {config.out}",
+    ]
+
+
+def make_parser(program: str, doc: str | None, epilog: str) -> argparse.ArgumentParser:
+    """KEY=VALUE words and --config; `program` is the module that `python -m` runs."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {program}",
+        description=doc,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", action="store_true", help="print the configuration and stop")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="see below")
+    return parser
+
+
+def run_training(
+    name: str, make_config: Callable[[], DictConfig], build: Callable[[DictConfig], Run], show: bool
+) -> int:
+    """Compose, build and train; the exit status: 0 done, 1 a training failure, 2 misuse, 130
+    interrupted. name: of the command, before its errors. show: print the configuration only."""
+    try:
+        config = make_config()
+        if show:
+            print(OmegaConf.to_yaml(config), end="")
+            return 0
+        run = build(config)
+    except ValueError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    print(run.description, flush=True)
+    try:
+        outcome = run.trainer.train()
+    except NonFiniteLoss as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    print(f"{outcome} at step {run.trainer.step}; checkpoint {Path(config.out) / 'checkpoint'}")
+    return 130 if outcome == "interrupted" else 0

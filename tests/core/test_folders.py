@@ -1,0 +1,117 @@
+"""Folders and tars of media: captions, damage, rates."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import wavfile
+
+from selfflow_wm.data.folders import AudioFolder, ImageFolder, VideoFolder
+
+
+def png(colour, size=(12, 8)):
+    stream = io.BytesIO()
+    Image.new("RGB", size, colour).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    (tmp_path / "red_things").mkdir()
+    (tmp_path / "a.png").write_bytes(png((10, 20, 30)))
+    (tmp_path / "a.txt").write_text(" a caption, über \n", encoding="utf-8")
+    (tmp_path / "b.png").write_bytes(png((40, 50, 60)))
+    (tmp_path / "b.json").write_text(json.dumps({"caption": "from json"}))
+    (tmp_path / "c.png").write_bytes(png((70, 80, 90)))
+    (tmp_path / "red_things/d.png").write_bytes(png((255, 0, 0)))
+    return tmp_path
+
+
+def test_captions_come_from_sidecars_and_class_folders(pictures):
+    source = ImageFolder(pictures, (4, 4))
+    samples = [source[i] for i in range(len(source))]
+    assert [s["caption"] for s in samples] == ["a caption, über", "from json", "", "red things"]
+    assert samples[0]["image"].shape == (4, 4, 3) and samples[0]["image"].dtype == np.uint8
+    assert samples[1]["image"][0, 0].tolist() == [40, 50, 60]
+
+
+def test_tars_hold_pictures_and_captions_by_key(tmp_path):
+    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+        for name, data in (
+            ("x/000.png", png((1, 2, 3))), ("x/000.txt", b"first"),
+            ("x/001.json", b'{"text": "second"}'), ("x/001.png", png((4, 5, 6))),
+        ):  # fmt: skip
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    source = ImageFolder(tmp_path, (4, 4))
+    assert [source[i]["caption"] for i in range(2)] == ["first", "second"]
+    assert [source[i]["image"][0, 0, 0] for i in range(2)] == [1, 4]
+    (tmp_path / "broken.tar").write_bytes(b"not a tar" * 100)
+    with pytest.raises(ValueError, match=r"broken\.tar: expected an uncompressed tar"):
+        ImageFolder(tmp_path, (4, 4))
+
+
+def test_an_unreadable_picture_is_named_and_the_next_stands_in(pictures, capsys):
+    (pictures / "b.png").write_bytes(png((40, 50, 60))[:40])
+    source = ImageFolder(pictures, (4, 4))
+    assert source[1]["image"][0, 0].tolist() == [70, 80, 90]
+    said = capsys.readouterr().err
+    assert "b.png: unreadable" in said and "1 of 4 so far" in said
+    assert source[1]["image"][0, 0].tolist() == [70, 80, 90]
+    assert not capsys.readouterr().err and list(source.skipped) == [str(pictures / "b.png")]
+
+
+def test_nothing_readable_is_an_error(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    with pytest.raises(ValueError, match="all unreadable"):
+        ImageFolder(tmp_path, (4, 4))[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.txt", b"\xff\xfe caption", r"a\.txt: expected a caption in UTF-8"),
+        ("b.json", b"{", r"b\.json: expected JSON"),
+        ("b.json", b'{"caption": 3}', r"b\.json: expected .*a string"),
+    ],
+)
+def test_captions_that_cannot_be_read_are_named(pictures, name, data, message):
+    (pictures / name).write_bytes(data)
+    with pytest.raises(ValueError, match=message):
+        ImageFolder(pictures, (4, 4))
+
+
+def test_an_empty_folder_says_so(tmp_path):
+    with pytest.raises(ValueError, match=r"expected files of .*\.png"):
+        ImageFolder(tmp_path, (4, 4))
+
+
+def test_waves_are_scaled_and_cut_and_never_resampled(tmp_path):
+    half = np.full((50, 2), 16384, np.int16)
+    wavfile.write(tmp_path / "a.wav", 8000, half)
+    (tmp_path / "a.txt").write_text("hum")
+    sample = AudioFolder(tmp_path, 8000, 40, 2)[0]
+    assert sample["audio"].shape == (2, 40) and sample["audio"].dtype == np.float32
+    assert np.all(sample["audio"] == 0.5) and sample["sample_rate"] == 8000
+    assert sample["caption"] == "hum"
+    with pytest.raises(ValueError, match=r"a\.wav: expected audio at 16000 Hz, got 8000 Hz"):
+        AudioFolder(tmp_path, 16000, 40, 2)[0]
+    with pytest.raises(ValueError, match=r"a\.wav: expected 1 channels, got 2"):
+        AudioFolder(tmp_path, 8000, 40, 1)[0]
+    (tmp_path / "0.wav").write_bytes(b"RIFF damaged")
+    source = AudioFolder(tmp_path, 8000, 40, 2)
+    assert source[0]["caption"] == "hum" and len(source.skipped) == 1
+
+
+def test_videos_ask_for_their_extra(tmp_path):
+    if importlib.util.find_spec("av") is not None:
+        pytest.skip("PyAV is installed")
+    with pytest.raises(ValueError, match=r"selfflow-wm\[media\]"):
+        VideoFolder(tmp_path, (8, 8), 5)

@@ -1,0 +1,167 @@
+"""Pretraining on made-up images, clips and sounds, end to end."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from made_up import FRAMES, RATE, SAMPLES, SIZE
+
+from selfflow_wm.pretraining.build import build, compose_config
+from selfflow_wm.pretraining.cli import main
+from selfflow_wm.sampling.cli import main as sample
+from selfflow_wm.training import checkpoint
+from selfflow_wm.training.model_files import load_model
+from selfflow_wm.training.run import CONFIG_DIR
+
+WEIGHTS = sorted(path.stem for path in (CONFIG_DIR / "weights").glob("*.yaml"))
+KINDS = ("image", "video", "audio", "video_audio")
+DATA = "{" + ",".join(f"{k}: {{_target_: made_up.MadeUp, kind: {k}}}" for k in KINDS) + "}"
+TINY = (
+    "experiment=toy_multimodal",
+    "modes=multimodal_joint",
+    f"data={DATA}",
+    "model.width=24",
+    "model.heads=2",
+    "model.single=2",
+    f"codecs.image={{kind: patch_pca, image_size: [{SIZE},{SIZE}], patch: 4, channels: 6}}",
+    f"codecs.video={{kind: patch_video, image_size: [{SIZE},{SIZE}], frames: {FRAMES}, patch: 4, "
+    "channels: 8}",
+    f"codecs.audio={{kind: mdct, sample_rate: {RATE}, samples: {SAMPLES}, hop: 80, channels: 8}}",
+    *(f"modes.{kind}.batch_size=3" for kind in KINDS),
+    "trainer.total_steps=6",
+    "trainer.log_every=1",
+    "trainer.validate_every=6",
+    "trainer.validation_batches=1",
+    "held_out=0.1",
+    "device=cpu",
+    "log.wandb=disabled",
+)
+
+
+def made(out, *words):
+    return build(compose_config([*TINY, f"out={out}", *words]))
+
+
+def test_every_mode_trains_and_the_checkpoint_has_its_codecs(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main([*TINY, f"out={out}"]) == 0
+    said = capsys.readouterr().out
+    assert "36 of image" in said and "SelfFlow, EMA" in said and "finished at step 6" in said
+    saved = load_model(out / "checkpoint")
+    assert saved.model.layout.names == ("image", "video", "audio") == tuple(saved.codecs)
+    trained = checkpoint.load_tensors(out / "state/step_00000006/ema.safetensors")
+    assert all(torch.equal(v, trained[k]) for k, v in saved.model.state_dict().items())
+    assert saved.training["step"] == 6
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    last = next(row for row in rows if "validation/image/gen/image" in row)
+    assert {"validation/video_audio/gen/audio", "validation/video_audio/gen/video"} <= last.keys()
+    assert "validation/video_audio/gen/image" not in last  # the condition image is given
+
+    # a model of several modalities makes one of them, and has to be told which
+    common = ["--checkpoint", str(out / "checkpoint"), "--num", "2", "--steps", "1"]
+    assert sample([*common, "--out", str(tmp_path / "images"), "--modality", "image"]) == 0
+    with np.load(tmp_path / "images/samples.npz", allow_pickle=False) as file:
+        assert file["arr_0"].shape == (2, SIZE, SIZE, 3)
+    assert sample([*common, "--out", str(tmp_path / "clips"), "--modality", "video"]) == 0
+    with np.load(tmp_path / "clips/latents.npz", allow_pickle=False) as file:
+        assert file["arr_0"].shape == (2, 8, 8)
+    assert sample([*common, "--out", str(tmp_path / "any")]) == 2
+    assert "expected --modality" in capsys.readouterr().err
+
+
+def test_a_run_cut_in_two_ends_as_a_straight_one(tmp_path):
+    straight, cut = tmp_path / "straight", tmp_path / "cut"
+    made(straight).trainer.train()
+    made(cut).trainer.train(until=3)
+    again = made(cut)
+    assert again.trainer.step == 3
+    again.trainer.train()
+    for name in ("model", "ema", "objective", "optimizer", "rng"):
+        a, b = (
+            checkpoint.load_tensors(run / f"state/step_00000006/{name}.safetensors")
+            for run in (straight, cut)
+        )
+        assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a), name
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_presets_weigh_the_loss_of_each_modality(tmp_path, name):
+    trainer = made(tmp_path, f"weights={name}").trainer
+    rows = {row.name: row.weight for row in trainer.model.layout.modalities}
+    if name != "equal":
+        assert sum(rows.values()) == pytest.approx(1.0)
+        # The preset's own modality counts most against the other presets' weight of it.
+        others = [compose_config([f"weights={w}"]).weights[name] for w in WEIGHTS if w != "equal"]
+        assert rows[name] == max(others)
+    for _ in range(6):
+        batch = next(trainer.batches)
+        weighted, plain = (
+            objective.loss(
+                trainer.model, trainer.ema.model, batch, torch.Generator().manual_seed(0)
+            ).total
+            for objective in (trainer.objective, trainer.objective.objective)
+        )
+        generated = [rows[m] for m in batch.generated]
+        assert float((weighted / plain).detach()) == pytest.approx(sum(generated) / len(generated), rel=1e-5)
+
+
+def test_the_papers_laws_and_ratios_are_the_default(tmp_path):
+    run = made(tmp_path)
+    ratios = {row.name: row.mask_ratio for row in run.saved.model.layout.modalities}
+    assert ratios == {"image": 0.25, "video": 0.1, "audio": 0.5}
+    laws = run.trainer.objective.time_laws
+    assert (laws["image"].shift, laws["audio"].shift) == (4.63, 1.0)
+    assert (laws["video"].share, laws["video"].low, laws["video"].law.shift) == (0.05, 0.95, 2.95)
+    shares = compose_config([]).modes
+    assert [(s.probability, s.batch_size) for s in (shares.image, shares.video, shares.audio)] == [
+        (0.57, 38), (0.30, 8), (0.13, 16)
+    ]  # fmt: skip
+
+
+def test_a_run_can_start_from_a_checkpoint(tmp_path):
+    main([*TINY, f"out={tmp_path / 'a'}", "trainer.total_steps=2"])
+    source = tmp_path / "a/checkpoint"
+    run = made(tmp_path / "b", f"init={source}")
+    first = load_model(source)
+    for a, b in zip(run.saved.model.parameters(), first.model.parameters(), strict=True):
+        assert torch.equal(a, b) and a.requires_grad
+    assert {n: c.hash() for n, c in run.saved.codecs.items()} == {
+        n: c.hash() for n, c in first.codecs.items()
+    }
+    with pytest.raises(ValueError, match=r"codec of image .*'patch': 2"):
+        made(tmp_path / "c", f"init={source}", "codecs.image.patch=2")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data.video=null"], "modes.video: expected data"),
+        (["data={noise: here}"], "kinds out of"),
+        (["data=/nowhere"], "nowhere"),
+        (["modes.image.batch_size=0"], "batch_size >= 1"),
+        (["layout.rows.image.grid=[1,4,4]"], r"codecs.image: expected tokens \(1, 4, 4\)"),
+        (["layout.rows.audio=null"], "modes.audio: expected audio in the layout"),
+        (["codecs.video=null"], "codecs.video"),
+        (["codecs.audio.sample_rate=1600"], "codecs.audio: expected .*1600 Hz, got 800"),
+        (["codecs.image.image_size=[16,16]"], "codecs.image: expected uint8 frames"),
+        (["layout.text_length=2"], "texts of at most 2 bytes"),
+        (["experiment=embedded"], "experiment"),
+        (["experiment=nothing"], "experiment"),
+        (["weights=loud"], "loud"),
+    ],
+)
+def test_misuse_is_explained_in_one_line(tmp_path, capsys, words, message):
+    import re
+
+    assert main([*TINY, f"out={tmp_path}", *words]) == 2
+    said = capsys.readouterr().err
+    assert re.search(message, said), said
+    assert "Traceback" not in said
+
+
+def test_the_configuration_can_be_printed(capsys):
+    assert main(["--config", "experiment=toy_multimodal", "data=x", "out=y"]) == 0
+    assert "caption_dropout" in capsys.readouterr().out
