@@ -32,6 +32,7 @@ from robotics.mixture_spec import check_conventions, parse_mixture, to_plain
 from robotics.modes import Mixture
 from robotics.preparation import fit_world
 from robotics.preview import Preview
+from robotics.rlds.storage import expanded
 from robotics.stream import ModeStream, fixed_batches
 from robotics.world_model import WorldModel
 from selfflow_wm.model import Backbone
@@ -110,7 +111,7 @@ def _quoted(word: str) -> str:
         return word
     if key == "data" and value.startswith(("{", "[{")):  # sets of a mixture
         return word
-    return f"{key}='" + str(Path(value).expanduser()).replace("'", "\\'") + "'"
+    return f"{key}='" + expanded(value).replace("'", "\\'") + "'"
 
 
 @dataclass
@@ -257,7 +258,7 @@ def open_dataset(
         raise ValueError("expected data=DIR, got a mixture; this is done one data set at a time")
     settings: Any = OmegaConf.to_container(config.dataset)
     return WindowDataset(
-        Path(config.data),
+        config.data,
         settings["image_size"] if image_size is None else image_size,
         split=split,
         horizon=settings["horizon"],
@@ -372,10 +373,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"finetune: {error}", file=sys.stderr)
         return 2
+    except ConnectionError as error:
+        print(f"finetune: {error}", file=sys.stderr)
+        return 1
     print(run.description, flush=True)
     try:
         outcome = run.trainer.train()
-    except NonFiniteLoss as error:
+    except (NonFiniteLoss, ConnectionError) as error:
         print(f"finetune: {error}", file=sys.stderr)
         return 1
     print(f"{outcome} at step {run.trainer.step}; checkpoint {Path(config.out) / 'checkpoint'}")
