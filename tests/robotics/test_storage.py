@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,16 +25,20 @@ def local(tmp_path_factory):
     return fake_dataset(tmp_path_factory.mktemp("rt1") / "set", (4, 5, 6, 3, 7), shard_episodes=2)
 
 
+def upload(directory, place):
+    for path in filter(Path.is_file, directory.iterdir()):
+        fsspec.filesystem("memory").pipe_file(f"{place}/{path.name}", path.read_bytes())
+
+
 @pytest.fixture(params=["memory", "file"])
 def url(request, local, tmp_path):
     """A copy of it behind a URL."""
     if request.param == "file":
-        return f"file://{shutil.copytree(local, tmp_path / 'copy')}"
-    system = fsspec.filesystem("memory")
-    for path in local.glob("*.*"):
-        system.pipe_file(f"/bucket/set/{path.name}", path.read_bytes())
+        yield f"file://{shutil.copytree(local, tmp_path / 'copy')}"
+        return
+    upload(local, "/bucket/set")
     yield "memory://bucket/set"
-    system.rm("/bucket", recursive=True)
+    fsspec.filesystem("memory").rm("/bucket", recursive=True)
 
 
 @pytest.fixture
@@ -164,8 +169,7 @@ def test_what_cannot_be_read_is_refused(memory, local, tmp_path):
         split_shards("memory://bucket/none")
     with pytest.raises(ValueError, match="dataset_info.json, got memory://bucket "):
         split_shards("memory://bucket")
-    for path in arrayrecord.repack(local, tmp_path / "array").glob("*.*"):
-        fsspec.filesystem("memory").pipe_file(f"/bucket/array/{path.name}", path.read_bytes())
+    upload(arrayrecord.repack(local, tmp_path / "array"), "/bucket/array")
     with pytest.raises(ValueError, match="TFRecord files behind a URL, got array_record"):
         split_shards("memory://bucket/array")
 
