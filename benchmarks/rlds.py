@@ -2,6 +2,7 @@
 
     python -m benchmarks.rlds --tf-python .venv-rlds/bin/python
     python -m benchmarks.rlds --tf-python ... --grow 10     # what stays flat on a larger set
+    python -m benchmarks.rlds --tf-python ... --check       # whether all serve the same windows
 
 The set is made up: RT-1's features, 256 x 320 JPEGs of about 30 kB, equal episodes. A batch is 8
 windows of 9 frames at 128 x 160. Each contender is a process of its own, all others stopped while
@@ -99,6 +100,26 @@ def settings_for(directory: Path, a: argparse.Namespace, array_record: bool) -> 
     return settings | ({"array_record": str(as_array_record(directory))} if array_record else {})
 
 
+def check(directory: Path, chosen: dict[str, str], a: argparse.Namespace) -> bool:
+    """Print whether every contender's windows are ours, see `benchmarks.rlds_check`."""
+    fine = True
+    settings = json.dumps(settings_for(directory, a, "tfds.data_source" in chosen))
+    print(f"{'':<22}{'windows':>9}{'known':>7}{'different':>11}{'worst frame':>13}")
+    for python in dict.fromkeys(chosen.values()):
+        names = json.dumps([name for name, own in chosen.items() if own == python])
+        command = [python, "-m", "benchmarks.rlds_check", names, settings]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        ran = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        for row in map(json.loads, ran.stdout.splitlines()):
+            print(
+                f"{row['name']:<22}{row['windows']:>9}{row['found']:>7}{row['different']:>11}"
+                f"{row['worst']:>13.2f}" + ("" if row["same"] else "  NOT THE SAME")
+            )
+            fine &= row["same"]
+        fine &= ran.returncode == 0
+    return fine
+
+
 def prepare(directory: Path, a: argparse.Namespace, names: list[str]) -> None:
     """Let our reader make its index and its pixels, and print what that takes."""
     for kind in ("JPEG", "pixels"):
@@ -162,7 +183,7 @@ def grow(small: Path, chosen: dict[str, str], a: argparse.Namespace) -> None:
         "MB of decoded frames"
     )
     names = ["ours, JPEG, groups", "ours, pixels, random"]
-    names += [name for name in REFERENCES[:1] if name in chosen]
+    names = [name for name in (*names, *REFERENCES[:1]) if name in chosen]
     prepare(large, a, names)
     print(f"{'':<22}{'first batch':>20}{'its CPU':>20}{'peak RSS':>20}{'CPU ms/window':>20}")
     for name in names:
@@ -202,10 +223,13 @@ def main() -> None:
     add("--size", type=int, nargs=2, default=[128, 160])
     add("--only", nargs="+", choices=CONTENDERS, metavar="NAME", help="; ".join(CONTENDERS))
     add("--grow", type=int, default=0, metavar="N", help="compare with a set N times as large")
+    add("--check", action="store_true", help="compare the windows instead; exit code 1: not ours")
     a = parser.parse_args()
     chosen = interpreters(a.tf_python)
     chosen = {name: python for name, python in chosen.items() if name in (a.only or chosen)}
     small = made_set(a.root, a.episodes, a.steps)
+    if a.check:
+        sys.exit(not check(small, chosen, a))
     print(
         f"{a.episodes} episodes of {a.steps} steps; batches of {a.batch} windows, {a.batches} a "
         f"round, {a.rounds} rounds; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"

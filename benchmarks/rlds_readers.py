@@ -3,7 +3,8 @@
 Run by `benchmarks.rlds`, one process a contender: NAME and a JSON of settings as arguments; every
 line on stdin asks for that many batches, every reply is a line of JSON. Each window is 9 frames
 (the current and the 8 next) at the training size, their actions, and the first step's
-proprioception and instruction; windows that the episode's end cuts are left out by all.
+proprioception and instruction; windows that the episode's end cuts are left out by all. A batch
+has at least image uint8 (B, 9, H, W, 3) and action (B, 8 or 9, ...), the motion first.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ OURS = {  # name: whether decoded frames lie on disk, whether windows come in gr
 }
 
 
-def ours(name: str, a: Any) -> Iterator[np.ndarray]:
+def ours(name: str, a: Any) -> Iterator[dict[str, np.ndarray]]:
     """The toolkit's reader."""
     from robotics.dataset import WindowDataset
     from robotics.window_stream import WindowStream
@@ -49,10 +50,16 @@ def ours(name: str, a: Any) -> Iterator[np.ndarray]:
     stream = WindowStream(dataset, 0, keep, group=a.group if grouped else None)
     while True:
         batch = stream.batch(a.batch)
-        yield np.concatenate([batch["image"][:, None], batch["video"]], axis=1)
+        yield batch | {"image": np.concatenate([batch["image"][:, None], batch["video"]], axis=1)}
 
 
-def data_source(_: str, a: Any) -> Iterator[np.ndarray]:
+def _motion(action: Any, join: Any) -> Any:
+    """A step's or an episode's commands in one array; join: of numpy or TensorFlow."""
+    names = ("world_vector", "rotation_delta", "gripper_closedness_action")
+    return join([action[name] for name in names], -1)
+
+
+def data_source(_: str, a: Any) -> Iterator[dict[str, np.ndarray]]:
     """tfds.data_source as documented: random access to episodes, whose steps decode when read."""
     import tensorflow_datasets as tfds
 
@@ -64,16 +71,19 @@ def data_source(_: str, a: Any) -> Iterator[np.ndarray]:
     while True:
         order = generator.permutation(len(source) * windows)
         for rows in order[: len(order) // a.batch * a.batch].reshape(-1, a.batch):
-            batch = []
+            images, actions = [], []
             for episode, first in zip(*divmod(rows, windows), strict=True):
                 steps = source[int(episode)]["steps"]
                 window = [steps[int(first) + i] for i in range(FRAMES)]
                 frames = [resize_image(step["observation"]["image"], size) for step in window]
-                batch.append(np.stack(frames))
-            yield np.stack(batch)
+                images.append(np.stack(frames))
+                actions.append(
+                    np.stack([_motion(step["action"], np.concatenate) for step in window])
+                )
+            yield {"image": np.stack(images), "action": np.stack(actions)}
 
 
-def dlimp_style(_: str, a: Any) -> Iterator[np.ndarray]:
+def dlimp_style(_: str, a: Any) -> Iterator[dict[str, np.ndarray]]:
     """tf.data as Octo trains: an episode as tensors, chunked into windows whose images are still
     encoded, shuffled, and only then every frame of every window decoded and resized (Lanczos)."""
     import tensorflow as tf
@@ -86,10 +96,9 @@ def dlimp_style(_: str, a: Any) -> Iterator[np.ndarray]:
         view, action = steps["observation"], steps["action"]
         count = tf.shape(view["image"])[0]
         index = tf.range(count - FRAMES + 1)[:, None] + tf.range(FRAMES)
-        names = ("world_vector", "rotation_delta", "gripper_closedness_action")
         return {
             "image": tf.gather(view["image"], index),
-            "action": tf.gather(tf.concat([action[n] for n in names], 1), index),
+            "action": tf.gather(_motion(action, tf.concat), index),
             "proprio": tf.gather(view["base_pose_tool_reached"], index[:, 0]),
             "text": tf.gather(view["natural_language_instruction"], index[:, 0]),
         }
@@ -110,11 +119,10 @@ def dlimp_style(_: str, a: Any) -> Iterator[np.ndarray]:
     data = data.repeat().map(chunk, num_parallel_calls=auto)
     data = data.flat_map(tf.data.Dataset.from_tensor_slices).shuffle(a.buffer)
     data = data.map(decode, num_parallel_calls=auto).batch(a.batch).prefetch(1)
-    for batch in data.as_numpy_iterator():
-        yield batch["image"]
+    yield from data.as_numpy_iterator()
 
 
-def rlds_tuned(_: str, a: Any) -> Iterator[np.ndarray]:
+def rlds_tuned(_: str, a: Any) -> Iterator[dict[str, np.ndarray]]:
     """tf.data and rlds with each frame decoded once, straight to half size, before windows."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
@@ -126,10 +134,9 @@ def rlds_tuned(_: str, a: Any) -> Iterator[np.ndarray]:
     def step(row: Any) -> Any:
         view, action = row["observation"], row["action"]
         image = tf.io.decode_jpeg(view["image"], ratio=2)
-        names = ("world_vector", "rotation_delta", "gripper_closedness_action")
         return {
             "image": tf.ensure_shape(image, (*a.size, 3)),
-            "action": tf.concat([action[n] for n in names], 0),
+            "action": _motion(action, tf.concat),
             "proprio": view["base_pose_tool_reached"],
             "text": view["natural_language_instruction"],
         }
@@ -142,11 +149,10 @@ def rlds_tuned(_: str, a: Any) -> Iterator[np.ndarray]:
     builder = tfds.builder_from_directory(a.directory)
     data = builder.as_dataset(split="train", shuffle_files=True, decoders=skip).repeat()
     data = data.interleave(windows, cycle_length=4, num_parallel_calls=auto)
-    for batch in data.shuffle(a.buffer).batch(a.batch).prefetch(1).as_numpy_iterator():
-        yield batch["image"]
+    yield from data.shuffle(a.buffer).batch(a.batch).prefetch(1).as_numpy_iterator()
 
 
-CONTENDERS: dict[str, Callable[[str, Any], Iterator[np.ndarray]]] = {
+CONTENDERS: dict[str, Callable[[str, Any], Iterator[dict[str, np.ndarray]]]] = {
     **dict.fromkeys(OURS, ours),
     "octo/dlimp style": dlimp_style,
     "tfds.data_source": data_source,
@@ -181,7 +187,7 @@ def serve(name: str, settings: dict[str, Any]) -> None:
     for line in sys.stdin:
         began = time.perf_counter()
         for _ in range(int(line)):
-            shape = next(batches).shape
+            shape = next(batches)["image"].shape
             assert shape == expected, f"{name}: expected batches {expected}, got {shape}"
         used = cpu()
         # From reply to reply: what a prefetching thread does in between counts too.

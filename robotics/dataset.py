@@ -33,6 +33,7 @@ from robotics.episodes import (
 from robotics.frame_cache import FrameCache
 from robotics.images import resize_image
 from robotics.normalize import Quantiles
+from robotics.rlds import storage
 from robotics.rlds.faults import Faults
 from robotics.rlds.reader import record_format, split_shards
 from robotics.rlds.spec import DatasetSpec
@@ -60,7 +61,7 @@ class WindowDataset:
     "train[90%:]"; both share one cache. The first use decodes every frame of the shards touched.
 
     Args:
-        directory: TFDS dataset directory (TFRecord or ArrayRecord).
+        directory: TFDS dataset directory (TFRecord or ArrayRecord), or the URL of one (TFRecord).
         image_size: height and width of the frames.
         split: split or slice of it.
         horizon: actions of a chunk.
@@ -68,7 +69,8 @@ class WindowDataset:
         history: past frames of a window.
         history_stride: control steps between them, and from the last of them to the current one.
         cache_dir: where decoded frames are kept (H * W * 3 bytes a step); default
-            `directory/.cache`. Entries are named by content; delete any that are not wanted.
+            `directory/.cache`, to be given for a URL. Entries are named by content; delete any that
+            are not wanted.
         threads: that decode while the cache is built.
         progress: show a progress bar while the cache is built.
         spec: where things are in the data, see `robotics.rlds.spec.load_spec`; RT-1's by default.
@@ -118,6 +120,11 @@ class WindowDataset:
         """Past frames, in control steps before the current one, oldest first."""
         height, width = (int(value) for value in image_size)
         self.image_size, self.horizon, self.video_offsets = (height, width), horizon, offsets
+        if storage.is_url(directory) and cache_dir is None:
+            raise ValueError(
+                f"expected a local cache_dir for {directory}, got none; the index and the pixels "
+                "of what lies behind a URL are kept there."
+            )
         self._cache = Path(cache_dir or Path(directory) / ".cache")
         self.frame_cache: FrameCache | None = None
         """Decoded frames in memory; None where they are read from disk."""
@@ -152,7 +159,8 @@ class WindowDataset:
         self, directory: str | os.PathLike[str], split: str, cache: ShardCache, progress: bool
     ) -> list[ShardArrays]:
         shards = split_shards(directory, split)
-        missing = [shard for shard in shards if not cache.is_cached(shard)]
+        there = storage.mapped(cache.is_cached, shards, storage.is_url(directory))
+        missing = [shard for shard, cached in zip(shards, there, strict=True) if not cached]
         parts = []
         with _progress(sum(shard.total for shard in missing), progress) as advance:
             for shard in shards:

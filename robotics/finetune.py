@@ -207,7 +207,7 @@ def open_dataset(
         raise ValueError("expected data=DIR, got a mixture; this is done one data set at a time")
     settings: Any = OmegaConf.to_container(config.dataset)
     return WindowDataset(
-        Path(config.data),
+        config.data,
         settings["image_size"] if image_size is None else image_size,
         split=split,
         horizon=settings["horizon"],

@@ -35,7 +35,7 @@ def build_parser() -> Parser:
         epilog=EXAMPLES,
     )
     add = parser.add_argument
-    add("data", type=Path, metavar="PATH", help="directory with dataset_info.json")
+    add("data", metavar="PATH|URL", help="directory with dataset_info.json")
     add("--spec", metavar="NAME|YAML", help="how to read it (default: found or guessed)")
     add("--split", default="train", help="split or slice (default: train)")
     add("--episodes", type=at_least(0), default=300, metavar="N",
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from rich.console import Console
 
     arguments = build_parser().parse_args(argv)
-    out = arguments.out or Path("runs") / f"inspect-{arguments.data.resolve().name}"
+    out = arguments.out or Path("runs") / f"inspect-{Path(arguments.data).resolve().name}"
     if out.exists() and not out.is_dir():
         raise ValueError(f"out: expected a directory, got the file {out}; choose another.")
     with _progress() as begin:

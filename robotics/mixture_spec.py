@@ -10,6 +10,7 @@ from typing import Any
 
 from robotics.embodiment import embodiment
 from robotics.rlds.spec import load_spec
+from robotics.rlds.storage import expanded
 
 CONVENTIONS = ("action_dim", "gripper_closes", "data_rotation")
 """What the robots of one model must share: its actions mean one thing."""
@@ -20,7 +21,7 @@ class MixtureEntry:
     """One data set of a mixture; None: as the run's configuration has it."""
 
     path: str
-    """Directory of the RLDS data set."""
+    """Directory or URL of the RLDS data set."""
     weight: float = 1.0
     """Its part of the windows drawn, relative to the other sets'."""
     spec: str | None = None
@@ -82,7 +83,7 @@ def _entry(place: str, row: Any) -> MixtureEntry:
     weight = row.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0:
         raise ValueError(f"{place}: expected a weight above 0, got {weight!r}")
-    path = str(Path(row["path"]).expanduser())
+    path = expanded(str(row["path"]))
     return MixtureEntry(**{**row, "path": path, "weight": float(weight)})
 
 

@@ -27,6 +27,7 @@ from robotics.rlds.faults import Faults
 from robotics.rlds.frames import PLACE, DecodedFrames, StoredFrames, find_images
 from robotics.rlds.reader import RecordFormat, ShardSlice, container, index_shard
 from robotics.rlds.spec import rt1_spec
+from robotics.rlds.storage import RemoteFile
 from robotics.rlds.tfrecord import RecordSpan
 
 VERSION = 2
@@ -122,7 +123,7 @@ class ShardCache:
     def _build(
         self,
         entry: Path,
-        path: Path,
+        path: Path | RemoteFile,
         spans: Sequence[RecordSpan],
         on_episode: Callable[[], None],
     ) -> None:
@@ -174,7 +175,7 @@ class ShardCache:
         partial.rename(entry)
 
     def _read(
-        self, path: Path, number: int, span: RecordSpan, pool: ThreadPoolExecutor
+        self, path: Path | RemoteFile, number: int, span: RecordSpan, pool: ThreadPoolExecutor
     ) -> dict[str, Any] | None:
         """One episode's arrays, None if it is filtered out; every image is decoded or looked at."""
         where = f"{path}, record {number}"

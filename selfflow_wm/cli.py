@@ -79,16 +79,20 @@ def progress_bar(console: Any) -> Any:
 
 
 def exit_code(work: Callable[[], int | None], resumable: bool = False) -> int:
-    """Do `work`; its exit code (None: 0), 2 for a `ValueError`, 130 when interrupted.
+    """Do `work`; its exit code (None: 0), 2 for a `ValueError`, 1 for a `ConnectionError`, 130 when
+    interrupted.
 
-    A `ValueError` is the user's to mend: one line on stderr. resumable: say after an interruption
-    that the same command goes on.
+    A `ValueError` is the user's to mend, a connection may be: one line on stderr. resumable: say
+    after an interruption that the same command goes on.
     """
     try:
         return work() or 0
     except ValueError as error:
         sys.stderr.write("error: " + " ".join(str(error).split()) + "\n")
         return 2
+    except ConnectionError as error:
+        sys.stderr.write("error: " + " ".join(str(error).split()) + "\n")
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write(
             "interrupted; the same command goes on\n" if resumable else "interrupted\n"

@@ -26,7 +26,7 @@ KNOWN = ("rt1", "bridge")
 class Examination:
     """All that is known of a data set."""
 
-    directory: Path
+    directory: str | Path
     split: str
     data: RawFormat
     spec: DatasetSpec
@@ -59,7 +59,7 @@ class Examination:
 
 
 def examine(
-    directory: Path,
+    directory: str | Path,
     split: str = "train",
     spec: str | None = None,
     episodes: int = 300,
@@ -109,7 +109,7 @@ def examine(
 
 
 def _choose(
-    directory: Path, data: RawFormat, places: list[Any], spec: str | None
+    directory: str | Path, data: RawFormat, places: list[Any], spec: str | None
 ) -> tuple[DatasetSpec, str, Proposal | None]:
     if spec is not None:
         given = load_spec(spec)

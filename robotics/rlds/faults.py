@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 POLICIES = ("error", "skip")
 SHOWN = 5
@@ -43,7 +42,7 @@ class Faults:
         """Episodes the specification's filters left out; no fault."""
 
     def report(
-        self, error: ValueError, path: Path | str, record: int | None, episodes: int = 1
+        self, error: ValueError, path: object, record: int | None, episodes: int = 1
     ) -> None:
         """Raise `error`, or note it (once), as the policy says."""
         if self.on_error == "error":

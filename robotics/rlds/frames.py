@@ -21,6 +21,7 @@ from crc32c import crc32c
 from robotics.images import decode_image, resize_image
 from robotics.rlds import tfrecord
 from robotics.rlds.reader import container
+from robotics.rlds.storage import RemoteFile
 from robotics.rlds.tfrecord import RecordSpan
 
 PLACE = np.dtype([("record", "<u4"), ("offset", "<u8"), ("length", "<u4"), ("crc", "<u4")])
@@ -89,7 +90,7 @@ class StoredFrames:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | RemoteFile,
         spans: Sequence[RecordSpan],
         places: np.ndarray,
         image_size: tuple[int, int],
@@ -137,6 +138,6 @@ class StoredFrames:
 
 
 @functools.lru_cache(maxsize=4)
-def _record(path: Path, span: RecordSpan, number: int) -> bytes:
+def _record(path: Path | RemoteFile, span: RecordSpan, number: int) -> bytes:
     """The frames of a window lie in one record, which can only be read as a whole."""
     return container(path).read_record(path, span, number)

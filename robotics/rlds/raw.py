@@ -17,6 +17,7 @@ import numpy as np
 from robotics.rlds.convert import parse_example
 from robotics.rlds.reader import ShardSlice, container, record_features, split_shards
 from robotics.rlds.schema import Leaf
+from robotics.rlds.storage import RemoteFile
 from robotics.rlds.tfrecord import RecordSpan
 
 __all__ = ["RawEpisode", "RawFormat", "raw_format", "read_raw"]
@@ -79,7 +80,7 @@ class RawFormat:
     shapes: Mapping[str, str]
     """Flattened key -> shape and type as features.json has them, for people."""
 
-    def read(self, path: Path, number: int, span: RecordSpan) -> bytes:
+    def read(self, path: Path | RemoteFile, number: int, span: RecordSpan) -> bytes:
         """A record's data; ValueError when its checksum does not match."""
         return container(path).read_record(path, span, number)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -12,11 +13,12 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 
 from robotics.episodes import Episode
-from robotics.rlds import arrayrecord, tfrecord
+from robotics.rlds import arrayrecord, storage, tfrecord
 from robotics.rlds.convert import check_features, decode_episode, wanted
 from robotics.rlds.faults import Faults
 from robotics.rlds.schema import Leaf, feature_shapes, load_tfds, stored_features
 from robotics.rlds.spec import DatasetSpec, load_spec
+from robotics.rlds.storage import RemoteFile
 from robotics.rlds.tfrecord import RecordSpan
 from selfflow_wm.files import atomic_file
 
@@ -27,7 +29,7 @@ CONTAINERS: dict[str, ModuleType] = {"tfrecord": tfrecord, "array_record": array
 class ShardSlice(NamedTuple):
     """The part of one shard that belongs to a split."""
 
-    path: Path
+    path: Path | RemoteFile
     first: int
     count: int
     total: int
@@ -35,15 +37,26 @@ class ShardSlice(NamedTuple):
 
 
 def _builder(directory: str | os.PathLike[str]) -> Any:
-    directory = Path(directory)
-    if not (directory / "dataset_info.json").is_file():
+    if not storage.is_url(directory):
+        return _local_builder(Path(directory), str(directory))
+    with tempfile.TemporaryDirectory() as metadata:
+        try:
+            storage.copy_metadata(str(directory), Path(metadata))
+        except FileNotFoundError as error:
+            raise ValueError(f"expected a TFDS dataset, got {error}") from error
+        return _local_builder(Path(metadata), str(directory))
+
+
+def _local_builder(metadata: Path, directory: str) -> Any:
+    """tensorflow-datasets' view of the files in `metadata`, `directory`'s own or copies."""
+    if not (metadata / "dataset_info.json").is_file():
         raise ValueError(
             f"expected a TFDS dataset with dataset_info.json, got {directory} without it; "
             "name the version directory, and finalize() a collection before reading it."
         )
     tfds = load_tfds()
     try:
-        builder = tfds.builder_from_directory(str(directory))
+        builder = tfds.builder_from_directory(str(metadata))
         _ = builder.info.splits, builder.info.features
     except ImportError:
         raise
@@ -59,7 +72,8 @@ def split_shards(directory: str | os.PathLike[str], split: str = "train") -> lis
     """The files and records of a split, resolved by tensorflow-datasets.
 
     Args:
-        directory: a TFDS dataset directory (it holds `dataset_info.json`).
+        directory: a TFDS dataset directory (it holds `dataset_info.json`), or the URL of one with
+            TFRecord files.
         split: any read instruction: "train", "train[:90%]", "train[100:200]", "train[90%:]".
 
     Raises:
@@ -70,6 +84,12 @@ def split_shards(directory: str | os.PathLike[str], split: str = "train") -> lis
         raise ValueError(
             f"{directory}: expected files of {sorted(CONTAINERS)}, got {info.file_format.value}."
         )
+    remote = storage.is_url(directory)
+    if remote and info.file_format.value != "tfrecord":
+        raise ValueError(
+            f"{directory}: expected TFRecord files behind a URL, got {info.file_format.value}, "
+            "whose library opens local files only; copy the dataset to a disk."
+        )
     try:
         instructions = info.splits[split].file_instructions
     except (KeyError, ValueError) as error:
@@ -77,9 +97,10 @@ def split_shards(directory: str | os.PathLike[str], split: str = "train") -> lis
             f"expected a split or slice of {sorted(info.splits)} such as 'train[:90%]', got "
             f"{split!r}: {error}"
         ) from error
+    base = f"{directory}".rstrip("/")
     return [
         ShardSlice(
-            Path(item.filename),
+            RemoteFile(f"{base}/{Path(item.filename).name}") if remote else Path(item.filename),
             item.skip,
             item.examples_in_shard - item.skip if item.take < 0 else item.take,
             item.examples_in_shard,
@@ -94,7 +115,7 @@ class RecordFormat(NamedTuple):
     spec: DatasetSpec
     stored: Mapping[str, Leaf]
 
-    def decode(self, path: Path, number: int, span: RecordSpan) -> Episode | None:
+    def decode(self, path: Path | RemoteFile, number: int, span: RecordSpan) -> Episode | None:
         """Record `number` of a shard, its checksum verified; None if a filter leaves it out."""
         return self.parse(
             container(path).read_record(path, span, number), f"{path}, record {number}"
@@ -129,7 +150,7 @@ def record_features(
     return stored_features(features), feature_shapes(features)
 
 
-def container(path: Path) -> ModuleType:
+def container(path: Path | RemoteFile) -> ModuleType:
     """The module that reads a shard, by its name."""
     return CONTAINERS["array_record" if ".array_record-" in path.name else "tfrecord"]
 
@@ -144,7 +165,7 @@ def index_shard(
         faults: with the policy "skip", a damaged shard gives the records before the damage, a
             missing one none.
         cache_dir: where the spans are kept until size or time of the shard change; on a disk that
-            seeks slowly the index of a large dataset takes minutes.
+            seeks slowly, and over a network, the index of a large dataset takes minutes.
     """
     faults = faults or Faults()
     before = len(faults.found)
@@ -177,15 +198,16 @@ def _find_spans(shard: ShardSlice, faults: Faults) -> list[RecordSpan]:
     if container(shard.path) is tfrecord:
         return tfrecord.index_records(shard.path, lost)
     try:
-        return arrayrecord.index_records(shard.path)
+        return arrayrecord.index_records(str(shard.path))
     except ValueError as error:
         lost(error, 0)
         return []
 
 
-def _spans_path(path: Path, cache_dir: Path) -> Path:
-    status = path.stat()
-    key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+def _spans_path(path: Path | RemoteFile, cache_dir: Path) -> Path | None:
+    key = storage.identity(path)
+    if key is None:  # nobody could tell when they are out of date
+        return None
     return cache_dir / f"spans-{hashlib.sha256(key.encode()).hexdigest()[:20]}.npy"
 
 
@@ -208,7 +230,7 @@ class EpisodeReader(Sequence[Episode]):
     """Episodes of a split by number; each is read, checked and parsed when asked for.
 
     Args:
-        directory: TFDS dataset directory.
+        directory: TFDS dataset directory, or a URL, see `split_shards`.
         split: see `split_shards`.
         spec: where things are, see `load_spec`; RT-1's by default.
         on_error: "error", or "skip": iterating then goes on behind damage and counts it in
@@ -228,7 +250,7 @@ class EpisodeReader(Sequence[Episode]):
     ) -> None:
         self.faults = Faults(on_error)
         self.format = record_format(directory, spec)
-        self._records: list[tuple[Path, int, RecordSpan]] = []
+        self._records: list[tuple[Path | RemoteFile, int, RecordSpan]] = []
         for shard in split_shards(directory, split):
             spans = index_shard(shard, self.faults)
             numbers = range(shard.first, min(shard.first + shard.count, len(spans)))

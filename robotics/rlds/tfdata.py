@@ -37,7 +37,16 @@ class _StandIn(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return type(name, (), {})
+        return _Absent(name, (), {})
+
+
+class _Absent(type):
+    """Stands for whatever is looked up in it: rlds names parts of reverb in annotations."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Absent(name, (), {})
 
 
 def reference_windows(

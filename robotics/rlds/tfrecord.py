@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from crc32c import crc32c
 
+from robotics.rlds.storage import RemoteFile, located
+
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 
@@ -47,7 +49,8 @@ def frame(record: bytes) -> bytes:
 
 
 def index_records(
-    path: str | os.PathLike[str], on_damage: Callable[[ValueError, int], None] | None = None
+    path: str | os.PathLike[str] | RemoteFile,
+    on_damage: Callable[[ValueError, int], None] | None = None,
 ) -> list[RecordSpan]:
     """Spans of all records of a file, in order.
 
@@ -62,7 +65,7 @@ def index_records(
     Raises:
         ValueError: truncated file or damaged header, naming file, record and byte.
     """
-    path, spans = Path(path), []
+    path, spans = located(path), []
     try:
         for span in _hop(path):
             spans.append(span)
@@ -73,7 +76,7 @@ def index_records(
     return spans
 
 
-def _hop(path: Path) -> Iterator[RecordSpan]:
+def _hop(path: Path | RemoteFile) -> Iterator[RecordSpan]:
     size = path.stat().st_size
     position = number = 0
     with path.open("rb", buffering=0) as file:
@@ -94,7 +97,7 @@ def _hop(path: Path) -> Iterator[RecordSpan]:
             position, number = end, number + 1
 
 
-def read_record(path: str | os.PathLike[str], span: RecordSpan, number: int) -> bytes:
+def read_record(path: str | os.PathLike[str] | RemoteFile, span: RecordSpan, number: int) -> bytes:
     """The data of one record.
 
     Args:
@@ -105,7 +108,7 @@ def read_record(path: str | os.PathLike[str], span: RecordSpan, number: int) -> 
     Raises:
         ValueError: the data does not match its checksum.
     """
-    with Path(path).open("rb", buffering=0) as file:
+    with located(path).open("rb", buffering=0) as file:
         file.seek(span.offset)
         data = file.read(span.length)
     if len(data) != span.length:
@@ -115,7 +118,7 @@ def read_record(path: str | os.PathLike[str], span: RecordSpan, number: int) -> 
     return data
 
 
-def _damaged(path: str | os.PathLike[str], number: int, reason: str) -> ValueError:
+def _damaged(path: object, number: int, reason: str) -> ValueError:
     return ValueError(
         f"{path}, record {number}: {reason}; expected a complete TFRecord. "
         "Copy or generate the file again."

@@ -67,7 +67,8 @@ def quoted(word: str, paths: Sequence[str]) -> str:
         return word
     if key == "data" and value.startswith(("{", "[{")):  # several sets
         return word
-    return f"{key}='" + str(Path(value).expanduser()).replace("'", "\\'") + "'"
+    place = value if "://" in value else str(Path(value).expanduser())
+    return f"{key}='" + place.replace("'", "\\'") + "'"
 
 
 def require(config: DictConfig, *keys: str) -> None:
@@ -195,10 +196,13 @@ def run_training(
     except ValueError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
+    except ConnectionError as error:  # data behind a URL
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
     print(run.description, flush=True)
     try:
         outcome = run.trainer.train()
-    except NonFiniteLoss as error:
+    except (NonFiniteLoss, ConnectionError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     print(f"{outcome} at step {run.trainer.step}; checkpoint {Path(config.out) / 'checkpoint'}")

@@ -105,7 +105,9 @@ def test_presets_weigh_the_loss_of_each_modality(tmp_path, name):
             for objective in (trainer.objective, trainer.objective.objective)
         )
         generated = [rows[m] for m in batch.generated]
-        assert float((weighted / plain).detach()) == pytest.approx(sum(generated) / len(generated), rel=1e-5)
+        assert float((weighted / plain).detach()) == pytest.approx(
+            sum(generated) / len(generated), rel=1e-5
+        )
 
 
 def test_the_papers_laws_and_ratios_are_the_default(tmp_path):
