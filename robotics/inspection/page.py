@@ -35,7 +35,7 @@ def render(examined: Examination) -> str:
         ),
     ]
     return environment.from_string(source).render(
-        title=f"{examined.directory.name}, {examined.split}",
+        title=f"{str(examined.directory).rstrip('/').rsplit('/', 1)[-1]}, {examined.split}",
         directory=str(examined.directory),
         totals=tables.totals(examined),
         errors=examined.errors,

@@ -219,10 +219,10 @@ def test_help_shows_flags_overrides_and_examples():
 
 
 def test_overrides_reach_the_config_and_keep_its_types():
-    config = load_config(["policy.steps=2", "video.fps=12"])
-    assert config["policy"]["steps"] == 2
+    config = load_config(["policy.steps=5", "video.fps=12"])
+    assert config["policy"]["steps"] == 5
     assert config["video"]["fps"] == 12
-    assert load_config()["policy"]["steps"] == 8
+    assert load_config()["policy"]["steps"] == 2
     for word in ("policy.steps=2.5", "+policy.extra=1", "video=3"):
         with pytest.raises(ValueError, match="remedy"):
             load_config([word])

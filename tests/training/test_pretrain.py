@@ -141,7 +141,7 @@ def test_a_run_can_start_from_a_checkpoint(tmp_path):
     ("words", "message"),
     [
         (["data.video=null"], "modes.video: expected data"),
-        (["data={noise: here}"], "kinds out of"),
+        (["+data.noise=here"], "kinds out of"),
         (["data=/nowhere"], "nowhere"),
         (["modes.image.batch_size=0"], "batch_size >= 1"),
         (["layout.rows.image.grid=[1,4,4]"], r"codecs.image: expected tokens \(1, 4, 4\)"),
@@ -150,7 +150,7 @@ def test_a_run_can_start_from_a_checkpoint(tmp_path):
         (["codecs.audio.sample_rate=1600"], "codecs.audio: expected .*1600 Hz, got 800"),
         (["codecs.image.image_size=[16,16]"], "codecs.image: expected uint8 frames"),
         (["layout.text_length=2"], "texts of at most 2 bytes"),
-        (["experiment=embedded"], "experiment"),
+        (["experiment=embedded"], "modalities among"),
         (["experiment=nothing"], "experiment"),
         (["weights=loud"], "loud"),
     ],
