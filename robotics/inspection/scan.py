@@ -20,6 +20,7 @@ from robotics.rlds.faults import Faults
 from robotics.rlds.raw import RawEpisode, RawFormat, read_raw
 from robotics.rlds.reader import index_shard
 from robotics.rlds.spec import DatasetSpec, column
+from robotics.rlds.storage import RemoteFile
 from robotics.rlds.tfrecord import RecordSpan
 from robotics.statistics import StreamingStatistics
 
@@ -36,7 +37,7 @@ FLAT = 2.0
 PLACES = tuple(f"{group}.{name}" for group in ("action", "proprio")
                for name in ("position", "rotation", "gripper"))  # fmt: skip
 
-Place = tuple[Path, int, RecordSpan]
+Place = tuple[Path | RemoteFile, int, RecordSpan]
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ _VERSION = (
 )  # fmt: skip
 """What file systems of fsspec call a file's content or the time of its last change."""
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Status(NamedTuple):

@@ -40,7 +40,7 @@ class MediaFolder:
     skipped: names and reasons of the files that could not be decoded so far.
     """
 
-    kind: ClassVar[str]
+    kind: str
     suffixes: ClassVar[Collection[str]]
 
     def __init__(self, root: Path | str) -> None:
@@ -131,7 +131,7 @@ class VideoFolder(MediaFolder):
         super().__init__(root)
         self.image_size, self.frames, self.audio = image_size, frames, audio
         if audio is not None:
-            self.kind = JOINT  # type: ignore[misc]
+            self.kind = JOINT
 
     def decode(self, file: MediaFile) -> dict[str, Any]:
         try:

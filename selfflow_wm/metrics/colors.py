@@ -42,7 +42,9 @@ def name_pixels(
             f"expected a uint8 video (T, H, W, 3), got {video.dtype} {video.shape}; decode it first"
         )
     values = video.astype(np.float32)
-    distance = np.stack([((values - np.float32(color)) ** 2).sum(-1) for color in colors], -1)
+    distance = np.stack(
+        [((values - np.array(color, np.float32)) ** 2).sum(-1) for color in colors], -1
+    )
     return np.where(distance.min(-1) < limit**2, distance.argmin(-1), -1)
 
 

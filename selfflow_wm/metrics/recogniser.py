@@ -223,12 +223,12 @@ def ceiling(model: Recogniser, config: ToyConfig, count: int) -> dict[str, WordA
     all, and apart words that training shows (seen) and does not (new).
     """
     world = ToyWorld(config)
-    samples = [world.sample("sign", world.seed("test", n)) for n in range(count)]
-    images = torch.from_numpy(np.stack([sample.image for sample in samples]))
+    signs = [_sign(world, world.seed("test", n)) for n in range(count)]
+    images = torch.from_numpy(np.stack([image for image, _ in signs]))
     read = [word for part in images.split(128) for word in model.read(part)]
-    truths = [sample.truth for sample in samples]
-    assert all(isinstance(truth, SignTruth) for truth in truths)
-    rows = [(word, truth.word, truth.new_word) for word, truth in zip(read, truths, strict=True)]
+    rows = [
+        (word, truth.word, truth.new_word) for word, (_, truth) in zip(read, signs, strict=True)
+    ]
     groups = {"all": (True, False), "seen": (False,), "new": (True,)}
     return {
         name: word_accuracy(
@@ -236,6 +236,12 @@ def ceiling(model: Recogniser, config: ToyConfig, count: int) -> dict[str, WordA
         )
         for name, which in groups.items()
     }
+
+
+def _sign(world: ToyWorld, seed: int) -> tuple[UInt8[np.ndarray, "H W 3"], SignTruth]:
+    sample = world.sample("sign", seed)
+    assert sample.image is not None and isinstance(sample.truth, SignTruth)
+    return sample.image, sample.truth
 
 
 def save_recogniser(

@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -23,6 +23,8 @@ from selfflow_wm.training import checkpoint
 from selfflow_wm.training.trainer import NonFiniteLoss, Trainer
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+
+Model = TypeVar("Model", bound=nn.Module)
 
 RESUMABLE = ("trainer", "log", "resume", "device", "out")
 """Parts of the configuration that may change between a run and its resumption."""
@@ -131,15 +133,13 @@ def claim(out: Path, config: dict[str, Any], resumable: Sequence[str] = RESUMABL
     return resuming
 
 
-def exporter(
-    save: Callable[[nn.Module, int, Path], None], out: Path
-) -> Callable[[nn.Module, int], None]:
+def exporter(save: Callable[[Model, int, Path], None], out: Path) -> Callable[[Model, int], None]:
     """Writes the EMA weights to checkpoints/step_* and, as the newest, to checkpoint/.
 
     save: `(ema, step, directory)` writes one checkpoint.
     """
 
-    def export(ema: nn.Module, step: int) -> None:
+    def export(ema: Model, step: int) -> None:
         save(ema, step, checkpoint.step_directory(out / "checkpoints", step))
         save(ema, step, out / "checkpoint")
 

@@ -47,7 +47,7 @@ def shapes(seed: int, config: ToyConfig) -> Sample:
             ends[1] = ends[0] + draw.uniform(0.0, 0.3) * unit
         if draw.uniform() < 0.5:
             ends = ends[::-1]
-        x = np.linspace(*ends, frames)
+        x = np.linspace(ends[0], ends[1], frames)
         y = start + (n + 0.5) * lane + draw.uniform(-0.5, 0.5) * max(0.0, lane - 2 * radius - 2)
         positions[:, n] = np.stack([x, np.full(frames, y)], -1)
     background, scale = backdrop(draw, height, width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from selfflow_wm.data.toy.canvas import Canvas, backdrop
+from selfflow_wm.data.toy.canvas import Canvas, Color, backdrop
 from selfflow_wm.data.toy.config import (
     INK,
     MATERIALS,
@@ -123,12 +123,17 @@ def _film(
     return Sample(kind, seed, caption, truth, video=np.stack(video), audio=audio)
 
 
+def _darker(color: Color) -> Color:
+    red, green, blue = (int(0.78 * value) for value in color)
+    return red, green, blue
+
+
 def _bounce_scene(
     canvas: Canvas, center: tuple, radius: float, floor: float, rgb: tuple, surface: tuple,
     config: ToyConfig,
 ) -> None:  # fmt: skip
     canvas.box(0, floor, config.width, config.height, surface)
-    dark = tuple(int(0.78 * value) for value in surface)
+    dark = _darker(surface)
     edge = 0.02 * config.height
     canvas.box(0, floor + edge, config.width, floor + 2 * edge, dark)
     canvas.disc(center, radius, rgb)
@@ -140,7 +145,7 @@ def _tap_scene(
 ) -> None:  # fmt: skip
     unit = min(config.height, config.width)
     half = 0.24 * unit
-    dark = tuple(int(0.78 * value) for value in surface)
+    dark = _darker(surface)
     canvas.box(center[0] - half, floor, center[0] + half, config.height, surface)
     canvas.box(center[0] - half, floor + 0.03 * unit, center[0] + half, floor + 0.05 * unit, dark)
     hand = (config.width + 0.1 * unit, 0.62 * center[1] + 0.1 * config.height)

@@ -15,7 +15,9 @@ _MARK = PALETTE["red"]
 _GAP, _EDGE, _LINE = 6, 24, 18
 
 
-def contact_sheet(world: ToyWorld, split: str = "train", start: int = 0, rows: int = 3) -> Image:
+def contact_sheet(
+    world: ToyWorld, split: str = "train", start: int = 0, rows: int = 3
+) -> Image.Image:
     """Signs, then `rows` strips each of shapes, figures, bounces, taps and sounds.
 
     Strips show nine frames at most. Red marks are the true times of contacts and onsets.
