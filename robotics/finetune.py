@@ -219,6 +219,7 @@ def open_dataset(
         on_error=config.on_error,
         decoded=config.decoded,
         frame_cache_mb=config.frame_cache_mb,
+        draft=config.draft,
     )
 
 
