@@ -131,7 +131,9 @@ def run(arguments: argparse.Namespace) -> int:
                 return 1
             raise
     words = [f"{job.arm}={job.out}" for job in sorted(jobs, key=lambda job: ORDER[job.arm])]
-    return evaluate([*words, "--out", str(a.out / "evaluation"), "--samples", str(a.samples)])
+    words += ["--out", str(a.out / "evaluation"), "--samples", str(a.samples)]
+    words += ["--steps", str(a.solver_steps)]
+    return evaluate(words + (["--recogniser", str(a.recogniser)] if a.recogniser else []))
 
 
 ORDER = {"flow_matching": 0, "flow_matching_equal_compute": 1, "self_flow": 2}
@@ -149,6 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--seeds", type=at_least(0), nargs="+", default=[0, 1, 2], help="of training (0 1 2)")
     add("--steps", type=at_least(1), default=3000, help="of the arms at equal steps (3000)")
     add("--samples", type=at_least(1), default=256, help="of each mode to evaluate (256)")
+    add("--solver-steps", type=at_least(1), default=25, help="of sampling (25)")
+    add("--recogniser", type=Path, metavar="DIR", help="see python -m selfflow_wm.evaluate")
     add("--jobs", type=at_least(1), default=1, help="runs at a time, a core each (1)")
     add("overrides", nargs="*", metavar="KEY=VALUE", help="for all runs")
     arguments = parser.parse_intermixed_args(argv)

@@ -28,7 +28,8 @@ def open_mp4(path: Path, width: int, height: int, fps: float, sound: Path | None
         macro_block_size=16,
         quality=None,  # pyright: ignore[reportArgumentType]  (None leaves it to -crf)
         output_params=["-crf", "24", "-preset", "veryfast", "-threads", "1",
-                       "-movflags", "+faststart"],
+                       "-movflags", "+faststart", *([] if sound is None else ["-b:a", "48k"])],
+        ffmpeg_log_level="error",
         audio_path=None if sound is None else str(sound),
         audio_codec=None if sound is None else "aac",
     )  # fmt: skip

@@ -111,8 +111,8 @@ def _world(path: Path, data: Any, modes: Sequence[str]) -> ToyConfig:
         worlds.append(ToyConfig(**(source.get("world") or {})))
     if not worlds or any(world != worlds[0] for world in worlds):
         raise ValueError(
-            f"{path}: expected modes of one toy world, got {len(worlds)} modes of different ones; "
-            "train with the same data.*.world"
+            f"{path}: expected a checkpoint trained in modes of one toy world, got {len(worlds)} "
+            "modes; give one that training exported, with the same data.*.world for all modes"
         )
     return worlds[0]
 

@@ -66,7 +66,9 @@ _TITLES = {"image": "FID", "video": "FVD", "audio": "FAD"}
 def frechet_metric(name: str) -> Metric:
     """The row of one of `FRECHET`."""
     mode, modality = FRECHET[name]
-    return Metric(name, mode, f"Fréchet distance of {modality} ({_TITLES[modality]}-style)", "")
+    other = {"video": "sound", "audio": "video"}.get(modality)
+    what = f"{modality} made together with {other}" if mode == JOINT else modality
+    return Metric(name, mode, f"Fréchet distance, {what} ({_TITLES[modality]}-style)", "")
 
 
 def measure(

@@ -25,11 +25,11 @@ def show(value: Row | None, unit: str, signed: bool = False) -> str:
     """`12.5% [8.1, 18.0]`; a dash where undefined."""
     if value is None or value["value"] is None:
         return "–"
-    scale, digits = (100, 1) if unit == "%" else (1, 1 if unit == "ms" else 2)
+    scale, form = (100, ".1f") if unit == "%" else (1, ".1f" if unit == "ms" else ".3g")
     sign = "+" if signed else ""
 
     def number(x: float) -> str:
-        return f"{scale * x:{sign}.{digits}f}"
+        return f"{scale * x:{sign}{form}}"
 
     text = number(value["value"]) + ("%" if unit == "%" else f" {unit}" if unit else "")
     if value["low"] is None or value["high"] is None:
