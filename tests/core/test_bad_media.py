@@ -104,7 +104,7 @@ def test_damaged_videos_and_other_rates_of_their_sound(tmp_path, codecs, capsys)
     source = VideoFolder(tmp_path, (8, 8), 5)
     assert source[0]["video"].shape == (5, 8, 8, 3)
     assert np.array_equal(source[1]["video"], source[2]["video"])
-    assert "b.mp4: unreadable" in capsys.readouterr().err
+    assert "b.mp4: unreadable (1 of 9 frames); skipped, 1 of 3" in capsys.readouterr().err
     with_sound = VideoFolder(tmp_path, (8, 8), 5, codecs["audio"])
     with pytest.raises(ValueError, match=r"a\.mp4: expected audio at 800 Hz, got 8000 Hz"):
         with_sound[0]
