@@ -26,8 +26,10 @@ MODALITIES = ("image", "video", "audio")
 class Extractor(Protocol):
     """Features of samples of one modality."""
 
-    name: str
-    """Stands beside every distance: those by different extractors can't be compared."""
+    @property
+    def name(self) -> str:
+        """Stands beside every distance: those by different extractors can't be compared."""
+        ...
 
     def __call__(self, samples: np.ndarray) -> Float[np.ndarray, "B D"]:
         """Of image uint8 (B, H, W, 3), video uint8 (B, T, H, W, 3) or audio float (B, S)."""
