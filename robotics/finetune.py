@@ -61,6 +61,9 @@ Anything else in configs/ can be overridden the same way, for example
     seed=1 trainer.total_steps=2000 trainer.max_minutes=60 optim.lr=5e-4 model=small
     log.wandb=disabled objective.gamma=0.5 trainer.compile=true
 
+Several GPUs share every batch, so batch sizes are multiples of their number:
+    torchrun --nproc-per-node 8 -m robotics.finetune ... trainer.parallel=ddp     or fsdp2
+
 Ctrl-C (or SIGTERM) saves the state and stops; the same command goes on.
 
     python -m robotics.finetune experiment=embedded objective=self_flow data=data/demo out=runs/sf

@@ -181,24 +181,25 @@ class Memory:
     optimizer: int
     ema: int
     cast: int
-    """The weights once more in bfloat16, while autocast holds them."""
+    """The weights once more in bfloat16, while autocast holds them; sharded ones come in it."""
     activations: dict[str, int]
     """By mode."""
     checkpointed: dict[str, int]
     gathered: int = 0
     """Of sharded weights, an estimate of what is whole at a time, with its gradients: what lies
     outside the blocks, of student and teacher, and two blocks."""
+    sharded: bool = False
 
     @property
     def state(self) -> int:
         kept = self.weights + self.gradients + self.optimizer + self.ema
-        return kept + self.cast + self.gathered
+        return kept + (self.gathered if self.sharded else self.cast)
 
     def on(self, gpus: int, parallel: str, batches: Mapping[str, int]) -> Memory:
         """On each of several. parallel: none, ddp or fsdp2. batches: samples by mode, which they
         divide."""
         if parallel == "none":
-            return replace(self, gathered=0)
+            return self
 
         def divided(activations: Mapping[str, int]) -> dict[str, int]:
             return {
@@ -209,10 +210,10 @@ class Memory:
         shares = {"activations": divided(self.activations)}
         shares["checkpointed"] = divided(self.checkpointed)
         if parallel == "ddp":
-            return replace(self, gathered=0, **shares)
+            return replace(self, **shares)
         names = ("weights", "gradients", "optimizer", "ema")
         parts = {name: -(-getattr(self, name) // gpus) for name in names}
-        return replace(self, cast=0, **parts, **shares)  # blocks are gathered in bfloat16
+        return replace(self, sharded=True, **parts, **shares)
 
 
 @dataclass(frozen=True)
@@ -320,7 +321,7 @@ def report(plan: Plan, gpus: int, peak: float, mfu: float) -> str:
         f"{memory.optimizer / gib:.1f}, EMA {memory.ema / gib:.1f}, "
         + (
             f"whole at a time {memory.gathered / gib:.1f}"
-            if memory.gathered
+            if memory.sharded
             else f"bfloat16 copy {memory.cast / gib:.1f}"
         ),
         f"            {(memory.state + kept[fullest]) / gib:.1f} GiB with the activations of "

@@ -206,7 +206,7 @@ def test_two_processes_train_as_one(words, tmp_path, parallel):
             f"out={tmp_path / 'two'}", f"trainer.parallel={parallel}",
         ],
         env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=CONFIG_DIR.parent,
-        capture_output=True, text=True, timeout=240,
+        capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.count("finished at step 4") == 1
