@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -105,7 +105,7 @@ class Mixture:
     def batch_size(self, name: str) -> int:
         return self.shares[name].batch_size
 
-    def divided(self, processes: int) -> Mixture:
+    def divided(self, processes: int) -> Self:
         """The same mixture with the batches of one of several processes, which share each of them
         evenly; ValueError where that is not possible."""
         shares = {}

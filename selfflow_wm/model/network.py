@@ -48,6 +48,8 @@ class Network(nn.Module):
         # A graph per kind of block and set of modalities, for student and teacher: more than
         # torch's default of 8, beyond which it silently runs uncompiled.
         torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+        # Under DDP a block would be cut further, at the borders of its gradient buckets.
+        torch._dynamo.config.optimize_ddp = False
         for block in self.all_blocks():
             block.compile(*args, **({"dynamic": False} | options))
 

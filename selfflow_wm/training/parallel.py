@@ -94,8 +94,6 @@ class Replicated(Alone):
         super().wrap(model, extra, ema, bfloat16)
         self.ranks.agree([*model.state_dict().values(), *extra.state_dict().values()])
         self.ranks.agree(list(ema.state_dict().values()))
-        # Blocks are compiled one by one; to cut them further at the buckets' borders gains nothing.
-        torch._dynamo.config.optimize_ddp = False
         self.root = nn.parallel.DistributedDataParallel(
             Together(model, extra),
             # A batch uses the projections of its own modalities only.
@@ -132,7 +130,7 @@ class FullySharded(Alone):
         super().wrap(model, extra, ema, bfloat16)
         for module in (model, extra, ema):
             self.ranks.agree(list(module.state_dict().values()))
-        self.skeleton = copy.deepcopy(ema).to("meta")
+        self.skeleton = _without_weights(ema)
         device = self.ranks.device.type
         mesh = init_device_mesh(device, (self.ranks.size,))
         policy = MixedPrecisionPolicy(
@@ -223,6 +221,15 @@ class Together(nn.Module):
 
     def forward(self, work: Callable[[Any], Any]) -> Any:
         return work(self.student)
+
+
+def _without_weights(module: nn.Module) -> nn.Module:
+    """A copy on the meta device, made without copying the weights first."""
+    known: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in module.parameters()
+    }
+    known |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
+    return copy.deepcopy(module, known)
 
 
 def norm(tensors: Iterable[Tensor]) -> Tensor:

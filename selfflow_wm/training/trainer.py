@@ -248,7 +248,7 @@ class Trainer:
                 self._sums[name] = self._sums.get(name, 0.0) + value
                 self._counts[name] = self._counts.get(name, 0) + 1
 
-    def _report(self, log: MetricsLog, progress: Progress) -> None:
+    def _report(self, log: MetricsLog | NoLog, progress: Progress) -> None:
         means = {k: float(v / self._counts[k]) for k, v in self._sums.items()}
         self._sums, self._counts = {}, {}
         means["lr"] = self.optimizer.param_groups[0]["lr"]
