@@ -32,6 +32,8 @@ from selfflow_wm.model import Backbone
 from selfflow_wm.objective import FlowMatching
 from selfflow_wm.training import run as core
 from selfflow_wm.training.log import MetricsLog
+from selfflow_wm.training.parallel import make_parallel
+from selfflow_wm.training.ranks import join
 from selfflow_wm.training.run import CONFIG_DIR as CONFIG_DIR
 from selfflow_wm.training.run import pick_device as pick_device
 from selfflow_wm.training.trainer import Trainer
@@ -58,6 +60,9 @@ latents=DIR      train from latents written by python -m robotics.encode
 Anything else in configs/ can be overridden the same way, for example
     seed=1 trainer.total_steps=2000 trainer.max_minutes=60 optim.lr=5e-4 model=small
     log.wandb=disabled objective.gamma=0.5 trainer.compile=true
+
+Several GPUs share every batch, so batch sizes are multiples of their number:
+    torchrun --nproc-per-node 8 -m robotics.finetune ... trainer.parallel=ddp     or fsdp2
 
 Ctrl-C (or SIGTERM) saves the state and stops; the same command goes on.
 
@@ -98,35 +103,42 @@ class Run:
 def build(config: DictConfig) -> Run:
     """Assemble a run from a composed configuration, resuming it when its state is there."""
     core.require(config, "data", "out")
-    core.refuse_ranks()
+    ranks = join(config.trainer.parallel, config.device)
     out = Path(config.out)
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    resuming = core.claim(out, plain, RESUMABLE)
-    train_data = open_data(config, "train_split")
-    held_out = open_data(config, "validation_split")
     mixture = Mixture(plain["modes"], seed=config.seed)
+    own = mixture.divided(ranks.size)
+    resuming = ranks.on_main(lambda: core.claim(out, plain, RESUMABLE))
+    train_data = ranks.main_first(lambda: open_data(config, "train_split"))
+    held_out = ranks.main_first(lambda: open_data(config, "validation_split"))
 
     torch.manual_seed(config.seed)  # the backbone's initial weights, then the projector's
-    if resuming:
-        world = WorldModel.load(out / "initial", embodiment=config.embodiment)
-        world.backbone.requires_grad_(True)
-    else:
+
+    def begin() -> WorldModel:
+        if resuming or not ranks.main:  # the others read what the main process has written
+            world = WorldModel.load(out / "initial", embodiment=config.embodiment)
+            world.backbone.requires_grad_(True)
+            return world
         world = fit_world(train_data, plain, mixture.names, embodiment(config.embodiment))
         world.save(out / "initial")
+        return world
+
+    world = ranks.main_first(begin)
     world.config = plain
     objective = core.make_objective(config)
     objective.bind(world.pixels)
-    device = pick_device(config.device)
-    world.backbone.to(device)
+    world.backbone.to(ranks.device)
 
-    settings = dict(plain["trainer"])
+    settings = plain["trainer"] | {"parallel": make_parallel(ranks)}
     per_mode = settings.pop("validation_batches")
     stream = ModeStream(
         train_data,
         world,
-        mixture,
+        own,
         seed=config.seed,
         accumulate=settings["accumulate"],
+        rank=ranks.rank,
+        world_size=ranks.size,
         **_inputs(plain, train_data, world),
     )
     noise = instantiate(config.noise, _convert_="all")
@@ -141,7 +153,7 @@ def build(config: DictConfig) -> Run:
         out_dir=out,
         optim=instantiate(config.optim, _convert_="all"),
         seed=config.seed,
-        device=device,
+        device=ranks.device,
         validate=validation,
         preview=Preview(world, held_out, out / "previews"),
         export=core.exporter(_save(world), out),
@@ -149,7 +161,8 @@ def build(config: DictConfig) -> Run:
     )
     if resuming:
         trainer.resume()
-    trainer.log = MetricsLog(out, config=plain, resume_step=trainer.step, **plain["log"])
+    if ranks.main:
+        trainer.log = MetricsLog(out, config=plain, resume_step=trainer.step, **plain["log"])
     return Run(world, trainer, _describe(config, train_data, held_out, trainer))
 
 
