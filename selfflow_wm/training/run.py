@@ -6,7 +6,7 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -91,10 +91,10 @@ def refuse_ranks() -> None:
         )
 
 
-def make_objective(config: DictConfig) -> FlowMatching:
+def make_objective(config: Mapping[str, Any] | DictConfig) -> FlowMatching:
     """The arm; what its constructor refuses is misuse of the configuration."""
     try:
-        return instantiate(config.objective, _convert_="all")
+        return instantiate(config["objective"], _convert_="all")
     except InstantiationException as error:
         if isinstance(error.__cause__, ValueError):
             raise ValueError(f"objective: {error.__cause__}") from error
