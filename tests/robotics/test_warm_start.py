@@ -79,8 +79,15 @@ def test_pretraining_becomes_a_policy(words, tmp_path, capsys, windows):
     there = sum(p.numel() for p in theirs.parameters())
     assert counts["loaded"] + counts["resized"] + counts["added"] == here
     audio = sum(p.numel() for n, p in theirs.named_parameters() if ".audio." in n)
-    assert counts["dropped"] == audio == there - counts["loaded"] - sum(
-        theirs.state_dict()[f"{n}.position"].numel() for n in ("embed.image", "embed.video", "text")
+    assert (
+        counts["dropped"]
+        == audio
+        == there
+        - counts["loaded"]
+        - sum(
+            theirs.state_dict()[f"{n}.position"].numel()
+            for n in ("embed.image", "embed.video", "text")
+        )
     )
     assert loaded["parts"]["action"]["added"][1] == sum(
         p.numel() for n, p in ours.named_parameters() if ".action." in n
