@@ -73,10 +73,11 @@ class Part:
         return self.source[int(self.numbers[index])]
 
 
-def split_source(source: Source, share: float, most: int = 1024) -> tuple[Part, Part]:
+def split_source(source: Source, share: float, most: int = 1024) -> tuple[Source, Source]:
     """Training and held-out samples, the latter `share` of all (at least 1, at most `most`).
 
-    Which ones depends on the length of the source alone.
+    Which ones depends on the length of the source alone. A source that has others to hold out
+    gives them itself: `held_out(count)`, a source of the same kind.
     """
     if not 0.0 < share < 1.0 or len(source) < 2:
         raise ValueError(
@@ -84,5 +85,7 @@ def split_source(source: Source, share: float, most: int = 1024) -> tuple[Part, 
             f"{len(source)}; add samples"
         )
     count = min(max(1, round(share * len(source))), most, len(source) - 1)
+    if hasattr(source, "held_out"):
+        return source, source.held_out(count)  # pyright: ignore[reportAttributeAccessIssue]
     order = np.random.default_rng(len(source)).permutation(len(source))
     return Part(source, np.sort(order[count:])), Part(source, np.sort(order[:count]))

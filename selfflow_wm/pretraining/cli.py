@@ -19,7 +19,8 @@ DOC = "Train one model on images, video, audio and video with sound, a modality 
 
 HELP = """\
 data=...         a directory with image/, video/, audio/, video_audio/, or
-                 data="{image: DIR, audio: {_target_: package.Source, option: 1}}"; needed
+                 data="{image: DIR, audio: {_target_: package.Source, option: 1}}"; needed, but
+                 by toy_multimodal, which renders its own
 out=DIR          directory of the run: checkpoint/, checkpoints/, state/, metrics.jsonl; needed.
                  A run that stopped goes on from its state
 experiment=NAME  toy_multimodal, paper_625m, paper_4b
@@ -31,6 +32,7 @@ Anything else in configs/ can be overridden the same way, for example
     seed=1 trainer.total_steps=2000 trainer.max_minutes=60 optim.lr=5e-4 model=small
     modes.image.batch_size=64 noise.time_laws.audio.shift=0.75 log.wandb=disabled
 
+    python -m selfflow_wm.pretrain experiment=toy_multimodal out=runs/toy
     python -m selfflow_wm.pretrain --plan experiment=paper_625m --gpus 64 --peak 989 --mfu 0.4
 
 Ctrl-C (or SIGTERM) saves the state and stops; the same command goes on. The checkpoint is read by

@@ -59,19 +59,19 @@ def planned_layout(plain: Mapping[str, Any]) -> Layout:
 def fit_codecs(
     codecs: Mapping[str, Codec], sources: Mapping[str, Source], count: int, seed: int = 0
 ) -> None:
-    """Fit those of principal components, each on `count` samples of the first kind that has it."""
+    """Fit those of principal components, each on `count` samples of every kind that has it."""
     for name, codec in codecs.items():
         if not isinstance(codec, PatchPCA | PatchVideo | MDCTCodec):
             continue
         kinds = (name, *((JOINT,) if name in ("image", "video", "audio") else ()))
-        source = next((sources[kind] for kind in kinds if kind in sources), None)
-        if source is None:
+        having = [sources[kind] for kind in kinds if kind in sources]
+        if not having:
             raise ValueError(
                 f"codecs.{name}: expected samples of {' or '.join(kinds)} to fit {codec.kind}, "
                 f"got data of {sorted(sources)}; add some, or leave the row out with "
                 f"layout.rows.{name}=null"
             )
-        samples = _some(source, count, seed)
+        samples = [sample for source in having for sample in _some(source, count, seed)]
         try:
             _fit(codec, samples, seed)
         except ValueError as error:

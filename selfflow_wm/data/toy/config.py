@@ -32,6 +32,9 @@ FONTS = {
 }
 """Fonts by the name captions give them; the files come with matplotlib."""
 
+CASES = {"upper": str.upper, "capital": str.capitalize, "lower": str.lower}
+"""How a word may be painted."""
+
 PALETTE = {
     "red": (220, 50, 47),
     "orange": (240, 140, 30),
@@ -70,6 +73,7 @@ class ToyConfig:
         sample_rate: Hz; divisible by fps, so that a frame lasts a whole number of samples.
         words: what signs say, lower case a to z, at most 8 letters.
         fonts: names in `FONTS`.
+        cases: of `CASES`, in which words are painted.
         held_out: share of the words that only the test split shows, in [0, 0.5].
     """
 
@@ -80,11 +84,13 @@ class ToyConfig:
     sample_rate: int = 16000
     words: tuple[str, ...] = WORDS
     fonts: tuple[str, ...] = tuple(FONTS)
+    cases: tuple[str, ...] = tuple(CASES)
     held_out: float = 0.1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "words", tuple(self.words))
         object.__setattr__(self, "fonts", tuple(self.fonts))
+        object.__setattr__(self, "cases", tuple(self.cases))
         if min(self.height, self.width) < 32:
             raise ValueError(
                 f"expected pictures of at least 32x32, got {self.height}x{self.width}; letters "
@@ -106,6 +112,8 @@ class ToyConfig:
             raise ValueError(f"expected fonts of {list(FONTS)}, got {unknown}")
         if not self.fonts:
             raise ValueError("expected at least one font, got none")
+        if not self.cases or set(self.cases) - set(CASES):
+            raise ValueError(f"expected cases of {list(CASES)}, got {list(self.cases)}")
         if not 0 <= self.held_out <= 0.5:
             raise ValueError(f"expected held_out in [0, 0.5], got {self.held_out}")
 
@@ -131,6 +139,7 @@ class ToyConfig:
         return {name: getattr(self, name) for name in self.__dataclass_fields__} | {
             "words": list(self.words),
             "fonts": list(self.fonts),
+            "cases": list(self.cases),
             "version": _VERSION,
         }
 

@@ -98,7 +98,7 @@ def _strip(
         part.paste(picture, (column * (size[0] + _GAP), 0))
     if sample.audio is not None:
         assert isinstance(sample.truth, ContactTruth)
-        image = _waveform(sample.audio, sample.truth.times, width, wave, sample_rate)
+        image = waveform(sample.audio, sample.truth.times, width, wave, sample_rate)
         part.paste(image, (0, size[1] + 2))
     paint = ImageDraw.Draw(part)
     paint.text((0, size[1] + wave + 2), sample.caption, _QUIET, font_of("sans", 11))
@@ -108,13 +108,13 @@ def _strip(
 def _sound(sample: Sample, width: int, sample_rate: int) -> Image.Image:
     part = Image.new("RGB", (width, 48 + _LINE + _GAP), _PAPER)
     assert isinstance(sample.truth, SoundTruth) and sample.audio is not None
-    part.paste(_waveform(sample.audio, sample.truth.times, width, 48, sample_rate), (0, 2))
+    part.paste(waveform(sample.audio, sample.truth.times, width, 48, sample_rate), (0, 2))
     paint = ImageDraw.Draw(part)
     paint.text((0, 50), sample.caption, _QUIET, font_of("sans", 11))
     return part
 
 
-def _waveform(
+def waveform(
     audio: np.ndarray, times: np.ndarray, width: int, height: int, sample_rate: int
 ) -> Image.Image:
     """Extremes of the samples under each column, a red tick at each true time."""

@@ -9,10 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from selfflow_wm.data.toy.canvas import backdrop
-from selfflow_wm.data.toy.config import FONTS, PALETTE, Draw, ToyConfig, is_held_out
+from selfflow_wm.data.toy.config import CASES, FONTS, PALETTE, Draw, ToyConfig, is_held_out
 from selfflow_wm.data.toy.truth import Sample, SignTruth
-
-CASES = (str.upper, str.capitalize, str.lower)
 
 
 @lru_cache(maxsize=512)
@@ -65,7 +63,7 @@ def paint_sign(
 ) -> tuple[np.ndarray, dict]:
     """A sign with any word: the image (H, W, 3), uint8, and the fields of its truth."""
     height, width = config.height, config.width
-    text = draw.choose(CASES)(word)
+    text = CASES[draw.choose(config.cases)](word)
     background, _ = backdrop(draw, height, width)
     # Twice the size in place of the canvas' four: letters are smoothed by the font renderer.
     s = 2
