@@ -221,24 +221,27 @@ def adopt(asked: Codec, found: Codec | None) -> Codec:
     can't be."""
     if found is None:
         raise ValueError("the checkpoint has none")
-    ours, theirs = _flat(asked.identity()), _flat(found.identity())
-    # A mean picture is of one frame size.
-    placed = any(v is True for n, v in ours.items() if n.endswith("per_position"))
-    free = _FREE - {"image_size"} if placed else _FREE
-    differing = [
-        name
-        for name in dict.fromkeys([*ours, *theirs])
-        if name.rpartition(".")[2] not in free and ours.get(name) != theirs.get(name)
-    ]
-    if differing:
-        raise ValueError(
-            ", ".join(f"{n} {ours.get(n)}, the checkpoint's {theirs.get(n)}" for n in differing)
-        )
+    if differing := codec_differences(asked, found):
+        raise ValueError(", ".join(differing))
     if asked.config == found.config:
         return found
     if not found.state_dict():  # published weights, the same ones
         return asked
     return codec_from_state(asked.config, found.state_dict())
+
+
+def codec_differences(asked: Codec, found: Codec) -> list[str]:
+    """Why a token of the one means something else than a token of the other; their sizes do not
+    count. Fitted tensors are not looked at."""
+    ours, theirs = _flat(asked.identity()), _flat(found.identity())
+    # A mean picture is of one frame size.
+    placed = any(v is True for n, v in ours.items() if n.endswith("per_position"))
+    free = _FREE - {"image_size"} if placed else _FREE
+    return [
+        f"{name} {ours.get(name)}, the checkpoint's {theirs.get(name)}"
+        for name in dict.fromkeys([*ours, *theirs])
+        if name.rpartition(".")[2] not in free and ours.get(name) != theirs.get(name)
+    ]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

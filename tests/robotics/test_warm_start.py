@@ -9,14 +9,18 @@ import pytest
 import torch
 
 from robotics.finetune import build, compose_config, main
+from robotics.preparation import unfitted_codecs
 from robotics.rlds.fake import fake_dataset
-from robotics.warm_start import adopt
+from robotics.warm_start import adopt, codec_differences
 from robotics.world_model import WorldModel
 from selfflow_wm.codec import MDCTCodec, PatchPCA, PatchVideo
 from selfflow_wm.layout import Layout, Modality
 from selfflow_wm.model import Backbone
+from selfflow_wm.pretraining.build import compose_config as pretraining_config
+from selfflow_wm.pretraining.codecs import make_codecs
 from selfflow_wm.training import checkpoint
 from selfflow_wm.training.model_files import SavedModel, load_model, save_model
+from selfflow_wm.training.transfer import differing_shape
 
 MODEL = dict(width=24, heads=2, double=1, single=2, skip=True, stem=True, text_patch=2)
 SIZE = (16, 24)
@@ -223,6 +227,19 @@ def test_a_world_model_lends_its_weights_to_another_layout(
     assert loaded["proprio"]["loaded"][0] == loaded["keypose"]["added"][0] == 5
     assert loaded["video"]["loaded"] == [0, 0] and loaded["action"]["resized"][0] == 1
     assert np.isfinite(float(run.trainer.train_step() or 0.0))
+
+
+def test_toy_pretraining_fits_the_small_twin():
+    """Same blocks and text tokens, and codecs whose tokens mean the same."""
+    ours = compose_config(["experiment=rt1_small"])
+    theirs = pretraining_config(["experiment=toy_multimodal"])
+    assert differing_shape(ours.model, theirs.model) == []
+    asked = unfitted_codecs(ours.codec, ours.dataset.image_size, len(ours.dataset.video_offsets))
+    found = make_codecs(theirs.codecs, ["image", "video"])
+    assert {name: codec_differences(asked[name], found[name]) for name in found} == {
+        "image": [],
+        "video": [],
+    }
 
 
 def test_a_layout_of_class_labels_is_refused(words, tmp_path):
