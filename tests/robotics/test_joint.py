@@ -107,7 +107,7 @@ def test_a_pair_of_codecs_is_each_of_them():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["modes={forward:{probability:1,batch_size:2}}"], "modes.forward: expected dataset.video"),
+        (["modes=mixed"], "modes.forward: expected dataset.video"),
         (["+layout.rows={image:{channels:3}}"], "layout.rows.image: expected tokens of the codec"),
         (["codec.video.kind=patch_pca"], "codec.video"),
         (["latents=/nowhere"], "nowhere"),
