@@ -132,7 +132,7 @@ def build(config: DictConfig) -> Run:
     objective.bind(world.pixels)
     if plain["init"] and not resuming:
         projector = adopt_projector(plain["init"], plain["objective"], objective.modules())
-        loaded = _record(out, plain, start, projector)
+        loaded = _record(out, plain, start, projector) if start else None
     device = pick_device(config.device)
     world.backbone.to(device)
 
@@ -187,11 +187,8 @@ def _recorded(out: Path) -> dict[str, Any] | None:
     return checkpoint.read_json(file).get(LOADED) if file.is_file() else None
 
 
-def _record(
-    out: Path, plain: dict[str, Any], loaded: Loaded | None, projector: str
-) -> dict[str, Any]:
+def _record(out: Path, plain: dict[str, Any], loaded: Loaded, projector: str) -> dict[str, Any]:
     """What was loaded into run.json, beside the configuration, and its table into init.txt."""
-    assert loaded is not None
     loaded.projector = projector
     found = loaded.to_dict() | {"table": loaded.lines()}
     with checkpoint.atomic_file(out / "run.json") as temporary:
