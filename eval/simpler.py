@@ -11,6 +11,7 @@ from typing import Any
 
 from eval import controls
 from eval.backends import is_simpler, resolve_backend
+from eval.checkpoints import evaluate_checkpoints, find_checkpoints
 from eval.config import load_config
 from eval.evaluate import evaluate
 from eval.plan import Plan, parse_shard
@@ -38,6 +39,7 @@ examples:
   python -m eval.simpler --task all --episodes 50 --workers 2
   python -m eval.simpler --task open_drawer,move_near --checkpoint runs/mine/checkpoint
   python -m eval.simpler --task open_drawer_place policy.steps=16 policy.execute=1
+  python -m eval.simpler --task all --checkpoint runs/mine --checkpoints all --out runs/mine-curve
   python -m eval.simpler --task all --policy expert         # the positive control
   python -m eval.simpler --task move_near --policy replay:data/embedded
   python -m eval.simpler --task all --policy ws://localhost:8000   # openpi's protocol
@@ -62,6 +64,13 @@ or hung in spite of --retries, 2 bad input.""",
         "--checkpoint",
         metavar="DIR",
         help="directory or name in checkpoints/ (default: the shipped checkpoints/self_flow)",
+    )
+    add(
+        "--checkpoints",
+        metavar="WHICH",
+        help="with --checkpoint RUN, a training run's directory: evaluate all its checkpoints, or "
+        "those of STEP,STEP,...; each in OUT/step_*, the learning curve in OUT/curve. Repeated, it "
+        "evaluates what has been added",
     )
     add(
         "--backend",
@@ -271,16 +280,30 @@ def _file_name(text: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m eval.simpler`; returns the exit code."""
-    from rich.console import Console
-
-    from eval.report import print_errors, print_tables
-
     words = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_intermixed_args(words)
     if args.list_cells:
         print(list_cells(parse_tasks(args.task), args.protocol or "vm"))
         return 0
-    plan, why = make_plan(args, shlex.join(["python", "-m", "eval.simpler", *words]))
+    command = shlex.join(["python", "-m", "eval.simpler", *words])
+    if args.checkpoints is None:
+        return run_plan(*make_plan(args, command))
+    found = find_checkpoints(args.checkpoint, args.checkpoints)
+    out = args.out or Path("runs", time.strftime("checkpoints-%Y%m%d-%H%M%S"))
+
+    def run(path: Path, directory: Path) -> int:
+        args.checkpoint, args.out = str(path), directory
+        return run_plan(*make_plan(args, command))
+
+    return evaluate_checkpoints(found, out, run)
+
+
+def run_plan(plan: Plan, why: str) -> int:
+    """Run what is left of a plan and write its results; returns the exit code."""
+    from rich.console import Console
+
+    from eval.report import print_errors, print_tables
+
     log = EpisodeLog(plan.out, plan.settings())
     console = Console()
     console.print(f"{why}\nwriting to {plan.out}", highlight=False)

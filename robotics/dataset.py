@@ -110,10 +110,10 @@ class WindowDataset:
         draft: bool = False,
     ) -> None:
         offsets = tuple(int(offset) for offset in video_offsets)
-        if horizon < 1 or any(not 0 < offset <= horizon for offset in offsets):
+        if horizon < 1 or any(offset < 1 for offset in offsets):
             raise ValueError(
-                f"expected horizon >= 1 and video offsets in 1..horizon, got {horizon} and "
-                f"{offsets}; a frame beyond the chunk depends on actions the model cannot see."
+                f"expected horizon >= 1 and video offsets >= 1, got {horizon} and {offsets}; the "
+                "current frame is in every window already."
             )
         if history < 0 or history_stride < 1:
             raise ValueError(

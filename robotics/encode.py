@@ -24,7 +24,7 @@ from robotics.embodiment import embodiment
 from robotics.finetune import compose_config, open_dataset, pick_device
 from robotics.model_files import read_codec
 from robotics.preparation import fit_codecs
-from selfflow_wm.codec import ResidualCodec
+from selfflow_wm.codec import PairedCodec, ResidualCodec
 from selfflow_wm.training import checkpoint
 
 HELP = """\
@@ -107,7 +107,7 @@ def _codec(config: DictConfig, out: Path, checkpoint_dir: Path | None) -> Residu
     """The checkpoint's codec, or the one already in `out`, or one fitted and put there."""
     there = (out / "codec").is_dir()
     if checkpoint_dir is not None:
-        codec = read_codec(checkpoint_dir)
+        codec = _of_frames(read_codec(checkpoint_dir))
         if there and latents.load_codec(out).hash() != codec.hash():
             raise ValueError(
                 f"{out}: expected latents of the codec of {checkpoint_dir}, got another codec's; "
@@ -118,9 +118,18 @@ def _codec(config: DictConfig, out: Path, checkpoint_dir: Path | None) -> Residu
     else:
         train: WindowDataset = open_dataset(config, config.dataset.train_split)
         plain: Any = OmegaConf.to_container(config.codec, resolve=True)
-        codec = fit_codecs(train, plain, config.seed)
+        codec = _of_frames(fit_codecs(train, plain, config.seed))
     if not there:
         latents.save_codec(out, codec)
+    return codec
+
+
+def _of_frames(codec: ResidualCodec | PairedCodec) -> ResidualCodec:
+    if not isinstance(codec, ResidualCodec):
+        raise ValueError(
+            "expected a codec whose video is made of single frames' latents, got one of clips: "
+            "each window's clip has latents of its own. Train from the pixels, with latents=null"
+        )
     return codec
 
 

@@ -189,9 +189,9 @@ def video_window(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which frames follow `steps` (n,) at `offsets` (F,) control steps.
 
-    A frame is valid when it was recorded and every action between the current frame and it is a
-    valid action of the chunk. So the frame that the last action of a sub-task leads to is valid,
-    later ones (which depend on actions for another instruction) are not.
+    A frame is valid when it was recorded and every action between the current frame and it is of
+    the same sub-task. So the frame that the last action of a sub-task leads to is valid, later ones
+    (which depend on actions for another instruction) are not.
 
     Returns:
         index (n, F) int64 and valid (n, F) bool; invalid ones point at the current frame.

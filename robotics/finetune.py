@@ -24,12 +24,17 @@ from robotics.latents import LatentCache
 from robotics.mixture import MixtureDataset
 from robotics.mixture_spec import check_conventions, parse_mixture, to_plain
 from robotics.modes import Mixture
+from robotics.plan import plan
 from robotics.preparation import fit_world
 from robotics.preview import Preview
 from robotics.stream import ModeStream, fixed_batches
+from robotics.warm_start import Loaded, adopt_projector, start_from
 from robotics.world_model import WorldModel
+from selfflow_wm.cli import exit_code
 from selfflow_wm.model import Backbone
 from selfflow_wm.objective import FlowMatching
+from selfflow_wm.pretraining.plan import add_plan_flags
+from selfflow_wm.training import checkpoint
 from selfflow_wm.training import run as core
 from selfflow_wm.training.log import MetricsLog
 from selfflow_wm.training.parallel import make_parallel
@@ -40,7 +45,9 @@ from selfflow_wm.training.trainer import Trainer
 from selfflow_wm.training.validate import FixedNoiseValidation
 
 PATHS = ("data", "out", "init", "spec", "latents")
-RESUMABLE = (*core.RESUMABLE, "on_error", "decoded", "frame_cache_mb")
+LOADED = "loaded"
+"""Key of run.json: what came of the checkpoint in `init`."""
+RESUMABLE = (*core.RESUMABLE, "on_error", "decoded", "frame_cache_mb", LOADED)
 """Parts of the configuration that may change between a run and its resumption."""
 
 HELP = """\
@@ -52,7 +59,10 @@ out=DIR          directory of the run: checkpoint/, checkpoints/, state/, metric
 spec=NAME        how the data is to be read: a file of configs/dataset_spec (rt1, embedded,
                  bridge) or the path of your own, begun from template.yaml there; default rt1
 on_error=skip    leave damaged episodes out and count them; default error: stop at the first
-experiment=NAME  a file of configs/experiment: embedded
+experiment=NAME  a file of configs/experiment: embedded, rt1_paper, rt1_small
+init=DIR         start from a checkpoint, or a run's newest, of selfflow_wm.pretrain or of this
+                 command: the modalities may be others, width and depth may not. What was loaded,
+                 added and dropped is printed and stands in run.json and init.txt
 objective=NAME   a file of configs/objective: flow_matching, dual_timestep, self_flow,
                  self_flow_separated, diffusion_forcing, sra, repa
 augment=NAME     a file of configs/augment: crop_colour; off by default
@@ -69,7 +79,9 @@ Ctrl-C (or SIGTERM) saves the state and stops; the same command goes on.
     python -m robotics.finetune experiment=embedded objective=self_flow data=data/demo out=runs/sf
     python -m robotics.finetune experiment=embedded objective=flow_matching data=data/demo \\
         out=runs/fm seed=0 trainer.total_steps=2000
+    python -m robotics.finetune experiment=rt1_small init=runs/media data=data/demo out=runs/b
     python -m robotics.finetune --config ...   print the composed configuration and stop
+    python -m robotics.finetune --plan experiment=rt1_paper --gpus 64   what it costs; needs no data
 """
 
 
@@ -106,20 +118,24 @@ def build(config: DictConfig) -> Run:
     ranks = join(config.trainer.parallel, config.device)
     out = Path(config.out)
     plain: Any = OmegaConf.to_container(config, resolve=True)
+    loaded = _recorded(out) if config.resume and plain["init"] else None
     mixture = Mixture(plain["modes"], seed=config.seed)
     own = mixture.divided(ranks.size)
-    resuming = ranks.on_main(lambda: core.claim(out, plain, RESUMABLE))
+    claimed = plain | ({LOADED: loaded} if loaded else {})
+    resuming = ranks.on_main(lambda: core.claim(out, claimed, RESUMABLE))
     train_data = ranks.main_first(lambda: open_data(config, "train_split"))
     held_out = ranks.main_first(lambda: open_data(config, "validation_split"))
 
+    start: Loaded | None = None
     torch.manual_seed(config.seed)  # the backbone's initial weights, then the projector's
 
     def begin() -> WorldModel:
+        nonlocal start
         if resuming or not ranks.main:  # the others read what the main process has written
             world = WorldModel.load(out / "initial", embodiment=config.embodiment)
             world.backbone.requires_grad_(True)
             return world
-        world = fit_world(train_data, plain, mixture.names, embodiment(config.embodiment))
+        world, start = _begin(plain, train_data, mixture.names)
         world.save(out / "initial")
         return world
 
@@ -127,6 +143,9 @@ def build(config: DictConfig) -> Run:
     world.config = plain
     objective = core.make_objective(config)
     objective.bind(world.pixels)
+    if start is not None:  # in the main process, whose projector the others are given
+        projector = adopt_projector(plain["init"], plain["objective"], objective.modules())
+        loaded = _record(out, plain, start, projector)
     world.backbone.to(ranks.device)
 
     settings = plain["trainer"] | {"parallel": make_parallel(ranks)}
@@ -163,7 +182,35 @@ def build(config: DictConfig) -> Run:
         trainer.resume()
     if ranks.main:
         trainer.log = MetricsLog(out, config=plain, resume_step=trainer.step, **plain["log"])
-    return Run(world, trainer, _describe(config, train_data, held_out, trainer))
+    table = "".join(f"{line}\n" for line in loaded["table"]) if loaded else ""
+    return Run(world, trainer, table + _describe(config, train_data, held_out, trainer))
+
+
+def _begin(
+    plain: dict[str, Any], train_data: WindowDataset | MixtureDataset, modes: Sequence[str]
+) -> tuple[WorldModel, Loaded | None]:
+    """An untrained world model, or one from a checkpoint with what was loaded."""
+    robot = embodiment(plain["embodiment"])
+    if plain["init"]:
+        return start_from(plain["init"], train_data, plain, modes, robot)
+    return fit_world(train_data, plain, modes, robot), None
+
+
+def _recorded(out: Path) -> dict[str, Any] | None:
+    """What an earlier start of the run in `out` loaded."""
+    file = out / "run.json"
+    return checkpoint.read_json(file).get(LOADED) if file.is_file() else None
+
+
+def _record(out: Path, plain: dict[str, Any], loaded: Loaded, projector: str) -> dict[str, Any]:
+    """What was loaded into run.json, beside the configuration, and its table into init.txt."""
+    loaded.projector = projector
+    found = loaded.to_dict() | {"table": loaded.lines()}
+    with checkpoint.atomic_file(out / "run.json") as temporary:
+        checkpoint.write_json(temporary, plain | {LOADED: found})
+    with checkpoint.atomic_file(out / "init.txt") as temporary:
+        temporary.write_text("\n".join(found["table"]) + "\n")
+    return found
 
 
 def _inputs(
@@ -253,8 +300,9 @@ def _describe(
 ) -> str:
     name, sets = config.data, []
     if isinstance(train, MixtureDataset):
-        total = sum(s["probability"] for s in config.modes.values())
-        batch = sum(s["probability"] * s["batch_size"] for s in config.modes.values()) / total
+        shares = [share for share in config.modes.values() if share is not None]
+        total = sum(s["probability"] for s in shares)
+        batch = sum(s["probability"] * s["batch_size"] for s in shares) / total
         drawn = trainer.total_steps * config.trainer.accumulate * batch
         name = "a mixture, statistics pooled by weight"
         sets = [f"            {line}" for line in train.describe(drawn)]
@@ -270,7 +318,11 @@ def _describe(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry; returns the exit status: 0 done, 1 a training failure, 2 misuse, 130 interrupted."""
-    given = core.make_parser("robotics.finetune", __doc__, HELP).parse_args(argv)
+    parser = core.make_parser("robotics.finetune", __doc__, HELP)
+    add_plan_flags(parser)
+    given = parser.parse_intermixed_args(argv)
+    if given.plan:
+        return exit_code(lambda: print(plan(compose_config(given.overrides), given)))
     return core.run_training(
         "finetune", lambda: compose_config(given.overrides), build, given.config
     )

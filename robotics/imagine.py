@@ -183,7 +183,10 @@ def measure(
             keep(f"true {name}", samples[name])
         keep("true action", world.action.normalise(samples["action"])[..., ARM])
         video = torch.as_tensor(samples["video"]).to(world.device)
-        keep("codec", world.image_codec.decode(world.image_codec.encode(video)).cpu().numpy())
+        current = world.image_codec.encode(torch.as_tensor(samples["image"]).to(world.device))
+        coded = world.video_codec.encode(video, reference_latents=current)
+        restored = world.video_codec.decode(coded, reference_latents=current)
+        keep("codec", restored.cpu().numpy())
         for mode in modes:
             answer = _generate(world, samples, mode, arguments)
             if mode in VIDEO_MODES:

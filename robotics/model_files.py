@@ -11,7 +11,7 @@ from robotics.embodiment import EMBODIMENTS
 from robotics.normalize import Normalizer
 from robotics.statistics import statistics_hash
 from robotics.world_model import WorldModel
-from selfflow_wm.codec import ResidualCodec, codec_from_state
+from selfflow_wm.codec import PairedCodec, ResidualCodec, codec_from_state
 from selfflow_wm.layout import Layout
 from selfflow_wm.model import Backbone
 from selfflow_wm.training import checkpoint
@@ -106,15 +106,16 @@ def load(path: Path, embodiment: str | None = None, device: str = "cpu") -> Worl
     )
 
 
-def read_codec(path: Path) -> ResidualCodec:
+def read_codec(path: Path) -> ResidualCodec | PairedCodec:
     """The checked codec of a checkpoint, without its weights; refuses as `load` does."""
     return _read_codec(Path(path), read_config(path))
 
 
-def _read_codec(path: Path, config: dict[str, Any]) -> ResidualCodec:
+def _read_codec(path: Path, config: dict[str, Any]) -> ResidualCodec | PairedCodec:
     tensors = checkpoint.load_tensors(path / "statistics.safetensors")
     codec = codec_from_state(config["video_codec"], tensors)
-    if not isinstance(codec, ResidualCodec) or codec.hash() != config["codec_hash"]:
+    known = isinstance(codec, ResidualCodec | PairedCodec)
+    if not known or codec.hash() != config["codec_hash"]:
         raise ValueError(
             f"{path}: expected the codec {config['codec_hash'][:12]} it was trained with, got "
             f"{codec.hash()[:12]}; statistics.safetensors belongs to another checkpoint"

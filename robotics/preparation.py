@@ -13,42 +13,51 @@ from robotics.dataset import WindowDataset
 from robotics.embodiment import Embodiment
 from robotics.latents import load_codec
 from robotics.mixture import MixtureDataset, shuffled
+from robotics.modes import ACTION, MODES, VIDEO
 from robotics.normalize import action_normalizer, proprio_normalizer
 from robotics.world_model import WorldModel, robot_layout
-from selfflow_wm.codec import PatchPCA, ResidualCodec
+from selfflow_wm.codec import (
+    Codec,
+    PairedCodec,
+    PatchPCA,
+    PatchVideo,
+    ResidualCodec,
+    codec_from_config,
+)
+from selfflow_wm.layout import Layout
 from selfflow_wm.model import Backbone
+
+Data = WindowDataset | MixtureDataset
 
 
 def fit_world(
-    dataset: WindowDataset | MixtureDataset,
-    config: Mapping[str, Any],
-    modes: Sequence[str],
-    embodiment: Embodiment,
+    dataset: Data, config: Mapping[str, Any], modes: Sequence[str], embodiment: Embodiment
 ) -> WorldModel:
     """An untrained world model whose codecs and statistics come from `dataset`.
 
-    config: the plain dictionary of configs/finetune.yaml. With `init` set, codecs and weights
-    come from that checkpoint (its layout and size must fit) and statistics from the data. With
-    `latents` set, the codec is the one that made them.
+    config: the plain dictionary of configs/finetune.yaml; its `init` is for
+    `robotics.warm_start`. With `latents` set, the codec is the one that made them.
     """
-    if config["init"]:
-        return _from_checkpoint(dataset, config, modes, embodiment)
     if config.get("latents"):
-        video_codec = _cached_codec(dataset, config)
+        codec: ResidualCodec | PairedCodec = cached_codec(dataset, config)
     else:
-        video_codec = fit_codecs(dataset, config["codec"], config["seed"])
-    layout = robot_layout(
-        video_codec.base,
-        video_codec,
-        horizon=config["dataset"]["horizon"],
-        video_offsets=config["dataset"]["video_offsets"],
-        history_offsets=dataset.history_offsets,
-        **config["layout"],
-    )
+        codec = fit_codecs(dataset, config["codec"], config["seed"])
+    return assemble(dataset, config, modes, embodiment, codec)
+
+
+def assemble(
+    dataset: Data,
+    config: Mapping[str, Any],
+    modes: Sequence[str],
+    embodiment: Embodiment,
+    codec: ResidualCodec | PairedCodec,
+) -> WorldModel:
+    """An untrained world model with this codec and the statistics of `dataset`."""
     size = dict(config["model"])
+    layout = layout_of(config, codec.base, codec, modes, dataset.history_offsets)
     return WorldModel(
         Backbone(layout, **size),
-        video_codec=video_codec,
+        video_codec=codec,
         embodiment=embodiment,
         backbone_config=size,
         video_offsets=config["dataset"]["video_offsets"],
@@ -57,51 +66,115 @@ def fit_world(
     )
 
 
-def _from_checkpoint(
-    dataset: WindowDataset | MixtureDataset,
+def layout_of(
     config: Mapping[str, Any],
+    image_codec: Any,
+    video_codec: Any,
     modes: Sequence[str],
-    embodiment: Embodiment,
-) -> WorldModel:
-    source = WorldModel.load(Path(config["init"]))
-    wanted = {
-        "image_size": tuple(config["dataset"]["image_size"]),
-        "horizon": config["dataset"]["horizon"],
-        "video_offsets": tuple(config["dataset"]["video_offsets"]),
-        "history_offsets": dataset.history_offsets,
-    }
-    got = {key: getattr(source, key) for key in wanted}
-    if got != wanted:
-        raise ValueError(
-            f"init={config['init']}: expected a checkpoint with {wanted}, got {got}; change "
-            "dataset.* to match it, or train from scratch with init=null"
-        )
-    return WorldModel(
-        source.backbone.train().requires_grad_(True),
-        video_codec=source.video_codec,
-        embodiment=embodiment,
-        backbone_config=source.backbone_config,
-        video_offsets=source.video_offsets,
-        modes=modes,
-        **_normalizers(dataset, config["normalizer"]),
+    history_offsets: Sequence[int],
+) -> Layout:
+    """The table of modalities of a configuration and its codecs, see `robot_layout`.
+
+    ValueError for future frames later than the actions in a mode that is given one of them.
+    """
+    horizon, offsets = config["dataset"]["horizon"], config["dataset"]["video_offsets"]
+    for name in modes:
+        if max(offsets, default=0) > horizon and {ACTION, VIDEO} & set(MODES[name].given):
+            raise ValueError(
+                f"modes.{name}: expected dataset.video_offsets within the chunk of {horizon} "
+                f"actions, got frames up to {max(offsets)}; what leads to them is not in the "
+                f"window. Leave the mode out with modes.{name}=null or ~modes.{name}"
+            )
+    return robot_layout(
+        image_codec,
+        video_codec,
+        horizon=horizon,
+        video_offsets=offsets,
+        history_offsets=history_offsets,
+        **config["layout"],
     )
 
 
-def _cached_codec(
-    dataset: WindowDataset | MixtureDataset, config: Mapping[str, Any]
-) -> ResidualCodec:
+def unfitted_codecs(
+    config: Mapping[str, Any], image_size: Sequence[int], frames: int
+) -> dict[str, Codec]:
+    """The codecs that a configuration asks for, "image" and "video"; those of principal components
+    still to be fitted.
+
+    config: either the arguments of a `PatchPCA`, future frames being coded relative to the current
+    one, or "image" and "video", each the arguments of a codec with its "kind". Sizes are given.
+    """
+    size = [int(side) for side in image_size]
+    if "video" not in config:
+        base = PatchPCA(
+            size,
+            config["patch"],
+            config["channels"],
+            config["whitening"],
+            config["per_position"],
+            config["pack"],
+        )
+        return {"image": base, "video": ResidualCodec(base, frames)}
+    found: dict[str, Codec] = {}
+    for name, sizes in (("image", {}), ("video", {"frames": frames})):
+        try:
+            found[name] = codec_from_config({**config[name], "image_size": size, **sizes})
+        except ValueError as error:
+            raise ValueError(f"codec.{name}: {error}") from None
+    return found
+
+
+def fit_codecs(
+    dataset: Data,
+    config: Mapping[str, Any],
+    seed: int,
+    taken: Mapping[str, Codec] | None = None,
+) -> ResidualCodec | PairedCodec:
+    """The codecs of the current and of the future frames, fitted where they are to be.
+
+    config: see `unfitted_codecs`. taken: by name, "image" or "video", ones that are ready.
+    """
+    codecs = unfitted_codecs(config, dataset.image_size, len(dataset.video_offsets))
+    ready = dict(taken or {})
+    generator = np.random.default_rng([seed, 2])
+    count = min(config["fit_frames"], len(dataset))
+    index = np.sort(
+        shuffled(dataset, generator)[:count]
+        if isinstance(dataset, MixtureDataset)
+        else generator.choice(len(dataset), count, replace=False)
+    )
+    image: Any = ready.get("image", codecs["image"])
+    if "image" not in ready and isinstance(image, PatchPCA):
+        frames = torch.as_tensor(dataset.batch(index, video=False)["image"])
+        image.fit(frames, seed=seed)
+    index = np.sort(shuffled(dataset, generator)[: config["fit_windows"]])
+    video: Any = ready.get("video", codecs["video"])
+    if "video" not in ready and isinstance(video, ResidualCodec):
+        clips, current = _whole_windows(dataset, index)
+        video = ResidualCodec(image, frames=clips.shape[1]).fit(clips, current)
+    elif "video" not in ready and isinstance(video, PatchVideo):
+        video.fit(_whole_windows(dataset, index)[0], seed=seed)
+    return video if isinstance(video, ResidualCodec) else PairedCodec(image, video)
+
+
+def _whole_windows(dataset: Data, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Future frames (n, F, H, W, 3) and current ones (n, H, W, 3) of the windows that have all."""
+    windows = dataset.batch(index, video=True)
+    whole = np.asarray(windows["video_valid"]).all(1)
+    if not whole.any():
+        raise ValueError(
+            "expected windows with all their future frames, got none; are the episodes shorter "
+            "than the last of dataset.video_offsets?"
+        )
+    clips, current = (np.asarray(windows[name])[whole] for name in ("video", "image"))
+    return torch.as_tensor(clips), torch.as_tensor(current)
+
+
+def cached_codec(dataset: Data, config: Mapping[str, Any]) -> ResidualCodec:
     """The codec of the cached latents, if it is what the configuration asks for."""
     codec = load_codec(Path(config["latents"]))
-    asked = config["codec"]
-    wanted = PatchPCA(
-        dataset.image_size,
-        asked["patch"],
-        asked["channels"],
-        asked["whitening"],
-        asked["per_position"],
-    ).config
-    wanted = {"frames": len(dataset.video_offsets), **wanted}
-    got = {"frames": codec.frames, **codec.base.config}
+    asked = unfitted_codecs(config["codec"], dataset.image_size, len(dataset.video_offsets))
+    wanted, got = asked["video"].config, codec.config
     if got != wanted:
         raise ValueError(
             f"latents={config['latents']}: expected a codec with {wanted}, got {got}; train with "
@@ -110,44 +183,9 @@ def _cached_codec(
     return codec
 
 
-def _normalizers(
-    dataset: WindowDataset | MixtureDataset, config: Mapping[str, Any]
-) -> dict[str, Any]:
+def _normalizers(dataset: Data, config: Mapping[str, Any]) -> dict[str, Any]:
     statistics = dataset.statistics()
     return {
         "action": action_normalizer(statistics["action"], **config),
         "proprio": proprio_normalizer(statistics["proprio"], config["kind"]),
     }
-
-
-def fit_codecs(
-    dataset: WindowDataset | MixtureDataset, config: Mapping[str, Any], seed: int
-) -> ResidualCodec:
-    """Principal components of frames drawn from `dataset`, and the scale of their changes."""
-    generator = np.random.default_rng([seed, 2])
-    count = min(config["fit_frames"], len(dataset))
-    index = np.sort(
-        shuffled(dataset, generator)[:count]
-        if isinstance(dataset, MixtureDataset)
-        else generator.choice(len(dataset), count, replace=False)
-    )
-    frames = torch.as_tensor(dataset.batch(index, video=False)["image"])
-    base = PatchPCA(
-        dataset.image_size,
-        config["patch"],
-        config["channels"],
-        config["whitening"],
-        config["per_position"],
-        config["pack"],
-    ).fit(frames, seed=seed)
-    index = np.sort(shuffled(dataset, generator)[: config["fit_windows"]])
-    windows = dataset.batch(index, video=True)
-    whole = np.asarray(windows["video_valid"]).all(1)
-    if not whole.any():
-        raise ValueError(
-            "expected windows with all their future frames, got none; are the episodes shorter "
-            "than the last of dataset.video_offsets?"
-        )
-    video = torch.as_tensor(np.asarray(windows["video"])[whole])
-    codec = ResidualCodec(base, frames=video.shape[1])
-    return codec.fit(video, torch.as_tensor(np.asarray(windows["image"])[whole]))

@@ -18,7 +18,7 @@ class Preview:
     """Writes `directory/step_*.png`: one pair of rows per window, the true future frames above
     the generated ones, the current frame at the left of both.
 
-    The mode is the first of forward and video the model is trained in; without either it does
+    The mode is the first of video, forward and joint the model is trained in; without any it does
     nothing. Windows and sampling noise are fixed, so that strips of one run compare.
     """
 
@@ -33,7 +33,8 @@ class Preview:
         seed: int = 0,
     ) -> None:
         self.world, self.directory, self.steps, self.seed = world, directory, steps, seed
-        self.mode = next((name for name in ("video", "forward") if name in world.modes), None)
+        known = (name for name in ("video", "forward", "joint") if name in world.modes)
+        self.mode = next(known, None)
         index = shuffled(dataset, np.random.default_rng([seed, 3]))
         self.samples = dataset.batch(np.sort(index[:windows]), video=True)
 

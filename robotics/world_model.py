@@ -11,10 +11,10 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
-from robotics.embodiment import ACTION_DIM, PROPRIO_DIM, Embodiment
+from robotics.embodiment import ACTION_DIM, PROPRIO_DIM, TERMINATE, Embodiment
 from robotics.modes import ACTION, HISTORY, IMAGE, KEYPOSE, MODES, PROPRIO, VIDEO, Mode, mode
 from robotics.normalize import Normalizer
-from selfflow_wm.codec import Codec, ResidualCodec, encode_text
+from selfflow_wm.codec import PairedCodec, ResidualCodec, encode_text
 from selfflow_wm.flow.sampler import sample
 from selfflow_wm.layout import Batch, Layout, Modality
 from selfflow_wm.model import Backbone
@@ -29,27 +29,36 @@ history_latents (B, P, n, C), of the image codec, replace the frames (see `robot
 
 
 def robot_layout(
-    image_codec: Codec,
-    video_codec: ResidualCodec,
+    image_codec: Any,
+    video_codec: Any,
     *,
     horizon: int,
     video_offsets: Sequence[int],
     text_length: int = 64,
+    proprio: bool = True,
     keypose: bool = False,
+    terminate: bool = True,
     history_offsets: Sequence[int] = (),
     mask_ratio: Mapping[str, float] | None = None,
     weight: Mapping[str, float] | None = None,
+    rows: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Layout:
     """The table of modalities: current frame, proprioception, future frames, action chunk.
 
+    image_codec, video_codec: of which only grid, channels and, of video, frames and
+    frames_per_latent are read. A latent frame of video stands at the time of its last frame.
     horizon: actions in a chunk, one a control step. video_offsets: future frames, in control
     steps after the current one, equally spaced. history_offsets: past frames, in control steps
     before the current one, equally spaced, oldest first; their tokens have negative times and there
     are none without them. mask_ratio, weight: per generated modality.
     keypose: with the next keyframe's proprioception (`robotics.episodes.keypose_steps`), which a
     policy generates beside its actions: where the hand is going says where the object is, without
-    the noise of single actions.
+    the noise of single actions. proprio: False leaves proprioception out. terminate: False leaves
+    the last value of an action out, and the model never ends a sub-task by itself.
+    rows: grid and channels of image and video where they are stated; the codecs must agree.
     """
+    for name, codec in ((IMAGE, image_codec), (VIDEO, video_codec)):
+        _check_row(name, (rows or {}).get(name) or {}, codec)
     offsets = [int(offset) for offset in video_offsets]
     past = [-int(offset) for offset in history_offsets]
     strides = {b - a for a, b in zip(offsets, offsets[1:], strict=False)} or {1}
@@ -81,19 +90,33 @@ def robot_layout(
                 )
                 for pause in pauses
             ),
-            row(PROPRIO, (1, 1, 1), PROPRIO_DIM),
+            *([row(PROPRIO, (1, 1, 1), PROPRIO_DIM)] if proprio else []),
             *([row(KEYPOSE, (1, 1, 1), PROPRIO_DIM, time_origin=horizon)] if keypose else []),
             row(
                 VIDEO,
                 video_codec.grid,
                 video_codec.channels,
                 time_origin=offsets[0],
-                time_stride=strides.pop(),
+                time_stride=strides.pop() * video_codec.frames_per_latent,
             ),
-            row(ACTION, (horizon, 1, 1), ACTION_DIM),
+            # The value that says so stands last.
+            row(ACTION, (horizon, 1, 1), ACTION_DIM if terminate else TERMINATE),
         ),
         text_length=text_length,
     )
+
+
+def _check_row(name: str, stated: Mapping[str, Any], codec: Any) -> None:
+    """ValueError when a row of the configuration is not that of the codec."""
+    found = {"grid": tuple(codec.grid), "channels": codec.channels}
+    asked = {key: value for key, value in stated.items() if value is not None}
+    if "grid" in asked:
+        asked["grid"] = tuple(asked["grid"])
+    if any(found.get(key) != value for key, value in asked.items()):
+        raise ValueError(
+            f"layout.rows.{name}: expected tokens of the codec, {found}, got {asked}; change the "
+            "row or the codec's sizes"
+        )
 
 
 class ImageCodec(Protocol):
@@ -112,7 +135,8 @@ class WorldModel:
     """Samples in physical units to latents, the backbone's answer back to physical units.
 
     backbone: its `.layout` is the model's. backbone_config: its keyword arguments, for saving.
-    video_codec: coded relative to the current frame. action, proprio: normalisers.
+    video_codec: of the future frames, relative to the current frame or on its own, with the codec
+    of the current frame as `base`. action, proprio: normalisers.
     modes: those it was trained in; the others refuse. condition_level: noise level at which the
     current frame is shown when sampling.
     """
@@ -121,7 +145,7 @@ class WorldModel:
         self,
         backbone: Backbone,
         *,
-        video_codec: ResidualCodec,
+        video_codec: ResidualCodec | PairedCodec,
         action: Normalizer,
         proprio: Normalizer,
         embodiment: Embodiment,
@@ -204,10 +228,11 @@ class WorldModel:
             latents[KEYPOSE] = self._tensor(keypose)[:, None]
         if VIDEO in wanted:
             latents[VIDEO] = self._video_latents(samples, image)
-            valid[VIDEO] = self._frames_valid(VIDEO, samples["video_valid"])
+            shown = torch.as_tensor(samples["video_valid"]).to(self.device)
+            valid[VIDEO] = self.video_codec.token_valid(shown)
         if ACTION in wanted:
             action = self.action.normalise(np.asarray(samples["action"], np.float32))
-            latents[ACTION] = self._tensor(action)
+            latents[ACTION] = self._tensor(action[..., : self.layout[ACTION].channels])
             valid[ACTION] = torch.as_tensor(samples["action_valid"]).to(self.device)
         for name in latents.keys() - valid.keys():
             shape = (count, self.layout[name].num_tokens)
@@ -236,6 +261,11 @@ class WorldModel:
 
     def _video_latents(self, samples: Samples, image: Tensor) -> Tensor:
         if "video_latents" in samples:
+            if not isinstance(self.video_codec, ResidualCodec):
+                raise ValueError(
+                    "expected frames for a codec of clips, got latents of single frames; train "
+                    "with latents=null"
+                )
             return self.video_codec.relative(self._tensor(samples["video_latents"]), image)
         frames = torch.as_tensor(samples["video"]).to(self.device)
         return self.video_codec.encode(frames, reference_latents=image)
@@ -309,7 +339,7 @@ class WorldModel:
         )
         results: dict[str, np.ndarray] = {}
         if ACTION in outputs:
-            results[ACTION] = self.action.denormalise(outputs[ACTION].float().cpu().numpy())
+            results[ACTION] = self._physical_actions(outputs[ACTION])
         if KEYPOSE in outputs:
             keypose = outputs[KEYPOSE][:, 0].float().cpu().numpy()
             results[KEYPOSE] = self.proprio.denormalise(keypose)
@@ -319,6 +349,14 @@ class WorldModel:
             )
             results[VIDEO] = frames.cpu().numpy()
         return results
+
+    def _physical_actions(self, latents: Tensor) -> np.ndarray:
+        """float32 (B, 6, 8); a model without the last value goes on."""
+        rows = latents.float().cpu().numpy()
+        missing = ACTION_DIM - rows.shape[-1]
+        return self.action.denormalise(
+            np.pad(rows, [(0, 0), (0, 0), (0, missing)], constant_values=-1.0)
+        )
 
     def act(self, samples: Samples, **sampling: Any) -> np.ndarray:
         """Action chunks (B, 6, 8) in physical units, from frame, proprioception, instruction."""

@@ -14,6 +14,7 @@ from selfflow_wm.codec.base import (
     codec_kinds,
 )
 from selfflow_wm.codec.mdct import MDCTCodec
+from selfflow_wm.codec.pair import PairedCodec
 from selfflow_wm.codec.patch_pca import PatchPCA
 from selfflow_wm.codec.patch_video import PatchVideo
 from selfflow_wm.codec.residual import ResidualCodec
@@ -29,6 +30,7 @@ __all__ = [
     "ImageCodec",
     "MDCTCodec",
     "OobleckAudio",
+    "PairedCodec",
     "PatchPCA",
     "PatchVideo",
     "ResidualCodec",

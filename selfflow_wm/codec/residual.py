@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from einops import rearrange
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from selfflow_wm.codec.base import Codec, ImageCodec, codec_from_config, codec_from_state, take
@@ -29,6 +29,7 @@ class ResidualCodec(Codec):
 
     kind = "residual"
     modality = "video"
+    frames_per_latent = 1
 
     def __init__(self, base: ImageCodec, frames: int) -> None:
         if base.grid[0] != 1:
@@ -117,6 +118,10 @@ class ResidualCodec(Codec):
             latents * self._fitted().to(latents.device), "... (t n) c -> ... t n c", t=self.frames
         )
         return self.base.decode(residual + reference_latents.unsqueeze(-3))
+
+    def token_valid(self, valid: Bool[Tensor, "... T"]) -> Bool[Tensor, "... T*n"]:
+        """Which tokens stand for real frames; `valid`: which frames are real."""
+        return valid.repeat_interleave(self.grid[1] * self.grid[2], dim=-1)
 
     def _reference(self, reference: Tensor | None, latents: Tensor | None) -> Tensor:
         if reference is not None and latents is None:

@@ -47,6 +47,8 @@ class VideoCodec(Codec):
     """
 
     modality = "video"
+    frames_per_latent = GROUP
+    """In a latent frame after the first, which holds one."""
     image_size: tuple[int, int]
     """(H, W) of the frames, pixels."""
     frames: int

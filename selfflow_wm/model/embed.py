@@ -47,6 +47,13 @@ class LevelEmbedding(nn.Module):
         return self.linear2(F.silu(hidden))
 
 
+def grid_sinusoids(modality: Modality, width: int) -> Float[Tensor, "n D"]:
+    """Fixed sinusoids of each token's time, row and column, a third of the width each."""
+    third = width // 6 * 2
+    positions = sinusoid(modality.positions(), third, max_period=100.0).flatten(1)
+    return F.pad(positions, (0, width - 3 * third))
+
+
 class ModalityEmbedding(nn.Module):
     """Tokens of one modality into the stream: a projection plus a learned vector per token.
 
@@ -69,10 +76,7 @@ class ModalityEmbedding(nn.Module):
             self.stem = nn.Sequential(
                 nn.Linear(modality.channels, hidden), nn.SiLU(), nn.Linear(hidden, width)
             )
-        third = width // 6 * 2
-        positions = sinusoid(modality.positions(), third, max_period=100.0).flatten(1)
-        positions = F.pad(positions, (0, width - 3 * third))
-        self.position = nn.Parameter(positions + torch.randn(width) * 0.5)
+        self.position = nn.Parameter(grid_sinusoids(modality, width) + torch.randn(width) * 0.5)
 
     def forward(self, noisy: Float[Tensor, "B n C"]) -> Float[Tensor, "B n D"]:
         tokens = self.project(noisy) + self.position

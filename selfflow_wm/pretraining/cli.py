@@ -6,14 +6,13 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 
-from selfflow_wm.cli import at_least, exit_code, fraction
+from selfflow_wm.cli import exit_code
 from selfflow_wm.data import Mixture
 from selfflow_wm.pretraining.build import build, compose_config
 from selfflow_wm.pretraining.codecs import planned_layout
-from selfflow_wm.pretraining.plan import make_plan, report
+from selfflow_wm.pretraining.plan import add_plan_flags, planned
 from selfflow_wm.training import run as core
 
 DOC = "Train one model on images, video, audio and video with sound, a modality a step."
@@ -48,12 +47,7 @@ python -m selfflow_wm.sample --modality image|video|audio.
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry; returns the exit status: 0 done, 1 a training failure, 2 misuse, 130 interrupted."""
     parser = core.make_parser("selfflow_wm.pretrain", DOC, HELP)
-    add = parser.add_argument
-    add("--plan", action="store_true", help="print what the run costs and stop; needs no data")
-    add("--gpus", type=at_least(1), default=8, metavar="N", help="--plan: number of GPUs (8)")
-    add("--peak", type=at_least(0.001), default=989.0, metavar="TFLOPS",
-        help="--plan: peak of one GPU (989, an H100's or H200's in dense bfloat16)")  # fmt: skip
-    add("--mfu", type=fraction, default=0.4, help="--plan: share of the peak that is used (0.4)")
+    add_plan_flags(parser)
     given = parser.parse_intermixed_args(argv)
     if given.plan:
         return exit_code(lambda: _plan(given))
@@ -63,13 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _plan(given: argparse.Namespace) -> None:
-    if not given.mfu:
-        raise ValueError("--mfu: expected a share above 0, got 0")
     config = compose_config(given.overrides)
     config.data, config.out = "none", "none"  # a plan needs neither
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    with torch.device("meta"):
-        objective = core.make_objective(config)
     mixture = Mixture(plain["modes"], seed=plain["seed"])
-    plan = make_plan(planned_layout(plain), plain["model"], objective, mixture, plain["trainer"])
-    print(report(plan, given.gpus, 1e12 * given.peak, given.mfu))
+    print(planned(plain, planned_layout(plain), mixture, given))

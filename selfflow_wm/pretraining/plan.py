@@ -7,6 +7,7 @@ counts as two forward ones.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from selfflow_wm.cli import at_least, fraction
 from selfflow_wm.data import Mixture, Mode
 from selfflow_wm.layout import Layout
 from selfflow_wm.model import Backbone
@@ -21,6 +23,7 @@ from selfflow_wm.model.backbone import VECTOR_OCTAVES
 from selfflow_wm.objective.distillation import Alignment, SelfDistillation
 from selfflow_wm.objective.features import layer_number
 from selfflow_wm.objective.schedules import DualTimesteps, IndependentTimesteps
+from selfflow_wm.training.run import make_objective
 
 FREQUENCIES = 256
 """Of the embedding of noise levels, `model.embed.LevelEmbedding`."""
@@ -301,6 +304,28 @@ def make_plan(
 
 def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def add_plan_flags(parser: argparse.ArgumentParser) -> None:
+    """--plan and what it is told of the machines."""
+    add = parser.add_argument
+    add("--plan", action="store_true", help="print what the run costs and stop; needs no data")
+    add("--gpus", type=at_least(1), default=8, metavar="N", help="--plan: number of GPUs (8)")
+    add("--peak", type=at_least(0.001), default=989.0, metavar="TFLOPS",
+        help="--plan: peak of one GPU (989, an H100's or H200's in dense bfloat16)")  # fmt: skip
+    add("--mfu", type=fraction, default=0.4, help="--plan: share of the peak that is used (0.4)")
+
+
+def planned(
+    plain: Mapping[str, Any], layout: Layout, mixture: Mixture, given: argparse.Namespace
+) -> str:
+    """The plan of a resolved configuration as text. given: the flags of `add_plan_flags`."""
+    if not given.mfu:
+        raise ValueError("--mfu: expected a share above 0, got 0")
+    with torch.device("meta"):
+        objective = make_objective(plain)
+    plan = make_plan(layout, plain["model"], objective, mixture, plain["trainer"])
+    return report(plan, given.gpus, 1e12 * given.peak, given.mfu)
 
 
 def report(plan: Plan, gpus: int, peak: float, mfu: float) -> str:

@@ -10,7 +10,7 @@ DIR/codec_<modality>.safetensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,17 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> SavedMod
             for name, row in config.get("codecs", {}).items()
         },
     )
+
+
+def read_codecs(path: Path | str, names: Collection[str]) -> dict[str, Codec]:
+    """Those of `names` among the codecs of a checkpoint of several modalities, without its
+    weights; refuses as `load_model` does."""
+    path = Path(path)
+    return {
+        name: _load_codec(path / f"codec_{name}.safetensors", row["config"], row["hash"])
+        for name, row in read_config(path).get("codecs", {}).items()
+        if name in names
+    }
 
 
 def read_config(path: Path | str) -> dict[str, Any]:

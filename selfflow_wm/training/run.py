@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -79,10 +79,10 @@ def require(config: DictConfig, *keys: str) -> None:
         raise ValueError(f"expected {' and '.join(missing)} on the command line; see --help")
 
 
-def make_objective(config: DictConfig) -> FlowMatching:
+def make_objective(config: Mapping[str, Any] | DictConfig) -> FlowMatching:
     """The arm; what its constructor refuses is misuse of the configuration."""
     try:
-        return instantiate(config.objective, _convert_="all")
+        return instantiate(config["objective"], _convert_="all")
     except InstantiationException as error:
         if isinstance(error.__cause__, ValueError):
             raise ValueError(f"objective: {error.__cause__}") from error

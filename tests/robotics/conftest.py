@@ -23,6 +23,33 @@ TINY = (
     "log.wandb=disabled",
 )
 
+JOINT = (
+    "embodiment=embedded",
+    "dataset.image_size=[32,48]",
+    "dataset.horizon=4",
+    "dataset.video_offsets=[1,2,3,4,5]",
+    "codec=image_and_video",
+    "codec.image.channels=16",
+    "codec.video.channels=12",
+    "codec.fit_windows=40",
+    "layout.rows=null",
+    "model.width=24",
+    "model.heads=2",
+    "model.double=1",
+    "model.single=2",
+    "modes.joint.batch_size=3",
+    'dataset.train_split="train[:4]"',
+    'dataset.validation_split="train[4:]"',
+    "trainer.total_steps=4",
+    "trainer.validate_every=4",
+    "trainer.validation_batches=1",
+    "trainer.preview_every=4",
+    "trainer.export_every=2",
+    "trainer.compile=false",
+    "trainer.precision=float32",
+    "log.wandb=disabled",
+)
+
 
 @pytest.fixture(scope="session")
 def rt1_directory(tmp_path_factory):
@@ -34,6 +61,12 @@ def rt1_directory(tmp_path_factory):
 def tiny_overrides():
     """Hydra overrides that shrink every experiment to seconds."""
     return TINY
+
+
+@pytest.fixture(scope="session")
+def joint_overrides():
+    """The same for the experiments with codecs of image and video in joint mode."""
+    return JOINT
 
 
 @pytest.fixture(scope="session")
