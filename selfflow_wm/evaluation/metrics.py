@@ -38,18 +38,29 @@ class Metric:
     higher_is_better: bool = False
     binary: bool = False
     """A share of samples, each right or wrong: its interval is Wilson's."""
+    bounds: tuple[float, float] = (-float("inf"), float("inf"))
+    """What values are possible; intervals are cut there."""
 
+
+def _share(name: str, mode: str, title: str, higher: bool = False, binary: bool = False) -> Metric:
+    return Metric(name, mode, title, "%", higher, binary, (0.0, 1.0))
+
+
+_POSITIVE = (0.0, float("inf"))
 
 METRICS = (
-    Metric("word_accuracy", "image", "words read right", "%", True, True),
-    Metric("new_word_accuracy", "image", "words never trained on, read right", "%", True, True),
-    Metric("letter_error", "image", "letters wrong, per letter asked for", "%"),
-    Metric("object_error", "video", "objects missing, moved, changed, extra or absent", "%"),
-    Metric("limb_error", "video", "frames with a wrong number of limbs", "%"),
-    Metric("strikes_right", "audio", "clips with as many strikes as asked for", "%", True, True),
-    Metric("contacts_heard", JOINT, "contacts heard when they are seen", "%", True),
-    Metric("offset_ms", JOINT, "sound against picture where matched, mean |offset|", "ms"),
-)
+    _share("word_accuracy", "image", "words read right", True, True),
+    _share("new_word_accuracy", "image", "words never trained on, read right", True, True),
+    Metric("letter_error", "image", "letters wrong, per letter asked for", "%", bounds=_POSITIVE),
+    _share("object_error", "video", "objects missing, moved, changed, extra or absent"),
+    _share("limb_error", "video", "frames with a wrong number of limbs"),
+    _share("strikes_right", "audio", "clips with as many strikes as asked for", True, True),
+    _share("contacts_heard", JOINT, "contacts heard when they are seen", True),
+    Metric(
+        "offset_ms", JOINT, "sound against picture where matched, mean |offset|", "ms",
+        bounds=_POSITIVE,
+    ),
+)  # fmt: skip
 
 FRECHET: dict[str, tuple[str, str]] = {
     "frechet_image": ("image", "image"),

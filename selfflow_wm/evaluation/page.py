@@ -59,16 +59,15 @@ def print_results(results: Row) -> None:
     from rich.table import Table
 
     console = Console(width=150)
-    labels = [one["label"] for one in results["checkpoints"]]
-    table = Table("", "true", "codec", *labels, box=None, padding=(0, 2, 0, 0))
+    columns = _columns(results)
+    table = Table("", "true", "codec", *columns, box=None, padding=(0, 2, 0, 0))
     for row in results["metrics"]:
         arrow = "↑" if row["higher_is_better"] else "↓"
-        cells = [show(row["checkpoints"].get(label), row["unit"]) for label in labels]
         table.add_row(
             f"{row['title']} {arrow}",
             show(row["true"], row["unit"]),
             show(codec_value(row), row["unit"]),
-            *cells,
+            *(show(values.get(row["name"]), row["unit"]) for values in columns.values()),
         )
     console.print(table)
     print("features: " + "; ".join(f"{k}: {v}" for k, v in results["settings"]["features"].items()))
@@ -81,6 +80,22 @@ def print_results(results: Row) -> None:
             words = f"{one['b']} minus {one['a']}"
             table.add_row(row["title"], words, show(one, row["unit"], signed=True))
         console.print(table)
+
+
+def _columns(results: Row) -> dict[str, dict[str, Row]]:
+    """Heading -> metric -> value: of the arms where there are seeds, else of the checkpoints."""
+    columns: dict[str, dict[str, Row]] = {}
+    for one in results["arms"]:
+        columns.setdefault(one["name"], {})[one["metric"]] = one
+    if not columns:
+        for checkpoint in results["checkpoints"]:
+            label = checkpoint["label"]
+            columns[label] = {
+                row["name"]: row["checkpoints"][label]
+                for row in results["metrics"]
+                if label in row["checkpoints"]
+            }
+    return columns
 
 
 def write_page(out: Path, results: Row) -> Path:

@@ -47,20 +47,19 @@ def collect(
         return summary.frechet(columns(key, metric.mode)[name], reference, extractor)
 
     rows, differences, table = [], [], {}
-    for metric in (*METRICS, *map(frechet_metric, FRECHET)):
-        if metric.mode not in modes:
-            continue
+    metrics = [m for m in (*METRICS, *map(frechet_metric, FRECHET)) if m.mode in modes]
+    for metric in metrics:
         having = [entry for entry in entries if metric.mode in entry.modes]
         values = {entry.label: value(metric, entry.fingerprint) for entry in having}
         values = {label: found for label, found in values.items() if found is not None}
         of_codecs = {codecs[entry.label]: value(metric, codecs[entry.label]) for entry in having}
         table[metric.name] = values
         rows.append(
-            asdict(metric)
+            {name: value for name, value in asdict(metric).items() if name != "bounds"}
             | {"true": value(metric, TRUE), "codecs": of_codecs, "checkpoints": values}
         )
         differences += _differences(metric, having, values, columns)
-    means, between = summary.arms(entries, table) if _one_step(entries) else ([], [])
+    means, between = summary.arms(metrics, entries, table) if _one_step(entries) else ([], [])
     return {
         "schema": SCHEMA,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -105,7 +105,7 @@ def over_seeds(values: Sequence[float]) -> Value:
 
 
 def arms(
-    entries: Sequence[Any], table: Mapping[str, Mapping[str, Value]]
+    metrics: Sequence[Metric], entries: Sequence[Any], table: Mapping[str, Mapping[str, Value]]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Means over seeds by arm, and differences between arms over the seeds that both have.
 
@@ -117,27 +117,31 @@ def arms(
     if max(len(seeds) for seeds in groups.values()) < 2:
         return [], []
     means, differences = [], []
-    for metric, values in table.items():
+    for metric in metrics:
+        values = table[metric.name]
         known = {
             name: {s: values[label]["value"] for s, label in seeds.items() if _there(values, label)}
             for name, seeds in groups.items()
         }
-        means += [
-            {
-                "metric": metric,
-                "name": name,
-                "seeds": sorted(found),
-                **over_seeds(list(found.values())),
-            }
-            for name, found in known.items()
-            if found
-        ]
+        for name, found in known.items():
+            if found:
+                value = _within(over_seeds(list(found.values())), metric.bounds)
+                row = {"metric": metric.name, "name": name, "seeds": sorted(found)}
+                means.append(row | value)
         for a, b in combinations(groups, 2):
             common = sorted(known[a].keys() & known[b].keys())
             if common:
                 value = over_seeds([known[b][seed] - known[a][seed] for seed in common])
-                differences.append({"metric": metric, "a": a, "b": b, "seeds": common, **value})
+                row = {"metric": metric.name, "a": a, "b": b, "seeds": common}
+                differences.append(row | value)
     return means, differences
+
+
+def _within(value: Value, bounds: tuple[float, float]) -> Value:
+    """`value`, its interval cut to what is possible."""
+    if value["low"] is None:
+        return value
+    return value | {"low": max(value["low"], bounds[0]), "high": min(value["high"], bounds[1])}
 
 
 def _there(values: Mapping[str, Value], label: str) -> bool:

@@ -213,7 +213,7 @@ def train(
         optimiser.step()
         schedule.step()
         if report is not None:
-            report(step + 1, float(value))
+            report(step + 1, float(value.detach()))
     return model.eval()
 
 

@@ -52,7 +52,7 @@ def test_the_recogniser_learns_and_comes_back(tmp_path):
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
-        values.append(float(value))
+        values.append(float(value.detach()))
     assert values[-1] < 0.7 * values[0]
     model.eval()
     digest = save_recogniser(tmp_path / "r", model, config, {"all": word_accuracy(["a"], ["a"])})
