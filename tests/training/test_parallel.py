@@ -121,6 +121,12 @@ def test_a_state_of_two_processes_is_gone_on_with_in_one(runs, word):
     assert_same(runs / f"half-{word}-none", runs / "none-self_flow")
 
 
+def test_sharding_halves_what_a_process_holds(runs):
+    held = {w: json.loads((runs / f"half-none-{w}/held.json").read_text()) for w in WORDS}
+    assert set(held["ddp"].values()) == {1.0}
+    assert all(0.45 < share < 0.55 for share in held["fsdp2"].values()), held["fsdp2"]
+
+
 def test_one_process_writes(runs):
     for word in ("none", *WORDS):
         exported = sorted(path.name for path in (runs / f"{word}-repa").glob("exported_*"))
