@@ -62,12 +62,12 @@ def metrics(run: Path) -> list[dict[str, float]]:
     return rows
 
 
-def assert_same(found: Path, expected: Path, step: int = ranked.STEPS, tolerance=2e-5) -> None:
+def assert_same(found: Path, expected: Path, step: int = ranked.STEPS, tolerance=5e-6) -> None:
     ours, theirs = state(found, step), state(expected, step)
     assert ours.keys() == theirs.keys()
     for key in ours:
         torch.testing.assert_close(
-            ours[key], theirs[key], atol=tolerance, rtol=1e-3, msg=lambda m, key=key: f"{key}: {m}"
+            ours[key], theirs[key], atol=tolerance, rtol=1e-4, msg=lambda m, key=key: f"{key}: {m}"
         )
     ours, theirs = metrics(found), metrics(expected)
     assert [row.keys() for row in ours] == [row.keys() for row in theirs]
