@@ -146,9 +146,10 @@ class FullySharded(Alone):
             # Resharded even after a pass without gradient: the average and the optimiser work on
             # the shards, which a pass would otherwise leave replaced by whole weights.
             fully_shard(root, mesh=mesh, reshard_after_forward=True)
-            for module in root.modules():
-                if isinstance(module, FSDPModule):
-                    module.set_force_sum_reduction_for_comms(device == "cpu")  # gloo has no mean
+            if device == "cpu":  # gloo has no mean
+                for module in root.modules():
+                    if isinstance(module, FSDPModule):
+                        module.set_force_sum_reduction_for_comms(True)
 
     def train(self, work: Callable[[Any], T]) -> T:
         return self.root(work)

@@ -6,6 +6,7 @@ the states in OUT; `test_parallel.py` trains the same in one process and compare
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from selfflow_wm.objective import REPA, FlowMatching, SelfFlow
 from selfflow_wm.objective.encoders import RandomProjection
 from selfflow_wm.training import ranks
 from selfflow_wm.training.optim import AdamWCosine
-from selfflow_wm.training.parallel import make_parallel
+from selfflow_wm.training.parallel import local, make_parallel
 from selfflow_wm.training.trainer import Trainer
 
 LAYOUT = Layout(
@@ -124,6 +125,22 @@ def go_on(out: Path, source: str, word: str) -> None:
     trainer = make(place, word)
     assert trainer.resume()
     trainer.train()
+    if joined.main:
+        (place / "held.json").write_text(json.dumps(held(trainer)))
+
+
+def held(trainer: Trainer) -> dict[str, float]:
+    """Share of each part that this process has in memory."""
+    parts = {
+        "student": list(trainer.model.parameters()),
+        "teacher": list(trainer.ema.model.parameters()),
+        "projector": list(trainer.extra.parameters()),
+        "moments": [slots["exp_avg"] for slots in trainer.optimizer.state.values()],
+    }
+    return {
+        name: sum(local(tensor).numel() for tensor in tensors) / sum(t.numel() for t in tensors)
+        for name, tensors in parts.items()
+    }
 
 
 def main(out: Path) -> None:
