@@ -9,7 +9,8 @@ windows of 9 frames at 128 x 160. Each contender is a process of its own, all ot
 it works; rounds of all of them alternate. CPU time is of all threads, from one reply to the next.
 "groups" serves the windows of a few open episodes together, in a set and a buffer the size of the
 others' shuffle buffers; "random" is a permutation of all windows. "JPEG" decodes what it serves
-(frames used last stay in a bounded cache), "pixels" reads frames that were decoded at first use.
+(frames used last stay in a bounded cache) and averages it to its size, "draft" decodes it straight
+to half size as tf.data + rlds does here, "pixels" reads frames that were decoded at first use.
 The first batch is timed from the start of the process, with our index or pixels there already; what
 making them takes is printed apart. TensorFlow runs in the interpreter of --tf-python, or in this
 one with the extra `rlds`.

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.rlds_readers import CONTENDERS, FRAMES
+from benchmarks.rlds_readers import CONTENDERS, FRAMES, all_frames
 from robotics.dataset import WindowDataset
 
 MOST = 4.0
@@ -27,7 +27,7 @@ def compared(batch: dict[str, np.ndarray], dataset: WindowDataset) -> list[tuple
     rows = []
     motions = dataset.actions[:, :3].astype(np.float32)
     starts = {motions[step].tobytes(): step for step in range(len(dataset))}
-    for images, actions in zip(batch["image"], batch["action"], strict=True):
+    for images, actions in zip(all_frames(batch), batch["action"], strict=True):
         wanted = np.ascontiguousarray(actions[: FRAMES - 1, :3], np.float32)
         step = starts.get(wanted[0].tobytes(), -1)
         if step < 0 or not np.array_equal(motions[step : step + FRAMES - 1], wanted):

@@ -4,7 +4,8 @@ Run by `benchmarks.rlds`, one process a contender: NAME and a JSON of settings a
 line on stdin asks for that many batches, every reply is a line of JSON. Each window is 9 frames
 (the current and the 8 next) at the training size, their actions, and the first step's
 proprioception and instruction; windows that the episode's end cuts are left out by all. A batch
-has at least image uint8 (B, 9, H, W, 3) and action (B, 8 or 9, ...), the motion first.
+has at least image uint8 (B, 9, H, W, 3), or its first frames as image (B, H, W, 3) and the others
+as video (B, 8, H, W, 3), and action (B, 8 or 9, ...), the motion first.
 """
 
 from __future__ import annotations
@@ -21,11 +22,10 @@ from typing import Any
 import numpy as np
 
 FRAMES = 9
-OURS = {  # name: whether decoded frames lie on disk, whether windows come in groups of episodes
-    "ours, JPEG, groups": (False, True),
-    "ours, JPEG, random": (False, False),
-    "ours, pixels, groups": (True, True),
-    "ours, pixels, random": (True, False),
+OURS = {  # what frames come from, whether windows come in groups of episodes
+    f"ours, {source}, {order}": (source, order == "groups")
+    for source in ("JPEG", "draft", "pixels")
+    for order in ("groups", "random")
 }
 
 
@@ -34,14 +34,15 @@ def ours(name: str, a: Any) -> Iterator[dict[str, np.ndarray]]:
     from robotics.dataset import WindowDataset
     from robotics.window_stream import WindowStream
 
-    decoded, grouped = OURS[name]
+    source, grouped = OURS[name]
     dataset = WindowDataset(
         a.directory,
         a.size,
         horizon=FRAMES - 1,
         video_offsets=range(1, FRAMES),
         threads=a.threads,
-        decoded=decoded,
+        decoded=source == "pixels",
+        draft=source == "draft",
         frame_cache_mb=a.cache_mb,
         progress=False,
     )
@@ -49,8 +50,14 @@ def ours(name: str, a: Any) -> Iterator[dict[str, np.ndarray]]:
     keep = np.flatnonzero(whole)
     stream = WindowStream(dataset, 0, keep, group=a.group if grouped else None)
     while True:
-        batch = stream.batch(a.batch)
-        yield batch | {"image": np.concatenate([batch["image"][:, None], batch["video"]], axis=1)}
+        yield stream.batch(a.batch)
+
+
+def all_frames(batch: dict[str, np.ndarray]) -> np.ndarray:
+    """A batch's frames uint8 (B, 9, H, W, 3)."""
+    if "video" not in batch:
+        return batch["image"]
+    return np.concatenate([batch["image"][:, None], batch["video"]], axis=1)
 
 
 def _motion(action: Any, join: Any) -> Any:
@@ -182,13 +189,14 @@ def serve(name: str, settings: dict[str, Any]) -> None:
     """Answer on stdout what is asked for on stdin."""
     a = SimpleNamespace(**settings)
     batches = CONTENDERS[name](name, a)
-    expected = (a.batch, FRAMES, *a.size, 3)
+    expected = a.batch * FRAMES * a.size[0] * a.size[1] * 3
     seen = cpu()
     for line in sys.stdin:
         began = time.perf_counter()
         for _ in range(int(line)):
-            shape = next(batches)["image"].shape
-            assert shape == expected, f"{name}: expected batches {expected}, got {shape}"
+            batch = next(batches)
+            size = sum(batch[key].size for key in ("image", "video") if key in batch)
+            assert size == expected, f"{name}: expected {expected} bytes of frames, got {size}"
         used = cpu()
         # From reply to reply: what a prefetching thread does in between counts too.
         reply = {"wall": time.perf_counter() - began, "cpu": used - seen, **memory()}

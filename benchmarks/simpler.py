@@ -2,13 +2,16 @@
 
     python -m benchmarks.simpler --simpler-python PATH
     python -m benchmarks.simpler --simpler-python PATH --task open_drawer --cells 0 40 --steps 12
+    python -m benchmarks.simpler --simpler-python PATH --workers 1 2
 
 Both run the same scripted actions (the expert's, recorded once per cell) in the same cells with
-the same renderer, in processes that live through all rounds. Upstream's loop builds an environment
-for every episode and draws both of its cameras at every step; its video and plot are left out. The
-harness runs in two ways: chunks of 6 executed open loop, drawn only when a chunk is predicted, and
-an observation at every step. Rounds of the three take turns, medians are printed, and every final
-state has to be upstream's, number by number.
+the same renderer, in processes that live through all rounds. Upstream's loop takes one cell after
+the other, draws both of its cameras at every step, and may use every core to draw; its video and
+plot are left out. The harness has as many simulators as workers, with one drawing thread each if
+they are several, and runs in two ways: chunks of 6 executed open loop, drawn only when a chunk is
+predicted, and an observation at every step. Rounds take turns, medians are printed, and every final
+state has to be upstream's, number by number. "s/episode" is the round's time over its cells; the
+parts are an episode's own, in its process.
 """
 
 from __future__ import annotations
@@ -19,10 +22,10 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +36,7 @@ from eval.simpler_backend.cells import cell_at
 from eval.simpler_backend.client import TIMEOUTS, Child, RemoteEnv
 from eval.simpler_backend.server import SCENE_VARIABLE
 from eval.tasks import get_task
+from eval.workers import RENDERER_THREADS, started_with
 from robotics.control import Action, Observation
 from selfflow_wm.cli import at_least, run_main
 from selfflow_wm.files import atomic_file
@@ -44,6 +48,19 @@ AIMS = {"chunks of 6": 3.0, "every step": 1.5}
 """How many times as fast as upstream the harness should be."""
 LONG = 3600.0
 """s; a whole episode of upstream's is one answer of its process."""
+
+
+class Side(NamedTuple):
+    """One contender: upstream's loop, or the harness with this many actions per look."""
+
+    name: str
+    workers: int = 1
+
+    def __str__(self) -> str:
+        return self.name if self.workers == 1 else f"{self.name}, {self.workers} workers"
+
+
+SERIAL = Side(UPSTREAM)
 
 
 class Script:
@@ -104,59 +121,72 @@ class Recorder(ExpertPolicy):
         return action
 
 
-@contextmanager
-def scene(name: str) -> Iterator[None]:
-    """Simulators started inside serve `benchmarks.simpler_sides:name`."""
-    before = os.environ.get(SCENE_VARIABLE)
-    os.environ[SCENE_VARIABLE] = f"benchmarks.simpler_sides:{name}"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[SCENE_VARIABLE]
-        else:
-            os.environ[SCENE_VARIABLE] = before
+def served(scene: str) -> dict[str, str]:
+    """The variables of a simulator that serves `benchmarks.simpler_sides:scene`."""
+    return {SCENE_VARIABLE: f"benchmarks.simpler_sides:{scene}"}
 
 
 class Bench:
-    """Both simulators, and the recorded actions of every cell."""
+    """All simulators, and the recorded actions of every cell."""
 
-    def __init__(self, python: str, task: str, cells: list[int], steps: int | None) -> None:
+    def __init__(
+        self, python: str, task: str, cells: list[int], steps: int | None, workers: list[int]
+    ) -> None:
         self.task, self.cells = get_task(task), cells
+        self._envs: dict[int, list[RemoteEnv]] = {}
         for number in cells:
             cell_at(task, "vm", number)
-        with scene("Harness"):
-            self._env = RemoteEnv(task, "vm", python)
-            self._scripts = {number: self._record(number, steps) for number in cells}
-        with scene("Upstream"):
+        for count in workers:
+            threads = {} if count == 1 else RENDERER_THREADS
+            with started_with({**served("Harness"), **threads}):
+                self._envs[count] = [RemoteEnv(task, "vm", python) for _ in range(count)]
+                for env in self._envs[count]:
+                    env.reset(seed=cells[0])
+        first = self._envs[workers[0]][0]
+        self._scripts = {number: self._record(first, number, steps) for number in cells}
+        with started_with(served("Upstream")):
             seconds = {**TIMEOUTS, "reset": LONG}
             self._upstream = Child(python, "rasterised", seconds)
             self._upstream.ask("open")
 
-    def run(self, side: str) -> dict[int, dict[str, Any]]:
-        """One round of a side: an episode per cell."""
-        one = self._run_upstream if side == UPSTREAM else lambda cell: self._run_ours(cell, side)
-        return {number: one(number) for number in self.cells}
+    def run(self, side: Side) -> dict[str, Any]:
+        """One round of a side, an episode per cell: {"wall": s, "cells": {number: row}}."""
+        started = time.perf_counter()
+        if side == SERIAL:
+            rows = [self._run_upstream(number) for number in self.cells]
+        else:
+            idle: SimpleQueue[RemoteEnv] = SimpleQueue()
+            for env in self._envs[side.workers]:
+                idle.put(env)
+            with ThreadPoolExecutor(side.workers) as pool:
+                rows = list(pool.map(lambda cell: self._run_ours(cell, side, idle), self.cells))
+        wall = time.perf_counter() - started
+        return {"wall": wall, "cells": dict(zip(self.cells, rows, strict=True))}
 
     def close(self) -> None:
-        """End both simulators."""
-        self._env.close()
+        """End all simulators."""
+        for env in (env for envs in self._envs.values() for env in envs):
+            env.close()
         if hasattr(self, "_upstream"):
             self._upstream.end()
 
-    def _record(self, number: int, steps: int | None) -> tuple[np.ndarray, list[bool]]:
+    def _record(
+        self, env: RemoteEnv, number: int, steps: int | None
+    ) -> tuple[np.ndarray, list[bool]]:
         policy = Recorder(steps)
-        policy.attach(self._env, self.task, "simpler")
-        run_episode(self._env, policy, self.task, number)
+        policy.attach(env, self.task, "simpler")
+        run_episode(env, policy, self.task, number)
         controls = np.stack([np.asarray(action.control, np.float32) for action in policy.actions])
         return controls, [bool(action.terminate) for action in policy.actions]
 
-    def _run_ours(self, number: int, side: str) -> dict[str, Any]:
-        script = Script(*self._scripts[number], CHUNKS[side])
+    def _run_ours(self, number: int, side: Side, idle: SimpleQueue[RemoteEnv]) -> dict[str, Any]:
+        env = idle.get()
+        script = Script(*self._scripts[number], CHUNKS[side.name])
         started = time.perf_counter()
-        result = run_episode(self._env, script, self.task, number)
+        result = run_episode(env, script, self.task, number)
         total = time.perf_counter() - started
-        label = self._env.current_label()
+        label = env.current_label()
+        idle.put(env)
         parts = {name: label["seconds"][name] for name in ("build", "physics", "render")}
         parts["policy"] = script.seconds
         return {
@@ -185,25 +215,24 @@ def compare(state: list, other: list) -> float:
     return max((float(np.abs(a - b).max()) for a, b in pairs if a.size), default=0.0)
 
 
-def summarise(rounds: list[dict[str, dict[int, dict[str, Any]]]]) -> dict[str, Any]:
+def summarise(rounds: list[dict[Side, dict[str, Any]]]) -> dict[Side, Any]:
     """Medians over rounds of the seconds per episode, ratios within a round, differences."""
-    found: dict[str, Any] = {}
+    found: dict[Side, Any] = {}
     for side in rounds[0]:
-        per_round = [list(one[side].values()) for one in rounds]
+        per_round = [list(one[side]["cells"].values()) for one in rounds]
 
         def median(value: Any, per_round: Any = per_round) -> float:
             return statistics.median(statistics.mean(map(value, rows)) for rows in per_round)
 
-        ratios = [
-            sum(row["total"] for row in one[UPSTREAM].values())
-            / sum(row["total"] for row in one[side].values())
-            for one in rounds
-        ]
+        ratios = [one[SERIAL]["wall"] / one[side]["wall"] for one in rounds]
         pairs = [
-            (row, one[UPSTREAM][number]) for one in rounds for number, row in one[side].items()
+            (row, one[SERIAL]["cells"][number])
+            for one in rounds
+            for number, row in one[side]["cells"].items()
         ]
+        cells = len(per_round[0])
         found[side] = {
-            "total": median(lambda row: row["total"]),
+            "total": statistics.median(one[side]["wall"] / cells for one in rounds),
             "seconds": {part: median(lambda row, p=part: row["seconds"][p]) for part in PARTS},
             "steps": median(lambda row: row["steps"]),
             "times_upstream": statistics.median(ratios),
@@ -215,19 +244,19 @@ def summarise(rounds: list[dict[str, dict[int, dict[str, Any]]]]) -> dict[str, A
     return found
 
 
-def table(found: dict[str, Any]) -> str:
+def table(found: dict[Side, Any]) -> str:
     """One line per side."""
-    words = ["side", "s/episode", *PARTS, "x upstream", "aim", "final state", "outcomes"]
-    lines = ["".join(f"{word:>13}" for word in words)]
+    words = ["s/episode", *PARTS, "x upstream", "aim", "final state", "outcomes"]
+    lines = [f"{'':<24}" + "".join(f"{word:>12}" for word in words)]
     for side, row in found.items():
         apart = row["largest_difference"]
         cells = [
-            side, f"{row['total']:.2f}", *(f"{row['seconds'][part]:.2f}" for part in PARTS),
-            f"{row['times_upstream']:.2f}", f"{AIMS[side]:g}" if side in AIMS else "",
+            f"{row['total']:.2f}", *(f"{row['seconds'][part]:.2f}" for part in PARTS),
+            f"{row['times_upstream']:.2f}", f"{AIMS[side.name]:g}" if side.name in AIMS else "",
             "identical" if apart == 0 else f"off {apart:.1e}",
             "same" if row["same_outcomes"] else "DIFFER",
         ]  # fmt: skip
-        lines.append("".join(f"{cell:>13}" for cell in cells))
+        lines.append(f"{side!s:<24}" + "".join(f"{cell:>12}" for cell in cells))
     return "\n".join(lines)
 
 
@@ -239,9 +268,11 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--simpler-python", required=True, metavar="PATH", help="where SIMPLER is installed")
     add("--task", default="open_drawer_place", metavar="NAME", help="default %(default)s")
-    add("--cells", type=at_least(0), nargs="+", default=[0, 4, 8], metavar="N",
-        help="numbers of the cells of vm (default 0 4 8)")  # fmt: skip
+    add("--cells", type=at_least(0), nargs="+", default=[0, 4, 8, 12], metavar="N",
+        help="numbers of the cells of vm (default 0 4 8 12)")  # fmt: skip
     add("--steps", type=at_least(1), metavar="N", help="end episodes early (default: play out)")
+    add("--workers", type=at_least(1), nargs="+", default=[os.cpu_count() or 1], metavar="N",
+        help="simulators of the harness; several: in turn (default: cores)")  # fmt: skip
     add("--rounds", type=at_least(1), default=5, metavar="N", help="default %(default)s")
     add("--json", type=Path, metavar="FILE", help="write every episode's numbers, too")
     return parser
@@ -250,13 +281,15 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Measure, print, and say with the exit code whether states and outcomes are upstream's."""
     args = build_parser().parse_args()
-    bench = Bench(args.simpler_python, args.task, args.cells, args.steps)
-    sides, rounds = [UPSTREAM, *CHUNKS], []
+    bench = Bench(args.simpler_python, args.task, args.cells, args.steps, args.workers)
+    sides = [SERIAL, *(Side(name, count) for count in args.workers for name in CHUNKS)]
+    rounds = []
     try:
         for side in sides:  # shaders compile and files are read once
             bench.run(side)
         for turn in range(args.rounds):
-            order = sides[turn % 3 :] + sides[: turn % 3]
+            start = turn % len(sides)
+            order = sides[start:] + sides[:start]
             done = {side: bench.run(side) for side in order}
             rounds.append({side: done[side] for side in sides})
             print(f"round {turn + 1} of {args.rounds}", file=sys.stderr, flush=True)
@@ -268,9 +301,12 @@ def main() -> int:
     if args.json:
         settings = {key: str(value) for key, value in vars(args).items()}
         with atomic_file(args.json) as path:
-            Path(path).write_text(
-                json.dumps({"settings": settings, "summary": found, "rounds": rounds}, indent=1)
-            )
+            text = {
+                "settings": settings,
+                "summary": {str(side): row for side, row in found.items()},
+                "rounds": [{str(side): row for side, row in one.items()} for one in rounds],
+            }
+            Path(path).write_text(json.dumps(text, indent=1))
     same = all(row["largest_difference"] == 0 and row["same_outcomes"] for row in found.values())
     return 0 if same else 1
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.records import write_text
-from eval.report import milliseconds, percent, render, video_data
+from eval.report import milliseconds, percent, render
+from selfflow_wm.pages import embedded
 
 _LEFT, _WIDTH, _ROW = 260, 400, 26
 """Of the forest plot: where its axis begins, its length, the height of a row; pixels."""
@@ -248,7 +249,7 @@ def films(found: dict[str, Any], pair: dict[str, Any], most: int) -> list[dict[s
     shown = []
     for row in pair["disagreements"]:
         data = [
-            video_data(paths[pair[side]] / row[f"video_{side}"]) if row[f"video_{side}"] else None
+            embedded(paths[pair[side]] / row[f"video_{side}"]) if row[f"video_{side}"] else None
             for side in ("a", "b")
         ]
         if any(data):

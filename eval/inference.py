@@ -33,7 +33,7 @@ from eval.policies import PolicySpec
 from eval.rollout import error_line
 from eval.simpler_backend import wire
 from eval.watchdog import end_with_parent
-from eval.workers import single_threaded
+from eval.workers import ONE_THREAD, started_with
 from robotics.embodiment import Embodiment, embodiment
 
 WAIT = 0.004
@@ -266,7 +266,7 @@ def shared(spec: PolicySpec, size: int) -> Iterator[PolicySpec]:
     address = str(Path(folder, "socket"))
     process = context.Process(target=_serve, args=(address, spec, size, theirs), daemon=True)
     try:
-        with single_threaded():
+        with started_with(ONE_THREAD):
             process.start()
         theirs.close()
         _await(ready, process)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.records import Record, write_text
 from eval.tasks import get_task
+from selfflow_wm import pages
 
 VIDEOS_PER_OUTCOME = 2
 """Films shown per task and outcome; all of them lie in `videos/`."""
@@ -129,7 +129,7 @@ def pick_videos(out: Path, records: Sequence[Record]) -> list[dict[str, Any]]:
     for status in ("success", "failure"):
         those = [r for r in records if r["status"] == status and r.get("video")]
         for record in those[:VIDEOS_PER_OUTCOME]:
-            if data := video_data(out / record["video"]):
+            if data := pages.embedded(out / record["video"]):
                 films.append({**record, "data": data})
     return films
 
@@ -167,24 +167,6 @@ def write_report(out: Path, results: dict[str, Any], records: Sequence[Record | 
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from a template beside this file; text from outside is escaped."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
-        "percent": percent,
-        "milliseconds": milliseconds,
-        "interval": interval,
-    }
-    return environment.get_template(template).render(**values)
-
-
-def video_data(path: Path) -> str | None:
-    """An mp4 as base64, to be embedded in a page; None where it is not there."""
-    return base64.b64encode(path.read_bytes()).decode() if path.is_file() else None
+    """A page from a template beside this file; see `selfflow_wm.pages.render`."""
+    filters = {"percent": percent, "milliseconds": milliseconds, "interval": interval}
+    return pages.render(Path(__file__).with_name(template), filters, **values)

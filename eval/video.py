@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from robotics.control import Action, Observation
+from selfflow_wm.films import open_mp4
 
 PARTIAL = ".partial.mp4"
 """How the name of an unfinished file ends."""
@@ -93,22 +94,3 @@ def annotate(
         outcome, color = ("success", _GREEN) if success else ("not yet", _GREY)
     draw.text((width - 10, low), outcome, color, font, anchor="rm")
     return np.asarray(canvas)
-
-
-def open_mp4(path: Path, width: int, height: int, fps: float) -> Any:
-    """A generator that takes uint8 RGB frames by `send` and finishes the file on `close`."""
-    import imageio_ffmpeg
-
-    writer = imageio_ffmpeg.write_frames(
-        str(path),
-        (width, height),
-        fps=fps,  # pyright: ignore[reportArgumentType]  (ffmpeg takes fractions)
-        codec="libx264",
-        pix_fmt_out="yuv420p",
-        macro_block_size=16,
-        quality=None,  # pyright: ignore[reportArgumentType]  (None leaves it to -crf)
-        output_params=["-crf", "24", "-preset", "veryfast", "-threads", "1",
-                       "-movflags", "+faststart"],
-    )  # fmt: skip
-    writer.send(None)
-    return writer

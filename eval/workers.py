@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
@@ -63,12 +63,17 @@ class Attempt:
     failed: tuple[str, ...] = ()
 
 
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""For BLAS and OpenMP, which read it when numpy is imported."""
+RENDERER_THREADS = {"LP_NUM_THREADS": "1"}
+"""For Mesa's software renderer, which otherwise takes every core for each of several workers."""
+
+
 @contextlib.contextmanager
-def single_threaded() -> Iterator[None]:
-    """Children started inside see one BLAS/OpenMP thread (they read it when numpy is imported)."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
+def started_with(variables: Mapping[str, str]) -> Iterator[None]:
+    """Children started inside have these environment variables."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
@@ -82,7 +87,9 @@ def single_threaded() -> Iterator[None]:
 class Worker:
     """One process, its end of the pipe and what it is doing."""
 
-    def __init__(self, context: Any, setup: Setup, start: int, limits: Limits) -> None:
+    def __init__(
+        self, context: Any, setup: Setup, start: int, limits: Limits, variables: Mapping[str, str]
+    ) -> None:
         self.attempt: Attempt | None = None
         self.ready = False
         self.heart = Heartbeat(context, limits)
@@ -91,7 +98,7 @@ class Worker:
         self.process = context.Process(
             target=_serve, args=(theirs, setup, start, self.heart), daemon=True
         )
-        with single_threaded():
+        with started_with(variables):
             self.process.start()
         theirs.close()
 
@@ -201,7 +208,8 @@ class Pool:
         return None if job is None else Attempt(job)
 
     def _start(self) -> Worker:
-        worker = Worker(self._context, self._setup, self._starts, self._limits)
+        variables = ONE_THREAD | (RENDERER_THREADS if self._count > 1 else {})
+        worker = Worker(self._context, self._setup, self._starts, self._limits, variables)
         self._starts += 1
         self._workers.append(worker)
         return worker

@@ -37,6 +37,8 @@ from selfflow_wm.pretraining.plan import add_plan_flags
 from selfflow_wm.training import checkpoint
 from selfflow_wm.training import run as core
 from selfflow_wm.training.log import MetricsLog
+from selfflow_wm.training.parallel import make_parallel
+from selfflow_wm.training.ranks import join
 from selfflow_wm.training.run import CONFIG_DIR as CONFIG_DIR
 from selfflow_wm.training.run import pick_device as pick_device
 from selfflow_wm.training.trainer import Trainer
@@ -68,6 +70,9 @@ latents=DIR      train from latents written by python -m robotics.encode
 Anything else in configs/ can be overridden the same way, for example
     seed=1 trainer.total_steps=2000 trainer.max_minutes=60 optim.lr=5e-4 model=small
     log.wandb=disabled objective.gamma=0.5 trainer.compile=true
+
+Several GPUs share every batch, so batch sizes are multiples of their number:
+    torchrun --nproc-per-node 8 -m robotics.finetune ... trainer.parallel=ddp     or fsdp2
 
 Ctrl-C (or SIGTERM) saves the state and stops; the same command goes on.
 
@@ -110,40 +115,47 @@ class Run:
 def build(config: DictConfig) -> Run:
     """Assemble a run from a composed configuration, resuming it when its state is there."""
     core.require(config, "data", "out")
-    core.refuse_ranks()
+    ranks = join(config.trainer.parallel, config.device)
     out = Path(config.out)
     plain: Any = OmegaConf.to_container(config, resolve=True)
     loaded = _recorded(out) if config.resume and plain["init"] else None
-    resuming = core.claim(out, plain | ({LOADED: loaded} if loaded else {}), RESUMABLE)
-    train_data = open_data(config, "train_split")
-    held_out = open_data(config, "validation_split")
     mixture = Mixture(plain["modes"], seed=config.seed)
+    own = mixture.divided(ranks.size)
+    record = plain | ({LOADED: loaded} if loaded else {})
+    resuming = ranks.on_main(lambda: core.claim(out, record, RESUMABLE))
+    train_data = ranks.main_first(lambda: open_data(config, "train_split"))
+    held_out = ranks.main_first(lambda: open_data(config, "validation_split"))
 
-    start: Loaded | None = None
     torch.manual_seed(config.seed)  # the backbone's initial weights, then the projector's
-    if resuming:
-        world = WorldModel.load(out / "initial", embodiment=config.embodiment)
-        world.backbone.requires_grad_(True)
-    else:
+
+    def begin() -> tuple[WorldModel, Loaded | None]:
+        if resuming or not ranks.main:  # the others read what the main process has written
+            world = WorldModel.load(out / "initial", embodiment=config.embodiment)
+            world.backbone.requires_grad_(True)
+            return world, None
         world, start = _begin(plain, train_data, mixture.names)
         world.save(out / "initial")
+        return world, start
+
+    world, start = ranks.main_first(begin)
     world.config = plain
     objective = core.make_objective(config)
     objective.bind(world.pixels)
     if plain["init"] and not resuming:
         projector = adopt_projector(plain["init"], plain["objective"], objective.modules())
         loaded = _record(out, plain, start, projector) if start else None
-    device = pick_device(config.device)
-    world.backbone.to(device)
+    world.backbone.to(ranks.device)
 
-    settings = dict(plain["trainer"])
+    settings = plain["trainer"] | {"parallel": make_parallel(ranks)}
     per_mode = settings.pop("validation_batches")
     stream = ModeStream(
         train_data,
         world,
-        mixture,
+        own,
         seed=config.seed,
         accumulate=settings["accumulate"],
+        rank=ranks.rank,
+        world_size=ranks.size,
         **_inputs(plain, train_data, world),
     )
     noise = instantiate(config.noise, _convert_="all")
@@ -158,7 +170,7 @@ def build(config: DictConfig) -> Run:
         out_dir=out,
         optim=instantiate(config.optim, _convert_="all"),
         seed=config.seed,
-        device=device,
+        device=ranks.device,
         validate=validation,
         preview=Preview(world, held_out, out / "previews"),
         export=core.exporter(_save(world), out),
@@ -166,7 +178,8 @@ def build(config: DictConfig) -> Run:
     )
     if resuming:
         trainer.resume()
-    trainer.log = MetricsLog(out, config=plain, resume_step=trainer.step, **plain["log"])
+    if ranks.main:
+        trainer.log = MetricsLog(out, config=plain, resume_step=trainer.step, **plain["log"])
     table = "".join(f"{line}\n" for line in loaded["table"]) if loaded else ""
     return Run(world, trainer, table + _describe(config, train_data, held_out, trainer))
 
@@ -264,6 +277,7 @@ def open_dataset(
         on_error=config.on_error,
         decoded=config.decoded,
         frame_cache_mb=config.frame_cache_mb,
+        draft=config.draft,
     )
 
 

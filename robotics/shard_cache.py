@@ -67,6 +67,7 @@ class ShardCache:
         format: what the records mean.
         image_size: height and width of the frames.
         decoded: keep decoded frames (H * W * 3 bytes a step), or only where they are.
+        draft: where they are decoded when read, decode no more than their size needs.
         threads: that decode images.
         faults: what to do about damage.
     """
@@ -77,6 +78,7 @@ class ShardCache:
     decoded: bool
     threads: int
     faults: Faults
+    draft: bool = False
 
     def is_cached(self, shard: ShardSlice) -> bool:
         """Whether `open` would find a finished entry."""
@@ -231,7 +233,7 @@ class ShardCache:
             places = np.load(entry / "places.npy", mmap_mode="r", allow_pickle=False)
             if len(places) != count or places.dtype != PLACE:
                 return None
-            return StoredFrames(shard.path, spans, places, self.image_size)
+            return StoredFrames(shard.path, spans, places, self.image_size, self.draft)
         path = entry / "frames.u8"
         if path.stat().st_size != int(np.prod((count, *self.image_size, 3))):
             return None

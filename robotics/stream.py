@@ -23,8 +23,10 @@ class ModeStream:
     accumulate: batches of one mode in a row, as many as the trainer adds up to a step.
     keep: the windows to draw, all by default. augment: transforms the frames of every window, anew
     in every epoch. latents: where the frames' latents come from instead of the pixels.
-    rank, world_size: which of several readers this is, see `WindowStream`; all draw the same modes.
-    group: episodes open at a time, see `WindowStream`; default all.
+    rank, world_size: which of several readers this is, whose batches are the rows of one larger
+    batch; all draw the same modes. The position is the same for any number of them.
+    group: episodes open at a time, see `WindowStream`; default all. With it, the order depends on
+    `world_size`, because every reader has episodes of its own.
     """
 
     def __init__(
@@ -50,9 +52,10 @@ class ModeStream:
             )
         self.augment, self.latents = augment, latents
         self.world, self.mixture, self.accumulate = world, mixture, accumulate
-        self.windows = open_stream(
-            dataset, seed, keep, rank=rank, world_size=world_size, group=group
-        )
+        readers = {"rank": rank, "world_size": world_size}
+        self.windows = open_stream(dataset, seed, keep, group=group, **(readers if group else {}))
+        # Without groups all draw the windows of all, which costs nothing, and read their own.
+        self._own = slice(0, None, 1) if group else slice(rank, None, world_size)
         self.drawn = 0
 
     def __iter__(self) -> ModeStream:
@@ -62,7 +65,8 @@ class ModeStream:
         mode = self.mixture.draw(self.drawn // self.accumulate)
         self.drawn += 1
         size = self.mixture.batch_size(mode.name)
-        indices, epochs = self.windows.draw(size)
+        drawn = self.windows.draw(size * self._own.step)
+        indices, epochs = (values[self._own] for values in drawn)
         video = "video" in mode.present
         if self.latents is not None:
             return self.world.encode(self.latents.batch(indices, epochs, video=video), mode)

@@ -6,7 +6,7 @@ never by an `if` elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from math import prod
 
@@ -202,6 +202,33 @@ class Layout:
         )
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Which samples of a larger batch a process holds: every `step`-th, from `first` on.
+
+    Processes that train together hold one batch between them. What is random is drawn for all of
+    it in each of them, and means are over all of it, so that what they learn does not depend on
+    how many they are. The default is the whole batch.
+    """
+
+    first: int = 0
+    step: int = 1
+    total: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    """The sum of a tensor over all holders."""
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The own rows of a tensor for the whole batch."""
+        return tensor if self.step == 1 else tensor[self.first :: self.step].contiguous()
+
+    def mean(self, sums: Tensor, counts: Tensor, at_least: float = 0) -> Tensor:
+        """`sums / counts`, both over the own rows, such that the mean of the results over all
+        holders is the mean over the whole batch; so is then that of their gradients.
+
+        at_least: the smallest count to divide by; by 0 gives NaN.
+        """
+        return sums * self.step / self.total(counts).clamp(min=at_least)
+
+
 @dataclass
 class Batch:
     """What an objective sees: clean latents of the modalities present in this batch's mode.
@@ -219,6 +246,8 @@ class Batch:
     text_mask: Bool[Tensor, "B L"]
     """True on text; at least one True per row."""
     given: frozenset[str] = field(default_factory=frozenset)
+    rows: Rows = field(default_factory=Rows)
+    """Which samples these are, when several processes share a batch."""
 
     @property
     def batch_size(self) -> int:
@@ -238,6 +267,7 @@ class Batch:
             text_ids=move(self.text_ids),
             text_mask=move(self.text_mask),
             given=self.given,
+            rows=self.rows,
         )
 
     def check(self, layout: Layout) -> None:

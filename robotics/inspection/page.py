@@ -6,16 +6,11 @@ from pathlib import Path
 
 from robotics.inspection import plots, tables
 from robotics.inspection.doctor import Examination
+from selfflow_wm import pages
 
 
 def render(examined: Examination) -> str:
     """The page's text."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    source = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
     result = examined.result
     translation = next((row for row in examined.motions if row.name == "translation"), None)
     pictures = [
@@ -34,7 +29,8 @@ def render(examined: Examination) -> str:
             "Counts, linear to 10 and logarithmic above. Red: 1% and 99% quantiles.",
         ),
     ]
-    return environment.from_string(source).render(
+    return pages.render(
+        Path(__file__).with_name("page.html.j2"),
         title=f"{str(examined.directory).rstrip('/').rsplit('/', 1)[-1]}, {examined.split}",
         directory=str(examined.directory),
         totals=tables.totals(examined),

@@ -10,7 +10,10 @@ touched) and the wait before the first batch.
 
 from __future__ import annotations
 
+import copy
 import functools
+import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
@@ -44,6 +47,32 @@ def find_images(record: bytes, number: int, images: Sequence[bytes]) -> np.ndarr
     return places
 
 
+class SharedFile:
+    """A local file read at positions, by threads and forked processes alike.
+
+    It is opened when it is first read and not kept open for long: a set may have a thousand shards.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._inode = path, path.stat().st_ino
+
+    def read(self, count: int, position: int) -> bytes:
+        """Up to `count` bytes, fewer only where the file ends."""
+        file = _opened(self.path, self._inode)  # held: another thread may push it out and close it
+        return os.pread(file.fileno(), count, position)
+
+    def read_into(self, out: memoryview, position: int) -> int:
+        """Fill `out` as far as the file goes; returns the number of bytes."""
+        file = _opened(self.path, self._inode)
+        return os.preadv(file.fileno(), [out], position)
+
+
+@functools.lru_cache(maxsize=32)
+def _opened(path: Path, inode: int) -> io.FileIO:
+    """inode: a file put in this one's place is another file."""
+    return path.open("rb", buffering=0)
+
+
 class DecodedFrames:
     """Frames uint8 (H, W, 3) of a shard's steps, one after the other in a file.
 
@@ -56,21 +85,21 @@ class DecodedFrames:
 
     def __init__(self, path: Path, count: int, image_size: tuple[int, int], first: int = 0) -> None:
         self.path, self.count, self.image_size, self.first = path, count, image_size, first
+        self._file = SharedFile(path)
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, steps: slice) -> DecodedFrames:
         start, stop, _ = steps.indices(self.count)
-        length = max(stop - start, 0)
-        return DecodedFrames(self.path, length, self.image_size, self.first + start)
+        part = copy.copy(self)
+        part.count, part.first = max(stop - start, 0), self.first + start
+        return part
 
     def read_into(self, step: int, out: np.ndarray) -> None:
         """Fill `out`, a contiguous uint8 (H, W, 3)."""
         flat = out.reshape(-1)
-        with self.path.open("rb", buffering=0) as file:  # not kept: there may be a thousand shards
-            file.seek((self.first + step) * len(flat))
-            got = file.readinto(flat.data)
+        got = self._file.read_into(flat.data, (self.first + step) * len(flat))
         if got != len(flat):
             raise ValueError(
                 f"{self.path}: expected {len(flat)} bytes of frame {self.first + step}, got {got}; "
@@ -86,6 +115,7 @@ class StoredFrames:
         spans: of its records.
         places: (n,) of `PLACE`.
         image_size: height and width wanted.
+        draft: decode JPEGs no larger than need be, see `robotics.images.decode_image`.
     """
 
     def __init__(
@@ -94,8 +124,11 @@ class StoredFrames:
         spans: Sequence[RecordSpan],
         places: np.ndarray,
         image_size: tuple[int, int],
+        draft: bool = False,
     ) -> None:
         self.path, self.spans, self.places, self.image_size = path, spans, places, image_size
+        self.draft = draft
+        self._file = SharedFile(path) if isinstance(path, Path) else None
 
     def __len__(self) -> int:
         return len(self.places)
@@ -106,11 +139,14 @@ class StoredFrames:
     def __getitem__(self, step: int) -> np.ndarray: ...
     def __getitem__(self, step: int | slice) -> StoredFrames | np.ndarray:
         if isinstance(step, slice):
-            return StoredFrames(self.path, self.spans, self.places[step], self.image_size)
+            part = copy.copy(self)
+            part.places = self.places[step]
+            return part
         number = int(self.places[step]["record"])
         where = f"{self.path}, record {number}"
         try:
-            return resize_image(decode_image(self.encoded(step)), self.image_size)
+            image = decode_image(self.encoded(step), self.image_size if self.draft else None)
+            return resize_image(image, self.image_size)
         except ValueError as error:
             raise ValueError(f"{where}: undecodable image: {error}") from error
 
@@ -120,15 +156,17 @@ class StoredFrames:
         Raises:
             ValueError: the shard changed or was damaged since it was indexed.
         """
-        number, offset, length, crc = (int(value) for value in self.places[step])
+        number, offset, length, crc = self.places[step].item()
         span = self.spans[number]
-        if container(self.path) is tfrecord:
-            with self.path.open("rb", buffering=0) as file:
-                file.seek(span.offset + offset)
-                data = file.read(length)
-        else:
+        if container(self.path) is not tfrecord:
             record = _record(self.path, span, number)
             data = record[offset : offset + length]
+        elif self._file is not None:
+            data = self._file.read(length, span.offset + offset)
+        else:
+            with self.path.open() as file:
+                file.seek(span.offset + offset)
+                data = file.read(length)
         if crc32c(data) != crc:
             raise ValueError(
                 f"{self.path}, record {number}: checksum of the image at byte {offset} does not "

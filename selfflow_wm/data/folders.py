@@ -137,7 +137,7 @@ class VideoFolder(MediaFolder):
         try:
             data = io.BytesIO(file.read())
             with self.av.open(data) as container:
-                frames = []
+                frames, promised = [], container.streams.video[0].frames
                 for frame in container.decode(video=0):
                     picture = cover(frame.to_image().convert("RGB"), self.image_size)
                     frames.append(picture.numpy())
@@ -148,6 +148,10 @@ class VideoFolder(MediaFolder):
             raise Unreadable(error) from None
         if not frames:
             raise Unreadable("no frames")
+        # A file that was cut off still opens, where its header comes first. Headers may count a
+        # frame too many; one without a count says 0.
+        if len(frames) < 0.9 * min(promised, self.frames):
+            raise Unreadable(f"{len(frames)} of {promised} frames")
         sample: dict[str, Any] = {"video": np.stack(frames)}
         if sound is not None and self.audio is not None:
             rate, waveform = sound

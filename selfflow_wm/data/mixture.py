@@ -42,7 +42,7 @@ class MixtureStream:
     Args:
         sources: by kind, one for every mode of the mixture.
         encoder: samples to latents.
-        mixture: probabilities and batch sizes (of each rank).
+        mixture: probabilities and batch sizes (of this rank alone).
         seed: of the orders.
         accumulate: batches of one mode in a row, as many as the trainer adds up to a step.
         rank, world_size: which of several readers this is. All draw the same modes, and of every

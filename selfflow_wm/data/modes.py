@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
@@ -103,3 +104,20 @@ class Mixture:
 
     def batch_size(self, name: str) -> int:
         return self.shares[name].batch_size
+
+    def divided(self, processes: int) -> Self:
+        """The same mixture with the batches of one of several processes, which share each of them
+        evenly; ValueError where that is not possible."""
+        shares = {}
+        for name, share in self.shares.items():
+            size, rest = divmod(share.batch_size, processes)
+            if rest:
+                raise ValueError(
+                    f"modes.{name}.batch_size: expected a multiple of the {processes} processes "
+                    f"that share each batch (one of trainer.accumulate in a step), got "
+                    f"{share.batch_size}; set modes.{name}.batch_size={(size + 1) * processes}"
+                )
+            shares[name] = replace(share, batch_size=size)
+        result = copy.copy(self)
+        result.shares = shares
+        return result

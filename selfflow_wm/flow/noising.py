@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from selfflow_wm.layout import Layout
+from selfflow_wm.layout import Layout, Rows
 
 Generator = torch.Generator | None
 
@@ -72,6 +72,10 @@ class NoiseLevels:
 
     def per_token(self) -> Float[Tensor, "B N"]:
         return self.levels.gather(1, self.index)
+
+    def own(self, rows: Rows) -> NoiseLevels:
+        """Those of some rows of the batch."""
+        return replace(self, levels=rows.of(self.levels), index=rows.of(self.index))
 
     def groups(self) -> Int[Tensor, "B N"]:
         """Groups of tokens for `model.attention.group_mask`: conditions are 0; generated tokens

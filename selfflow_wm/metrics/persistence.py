@@ -94,8 +94,8 @@ def _follow(
     seen: list[list[Patch]], wall: tuple[float, float] | None, width: int, height: int
 ) -> tuple[str, dict[int, str]]:
     """The shape of one colour's object, and its errors by frame."""
-    whole = [(t, patch) for t, found in enumerate(seen) for patch in found[:1]
-             if _clear(patch, wall, width)]  # fmt: skip
+    clear = [[patch for patch in found if _clear(patch, wall, width)] for found in seen]
+    whole = [(t, found[0]) for t, found in enumerate(clear) if found]  # the largest
     forms = {t: shape_of(patch) for t, patch in whole}
     shape = Counter(forms.values()).most_common(1)[0][0]
     tolerance = 0.05 * min(height, width)

@@ -220,7 +220,7 @@ class Backbone(Network):
             )
             text_affine = split_affines(self.modulation["text"](clean_vector), None, self.width)
         for layer, block in enumerate(self.double_blocks[:last], start=1):
-            text, main = block(text, main, text_affine, main_affine, table, key_mask)
+            text, main = self.run(block, text, main, text_affine, main_affine, table, key_mask)
             if layer == feature_layer:
                 features = main[:, select]
         if last <= len(self.double_blocks):
@@ -238,7 +238,7 @@ class Backbone(Network):
         else:
             queries = length + select
         for layer, block in enumerate(self.single_blocks, start=len(self.double_blocks) + 1):
-            x = block(x, affine, table, key_mask, queries if layer == last else None)
+            x = self.run(block, x, affine, table, key_mask, queries if layer == last else None)
             if layer == feature_layer:
                 features = x if layer == last else x[:, queries]
             if layer == last:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass
@@ -22,6 +23,10 @@ class NetworkOutput:
 
 class Network(nn.Module):
     """A stack of blocks, counted from 1."""
+
+    checkpoint_blocks = False
+    """Activation checkpointing: where there is a gradient, a block keeps its inputs alone and runs
+    again in the backward pass."""
 
     def all_blocks(self) -> list[nn.Module]:
         """The blocks, in the order in which they run."""
@@ -43,8 +48,17 @@ class Network(nn.Module):
         # A graph per kind of block and set of modalities, for student and teacher: more than
         # torch's default of 8, beyond which it silently runs uncompiled.
         torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+        # Under DDP a block would be cut further, at the borders of its gradient buckets.
+        torch._dynamo.config.optimize_ddp = False
         for block in self.all_blocks():
             block.compile(*args, **({"dynamic": False} | options))
+
+    def run(self, block: nn.Module, *inputs: Any) -> Any:
+        """`block(*inputs)`, checkpointed if asked for."""
+        if self.checkpoint_blocks and torch.is_grad_enabled():
+            # No random numbers are drawn in a block.
+            return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return block(*inputs)
 
     def last_layer(self, feature_layer: int | None, stop_at_feature: bool) -> int:
         """The last block to run; ValueError for a `feature_layer` that is not there."""

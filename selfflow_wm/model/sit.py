@@ -125,7 +125,7 @@ class SiT(Network):
         tokens = self.x_embedder(noisy[name]) + self.pos_embed
         features = None
         for layer, block in enumerate(self.blocks[:last], start=1):
-            tokens = block(tokens, condition, index, mask)
+            tokens = self.run(block, tokens, condition, index, mask)
             if layer == feature_layer:
                 features = tokens
         if stop_at_feature:

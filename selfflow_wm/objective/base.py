@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from selfflow_wm.flow.noising import NoiseLevels, interpolate, velocity
 from selfflow_wm.flow.time_laws import TimeLaw, source
-from selfflow_wm.layout import Batch, Layout, null_caption
+from selfflow_wm.layout import Batch, Layout, Rows, null_caption
 from selfflow_wm.objective.encoders import Pixels
 from selfflow_wm.objective.features import (
     STUDENT_LAYER,
@@ -86,11 +86,13 @@ class Scene:
             target = velocity(self.batch.latents[name], self.draws.noise[name])
             error = (predicted[name].float() - target).square().mean(-1)
             valid = valid_tokens(self.batch, name)
-            loss = masked_mean(error, valid)
+            loss = masked_mean(error, valid, self.batch.rows)
             total = total + self.layout[name].weight * loss
             weights += self.layout[name].weight
             terms[f"gen/{name}"] = loss.detach()
-            terms |= _time_bins(name, error.detach(), valid, times[:, slices[name]])
+            terms |= _time_bins(
+                name, error.detach(), valid, times[:, slices[name]], self.batch.rows
+            )
         if not weights:
             raise ValueError(
                 "expected a positive loss weight among the generated "
@@ -171,15 +173,16 @@ class FlowMatching:
             ).features
             for network, levels, layer in pairs
         )
-        return mean_cosine(ours, theirs, valid_generated(scene.layout, batch))
+        return mean_cosine(ours, theirs, valid_generated(scene.layout, batch), batch.rows)
 
     def scene(
         self, layout: Layout, batch: Batch, generator: torch.Generator | None = None
     ) -> Scene:
-        """Draw all that is random about one batch."""
+        """Draw all that is random about one batch; of a batch that several processes share, about
+        all of it, to keep the own rows."""
         draws = self._draw(layout, batch, generator)
-        law = self._law(batch.generated)
-        return Scene(layout, batch, draws, self.schedule(layout, batch, draws, law, generator))
+        views = self.schedule(layout, batch, draws, self._law(batch.generated), generator)
+        return Scene(layout, batch, draws.own(batch.rows), views.own(batch.rows))
 
     def _law(self, generated: tuple[str, ...]) -> TimeLaw:
         if not isinstance(self.time_laws, Mapping):
@@ -194,10 +197,12 @@ class FlowMatching:
     def _draw(self, layout: Layout, batch: Batch, generator: torch.Generator | None) -> Draws:
         """What all arms draw, on the generator's device, in a fixed order."""
         batch.check(layout)
-        device, size = batch.text_ids.device, batch.batch_size
+        device, size = batch.text_ids.device, batch.batch_size * batch.rows.step
         t = self._law(batch.generated)((size,), generator).to(device)
         dropped = (torch.rand(size, **source(generator)) < self.caption_dropout).to(device)
-        ids, mask = null_caption(batch.text_ids, batch.text_mask, dropped, layout.null_id)
+        ids, mask = null_caption(
+            batch.text_ids, batch.text_mask, batch.rows.of(dropped), layout.null_id
+        )
         noise, condition = {}, {}
         for name in layout.present(batch.latents):
             largest = self.condition_noise.get(name, 0.0)
@@ -205,7 +210,8 @@ class FlowMatching:
                 continue
             if name in batch.given:
                 condition[name] = largest * torch.rand(size, **source(generator)).to(device)
-            noise[name] = torch.randn(batch.latents[name].shape, **source(generator)).to(device)
+            shape = (size, *batch.latents[name].shape[1:])
+            noise[name] = torch.randn(shape, **source(generator)).to(device)
         return Draws(t, noise, condition, {"text_ids": ids, "text_mask": mask})
 
 
@@ -226,10 +232,12 @@ def _time_bins(
     error: Float[Tensor, "B n"],
     valid: Bool[Tensor, "B n"],
     times: Float[Tensor, "B n"],
+    rows: Rows,
 ) -> dict[str, Float[Tensor, ""]]:
     """Mean error of the valid tokens whose level lies in each fifth of (0, 1)."""
     bins = (times * TIME_BINS).long().clamp(max=TIME_BINS - 1).flatten()
     weight = valid.to(error.dtype).flatten()
     zeros = torch.zeros(TIME_BINS, dtype=error.dtype, device=error.device)
-    means = zeros.index_add(0, bins, error.flatten() * weight) / zeros.index_add(0, bins, weight)
+    sums = zeros.index_add(0, bins, error.flatten() * weight)
+    means = rows.mean(sums, zeros.index_add(0, bins, weight))
     return {f"bin/{name}/{i}": mean for i, mean in enumerate(means.unbind())}

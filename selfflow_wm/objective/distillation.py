@@ -78,7 +78,7 @@ class Alignment(FlowMatching):
         if target is None:
             return result
         valid = valid_generated(scene.layout, batch) & has_target
-        representation = -mean_cosine(self.projector(output.features), target, valid)
+        representation = -mean_cosine(self.projector(output.features), target, valid, batch.rows)
         weighted = self.gamma * representation
         return LossOutput(
             result.total + weighted,

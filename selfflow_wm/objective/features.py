@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from selfflow_wm.layout import Batch, Layout
+from selfflow_wm.layout import Batch, Layout, Rows
 
 STUDENT_LAYER, TEACHER_LAYER = 0.3, 0.7
 """The paper's layers as fractions of the depth: 8 and 20 of 28 blocks, counted from 1."""
@@ -39,13 +39,19 @@ def valid_generated(layout: Layout, batch: Batch) -> Bool[Tensor, "B M"]:
     return torch.cat([valid_tokens(batch, name) for name in layout.present(batch.generated)], 1)
 
 
-def masked_mean(values: Float[Tensor, "B n"], valid: Bool[Tensor, "B n"]) -> Float[Tensor, ""]:
-    """Mean over the valid tokens of the batch; 0 when there is none."""
-    return (values * valid).sum() / valid.sum().clamp(min=1)
+def masked_mean(
+    values: Float[Tensor, "B n"], valid: Bool[Tensor, "B n"], rows: Rows | None = None
+) -> Float[Tensor, ""]:
+    """Mean over the valid tokens of the batch (of which these may be some `rows`); 0 when there
+    is none."""
+    return (rows or Rows()).mean((values * valid).sum(), valid.sum(), at_least=1)
 
 
 def mean_cosine(
-    a: Float[Tensor, "B M D"], b: Float[Tensor, "B M D"], valid: Bool[Tensor, "B M"]
+    a: Float[Tensor, "B M D"],
+    b: Float[Tensor, "B M D"],
+    valid: Bool[Tensor, "B M"],
+    rows: Rows | None = None,
 ) -> Float[Tensor, ""]:
     """Mean over the valid tokens of the cosine between their features, in float32."""
-    return masked_mean(F.cosine_similarity(a.float(), b.float(), dim=-1), valid)
+    return masked_mean(F.cosine_similarity(a.float(), b.float(), dim=-1), valid, rows)

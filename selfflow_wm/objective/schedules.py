@@ -17,7 +17,7 @@ from selfflow_wm.flow.noising import (
     mode_levels,
 )
 from selfflow_wm.flow.time_laws import Generator, TimeLaw, source
-from selfflow_wm.layout import Batch, Layout
+from selfflow_wm.layout import Batch, Layout, Rows
 
 
 @dataclass
@@ -28,6 +28,16 @@ class Draws:
     noise: dict[str, Float[Tensor, "B n C"]]
     condition: dict[str, Float[Tensor, "B"]]
     text: dict[str, Tensor]
+    """Of the own rows from the start: nothing is drawn that depends on others' captions."""
+
+    def own(self, rows: Rows) -> Draws:
+        """Those of some rows of the batch."""
+        return Draws(
+            rows.of(self.t),
+            {name: rows.of(value) for name, value in self.noise.items()},
+            {name: rows.of(value) for name, value in self.condition.items()},
+            self.text,
+        )
 
 
 @dataclass
@@ -39,9 +49,14 @@ class Views:
     """Never noisier than the student's view, and uniform over the generated tokens. Arms
     without a teacher use it for diagnosis only."""
 
+    def own(self, rows: Rows) -> Views:
+        """Those of some rows of the batch."""
+        return Views(self.student.own(rows), self.teacher.own(rows))
+
 
 class Schedule(Protocol):
-    """Chooses the views; anything random beyond `draws` comes from `extra_draws(generator)`."""
+    """Chooses the views of as many samples as `draws` has, of which `batch` may hold only some;
+    anything random beyond `draws` comes from `extra_draws(generator)`."""
 
     def __call__(
         self, layout: Layout, batch: Batch, draws: Draws, law: TimeLaw, generator: Generator
@@ -92,7 +107,7 @@ class DualTimesteps:
         self, layout: Layout, batch: Batch, draws: Draws, law: TimeLaw, generator: Generator
     ) -> Views:
         extra = extra_draws(generator)
-        s = law((batch.batch_size,), extra).to(draws.t.device)
+        s = law((len(draws.t),), extra).to(draws.t.device)
         student = dual_timesteps(
             layout,
             batch.latents,
@@ -115,7 +130,7 @@ class IndependentTimesteps:
     def __call__(
         self, layout: Layout, batch: Batch, draws: Draws, law: TimeLaw, generator: Generator
     ) -> Views:
-        shape = (batch.batch_size, layout.num_tokens(batch.generated))
+        shape = (len(draws.t), layout.num_tokens(batch.generated))
         t = law(shape, extra_draws(generator)).to(draws.t.device)
         student = independent_timesteps(layout, batch.latents, batch.given, t, draws.condition)
         return Views(student, uniform_levels(layout, batch, draws, t.amin(1)))
@@ -134,7 +149,7 @@ class SlightlyCleanerTeacher:
     def __call__(
         self, layout: Layout, batch: Batch, draws: Draws, law: TimeLaw, generator: Generator
     ) -> Views:
-        share = torch.rand(batch.batch_size, **source(extra_draws(generator)))
+        share = torch.rand(len(draws.t), **source(extra_draws(generator)))
         cleaner = (draws.t - self.largest_gap * share.to(draws.t.device)).clamp(min=0.0)
         return Views(
             uniform_levels(layout, batch, draws, draws.t),

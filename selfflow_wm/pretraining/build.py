@@ -23,6 +23,8 @@ from selfflow_wm.pretraining.sources import open_sources
 from selfflow_wm.training import run as core
 from selfflow_wm.training.log import MetricsLog
 from selfflow_wm.training.model_files import SavedModel, load_model, save_model
+from selfflow_wm.training.parallel import make_parallel
+from selfflow_wm.training.ranks import join
 from selfflow_wm.training.trainer import Trainer
 from selfflow_wm.training.validate import FixedNoiseValidation
 
@@ -47,38 +49,33 @@ class Run:
 def build(config: DictConfig) -> Run:
     """Assemble a run, resuming it when its state is there; ValueError for misuse."""
     core.require(config, "data", "out")
-    core.refuse_ranks()
-    out, plain = Path(config.out), _plain(config)
+    ranks = join(config.trainer.parallel, config.device)
+    out, plain, device = Path(config.out), _plain(config), ranks.device
     mixture = Mixture(plain["modes"], seed=config.seed)
-    resuming = core.claim(out, plain, RESUMABLE)
-    device = core.pick_device(config.device)
+    own = mixture.divided(ranks.size)
+    resuming = ranks.on_main(lambda: core.claim(out, plain, RESUMABLE))
 
     torch.manual_seed(config.seed)  # the backbone's initial weights, then the projector's
-    if resuming:
-        saved = load_model(out / "initial")
-        sources, held_out = _open(plain, mixture, saved.codecs)
-    else:
-        source = load_model(plain["init"]) if plain["init"] else None
-        codecs = _codecs(plain, source)
-        sources, held_out = _open(plain, mixture, codecs)
-        if source is None:
-            fit_codecs(codecs, sources, plain["fit_samples"], config.seed)
-        saved = _fresh(plain, codecs, source)
-        save_model(out / "initial", saved)
+    saved, sources, held_out = ranks.main_first(
+        # The others read what the main process has written.
+        lambda: _begin(out, plain, mixture, fresh=ranks.main and not resuming)
+    )
     saved.model.train().requires_grad_(True).to(device)
     saved.training = plain
     encoder = SampleEncoder(saved.model.layout, saved.codecs, device)
     objective = core.make_objective(config)
     objective.bind(encoder.pixels)
 
-    settings = dict(plain["trainer"])
+    settings = plain["trainer"] | {"parallel": make_parallel(ranks)}
     per_mode = settings.pop("validation_batches")
     stream = MixtureStream(
         sources,
         encoder,
-        mixture,
+        own,
         seed=config.seed,
         accumulate=settings["accumulate"],
+        rank=ranks.rank,
+        world_size=ranks.size,
         workers=config.workers,
     )
     noise = instantiate(config.noise, _convert_="all")
@@ -100,13 +97,32 @@ def build(config: DictConfig) -> Run:
     )
     if resuming:
         trainer.resume()
-    trainer.log = MetricsLog(out, config=plain, resume_step=trainer.step, **plain["log"])
+    if ranks.main:
+        trainer.log = MetricsLog(out, config=plain, resume_step=trainer.step, **plain["log"])
     return Run(saved, trainer, _describe(config, saved, sources, trainer))
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
     plain: Any = OmegaConf.to_container(config, resolve=True)
     return plain
+
+
+def _begin(
+    out: Path, plain: dict[str, Any], mixture: Mixture, fresh: bool
+) -> tuple[SavedModel, dict[str, Source], dict[str, Source]]:
+    """The model at its start, kept in out/initial, with the training and the held-out samples.
+    fresh: make it, else read it."""
+    if not fresh:
+        saved = load_model(out / "initial")
+        return saved, *_open(plain, mixture, saved.codecs)
+    source = load_model(plain["init"]) if plain["init"] else None
+    codecs = _codecs(plain, source)
+    sources, held_out = _open(plain, mixture, codecs)
+    if source is None:
+        fit_codecs(codecs, sources, plain["fit_samples"], plain["seed"])
+    saved = _fresh(plain, codecs, source)
+    save_model(out / "initial", saved)
+    return saved, sources, held_out
 
 
 def _open(

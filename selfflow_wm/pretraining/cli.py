@@ -31,6 +31,10 @@ objective=NAME   flow_matching, dual_timestep, self_flow, self_flow_separated, d
 Anything else in configs/ can be overridden the same way, for example
     seed=1 trainer.total_steps=2000 trainer.max_minutes=60 optim.lr=5e-4 model=small
     modes.image.batch_size=64 noise.time_laws.audio.shift=0.75 log.wandb=disabled
+    trainer.precision=bfloat16 trainer.compile=true trainer.activation_checkpointing=true
+
+Several GPUs share every batch, so batch sizes are multiples of their number:
+    torchrun --nproc-per-node 8 -m selfflow_wm.pretrain ... trainer.parallel=ddp     or fsdp2
 
     python -m selfflow_wm.pretrain experiment=toy_multimodal out=runs/toy
     python -m selfflow_wm.pretrain --plan experiment=paper_625m --gpus 64 --peak 989 --mfu 0.4

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -177,21 +177,46 @@ def activation_bytes(
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one GPU that holds everything."""
+    """Bytes on one GPU: of one that holds everything, see `on` for several."""
 
     weights: int
     gradients: int
     optimizer: int
     ema: int
     cast: int
-    """The weights once more in bfloat16, while autocast holds them."""
+    """The weights once more in bfloat16, while autocast holds them; sharded ones come in it."""
     activations: dict[str, int]
     """By mode."""
     checkpointed: dict[str, int]
+    gathered: int = 0
+    """Of sharded weights, an estimate of what is whole at a time, with its gradients: what lies
+    outside the blocks, of student and teacher, and two blocks."""
+    sharded: bool = False
 
     @property
     def state(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.ema + self.cast
+        kept = self.weights + self.gradients + self.optimizer + self.ema
+        return kept + (self.gathered if self.sharded else self.cast)
+
+    def on(self, gpus: int, parallel: str, batches: Mapping[str, int]) -> Memory:
+        """On each of several. parallel: none, ddp or fsdp2. batches: samples by mode, which they
+        divide."""
+        if parallel == "none":
+            return self
+
+        def divided(activations: Mapping[str, int]) -> dict[str, int]:
+            return {
+                name: value // batches[name] * -(-batches[name] // gpus)
+                for name, value in activations.items()
+            }
+
+        shares = {"activations": divided(self.activations)}
+        shares["checkpointed"] = divided(self.checkpointed)
+        if parallel == "ddp":
+            return replace(self, **shares)
+        names = ("weights", "gradients", "optimizer", "ema")
+        parts = {name: -(-getattr(self, name) // gpus) for name in names}
+        return replace(self, sharded=True, **parts, **shares)
 
 
 @dataclass(frozen=True)
@@ -208,6 +233,10 @@ class Plan:
     probabilities: dict[str, float]
     batch_sizes: dict[str, int]
     steps: int
+    parallel: str = "auto"
+    """`trainer.parallel`."""
+    checkpointing: bool = False
+    """`trainer.activation_checkpointing`, which the FLOPs contain."""
 
     @property
     def mean_flops(self) -> float:
@@ -224,10 +253,13 @@ def make_plan(
 ) -> Plan:
     """Count without allocating: the network is built on the meta device.
 
-    trainer: total_steps, accumulate and precision of the configuration.
+    trainer: total_steps, accumulate, precision, parallel and activation_checkpointing of the
+    configuration.
     """
     with torch.device("meta"):
-        backbone = _count(Backbone(layout, **model))
+        network = Backbone(layout, **model)
+    backbone, blocks = _count(network), [_count(block) for block in network.all_blocks()]
+    recompute = bool(trainer.get("activation_checkpointing", False))
     projector = _count(objective.modules())
     everything, shape = backbone + projector, Shape.of(model)
     bfloat16 = trainer["precision"] == "bfloat16"
@@ -253,14 +285,20 @@ def make_plan(
             cast=2 * everything if bfloat16 else 0,
             activations=kept(False),
             checkpointed=kept(True),
+            gathered=(8 + 4) * (backbone - sum(blocks))
+            + 8 * projector
+            + 2 * (compute + 4) * max(blocks),
         ),
         {
-            name: trainer["accumulate"] * step_flops(layout, shape, mode, size, objective)
+            name: trainer["accumulate"]
+            * step_flops(layout, shape, mode, size, objective, recompute)
             for name, (mode, size) in rows.items()
         },
         mixture.probabilities,
         {name: mixture.batch_size(name) for name in mixture.names},
         trainer["total_steps"],
+        trainer.get("parallel", "auto"),
+        recompute,
     )
 
 
@@ -292,17 +330,27 @@ def planned(
 
 def report(plan: Plan, gpus: int, peak: float, mfu: float) -> str:
     """The plan as text. peak: FLOP/s of one GPU."""
-    gib, memory = 1 << 30, plan.memory
+    gib = 1 << 30
+    parallel = ("ddp" if gpus > 1 else "none") if plan.parallel == "auto" else plan.parallel
+    memory = plan.memory.on(gpus, parallel, plan.batch_sizes)
+    kept = memory.checkpointed if plan.checkpointing else memory.activations
+    fullest = max(kept, key=lambda name: kept[name])
     lines = [
         f"parameters  {(plan.backbone + plan.projector) / 1e6:.1f}M: backbone "
         f"{plan.backbone / 1e6:.1f}M, projector {plan.projector / 1e6:.1f}M",
         "tokens      "
         + ", ".join(f"{m.name} {m.num_tokens} of {m.channels}" for m in plan.layout.modalities)
         + f"; caption {plan.text_tokens}",
-        f"memory      {memory.state / gib:.1f} GiB beside activations: weights "
-        f"{memory.weights / gib:.1f}, gradients {memory.gradients / gib:.1f}, AdamW "
-        f"{memory.optimizer / gib:.1f}, EMA {memory.ema / gib:.1f}, bfloat16 copy "
-        f"{memory.cast / gib:.1f}",
+        f"memory      {memory.state / gib:.1f} GiB on each GPU ({parallel}) beside activations: "
+        f"weights {memory.weights / gib:.1f}, gradients {memory.gradients / gib:.1f}, AdamW "
+        f"{memory.optimizer / gib:.1f}, EMA {memory.ema / gib:.1f}, "
+        + (
+            f"whole at a time {memory.gathered / gib:.1f}"
+            if memory.sharded
+            else f"bfloat16 copy {memory.cast / gib:.1f}"
+        ),
+        f"            {(memory.state + kept[fullest]) / gib:.1f} GiB with the activations of "
+        f"{fullest}, {'checkpointed' if plan.checkpointing else 'all kept'}",
         "",
         f"{'mode':<13}{'share':>7}{'batch':>7}{'TFLOP/step':>12}{'s/step':>9}"
         f"{'activations':>13}{'checkpointed':>14}",
@@ -318,8 +366,12 @@ def report(plan: Plan, gpus: int, peak: float, mfu: float) -> str:
         "",
         f"time        {plan.days(gpus, peak, mfu):.3g} days for {plan.steps} steps on {gpus} GPUs "
         f"of {peak / 1e12:g} TFLOP/s at {mfu:.0%}, the batches above divided over them",
-        "            (activations are an estimate for the whole batch on one GPU; codecs and "
-        "reading are not counted;",
-        "            this trainer runs on one GPU and keeps all activations)",
+        "            (activations are an estimate, of the samples of one GPU; codecs and reading "
+        "are not counted)",
     ]
+    if parallel != "none" and any(size % gpus for size in plan.batch_sizes.values()):
+        lines.append(
+            f"            (to run, batch sizes have to be multiples of the {gpus} processes that "
+            "share each batch)"
+        )
     return "\n".join(lines)

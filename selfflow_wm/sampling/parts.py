@@ -7,6 +7,7 @@ OUT/samples.npz or latents.npz       all of them in order, once none is missing
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,25 @@ def missing_numbers(wanted: Sequence[int], done: Mapping[int, Any]) -> list[int]
     return [number for number in wanted if number not in done]
 
 
+def claim_settings(out: Path, settings: Mapping[str, Any]) -> None:
+    """Write `out`/settings.json, or ValueError when what stands there differs."""
+    file = Path(out) / "settings.json"
+    # Through JSON once, so that tuples equal the lists they come back as.
+    settings = json.loads(json.dumps(settings))
+    if not file.exists():
+        with atomic_file(file) as temporary:
+            write_json(temporary, settings)
+    before = read_json(file)
+    changed = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
+    if changed:
+        now = {key: settings.get(key) for key in changed}
+        then = {key: before.get(key) for key in changed}
+        raise ValueError(
+            f"{out}: expected the settings its samples were made with, {then}, got {now}; give "
+            "another --out, or delete this one"
+        )
+
+
 class Parts:
     """The parts under `out`; ValueError when they were made with other `settings`.
 
@@ -39,21 +59,7 @@ class Parts:
         self.out = Path(out)
         self.folder = self.out / "parts"
         self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.out / "settings.json"
-        if not file.exists():
-            with atomic_file(file) as temporary:
-                write_json(temporary, dict(settings))
-        before = read_json(file)
-        changed = sorted(
-            key for key in {*before, *settings} if before.get(key) != settings.get(key)
-        )
-        if changed:
-            now = {key: settings.get(key) for key in changed}
-            then = {key: before.get(key) for key in changed}
-            raise ValueError(
-                f"{self.out}: expected the settings its samples were made with, {then}, got "
-                f"{now}; give another --out, or delete this one"
-            )
+        claim_settings(self.out, settings)
 
     def write(self, numbers: Sequence[int], samples: np.ndarray, labels: np.ndarray | None) -> None:
         """Add one batch of samples, numbered in ascending order."""

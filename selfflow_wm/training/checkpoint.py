@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,14 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
 
 
+Place = Callable[[Tensor, Tensor], Tensor]
+
+
+def as_it_is(value: Tensor, like: Tensor) -> Tensor:
+    """The `Place` of one process."""
+    return value
+
+
 def read_config(path: Path, files: str) -> Any:
     """config.json of the checkpoint directory `path`; ValueError when there is none. files: what
     such a directory holds, for the message."""
@@ -64,8 +73,12 @@ def load_weights(module: nn.Module, file: Path) -> None:
     load_strict(module, {name: value.float() for name, value in weights.items()}, file)
 
 
-def load_strict(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
-    """Load `tensors` into `module`; any missing, unknown or differently shaped key refuses."""
+def load_strict(
+    module: nn.Module, tensors: dict[str, Tensor], source: Path | str, place: Place = as_it_is
+) -> None:
+    """Load `tensors` into `module`; any missing, unknown or differently shaped key refuses.
+
+    place: `(value, like)` lays a whole tensor out as the module's own is."""
     expected = module.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
     unknown = sorted(tensors.keys() - expected.keys())
@@ -80,7 +93,7 @@ def load_strict(module: nn.Module, tensors: dict[str, Tensor], source: Path | st
             f"unknown: {unknown[:5] or 'none'}; other shapes: {shapes[:5] or 'none'}. "
             "Load it with the configuration it was saved with."
         )
-    module.load_state_dict(tensors, strict=True)
+    module.load_state_dict({k: place(v, expected[k]) for k, v in tensors.items()}, strict=True)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -89,19 +102,24 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {f"{i}.{key}": value for i, slots in state.items() for key, value in slots.items()}
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put `optimizer_tensors` back; rates and decays come from the optimiser as built."""
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], place: Place = as_it_is
+) -> None:
+    """Put `optimizer_tensors` back; rates and decays come from the optimiser as built. place: as
+    of `load_strict`."""
     target = optimizer.state_dict()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         index, key = name.split(".", 1)
+        if int(index) >= len(parameters):
+            raise ValueError(
+                f"optimizer state: expected at most {len(parameters)} parameters, got index "
+                f"{index}; resume with the model the state was saved from"
+            )
+        if key != "step":  # a counter; the moments are laid out as their parameter
+            value = place(value, parameters[int(index)])
         state.setdefault(int(index), {})[key] = value
-    count = sum(len(group["params"]) for group in target["param_groups"])
-    if state and max(state) >= count:
-        raise ValueError(
-            f"optimizer state: expected at most {count} parameters, got index {max(state)}; "
-            "resume with the model the state was saved from"
-        )
     optimizer.load_state_dict({"state": state, "param_groups": target["param_groups"]})
 
 

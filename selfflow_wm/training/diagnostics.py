@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from selfflow_wm.layout import Batch
+from selfflow_wm.training.parallel import Alone, local, norm
 
 INERT_COSINE = 0.97
 INERT_SHARE = 0.01
@@ -33,8 +34,16 @@ class Diagnostics:
     representation term is called inert, in one line and once.
     """
 
-    def __init__(self, objective: Any, *, seed: int = 0, autocast: bool = False) -> None:
+    def __init__(
+        self,
+        objective: Any,
+        *,
+        seed: int = 0,
+        autocast: bool = False,
+        parallel: Alone | None = None,
+    ) -> None:
         self.objective, self.seed, self.autocast = objective, seed, autocast
+        self.parallel = parallel or Alone()
         self.inert_in_a_row, self.warned = 0, False
 
     def __call__(
@@ -42,7 +51,7 @@ class Diagnostics:
     ) -> dict[str, float]:
         """The measurements by name; those that the objective has no part for are left out."""
         device = batch.text_ids.device
-        values = {"ema_distance": _relative_distance(student, ema)}
+        values = {"ema_distance": self._relative_distance(student, ema)}
         devices = [device] if device.type == "cuda" else []
         with (
             torch.random.fork_rng(devices=devices),  # objectives may use torch's own generator
@@ -50,10 +59,13 @@ class Diagnostics:
         ):
             values |= self._gradients(student, ema, batch, step)
             if hasattr(self.objective, "teacher_cosine"):
-                cosine = self.objective.teacher_cosine(
-                    student, ema, batch, self._generator(device, step)
+                cosine = self.parallel.measure(
+                    student,
+                    lambda network: self.objective.teacher_cosine(
+                        network, ema, batch, self._generator(device, step)
+                    ),
                 )
-                values["teacher_cosine_raw"] = float(cosine)
+                values["teacher_cosine_raw"] = float(self._mean(cosine))
         self._judge(values, step)
         return values
 
@@ -76,17 +88,31 @@ class Diagnostics:
         terms: dict[str, Tensor] = {}
         for part in ("representation", "generation"):
             # A pass each, not one graph kept for both: compiled blocks free theirs in backward.
-            loss = self.objective.loss(
-                student, ema, batch, self._generator(batch.text_ids.device, step)
+            loss = self.parallel.measure(
+                student,
+                lambda network: self.objective.loss(
+                    network, ema, batch, self._generator(batch.text_ids.device, step)
+                ),
             )
             if part not in loss.parts:
                 return {}
-            found = torch.autograd.grad(loss.parts[part], weights, allow_unused=True)
-            norms[part] = _norm([g for g in found if g is not None])
+            norms[part] = float(self.parallel.gradient_norm(loss.parts[part], weights))
             terms = loss.terms
         total = norms["representation"] + norms["generation"]
         share = norms["representation"] / total if total else 0.0
-        return {"gradient_share": share, "rep_cosine": -float(terms["rep"])}
+        return {"gradient_share": share, "rep_cosine": -float(self._mean(terms["rep"]))}
+
+    def _mean(self, value: Tensor) -> Tensor:
+        return self.parallel.ranks.mean({"": value})[""]
+
+    @torch.no_grad()
+    def _relative_distance(self, student: nn.Module, ema: nn.Module) -> float:
+        pairs = list(zip(student.parameters(), ema.parameters(), strict=True))
+        # Per weight, so that no second copy of the network is made.
+        difference = [norm([local(a).float() - local(b).float()]) for a, b in pairs]
+        size = [norm([local(a)]) for a, _ in pairs]
+        apart, whole = self.parallel.norms(difference, size)
+        return float(apart / whole.clamp(min=1e-12))
 
     def _judge(self, values: dict[str, float], step: int) -> None:
         """Count inert measurements in a row, and say so once."""
@@ -97,6 +123,8 @@ class Diagnostics:
         if self.inert_in_a_row < INERT_TIMES or self.warned:
             return
         self.warned = True
+        if not self.parallel.ranks.main:
+            return
         print(
             f"warning: step {step}: the representation term is inert. {INERT_TIMES} times in a "
             f"row its cosine was above {INERT_COSINE} (now {values['rep_cosine']:.3f}) and its "
@@ -105,19 +133,3 @@ class Diagnostics:
             "objective.gamma, or compare with the arm that has no such term.",
             flush=True,
         )
-
-
-def _norm(tensors: list[Tensor]) -> float:
-    """The L2 norm of all numbers in `tensors` together."""
-    if not tensors:
-        return 0.0
-    return float(torch.stack([t.detach().float().norm() for t in tensors]).norm())
-
-
-@torch.no_grad()
-def _relative_distance(student: nn.Module, ema: nn.Module) -> float:
-    pairs = list(zip(student.parameters(), ema.parameters(), strict=True))
-    # Per weight, so that no second copy of the network is made.
-    difference = torch.stack([(a.float() - b.float()).norm() for a, b in pairs]).norm()
-    size = torch.stack([a.float().norm() for a, _ in pairs]).norm()
-    return float(difference / size.clamp(min=1e-12))

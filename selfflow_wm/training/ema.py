@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import nn
 
+from selfflow_wm.training.parallel import local
+
 
 class EMA:
     """`model` holds the averaged weights; it never takes a gradient.
@@ -24,9 +26,10 @@ class EMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move the average towards `model` by one step; buffers are copied."""
-        averaged = [p.data for p in self.model.parameters()]
-        current = [p.data for p in model.parameters()]
+        """Move the average towards `model` by one step; buffers are copied. Of sharded networks
+        every process moves its own shards."""
+        averaged = [local(p.data) for p in self.model.parameters()]
+        current = [local(p.data) for p in model.parameters()]
         torch._foreach_lerp_(averaged, current, 1.0 - self.decay)
         for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
             mine.copy_(theirs)

@@ -54,6 +54,16 @@ class MetricsLog:
             self._run = None
 
 
+class NoLog:
+    """Takes what a MetricsLog takes and keeps nothing: the log of all processes but the main."""
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def _drop_after(path: Path, step: int) -> None:
     if not path.exists():
         return
@@ -87,14 +97,22 @@ def _start_wandb(mode: Any, out_dir: Path, project: str, name: str | None, confi
 
 
 class Progress:
-    """A live bar with rate and time left on a terminal; one plain line per report elsewhere."""
+    """A live bar with rate and time left on a terminal; one plain line per report elsewhere;
+    nothing when `quiet`."""
 
     def __init__(
-        self, total: int, start: int = 0, *, description: str = "training", unit: str = "step"
+        self,
+        total: int,
+        start: int = 0,
+        *,
+        description: str = "training",
+        unit: str = "step",
+        quiet: bool = False,
     ) -> None:
         self.total, self.start, self.description, self.unit = total, start, description, unit
-        self.begun = time.monotonic()
-        self._bar = _rich_bar(description, total, start) if sys.stdout.isatty() else None
+        self.begun, self.quiet = time.monotonic(), quiet
+        shown = sys.stdout.isatty() and not quiet
+        self._bar = _rich_bar(description, total, start) if shown else None
 
     def rate(self, step: int) -> float:
         """Steps per second since this process began."""
@@ -107,6 +125,8 @@ class Progress:
 
     def report(self, step: int, values: dict[str, float]) -> None:
         """Say how the run stands."""
+        if self.quiet:
+            return
         rate = self.rate(step)
         text = f"{rate:.2f} {self.unit}/s  " + "  ".join(
             f"{k} {v:.4g}" for k, v in values.items() if math.isfinite(v)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.utils import instantiate
@@ -19,7 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from selfflow_wm.objective import FlowMatching
-from selfflow_wm.training import checkpoint
+from selfflow_wm.training import checkpoint, ranks
+from selfflow_wm.training.ranks import pick_device as pick_device
 from selfflow_wm.training.trainer import NonFiniteLoss, Trainer
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
@@ -80,17 +79,6 @@ def require(config: DictConfig, *keys: str) -> None:
         raise ValueError(f"expected {' and '.join(missing)} on the command line; see --help")
 
 
-def refuse_ranks() -> None:
-    """The trainer averages no gradients: under torchrun every rank would train a model of its own,
-    and all would write to one directory."""
-    world_size = os.environ.get("WORLD_SIZE", "1")
-    if world_size != "1":
-        raise ValueError(
-            f"expected one process, got WORLD_SIZE={world_size}: training over several ranks is "
-            "not supported. Start without torchrun, and trainer.accumulate=N for larger batches"
-        )
-
-
 def make_objective(config: Mapping[str, Any] | DictConfig) -> FlowMatching:
     """The arm; what its constructor refuses is misuse of the configuration."""
     try:
@@ -99,13 +87,6 @@ def make_objective(config: Mapping[str, Any] | DictConfig) -> FlowMatching:
         if isinstance(error.__cause__, ValueError):
             raise ValueError(f"objective: {error.__cause__}") from error
         raise
-
-
-def pick_device(name: str) -> torch.device:
-    """ "auto": the first GPU if there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def claim(out: Path, config: dict[str, Any], resumable: Sequence[str] = RESUMABLE) -> bool:
@@ -158,11 +139,15 @@ def describe_run(trainer: Trainer, config: DictConfig) -> list[str]:
         if share is not None
     )
     objective = getattr(trainer.objective, "name", type(trainer.objective).__name__)
+    shared = [
+        f"processes   {trainer.ranks.size} that share every batch, {trainer.ranks.mode}",
+    ]
     return [
         f"model       {count(trainer.model):.2f}M parameters, "
         f"{count(trainer.extra):.2f}M in the projector; {trainer.device}",
         f"objective   {objective}, EMA {trainer.ema.decay:g}, seed {config.seed}",
         f"modes       {modes}",
+        *(shared if trainer.ranks.size > 1 else []),
         f"steps       {trainer.step} done of {trainer.total_steps}"
         + (f", at most {trainer.max_minutes:g} minutes" if trainer.max_minutes else ""),
         f"out         {config.out}",
@@ -186,24 +171,33 @@ def run_training(
     name: str, make_config: Callable[[], DictConfig], build: Callable[[DictConfig], Run], show: bool
 ) -> int:
     """Compose, build and train; the exit status: 0 done, 1 a training failure, 2 misuse, 130
-    interrupted. name: of the command, before its errors. show: print the configuration only."""
+    interrupted. name: of the command, before its errors. show: print the configuration only.
+
+    Of several processes one says what all have to say."""
     try:
         config = make_config()
         if show:
-            print(OmegaConf.to_yaml(config), end="")
+            if ranks.is_main():
+                print(OmegaConf.to_yaml(config), end="")
             return 0
         run = build(config)
     except ValueError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
+        return _failed(name, error, 2)
     except ConnectionError as error:  # data behind a URL
-        print(f"{name}: {error}", file=sys.stderr)
-        return 1
-    print(run.description, flush=True)
+        return _failed(name, error, 1)
+    if ranks.is_main():
+        print(run.description, flush=True)
     try:
         outcome = run.trainer.train()
     except (NonFiniteLoss, ConnectionError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 1
-    print(f"{outcome} at step {run.trainer.step}; checkpoint {Path(config.out) / 'checkpoint'}")
+        return _failed(name, error, 1)
+    if ranks.is_main():
+        print(f"{outcome} at step {run.trainer.step}; checkpoint {Path(config.out) / 'checkpoint'}")
+    ranks.leave()
     return 130 if outcome == "interrupted" else 0
+
+
+def _failed(name: str, error: Exception, status: int) -> int:
+    if ranks.says(str(error)):
+        print(f"{name}: {error}", file=sys.stderr, flush=True)
+    return status

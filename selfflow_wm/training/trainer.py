@@ -8,18 +8,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from selfflow_wm.layout import Batch
+from selfflow_wm.objective import LossOutput
 from selfflow_wm.training import checkpoint
 from selfflow_wm.training.diagnostics import Diagnostics
 from selfflow_wm.training.ema import EMA
-from selfflow_wm.training.log import MetricsLog, Progress
+from selfflow_wm.training.log import MetricsLog, NoLog, Progress
 from selfflow_wm.training.optim import AdamWCosine
+from selfflow_wm.training.parallel import Alone
 
 STATE_SCHEMA = 1
 
@@ -46,6 +49,10 @@ class Trainer:
     out_dir: receives metrics.jsonl, `state/step_*` and whatever the hooks write.
     total_steps: length of the schedule. accumulate: batches per optimiser step.
     precision: "float32", or "bfloat16" for autocast (ignored on a CPU, where it is slower).
+    activation_checkpointing: blocks keep their inputs only and run again in the backward pass.
+    parallel: how student, teacher and gradients lie in the processes that train together; each
+    draws its own rows of every batch from its own stream (`training.parallel`). The hooks run, and
+    everything is written and printed, in the main process alone.
     Hooks get the EMA model in evaluation mode: `validate(ema, step) -> scalars` every
     `validate_every` steps, `preview(ema, step)` every `preview_every`, `export(ema, step)` every
     `export_every` and at the end; 0 means never, except that the end always exports.
@@ -68,6 +75,8 @@ class Trainer:
         accumulate: int = 1,
         precision: str = "float32",
         compile: bool = False,
+        activation_checkpointing: bool = False,
+        parallel: Alone | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
         log_every: int = 10,
@@ -91,27 +100,32 @@ class Trainer:
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"trainer.precision: expected float32 or bfloat16, got {precision!r}")
         self.device = torch.device(device)
+        self.parallel = parallel or Alone()
+        self.ranks = self.parallel.ranks
         self.model = model.to(self.device).train()
         self.objective = objective
         self.extra: nn.Module = objective.modules().to(self.device).train()
         self.batches = batches
         self.out_dir = Path(out_dir)
         self.total_steps, self.accumulate = total_steps, accumulate
-        self.optim = optim or AdamWCosine()
-        self.optimizer = self.optim.build([self.model, self.extra])
         self.ema = EMA(self.model, ema_decay)
+        # The same in every process: each draws for the whole batch and keeps its rows.
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.autocast = precision == "bfloat16" and self.device.type != "cpu"
+        self._prepare(compile, activation_checkpointing)
+        self.optim = optim or AdamWCosine()
+        self.optimizer = self.optim.build([self.model, self.extra])
         self.log_every, self.save_every, self.keep_states = log_every, save_every, keep_states
         self.max_minutes = max_minutes
-        self.diagnostics = Diagnostics(objective, seed=seed, autocast=self.autocast)
+        self.diagnostics = Diagnostics(
+            objective, seed=seed, autocast=self.autocast, parallel=self.parallel
+        )
+        self.diagnose_every = diagnose_every
         self.hooks = (
-            (diagnose_every, self._diagnose),
             (validate_every, self._validate if validate else None),
             (preview_every, preview),
-            (export_every, self._export if export else None),
         )
-        self.validate, self.export = validate, export
+        self.validate, self.export, self.export_every = validate, export, export_every
         self.log = log
         self.step = 0
         self._signal: int | None = None
@@ -119,9 +133,16 @@ class Trainer:
         self._batch: Batch | None = None
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
+
+    def _prepare(self, compile: bool, activation_checkpointing: bool) -> None:
+        """Checkpointing inside, compilation around it, sharding outermost; the optimiser comes
+        after, because sharding replaces the parameters."""
+        if activation_checkpointing:  # the teacher has no backward pass
+            cast(Any, self.model).checkpoint_blocks = True
         if compile:
             self.model.compile()
             self.ema.model.compile()
+        self.parallel.wrap(self.model, self.extra, self.ema.model, self.autocast)
 
     @property
     def trainable(self) -> list[nn.Parameter]:
@@ -137,8 +158,8 @@ class Trainer:
         Raises NonFiniteLoss, leaving the last saved state as it is.
         """
         last = self.total_steps if until is None else min(until, self.total_steps)
-        log = self.log or MetricsLog(self.out_dir, resume_step=self.step)
-        progress = Progress(self.total_steps, self.step)
+        log = self._open_log()
+        progress = Progress(self.total_steps, self.step, quiet=not self.ranks.main)
         begun, saved_at = time.monotonic(), None
         outcome = "finished" if last == self.total_steps else "paused"
         try:
@@ -150,10 +171,14 @@ class Trainer:
                         self._report(log, progress)
                     self._run_hooks(log)
                     minutes = (time.monotonic() - begun) / 60
-                    if self._signal is not None:
+                    signalled, late = self.ranks.any(
+                        self._signal is not None,
+                        self.max_minutes is not None and minutes >= self.max_minutes,
+                    )
+                    if signalled:
                         outcome = "interrupted"
                         break
-                    if self.max_minutes is not None and minutes >= self.max_minutes:
+                    if late:
                         outcome = "out of time" if self.step < last else outcome
                         break
                     if self.save_every and self.step % self.save_every == 0:
@@ -162,11 +187,16 @@ class Trainer:
                 if saved_at != self.step:
                     self.save()
                 if outcome != "paused" and self._exported != self.step:
-                    self._export(self.ema.model, self.step)
+                    self._export()
         finally:
             progress.close()
             log.close()
         return outcome
+
+    def _open_log(self) -> MetricsLog | NoLog:
+        if not self.ranks.main:
+            return NoLog()
+        return self.log or MetricsLog(self.out_dir, resume_step=self.step)
 
     def train_step(self) -> None:
         """One optimiser step over `accumulate` batches, then the EMA's."""
@@ -174,16 +204,18 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        for _ in range(self.accumulate):
-            batch = next(self.batches).to(self.device)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-                loss = self.objective.loss(self.model, self.ema.model, batch, self.generator)
-            if not torch.isfinite(loss.total):
-                self._refuse("loss", loss.total, loss.terms)
-            (loss.total / self.accumulate).backward()
-            self._record({"loss": loss.total.detach(), **loss.terms})
+        for number in range(1, self.accumulate + 1):
+            batch = replace(next(self.batches).to(self.device), rows=self.ranks.rows)
+            with self.parallel.step(last=number == self.accumulate):
+                loss = self.parallel.train(lambda student, batch=batch: self._loss(student, batch))
+                # Of all processes, so that all stop when one has to.
+                terms = self.ranks.mean({"loss": loss.total.detach(), **loss.terms})
+                if not torch.isfinite(terms["loss"]):
+                    self._refuse("loss", terms["loss"], terms)
+                (loss.total / self.accumulate).backward()
+            self._record(terms)
             self._batch = batch
-        norm = nn.utils.clip_grad_norm_(self.trainable, self.optim.clip_norm)
+        norm = self.parallel.clip(self.trainable, self.optim.clip_norm)
         if not torch.isfinite(norm):
             self._refuse("gradient norm", norm, {})
         self.optimizer.step()
@@ -191,8 +223,16 @@ class Trainer:
         self._record({"grad_norm": norm})
         self.step += 1
 
+    def _loss(self, student: Any, batch: Batch) -> LossOutput:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            return self.objective.loss(student, self.ema.model, batch, self.generator)
+
     def _refuse(self, what: str, value: Tensor, terms: dict[str, Tensor]) -> None:
-        broken = [k for k, v in terms.items() if not k.startswith("bin/") and not v.isfinite()]
+        broken = [
+            name
+            for name, term in terms.items()
+            if not name.startswith("bin/") and name != "loss" and not term.isfinite()
+        ]
         kept = checkpoint.latest_step(self.out_dir / "state")
         raise NonFiniteLoss(
             f"step {self.step + 1}: the {what} is {float(value.detach())}"
@@ -208,7 +248,7 @@ class Trainer:
                 self._sums[name] = self._sums.get(name, 0.0) + value
                 self._counts[name] = self._counts.get(name, 0) + 1
 
-    def _report(self, log: MetricsLog, progress: Progress) -> None:
+    def _report(self, log: MetricsLog | NoLog, progress: Progress) -> None:
         means = {k: float(v / self._counts[k]) for k, v in self._sums.items()}
         self._sums, self._counts = {}, {}
         means["lr"] = self.optimizer.param_groups[0]["lr"]
@@ -220,39 +260,55 @@ class Trainer:
         shown = {k: v for k, v in means.items() if not k.startswith("bin/")}
         progress.report(self.step, shown)
 
-    def _run_hooks(self, log: MetricsLog) -> None:
+    def _run_hooks(self, log: MetricsLog | NoLog) -> None:
+        if self.diagnose_every and self.step % self.diagnose_every == 0:
+            log.write(self.step, self._diagnose())
         for every, hook in self.hooks:
             if hook is None or not every or self.step % every:
                 continue
-            values = hook(self.ema.model, self.step)
+            values = self._on_whole_ema(hook)
             if values:
                 log.write(self.step, values)
+        if self.export_every and self.step % self.export_every == 0:
+            self._export()
 
-    def _diagnose(self, ema: nn.Module, step: int) -> dict[str, float]:
+    def _on_whole_ema(self, hook: Callable[[Any, int], Any]) -> Any:
+        """`hook(ema, step)` in the main process, while the others wait; its scalars in all."""
+        ema = self.parallel.whole(self.ema.model)
+        return self.ranks.on_main(lambda: hook(ema, self.step))
+
+    def _diagnose(self) -> dict[str, float]:
         assert self._batch is not None
-        values = self.diagnostics(self.model, ema, self._batch, step)
+        values = self.diagnostics(self.model, self.ema.model, self._batch, self.step)
         return {f"diagnosis/{k}": v for k, v in values.items()}
 
     def _validate(self, ema: nn.Module, step: int) -> dict[str, float]:
         values = self.validate(ema, step) if self.validate else {}
         return {f"validation/{k}": v for k, v in values.items()}
 
-    def _export(self, ema: nn.Module, step: int) -> None:
+    def _export(self) -> None:
         if self.export is not None:
-            self.export(ema, step)
-        self._exported = step
+            self._on_whole_ema(self.export)
+        self._exported = self.step
 
     @contextmanager
     def _catch_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM end the loop after the current step; a second one kills at once."""
+        """SIGINT and SIGTERM end the loop after the current step; a second one kills at once.
+
+        Not so under torchrun, which passes on the signal that a terminal sent to all of its
+        processes already, and kills what is left of them after half a minute anyway.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def catch(number: int, _frame: Any) -> None:
+            if self.ranks.main and self._signal is None:
+                name = signal.Signals(number).name
+                print(f"\n{name}: saving the state, then stopping", flush=True)
             self._signal = number
-            print(f"\n{signal.Signals(number).name}: saving the state, then stopping", flush=True)
-            signal.signal(number, before[number])
+            if self.ranks.size == 1:
+                signal.signal(number, before[number])
 
         before: dict[int, Any] = {
             number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)
@@ -266,34 +322,44 @@ class Trainer:
     # ---------------------------------------------------------------- state
 
     def save(self) -> Path:
-        """Write `out_dir/state/step_*` in one piece and drop the older ones."""
-        root = self.out_dir / "state"
-        path = checkpoint.step_directory(root, self.step)
+        """Write `out_dir/state/step_*` in one piece and drop the older ones.
+
+        The same files whatever the number of processes and `parallel`: whole tensors.
+        """
+        path = checkpoint.step_directory(self.out_dir / "state", self.step)
+        gather = self.parallel.gather
+        files = {
+            "model": gather(self.model.state_dict()),
+            "ema": gather(self.ema.model.state_dict()),
+            "objective": gather(self.extra.state_dict()),
+            "optimizer": gather(checkpoint.optimizer_tensors(self.optimizer)),
+            "rng": self._rng(),
+        }
+        self.ranks.on_main(lambda: self._write(path, files))
+        return path
+
+    def _write(self, path: Path, files: dict[str, dict[str, Tensor]]) -> None:
         with checkpoint.atomic_directory(path) as temporary:
-            checkpoint.save_tensors(temporary / "model.safetensors", self.model.state_dict())
-            checkpoint.save_tensors(temporary / "ema.safetensors", self.ema.model.state_dict())
-            checkpoint.save_tensors(temporary / "objective.safetensors", self.extra.state_dict())
-            checkpoint.save_tensors(
-                temporary / "optimizer.safetensors", checkpoint.optimizer_tensors(self.optimizer)
-            )
-            checkpoint.save_tensors(temporary / "rng.safetensors", self._rng())
+            for name, tensors in files.items():
+                checkpoint.save_tensors(temporary / f"{name}.safetensors", tensors)
             checkpoint.write_json(
                 temporary / "trainer.json",
                 {
                     "schema": STATE_SCHEMA,
                     "step": self.step,
+                    "accumulate": self.accumulate,
                     "batches": self.batches.state_dict(),
                     "diagnostics": self.diagnostics.state_dict(),
                 },
             )
-        checkpoint.remove_older(root, self.keep_states)
-        return path
+        checkpoint.remove_older(path.parent, self.keep_states)
 
     def resume(self, path: Path | str | None = None) -> bool:
         """Load the newest state in `out_dir/state` (or the one at `path`).
 
         Returns False, changing nothing, when there is none. ValueError when it does not fit.
-        After it, training goes on bit for bit as if it had never stopped (on a CPU).
+        After it, training goes on bit for bit as if it had never stopped (on a CPU); with another
+        number of processes or another `parallel`, to rounding.
         """
         found = Path(path) if path is not None else checkpoint.latest_step(self.out_dir / "state")
         if found is None:
@@ -304,15 +370,22 @@ class Trainer:
                 f"{found}: expected state schema {STATE_SCHEMA}, got {header.get('schema')}; "
                 "resume with the version of this package that wrote it"
             )
+        if header.get("accumulate", self.accumulate) != self.accumulate:
+            raise ValueError(
+                f"{found}: expected trainer.accumulate={header['accumulate']}, with which it was "
+                f"saved, got {self.accumulate}: a step would be of another batch; repeat it, or "
+                "start another run from the checkpoint with init="
+            )
+        place = self.parallel.place
         for module, name in (
             (self.model, "model"),
             (self.ema.model, "ema"),
             (self.extra, "objective"),
         ):
             file = found / f"{name}.safetensors"
-            checkpoint.load_strict(module, checkpoint.load_tensors(file), file)
+            checkpoint.load_strict(module, checkpoint.load_tensors(file), file, place)
         checkpoint.load_optimizer(
-            self.optimizer, checkpoint.load_tensors(found / "optimizer.safetensors")
+            self.optimizer, checkpoint.load_tensors(found / "optimizer.safetensors"), place
         )
         rng = checkpoint.load_tensors(found / "rng.safetensors")
         self.generator.set_state(rng["generator"])

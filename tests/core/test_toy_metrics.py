@@ -61,6 +61,18 @@ def test_a_shape_that_vanishes_is_caught_in_its_frame():
     assert object_persistence(sample.video, {"red": "circle", "blue": "cross"}).error >= 0.5
 
 
+def test_noise_is_judged_too():
+    random = np.random.default_rng(0)
+    for size, frames in ((32, 5), (64, 9)):
+        video = random.integers(0, 256, (frames, size, size, 3), dtype=np.uint8)
+        assert object_persistence(video, {"red": "circle"}).error >= 0.5
+        assert limb_persistence(video, 4).error > 0
+    # The largest patch of a colour touches the edge in every frame, a smaller one does not.
+    video = np.full((5, 32, 32, 3), 215, np.uint8)
+    video[:, :6, :6] = video[:, 16:20, 16:20] = PALETTE["red"]
+    assert set(object_persistence(video).objects) == {"red"}
+
+
 def test_shapes_are_named_right_at_any_fraction_of_a_pixel():
     from selfflow_wm.data.toy.canvas import Canvas, paint_shape
     from selfflow_wm.metrics.colors import patches

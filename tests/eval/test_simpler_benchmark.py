@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.simpler import PARTS, UPSTREAM, Script, compare, summarise, table
+from benchmarks.simpler import PARTS, SERIAL, Script, Side, compare, summarise, table
 from benchmarks.simpler_sides import Clock
 
 STATE = [["robot", [0.0, 1.0]], ["apple", [2.0]]]
@@ -23,18 +23,25 @@ def test_a_state_is_equal_only_number_by_number():
 
 
 def test_ratios_are_taken_within_a_round():
+    chunks, every = Side("chunks of 6", 2), Side("every step")
+
+    def one(wall, *cells):
+        return {"wall": wall, "cells": dict(zip((0, 8), cells, strict=True))}
+
     rounds = [
-        {UPSTREAM: {0: episode(4 * busy), 8: episode(8 * busy)},
-         "chunks of 6": {0: episode(1 * busy), 8: episode(2 * busy)},
-         "every step": {0: episode(2 * busy), 8: episode(4 * busy, success=busy < 9)}}
+        {SERIAL: one(12 * busy, episode(4 * busy), episode(8 * busy)),
+         chunks: one(3 * busy, episode(2 * busy), episode(3 * busy)),
+         every: one(6 * busy, episode(2 * busy), episode(4 * busy, success=busy < 9))}
         for busy in (1, 9, 2)
     ]  # fmt: skip
     found = summarise(rounds)
     assert [row["times_upstream"] for row in found.values()] == [1, 4, 2]
-    assert found[UPSTREAM]["total"] == 12 and found["chunks of 6"]["total"] == 3
-    assert found["chunks of 6"]["seconds"]["render"] == pytest.approx(3 / len(PARTS))
-    assert found["chunks of 6"]["same_outcomes"] and not found["every step"]["same_outcomes"]
-    assert "identical" in table(found) and "DIFFER" in table(found)
+    assert found[SERIAL]["total"] == 12 and found[chunks]["total"] == 3
+    assert found[chunks]["seconds"]["render"] == pytest.approx(5 / len(PARTS))
+    assert found[chunks]["same_outcomes"] and not found[every]["same_outcomes"]
+    lines = table(found).splitlines()
+    assert lines[2].startswith("chunks of 6, 2 workers ") and "identical" in lines[2]
+    assert lines[3].startswith("every step ") and "DIFFER" in lines[3]
 
 
 def test_a_script_looks_once_a_chunk_and_ends_with_its_actions():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from robotics.rlds import arrayrecord, read_episodes, tfrecord
 from robotics.rlds.convert import decode_episode
 from robotics.rlds.fake import fake_dataset, fake_episode
 from robotics.rlds.faults import Faults
+from robotics.rlds.frames import SharedFile
 from robotics.rlds.reader import container, index_shard, split_shards
 from robotics.rlds.schema import encode_episode
 
@@ -90,12 +92,43 @@ def test_frames_read_from_the_shards_are_those_of_the_cache(intact, tmp_path):
     np.testing.assert_array_equal(part.frames([0, 3]), decoded.frames([first, first + 3]))
 
 
+def test_a_draft_is_nearly_the_frame_and_never_what_is_kept(intact, tmp_path):
+    exact = windows(intact, cache_dir=tmp_path, decoded=False).frames(range(6)).astype(int)
+    draft = windows(intact, cache_dir=tmp_path, decoded=False, draft=True).frames(range(6))
+    assert draft.shape == exact.shape
+    assert 0 < np.abs(draft - exact).mean() < 3
+    with pytest.raises(ValueError, match="decoded=False"):
+        windows(intact, cache_dir=tmp_path, draft=True)
+
+
+def test_a_file_put_in_the_place_of_a_shard_is_read(copy, tmp_path):
+    before = windows(copy, cache_dir=tmp_path, decoded=False)
+    frames = before.frames([0])
+    shutil.copytree(copy, tmp_path / "again")
+    for path in shards(copy):
+        (tmp_path / "again" / path.name).replace(path)
+    after = windows(copy, cache_dir=tmp_path, decoded=False)
+    np.testing.assert_array_equal(after.frames([0]), frames)
+    assert after._frames[0]._file._inode != before._frames[0]._file._inode
+
+
+def test_many_threads_read_more_files_than_are_kept_open(tmp_path):
+    paths = [tmp_path / str(number) for number in range(80)]
+    for number, path in enumerate(paths):
+        path.write_bytes(bytes([number]) * 64)
+    files = [SharedFile(path) for path in paths]
+    order = np.random.default_rng(0).integers(80, size=4000).tolist()
+    with ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(lambda number: files[number].read(2, 62), order))
+    assert read == [bytes([number]) * 2 for number in order]
+
+
 def test_only_the_frames_of_a_window_are_decoded(intact, tmp_path, monkeypatch):
     from robotics.rlds import frames
 
     dataset = windows(intact, cache_dir=tmp_path, decoded=False)
     count, decode = [], frames.decode_image
-    monkeypatch.setattr(frames, "decode_image", lambda data: count.append(1) or decode(data))
+    monkeypatch.setattr(frames, "decode_image", lambda *of: count.append(1) or decode(*of))
     dataset.batch([0], video=False)
     assert len(count) == 1
     last = len(dataset.episodes[0]) - 4  # one future frame lies inside the episode

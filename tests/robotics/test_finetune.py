@@ -14,6 +14,7 @@ import torch
 
 from robotics.finetune import CONFIG_DIR, build, compose_config, main
 from robotics.imagine import main as imagine
+from robotics.mixture import MixtureDataset
 from robotics.modes import Mixture
 from robotics.stream import ModeStream
 from robotics.world_model import WorldModel
@@ -173,6 +174,55 @@ def test_the_stream_resumes_and_keeps_one_mode_while_accumulating(world, windows
         assert all(torch.equal(got.latents[k], v) for k, v in expected.latents.items())
 
 
+def test_ranks_share_what_one_stream_would_draw(world, windows):
+    """Of one set and of a mixture, which ranks cannot share by every second window of each set."""
+    sets = MixtureDataset({"a": windows, "b": windows}, {"a": 2.0, "b": 1.0})
+    shares = {"policy": {"probability": 1, "batch_size": 6}}
+    shares["video"] = {"probability": 1, "batch_size": 2}
+    mixture = Mixture(shares, seed=1)
+    for data in (windows, sets):
+        one = ModeStream(data, world, mixture, seed=1)
+        ranks = [
+            ModeStream(data, world, mixture.divided(2), seed=1, rank=rank, world_size=2)
+            for rank in range(2)
+        ]
+        for _ in range(20):
+            whole, parts = next(one), [next(rank) for rank in ranks]
+            for rank, part in enumerate(parts):
+                assert part.given == whole.given
+                for name, value in whole.latents.items():
+                    assert torch.equal(part.latents[name], value[rank::2]), name
+        assert one.state_dict() == ranks[0].state_dict() == ranks[1].state_dict()
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
+def test_two_processes_train_as_one(words, tmp_path, parallel):
+    smooth = [*words, "optim.eps=1e-4", "modes.inverse=null"]  # no step by the sign of a rounding
+    smooth += [f"modes.{name}.batch_size=4" for name in ("policy", "joint", "forward", "video")]
+    assert main([*smooth, f"out={tmp_path / 'one'}"]) == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [
+            *torchrun, "-m", "robotics.finetune", *smooth,
+            f"out={tmp_path / 'two'}", f"trainer.parallel={parallel}",
+        ],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=CONFIG_DIR.parent,
+        capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.count("finished at step 4") == 1
+    for name in ("model", "ema", "objective"):
+        one, two = (
+            checkpoint.load_tensors(tmp_path / run / f"state/step_00000004/{name}.safetensors")
+            for run in ("one", "two")
+        )
+        assert one.keys() == two.keys()
+        for key in one:
+            torch.testing.assert_close(two[key], one[key], atol=1e-4, rtol=1e-3)
+    assert (tmp_path / "two/previews/step_00000004.png").stat().st_size > 0
+    assert WorldModel.load(tmp_path / "two/checkpoint", embodiment="embedded").config["step"] == 4
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -197,7 +247,9 @@ def test_misuse_is_explained_in_one_line(
     assert re.search(message, said) and "Traceback" not in said
 
 
-def test_several_ranks_are_refused_before_anything_is_written(words, tmp_path, monkeypatch, capsys):
+def test_ranks_without_torchrun_are_refused_before_anything_is_written(
+    words, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main([*words, f"out={tmp_path / 'run'}"]) == 2
     assert "WORLD_SIZE=2" in capsys.readouterr().err and not (tmp_path / "run").exists()

@@ -1,4 +1,6 @@
-"""Made-up sources of every kind, each sample a function of its number."""
+"""Made-up sources of every kind, each sample a function of its number, and small runs on them."""
+
+import os
 
 import numpy as np
 
@@ -31,3 +33,46 @@ class MadeUp:
             **({"video": frames} if self.kind.startswith("video") else {}),
             **(sound if self.kind.endswith("audio") else {}),
         }
+
+
+class Breaking(MadeUp):
+    """Its sample 3 cannot be read by the second process."""
+
+    def __getitem__(self, index):
+        if index == 3 and os.environ.get("RANK") == "1":
+            raise RuntimeError("sample 3 is broken")
+        return super().__getitem__(index)
+
+
+class NotANumber(MadeUp):
+    """The second process hears nothing but NaN."""
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        if os.environ.get("RANK") == "1":
+            sample["audio"] = np.full_like(sample["audio"], np.nan)
+        return sample
+
+
+KINDS = ("image", "video", "audio", "video_audio")
+DATA = "{" + ",".join(f"{k}: {{_target_: made_up.MadeUp, kind: {k}}}" for k in KINDS) + "}"
+TINY = (
+    "experiment=toy_multimodal",
+    "modes=multimodal_joint",
+    f"data={DATA}",
+    "model.width=24",
+    "model.heads=2",
+    "model.single=2",
+    f"codecs.image={{kind: patch_pca, image_size: [{SIZE},{SIZE}], patch: 4, channels: 6}}",
+    f"codecs.video={{kind: patch_video, image_size: [{SIZE},{SIZE}], frames: {FRAMES}, patch: 4, "
+    "channels: 8}",
+    f"codecs.audio={{kind: mdct, sample_rate: {RATE}, samples: {SAMPLES}, hop: 80, channels: 8}}",
+    *(f"modes.{kind}.batch_size=4" for kind in KINDS),
+    "trainer.total_steps=6",
+    "trainer.log_every=1",
+    "trainer.validate_every=6",
+    "trainer.validation_batches=1",
+    "held_out=0.1",
+    "device=cpu",
+    "log.wandb=disabled",
+)

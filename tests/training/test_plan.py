@@ -101,6 +101,42 @@ def test_memory_and_days_counted_by_hand():
     assert plan.days(gpus=2, peak=1e9, mfu=0.5) == pytest.approx(1000 * mean / 1e9 / 86400)
 
 
+def test_what_each_of_several_gpus_holds():
+    mixture = Mixture({"image": {"probability": 1, "batch_size": 8}})
+    objective = SelfFlow(UniformTime(), width=24)
+    plan = make_plan(LAYOUT, MODEL, objective, mixture, TRAINER)
+    one, sizes = plan.memory, plan.batch_sizes
+    replicated, sharded = (one.on(4, word, sizes) for word in ("ddp", "fsdp2"))
+    assert one.on(4, "none", sizes) == one and replicated.state == one.state
+    assert sharded.state < one.state / 4 + sharded.gathered + 4
+    for name in ("weights", "gradients", "optimizer", "ema"):
+        assert getattr(sharded, name) == -(-getattr(one, name) // 4)
+    # Whole at a time: what is outside the blocks, of both networks and with gradients of one, the
+    # projector, and two blocks, all in float32.
+    network = Backbone(LAYOUT, **MODEL)
+    blocks = [sum(p.numel() for p in block.parameters()) for block in network.all_blocks()]
+    outside = plan.backbone - sum(blocks)
+    assert sharded.gathered == 12 * outside + 8 * plan.projector + 16 * max(blocks)
+    for found in (replicated, sharded):  # two samples of eight
+        assert found.activations["image"] == one.activations["image"] // 4
+        assert found.checkpointed["image"] == one.checkpointed["image"] // 4
+    # Three GPUs cannot share eight samples: one of them would hold three.
+    assert one.on(3, "ddp", sizes).activations["image"] == one.activations["image"] // 8 * 3
+
+
+def test_the_plan_follows_the_configuration(capsys):
+    words = ["--plan", "experiment=paper_625m", "--gpus", "2"]
+    states = {}
+    for word in ("ddp", "fsdp2"):
+        assert main([*words, f"trainer.parallel={word}"]) == 0
+        said = capsys.readouterr().out
+        assert f"on each GPU ({word})" in said and "all kept" in said
+        states[word] = float(said.split("memory")[1].split()[0])
+    assert states["fsdp2"] < 0.7 * states["ddp"]
+    assert main([*words, "trainer.activation_checkpointing=true"]) == 0
+    assert "checkpointed\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("name", "count"), [("paper_625m", 625e6), ("paper_4b", 4e9)])
 def test_the_papers_models_can_be_planned_without_weights(capsys, name, count):
     assert main(["--plan", f"experiment={name}", "--gpus", "64", "--peak", "989"]) == 0

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from made_up import FRAMES, RATE, SAMPLES, SIZE
+from made_up import SIZE, TINY
 
 from selfflow_wm.pretraining.build import build, compose_config
 from selfflow_wm.pretraining.cli import main
@@ -17,28 +17,6 @@ from selfflow_wm.training.model_files import load_model
 from selfflow_wm.training.run import CONFIG_DIR
 
 WEIGHTS = sorted(path.stem for path in (CONFIG_DIR / "weights").glob("*.yaml"))
-KINDS = ("image", "video", "audio", "video_audio")
-DATA = "{" + ",".join(f"{k}: {{_target_: made_up.MadeUp, kind: {k}}}" for k in KINDS) + "}"
-TINY = (
-    "experiment=toy_multimodal",
-    "modes=multimodal_joint",
-    f"data={DATA}",
-    "model.width=24",
-    "model.heads=2",
-    "model.single=2",
-    f"codecs.image={{kind: patch_pca, image_size: [{SIZE},{SIZE}], patch: 4, channels: 6}}",
-    f"codecs.video={{kind: patch_video, image_size: [{SIZE},{SIZE}], frames: {FRAMES}, patch: 4, "
-    "channels: 8}",
-    f"codecs.audio={{kind: mdct, sample_rate: {RATE}, samples: {SAMPLES}, hop: 80, channels: 8}}",
-    *(f"modes.{kind}.batch_size=3" for kind in KINDS),
-    "trainer.total_steps=6",
-    "trainer.log_every=1",
-    "trainer.validate_every=6",
-    "trainer.validation_batches=1",
-    "held_out=0.1",
-    "device=cpu",
-    "log.wandb=disabled",
-)
 
 
 def made(out, *words):

@@ -1,0 +1,1 @@
+"""Pretrained models measured on the toy world: samples, metrics, tables, a page."""

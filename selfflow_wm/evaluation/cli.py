@@ -1,0 +1,142 @@
+"""The command line of `python -m selfflow_wm.evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selfflow_wm.cli import Parser, at_least, exit_code
+from selfflow_wm.evaluation.checkpoints import find_checkpoints, representatives
+from selfflow_wm.evaluation.features import Context, make_extractors, parse_features
+from selfflow_wm.evaluation.media import SHOWN, write_media
+from selfflow_wm.evaluation.page import print_results, write_page
+from selfflow_wm.evaluation.recogniser import find_recogniser
+from selfflow_wm.evaluation.results import collect, write_results
+from selfflow_wm.evaluation.run import (
+    TRUE,
+    Judge,
+    measure_all,
+    origins,
+    pick_modes,
+    settings_of,
+    stored,
+)
+from selfflow_wm.sampling.parts import claim_settings
+from selfflow_wm.sampling.run import Solve
+
+EPILOG = """\
+PATH is a run of selfflow_wm.pretrain on the toy world (its newest checkpoint; with --curve all
+under checkpoints/) or a checkpoint directory. NAME names its arm (default: its objective);
+checkpoints of one name that differ in seed are also averaged, with an interval over seeds.
+
+Captions, condition pictures and noise of sample n are the same for all checkpoints, so differences
+are paired. Values of true renderings, and of renderings through the codec, stand beside: no model
+with these latents can be expected to beat the latter. Distances use features of the toy world's own
+recogniser unless --features says otherwise: they are no FID, FVD or FAD of the literature.
+
+Results: OUT/results.json, results.html (one file), pictures/, films/, sounds/. The same command
+goes on where it stopped; more checkpoints or a larger --samples add to what is there.
+
+examples:
+  python -m selfflow_wm.evaluate runs/toy --out runs/toy-eval
+  python -m selfflow_wm.evaluate runs/sf runs/fm --out runs/sf-fm --samples 256
+  python -m selfflow_wm.evaluate runs/sf --curve --out runs/sf-curve --modes image
+  python -m selfflow_wm.evaluate runs/sf --out x --features image=my_package.Inception:weights.bin
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The documented flags."""
+    parser = Parser(
+        prog="python -m selfflow_wm.evaluate",
+        description="Generate images, video, audio and video with its sound from checkpoints of "
+        "the toy world, and measure them.",
+        epilog=EPILOG,
+    )
+    add = parser.add_argument
+    add("checkpoints", nargs="+", metavar="[NAME=]PATH", help="runs or checkpoint directories")
+    add("--out", type=Path, required=True, metavar="DIR", help="where the results go")
+    add("--samples", type=at_least(1), default=128, metavar="N", help="of each mode (128)")
+    add("--seed", type=at_least(0), default=0, metavar="S", help="of the noise (0)")
+    add("--steps", type=at_least(1), default=25, metavar="K", help="of the ODE solver (25)")
+    add("--shift", type=at_least(0.01), default=3.0, metavar="A",
+        help="shift of the time grid towards noise (3.0)")  # fmt: skip
+    add("--guidance", type=at_least(0.0), default=1.0, metavar="G",
+        help="classifier-free guidance; 1 is none (1.0)")  # fmt: skip
+    add("--modes", nargs="+", metavar="MODE", help="image video audio video_audio (all trained)")
+    add("--curve", action="store_true", help="all of a run's checkpoints, metric against step")
+    add("--batch", type=at_least(1), default=16, metavar="N", help="samples at a time (16)")
+    add("--features", nargs="+", default=[], metavar="MODALITY=NAME[:ARGUMENT]",
+        help="whose features Fréchet distances compare (toy)")  # fmt: skip
+    add("--recogniser", type=Path, metavar="DIR", help="a reader of signs of your own")
+    add("--device", default="cpu", help="cpu (default) or cuda")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0, 2 after a one-line error, 130 when interrupted."""
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    command = "python -m selfflow_wm.evaluate " + shlex.join(argv if argv is not None else _words())
+    return exit_code(lambda: run(arguments, command), resumable=True)
+
+
+def _words() -> list[str]:
+    import sys
+
+    return sys.argv[1:]
+
+
+def run(arguments: argparse.Namespace, command: str) -> None:
+    """What the command does once its line is understood."""
+    a = arguments
+    device = _device(a.device)
+    chosen = parse_features(a.features)
+    entries = find_checkpoints(a.checkpoints, a.curve)
+    modes = pick_modes(entries, a.modes)
+    world, solve = entries[0].world, Solve(a.steps, a.shift, guidance=a.guidance)
+    found, codecs = origins(entries, modes, solve, a.seed, device)
+    recogniser, name, known = find_recogniser(world, a.recogniser, a.out)
+    extractors = make_extractors(chosen, Context(world, recogniser, name))
+    judge = Judge(world, recogniser, extractors)
+    settings = settings_of(judge, name, solve, a.seed)
+    claim_settings(a.out, settings)
+    measure_all(a.out, found, judge, a.samples, a.batch)
+    results: dict[str, Any] = collect(a.out, entries, modes, codecs, judge, a.samples)
+    results |= {"command": command, "settings": settings, "recogniser": _reader(known, name)}
+    asked = {mode: judge.asked(mode, range(min(SHOWN, a.samples))) for mode in modes}
+    few = min(SHOWN, a.samples)
+    shown = {
+        mode: {TRUE: stored(a.out, TRUE, mode).raw(few)}
+        | {
+            entry.label: stored(a.out, entry.fingerprint, mode).raw(few)
+            for entry in representatives(entries)
+            if mode in entry.modes
+        }
+        for mode in modes
+    }
+    results["media"] = write_media(a.out, shown, asked, world)
+    path = write_results(a.out, results)
+    page = write_page(a.out, results)
+    print_results(results)
+    print(f"{path}\n{page}")
+
+
+def _reader(known: dict[str, Any], name: str) -> dict[str, Any]:
+    """What is known of the recogniser: its own ceiling is of the whole world of its size."""
+    return {"name": name, "sha256": known["sha256"], "ceiling": known["ceiling"]}
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device: expected cpu or cuda, got {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device: expected a CUDA GPU, found none; use --device cpu")
+    return device

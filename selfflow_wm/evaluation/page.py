@@ -1,0 +1,169 @@
+"""Results for people: a table in the terminal and one HTML page that needs no other file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from selfflow_wm import pages
+from selfflow_wm.files import atomic_file
+
+TITLES = {
+    "image": "Images: signs with a word",
+    "video": "Video: shapes behind a wall, figures with limbs",
+    "audio": "Audio: struck sounds",
+    "video_audio": "Video with its sound, from a first picture",
+}
+
+Row = Mapping[str, Any]
+
+
+def show(value: Row | None, unit: str, signed: bool = False) -> str:
+    """`12.5% [8.1, 18.0]`; a dash where undefined."""
+    if value is None or value["value"] is None:
+        return "–"
+    scale, form = (100, ".1f") if unit == "%" else (1, ".1f" if unit == "ms" else ".3g")
+    sign = "+" if signed else ""
+
+    def number(x: float) -> str:
+        return f"{scale * x:{sign}{form}}"
+
+    text = number(value["value"]) + ("%" if unit == "%" else f" {unit}" if unit else "")
+    if value["low"] is None or value["high"] is None:
+        return text
+    return f"{text} [{number(value['low'])}, {number(value['high'])}]"
+
+
+def codec_value(row: Row) -> Row | None:
+    """Of the renderings through the codecs: the mean where checkpoints have several."""
+    values = [value for value in row["codecs"].values() if value and value["value"] is not None]
+    if len(values) < 2:
+        return values[0] if values else None
+    mean = sum(value["value"] for value in values) / len(values)
+    return {"value": mean, "low": None, "high": None, "count": values[0]["count"]}
+
+
+def verdict(row: Row, unit_row: Row) -> str:
+    """Class of a difference: better, worse, or nothing where the interval holds 0."""
+    if row["value"] is None or row["low"] is None or row["low"] <= 0 <= row["high"]:
+        return "soft"
+    return "success" if (row["value"] > 0) == unit_row["higher_is_better"] else "failure"
+
+
+def print_results(results: Row) -> None:
+    """The table of values, and the differences, in the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=150)
+    labels = [one["label"] for one in results["checkpoints"]]
+    table = Table("", "true", "codec", *labels, box=None, padding=(0, 2, 0, 0))
+    for row in results["metrics"]:
+        arrow = "↑" if row["higher_is_better"] else "↓"
+        cells = [show(row["checkpoints"].get(label), row["unit"]) for label in labels]
+        table.add_row(
+            f"{row['title']} {arrow}",
+            show(row["true"], row["unit"]),
+            show(codec_value(row), row["unit"]),
+            *cells,
+        )
+    console.print(table)
+    print("features: " + "; ".join(f"{k}: {v}" for k, v in results["settings"]["features"].items()))
+    rows = {row["name"]: row for row in results["metrics"]}
+    shown = results["arm_differences"] or results["differences"]
+    if shown:
+        table = Table("difference", "of", "", box=None, padding=(0, 2, 0, 0))
+        for one in shown:
+            row = rows[one["metric"]]
+            words = f"{one['b']} minus {one['a']}"
+            table.add_row(row["title"], words, show(one, row["unit"], signed=True))
+        console.print(table)
+
+
+def write_page(out: Path, results: Row) -> Path:
+    """`out`/results.html."""
+    media = {
+        mode: {
+            "pictures": [pages.embedded(out / name) for name in files["pictures"]],
+            "films": [_named(out, name) for name in files["films"]],
+            "sounds": [_named(out, name) for name in files["sounds"]],
+        }
+        for mode, files in results["media"].items()
+    }
+    text = pages.render(
+        Path(__file__).with_name("page.html.j2"),
+        {"show": show, "signed": lambda value, unit: show(value, unit, signed=True)},
+        results=results,
+        rows={row["name"]: row for row in results["metrics"]},
+        codec_value=codec_value,
+        verdict=verdict,
+        titles=TITLES,
+        media=media,
+        curve=_curve(results),
+    )
+    path = out / "results.html"
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def _named(out: Path, name: str) -> dict[str, Any]:
+    stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    return {"name": stem.replace("_", " "), "data": pages.embedded(out / name)}
+
+
+def _curve(results: Row) -> str | None:
+    """Metrics against step as a PNG in base64; None unless an arm has several steps."""
+    lines: dict[tuple[str, int], list[Row]] = {}
+    for one in results["checkpoints"]:
+        lines.setdefault((one["name"], one["seed"]), []).append(one)
+    if max(len(line) for line in lines.values()) < 2:
+        return None
+    return base64.b64encode(draw_curves(results["metrics"], lines)).decode()
+
+
+def draw_curves(metrics: Sequence[Row], lines: Mapping[tuple[str, int], Sequence[Row]]) -> bytes:
+    """A PNG: a panel for each metric, a line with its band for each run, true values dashed."""
+    from matplotlib.figure import Figure
+
+    across = min(3, len(metrics))
+    down = -(-len(metrics) // across)
+    figure = Figure(figsize=(4.2 * across, 0.6 + 2.8 * down), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).ravel()
+    names = list(dict.fromkeys(name for name, _ in lines))
+    for panel, row in zip(panels, metrics, strict=False):
+        scale = 100 if row["unit"] == "%" else 1
+        for (name, seed), line in lines.items():
+            points = sorted(
+                (one["step"], row["checkpoints"][one["label"]])
+                for one in line
+                if row["checkpoints"].get(one["label"], {}).get("value") is not None
+            )
+            if not points:
+                continue
+            steps, color = [step for step, _ in points], f"C{names.index(name)}"
+            panel.plot(
+                steps, [scale * value["value"] for _, value in points], "o-", color=color,
+                markersize=3, linewidth=1.2, label=f"{name}, seed {seed}",
+            )  # fmt: skip
+            if all(value["low"] is not None for _, value in points):
+                panel.fill_between(
+                    steps, [scale * value["low"] for _, value in points],
+                    [scale * value["high"] for _, value in points], color=color, alpha=0.12,
+                    linewidth=0,
+                )  # fmt: skip
+        if row["true"] and row["true"]["value"] is not None:
+            panel.axhline(scale * row["true"]["value"], color="gray", linestyle="--", linewidth=0.8)
+        panel.set_title(row["title"] + (f", {row['unit']}" if row["unit"] else ""), fontsize=9)
+        panel.set_xlabel("step")
+        panel.grid(alpha=0.25)
+    for panel in panels[len(metrics) :]:
+        panel.remove()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, max(1, len(labels))))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

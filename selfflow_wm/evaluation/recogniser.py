@@ -1,0 +1,68 @@
+"""The reader of signs for a world: shipped, given, or trained once beside the results."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from selfflow_wm.data.toy import ToyConfig
+from selfflow_wm.metrics.recogniser import (
+    Recogniser,
+    ceiling,
+    load_recogniser,
+    save_recogniser,
+    train,
+)
+
+STEPS = 4000
+"""Of the optimiser, as `metrics.train_recogniser` takes by default."""
+
+
+def shipped(config: ToyConfig) -> Path:
+    """Where a recogniser for pictures of this size would lie in the package."""
+    import selfflow_wm.metrics
+
+    folder = Path(selfflow_wm.metrics.__path__[0]) / "weights"
+    return folder / f"recogniser_{config.height}x{config.width}"
+
+
+def find_recogniser(
+    config: ToyConfig, given: Path | None, out: Path, steps: int = STEPS
+) -> tuple[Recogniser, str, dict[str, Any]]:
+    """The network, its name, and its recogniser.json.
+
+    `given`, or the one shipped for this size, or `out`/recogniser, which is trained first if it is
+    not there. ValueError for one of another height.
+    """
+    path = given or shipped(config)
+    if given is None and not path.is_dir():
+        path = out / "recogniser"
+        if not path.is_dir():
+            _train(config, path, steps)
+    model, known = load_recogniser(path)
+    if model.height != config.height:
+        raise ValueError(
+            f"{path}: expected a recogniser of pictures {config.height} pixels high, got one of "
+            f"{model.height}; train one with python -m selfflow_wm.metrics.train_recogniser "
+            f"--size {config.height} {config.width}"
+        )
+    return model, f"toy recogniser {known['height']} px {known['sha256'][:12]}", known
+
+
+def _train(config: ToyConfig, path: Path, steps: int) -> None:
+    sys.stdout.write(
+        f"no recogniser for {config.height}x{config.width} pixels is shipped: training one, a few "
+        "minutes, once\n"
+    )
+    sys.stdout.flush()
+    # All words and fonts of its size, so that it serves every world of that size.
+    whole = ToyConfig(config.height, config.width)
+
+    def report(step: int, value: float) -> None:
+        if step % max(1, steps // 10) == 0:
+            sys.stdout.write(f"recogniser  {step}/{steps}  loss {value:.3f}\n")
+            sys.stdout.flush()
+
+    model = train(whole, steps, report=report)
+    save_recogniser(path, model, whole, ceiling(model, whole, 1000 if steps >= STEPS else 50))

@@ -1,0 +1,124 @@
+"""results.json: every number of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from selfflow_wm.data import MODES
+from selfflow_wm.evaluation import summary
+from selfflow_wm.evaluation.checkpoints import Entry
+from selfflow_wm.evaluation.metrics import FRECHET, METRICS, Columns, Metric, frechet_metric
+from selfflow_wm.evaluation.run import REFERENCE, TRUE, Judge, stored
+from selfflow_wm.evaluation.summary import Value
+from selfflow_wm.files import atomic_file
+from selfflow_wm.training.checkpoint import write_json
+
+SCHEMA = 1
+"""Version of results.json. Raise it when a reader of the old one would misread the new one."""
+
+
+def collect(
+    out: Path,
+    entries: Sequence[Entry],
+    modes: Sequence[str],
+    codecs: Mapping[str, str],
+    judge: Judge,
+    samples: int,
+) -> dict[str, Any]:
+    """All values, differences and means over seeds of what is measured under `out`."""
+    held: dict[tuple[str, str], Columns] = {}
+
+    def columns(key: str, mode: str) -> Columns:
+        if (key, mode) not in held:
+            held[key, mode] = stored(out, key, mode).columns(samples)
+        return held[key, mode]
+
+    def value(metric: Metric, key: str) -> Value | None:
+        if metric.name not in FRECHET:
+            return summary.describe(metric, columns(key, metric.mode))
+        name = f"features/{FRECHET[metric.name][1]}"
+        extractor = judge.extractors[FRECHET[metric.name][1]].name
+        reference = columns(REFERENCE, metric.mode)[name]
+        return summary.frechet(columns(key, metric.mode)[name], reference, extractor)
+
+    rows, differences, table = [], [], {}
+    for metric in (*METRICS, *map(frechet_metric, FRECHET)):
+        if metric.mode not in modes:
+            continue
+        having = [entry for entry in entries if metric.mode in entry.modes]
+        values = {entry.label: value(metric, entry.fingerprint) for entry in having}
+        values = {label: found for label, found in values.items() if found is not None}
+        of_codecs = {codecs[entry.label]: value(metric, codecs[entry.label]) for entry in having}
+        table[metric.name] = values
+        rows.append(
+            asdict(metric)
+            | {"true": value(metric, TRUE), "codecs": of_codecs, "checkpoints": values}
+        )
+        differences += _differences(metric, having, values, columns)
+    means, between = summary.arms(entries, table) if _one_step(entries) else ([], [])
+    return {
+        "schema": SCHEMA,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "samples": samples,
+        "modes": list(modes),
+        "checkpoints": [_describe(entry, codecs[entry.label], modes) for entry in entries],
+        "metrics": rows,
+        "differences": differences,
+        "arms": means,
+        "arm_differences": between,
+    }
+
+
+def _one_step(entries: Sequence[Entry]) -> bool:
+    """Whether there is one checkpoint for each arm and seed: a curve has no means over seeds."""
+    pairs = [(entry.name, entry.seed) for entry in entries]
+    return len(set(pairs)) == len(pairs)
+
+
+def _describe(entry: Entry, codec: str, modes: Sequence[str]) -> dict[str, Any]:
+    return {
+        "label": entry.label,
+        "name": entry.name,
+        "path": str(entry.path),
+        "fingerprint": entry.fingerprint,
+        "seed": entry.seed,
+        "step": entry.step,
+        "objective": entry.objective,
+        "modes": list(entry.modes),
+        "not_trained": [mode for mode in MODES if mode in modes and mode not in entry.modes],
+        "codec": codec,
+    }
+
+
+def _differences(
+    metric: Metric, having: Sequence[Entry], values: Mapping[str, Value], columns: Any
+) -> list[dict[str, Any]]:
+    """Of every two checkpoints, the later minus the earlier; of the first and each for many."""
+    pairs = list(combinations(having, 2))
+    if len(having) > 3:
+        pairs = [(having[0], entry) for entry in having[1:]]
+    found = []
+    for a, b in pairs:
+        if a.label not in values or b.label not in values:
+            continue
+        if metric.name in FRECHET:
+            value = summary.unpaired(values[a.label], values[b.label])
+        else:
+            value = summary.paired(
+                metric, columns(a.fingerprint, metric.mode), columns(b.fingerprint, metric.mode)
+            )
+        found.append({"metric": metric.name, "a": a.label, "b": b.label, **value})
+    return found
+
+
+def write_results(out: Path, results: Mapping[str, Any]) -> Path:
+    """`out`/results.json, whole or not at all."""
+    path = out / "results.json"
+    with atomic_file(path) as temporary:
+        write_json(temporary, results)
+    return path

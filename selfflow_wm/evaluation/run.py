@@ -1,0 +1,164 @@
+"""From checkpoints to measurements on disk, and from those to results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selfflow_wm.data import MODES
+from selfflow_wm.data.toy import ToyConfig, ToySource
+from selfflow_wm.data.toy.truth import Sample
+from selfflow_wm.evaluation.checkpoints import Entry, open_checkpoint
+from selfflow_wm.evaluation.features import Extractor
+from selfflow_wm.evaluation.generate import Arrays, Maker, through_codec, true_samples
+from selfflow_wm.evaluation.media import SHOWN
+from selfflow_wm.evaluation.metrics import Columns, measure
+from selfflow_wm.evaluation.store import Measured
+from selfflow_wm.metrics.recogniser import Recogniser
+from selfflow_wm.sampling.run import REPORT_SECONDS, Solve
+from selfflow_wm.training.log import Progress
+
+TRUE, REFERENCE = "true", "reference"
+"""Renderings that models are asked for, and others of the same split that distances are to."""
+
+OFFSET = 500_000
+"""Number in the test split of the first reference rendering."""
+
+Make = Callable[[str, Sequence[Sample], Sequence[int]], Arrays]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """All that samples are measured with."""
+
+    world: ToyConfig
+    recogniser: Recogniser
+    extractors: Mapping[str, Extractor]
+
+    def asked(self, mode: str, numbers: Sequence[int], offset: int = 0) -> list[Sample]:
+        """The renderings of the test split whose captions samples `numbers` are made from."""
+        source = ToySource(mode, 10**6, "test", self.world)
+        return [source.rendering(offset + number) for number in numbers]
+
+    def __call__(self, mode: str, made: Arrays, asked: Sequence[Sample]) -> Columns:
+        """Metrics and features of a batch, by column."""
+        columns = measure(mode, made, asked, self.recogniser, self.world)
+        features = {
+            f"features/{name}": self.extractors[name](value) for name, value in made.items()
+        }
+        return columns | features
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where samples come from: a checkpoint, a codec, or the world itself."""
+
+    key: str
+    """Its directory."""
+    modes: tuple[str, ...]
+    open: Callable[[], Make]
+    """Loads what it takes, when something is missing."""
+    offset: int = 0
+
+
+def origins(
+    entries: Sequence[Entry], modes: Sequence[str], solve: Solve, seed: int, device: torch.device
+) -> tuple[list[Origin], dict[str, str]]:
+    """Everything to measure, and the key of each checkpoint's codecs by its label."""
+    true: Make = lambda mode, asked, numbers: true_samples(mode, asked)  # noqa: E731
+    found = [
+        Origin(TRUE, tuple(modes), lambda: true),
+        Origin(REFERENCE, tuple(modes), lambda: true, OFFSET),
+    ]
+    codecs: dict[str, str] = {}
+    for entry in entries:
+        saved, encoder = open_checkpoint(entry, device)  # refuses what does not fit, before work
+        key = "codec-" + "-".join(codec.hash()[:8] for codec in saved.codecs.values())
+        own = tuple(mode for mode in modes if mode in entry.modes)
+        own = tuple(mode for mode in modes if mode in entry.modes)
+        if key not in codecs.values():
+            coded: Make = lambda mode, asked, numbers, e=encoder, w=entry: through_codec(  # noqa: E731
+                e, mode, w, asked
+            )
+            found.append(Origin(key, own, lambda make=coded: make))
+        codecs[entry.label] = key
+    for entry in entries:
+        own = tuple(mode for mode in modes if mode in entry.modes)
+        opened = lambda entry=entry: Maker(entry, solve, seed, device)  # noqa: E731
+        found.append(Origin(entry.fingerprint, own, opened))
+    return found, codecs
+
+
+def stored(out: Path, key: str, mode: str) -> Measured:
+    """The measurements of an origin in a mode."""
+    return Measured(out / "measured" / key / mode)
+
+
+def measure_all(out: Path, found: Sequence[Origin], judge: Judge, samples: int, batch: int) -> None:
+    """Make and measure what is missing of samples 0..samples - 1, with a progress bar."""
+    todo = {
+        (origin.key, mode): stored(out, origin.key, mode).missing(samples)
+        for origin in found
+        for mode in origin.modes
+    }
+    total = samples * len(todo)
+    done = total - sum(map(len, todo.values()))
+    if done == total:
+        return
+    progress, reported = Progress(total, done, description="evaluating", unit="sample"), 0.0
+    try:
+        for origin in found:
+            make: Make | None = None
+            for mode in origin.modes:
+                numbers = todo[origin.key, mode]
+                for start in range(0, len(numbers), batch):
+                    some = numbers[start : start + batch]
+                    make = make or origin.open()
+                    asked = judge.asked(mode, some, origin.offset)
+                    made = make(mode, asked, some)
+                    first = [row for row, number in enumerate(some) if number < SHOWN]
+                    raw = {name: value[first] for name, value in made.items()} if first else {}
+                    stored(out, origin.key, mode).write(some, judge(mode, made, asked), raw)
+                    done += len(some)
+                    progress.advance(done)
+                    if done == total or time.monotonic() - reported > REPORT_SECONDS:
+                        reported = time.monotonic()
+                        progress.report(done, {})
+    finally:
+        progress.close()
+
+
+def pick_modes(entries: Sequence[Entry], wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The modes to evaluate: the wanted ones, or all that any checkpoint was trained in.
+
+    ValueError for one that was asked for and that a checkpoint was not trained in.
+    """
+    if wanted is None:
+        return tuple(mode for mode in MODES if any(mode in entry.modes for entry in entries))
+    if unknown := [mode for mode in wanted if mode not in MODES]:
+        raise ValueError(f"--modes: expected some of {', '.join(MODES)}, got {unknown[0]}")
+    for entry in entries:
+        if lacking := [mode for mode in wanted if mode not in entry.modes]:
+            raise ValueError(
+                f"{entry.path}: expected a model trained in {', '.join(wanted)}, got one trained "
+                f"in {', '.join(entry.modes)}; leave {lacking[0]} out of --modes, or train with "
+                f"modes.{lacking[0]}"
+            )
+    return tuple(mode for mode in MODES if mode in wanted)
+
+
+def settings_of(judge: Judge, recogniser: str, solve: Solve, seed: int) -> dict[str, Any]:
+    """What makes measurements what they are; one directory holds those of one."""
+    return {
+        "schema": 1,
+        "world": judge.world.to_dict(),
+        "recogniser": recogniser,
+        "features": {name: extractor.name for name, extractor in judge.extractors.items()},
+        "seed": seed,
+        "solve": asdict(solve),
+    }

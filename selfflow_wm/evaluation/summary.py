@@ -1,0 +1,144 @@
+"""Values with intervals, differences between checkpoints, means over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from selfflow_wm.evaluation.metrics import Columns, Metric
+from selfflow_wm.intervals import wilson
+from selfflow_wm.metrics.frechet import frechet_distance, reduce
+
+RESAMPLES = 1000
+FRECHET_RESAMPLES = 50
+DIRECTIONS = 24
+"""Most principal directions of the true samples' features that Fréchet distances use: with few
+samples, more could not be told from noise."""
+
+Value = dict[str, Any]
+"""value, low, high (95%) and count; None where undefined."""
+
+
+def describe(metric: Metric, columns: Columns, seed: int = 0) -> Value:
+    """A metric with Wilson's interval (of right or wrong) or the bootstrap's."""
+    above, below = columns[metric.name], columns[f"{metric.name}/of"]
+    count = int((below > 0).sum())
+    if not below.sum():
+        return _value(None, None, None, count)
+    value = float(above.sum() / below.sum())
+    if metric.binary:
+        return _value(value, *wilson(float(above.sum()), count), count)
+    draws = _draws(above, below, seed)
+    return _value(value, *_quantiles(draws), count)
+
+
+def paired(metric: Metric, a: Columns, b: Columns, seed: int = 0) -> Value:
+    """b minus a on the same samples, resampled together."""
+    sums = [(c[metric.name], c[f"{metric.name}/of"]) for c in (a, b)]
+    if not all(below.sum() for _, below in sums):
+        return _value(None, None, None, 0)
+    point = [above.sum() / below.sum() for above, below in sums]
+    # The same seed draws the same samples for both.
+    draws = [_draws(above, below, seed) for above, below in sums]
+    count = int(((sums[0][1] > 0) & (sums[1][1] > 0)).sum())
+    return _value(float(point[1] - point[0]), *_quantiles(draws[1] - draws[0]), count)
+
+
+def _draws(above: np.ndarray, below: np.ndarray, seed: int) -> np.ndarray:
+    size = len(above)
+    weights = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), RESAMPLES)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (weights @ above) / (weights @ below)
+
+
+def _quantiles(draws: np.ndarray) -> tuple[float | None, float | None]:
+    finite = draws[np.isfinite(draws)]
+    if not len(finite):
+        return None, None
+    low, high = np.quantile(finite, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _value(value: Any, low: Any, high: Any, count: int) -> Value:
+    return {"value": value, "low": low, "high": high, "count": count}
+
+
+def frechet(
+    features: np.ndarray, reference: np.ndarray, extractor: str, seed: int = 0
+) -> Value | None:
+    """Distance to the true samples, extrapolated; None with too few samples (below 9)."""
+    least = min(len(features), len(reference))
+    width = min(DIRECTIONS, features.shape[1], (least - 1) // 4)
+    if width < 2:
+        return None
+    project = reduce(reference, width)
+    found = frechet_distance(
+        project(features), project(reference), extractor, FRECHET_RESAMPLES, seed
+    )
+    value = _value(found.unbiased, found.low, found.high, len(features))
+    name = f"{extractor}, {width} principal directions"
+    return value | {"plug_in": found.distance, "features": name}
+
+
+def unpaired(a: Value, b: Value) -> Value:
+    """b minus a of two Fréchet distances, their errors added in squares."""
+    if any(v["value"] is None for v in (a, b)):
+        return _value(None, None, None, 0)
+    difference = b["value"] - a["value"]
+    error = math.hypot(a["high"] - a["value"], b["high"] - b["value"])
+    return _value(difference, difference - error, difference + error, min(a["count"], b["count"]))
+
+
+def over_seeds(values: Sequence[float]) -> Value:
+    """Mean over training seeds with Student's 95% interval; none from fewer than two."""
+    from scipy.stats import t
+
+    mean, count = float(np.mean(values)), len(values)
+    if count < 2:
+        return _value(mean, None, None, count)
+    error = float(t.ppf(0.975, count - 1) * np.std(values, ddof=1) / count**0.5)
+    return _value(mean, mean - error, mean + error, count)
+
+
+def arms(
+    entries: Sequence[Any], table: Mapping[str, Mapping[str, Value]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Means over seeds by arm, and differences between arms over the seeds that both have.
+
+    entries: with name, seed and label, one step each. table: metric -> label -> value.
+    """
+    groups: dict[str, dict[int, str]] = {}
+    for entry in entries:
+        groups.setdefault(entry.name, {})[entry.seed] = entry.label
+    if max(len(seeds) for seeds in groups.values()) < 2:
+        return [], []
+    means, differences = [], []
+    for metric, values in table.items():
+        known = {
+            name: {s: values[label]["value"] for s, label in seeds.items() if _there(values, label)}
+            for name, seeds in groups.items()
+        }
+        means += [
+            {
+                "metric": metric,
+                "name": name,
+                "seeds": sorted(found),
+                **over_seeds(list(found.values())),
+            }
+            for name, found in known.items()
+            if found
+        ]
+        for a, b in combinations(groups, 2):
+            common = sorted(known[a].keys() & known[b].keys())
+            if common:
+                value = over_seeds([known[b][seed] - known[a][seed] for seed in common])
+                differences.append({"metric": metric, "a": a, "b": b, "seeds": common, **value})
+    return means, differences
+
+
+def _there(values: Mapping[str, Value], label: str) -> bool:
+    return label in values and values[label]["value"] is not None

@@ -1,0 +1,120 @@
+"""Bad input that has to be told: damaged media, foreign captions, other rates, other grids."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.io import wavfile
+
+from selfflow_wm.codec import MDCTCodec, PatchPCA, PatchVideo
+from selfflow_wm.data import MODES, SampleEncoder
+from selfflow_wm.data.folders import AudioFolder, ImageFolder, VideoFolder
+from selfflow_wm.films import write_film
+from selfflow_wm.layout import Layout, Modality
+from selfflow_wm.sampling.conditions import make_conditions
+from selfflow_wm.sampling.decode import CodecDecoder
+
+
+def tar_of(path, members):
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def png(value):
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), (value,) * 3).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def test_damaged_members_of_a_tar_are_named_skipped_and_counted(tmp_path, capsys):
+    names = {f"{n}.png": png(n) for n in range(4)}
+    tar_of(tmp_path / "shard.tar", names | {"1.png": b"nothing", "2.png": png(2)[:20]})
+    source = ImageFolder(tmp_path, (4, 4))
+    assert [source[n]["image"][0, 0, 0] for n in range(4)] == [0, 3, 3, 3]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and "shard.tar/1.png: unreadable" in said[0]
+    assert said[1].endswith("skipped, 2 of 4 so far")
+
+
+def test_captions_in_another_encoding_are_named(tmp_path):
+    tar_of(tmp_path / "shard.tar", {"0.png": png(0), "0.txt": "größer".encode("latin-1")})
+    with pytest.raises(ValueError, match=r"shard\.tar/0\.txt: expected a caption in UTF-8.*iconv"):
+        ImageFolder(tmp_path, (4, 4))
+    lines = tmp_path / "captions.txt"
+    lines.write_bytes("größer\n".encode("latin-1"))
+    layout = Layout((Modality("image", (1, 2, 2), 3),))
+    with pytest.raises(ValueError, match=r"captions\.txt: expected a UTF-8 text file"):
+        make_conditions(layout, None, lines, 0)
+
+
+@pytest.fixture(scope="module")
+def codecs():
+    random = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (6, 5, 8, 8, 3), generator=random).to(torch.uint8)
+    sound = torch.randn(6, 1, 80, generator=random)
+    return {
+        "image": PatchPCA((8, 8), 4, 3).fit(pixels[:, 0]),
+        "video": PatchVideo((8, 8), 5, 4, 4).fit(pixels),
+        "audio": MDCTCodec(800, 80, 20, 4).fit(sound, 800),
+    }
+
+
+def test_samples_at_another_rate_are_refused_by_caption(codecs):
+    layout = Layout(tuple(codec.row() for codec in codecs.values()))
+    encoder = SampleEncoder(layout, codecs)
+    sample = {"caption": "a hum", "audio": np.zeros((1, 80), np.float32), "sample_rate": 1600}
+    with pytest.raises(ValueError, match=r"expected 800 Hz, got 1600 Hz \(caption 'a hum'\)"):
+        encoder([sample], MODES["audio"])
+    with pytest.raises(ValueError, match=r"audio: expected samples of shape \(1, 80\)"):
+        encoder([sample | {"sample_rate": 800, "audio": np.zeros((2, 80))}], MODES["audio"])
+
+
+@pytest.mark.parametrize("name", ["image", "video", "audio"])
+def test_a_codec_of_another_grid_is_refused(codecs, name):
+    rows = [codec.row() for codec in codecs.values()]
+    rows = [
+        Modality(
+            row.name, (row.grid[0], row.grid[1] + (row.name == name), row.grid[2]), row.channels
+        )
+        for row in rows
+    ]
+    with pytest.raises(ValueError, match=f"codecs.{name}: expected tokens .*as the layout says"):
+        SampleEncoder(Layout(tuple(rows)), codecs)
+    if name == "image":
+        with pytest.raises(ValueError, match="expected an image codec of grid"):
+            CodecDecoder(codecs["image"], rows[0])
+
+
+def test_damaged_videos_and_other_rates_of_their_sound(tmp_path, codecs, capsys):
+    pytest.importorskip("av", reason="reading videos needs the extra media (PyAV)")
+    frames = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)
+    audio = np.sin(np.arange(8000) / 9).astype(np.float32)
+    write_film(tmp_path / "a.mp4", frames, 9, audio, 8000)
+    whole = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "b.mp4").write_bytes(whole[: len(whole) // 3])
+    write_film(tmp_path / "c.mp4", frames, 9)
+    source = VideoFolder(tmp_path, (8, 8), 5)
+    assert source[0]["video"].shape == (5, 8, 8, 3)
+    assert np.array_equal(source[1]["video"], source[2]["video"])
+    assert "b.mp4: unreadable (1 of 9 frames); skipped, 1 of 3" in capsys.readouterr().err
+    with_sound = VideoFolder(tmp_path, (8, 8), 5, codecs["audio"])
+    with pytest.raises(ValueError, match=r"a\.mp4: expected audio at 800 Hz, got 8000 Hz"):
+        with_sound[0]
+    wanted = MDCTCodec(8000, 800, 200, 4)
+    sample = VideoFolder(tmp_path, (8, 8), 5, wanted)[0]
+    assert sample["audio"].shape == (1, 800) and sample["sample_rate"] == 8000
+
+
+def test_a_damaged_wave_is_named(tmp_path, capsys):
+    wavfile.write(tmp_path / "b.wav", 800, np.zeros(80, np.float32))
+    (tmp_path / "a.wav").write_bytes(b"RIFF....")
+    assert AudioFolder(tmp_path, 800, 80, 1)[0]["audio"].shape == (1, 80)
+    assert "a.wav: unreadable" in capsys.readouterr().err

@@ -1,0 +1,198 @@
+"""Evaluation of two barely trained models, end to end."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from selfflow_wm.data.toy import ToyConfig
+from selfflow_wm.evaluation import checkpoints, run
+from selfflow_wm.evaluation.cli import main
+from selfflow_wm.metrics.recogniser import Recogniser, save_recogniser, word_accuracy
+from selfflow_wm.pretraining.build import build, compose_config
+
+SMALL = (
+    "experiment=toy_multimodal",
+    "toy.world.height=32",
+    "toy.world.width=32",
+    "toy.world.frames=5",
+    "codecs.audio.samples=3200",
+    "codecs.video.channels=64",
+    "model.width=24",
+    "model.heads=2",
+    "model.single=2",
+    "fit_samples=8",
+    "trainer.total_steps=2",
+    "trainer.export_every=1",
+    "trainer.validation_batches=1",
+    "device=cpu",
+    "log.wandb=disabled",
+    *(f"modes.{kind}.batch_size=2" for kind in ("image", "video", "audio", "video_audio")),
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Runs a (Self-Flow, seeds 0 and 1), b (its twin), one without audio, and a reader."""
+    root = tmp_path_factory.mktemp("runs")
+    for name, words in {
+        "a": (),
+        "a1": ("seed=1",),
+        "b": ("objective=flow_matching",),
+        "b1": ("objective=flow_matching", "seed=1"),
+        "silent": ("modes.audio=null", "modes.video_audio=null", "layout.rows.audio=null"),
+    }.items():
+        build(compose_config([*SMALL, f"out={root / name}", *words])).trainer.train()
+    torch.manual_seed(0)
+    score = word_accuracy(["a"], ["a"])
+    save_recogniser(root / "reader", Recogniser(32, 24), ToyConfig(32, 32), {"all": score})
+    return root
+
+
+def evaluate(made, out, *words, samples=10):
+    options = ["--out", str(out), "--samples", str(samples), "--steps", "2", "--batch", "4"]
+    return main([*words, *options, "--recogniser", str(made / "reader")])
+
+
+def test_two_runs_side_by_side_and_again_without_work(made, tmp_path, monkeypatch, capsys):
+    runs = [str(made / "a"), str(made / "b")]
+    assert evaluate(made, tmp_path, *runs) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["schema"] == 1 and results["samples"] == 10
+    assert [one["label"] for one in results["checkpoints"]] == ["self_flow", "flow_matching"]
+    rows = {row["name"]: row for row in results["metrics"]}
+    for name in ("word_accuracy", "object_error", "limb_error", "strikes_right", "contacts_heard"):
+        assert set(rows[name]["checkpoints"]) == {"self_flow", "flow_matching"}
+    assert rows["object_error"]["true"]["count"] == rows["limb_error"]["true"]["count"] == 5
+    assert "toy recogniser" in rows["frechet_image"]["true"]["features"]
+    assert (
+        rows["frechet_image"]["checkpoints"]["self_flow"]["value"]
+        > (rows["frechet_image"]["true"]["value"])
+    )
+    assert {(d["a"], d["b"]) for d in results["differences"]} == {("self_flow", "flow_matching")}
+    page = (tmp_path / "results.html").read_text()
+    assert "data:video/mp4" in page and "data:audio/wav" in page and "{{" not in page
+    assert all((tmp_path / "pictures" / f"{mode}.png").is_file() for mode in results["modes"])
+    film = (tmp_path / "films" / "video_audio_0_self-flow.mp4").read_bytes()
+    assert b"mp4a" in film and b"avc1" in film
+    assert "mp4a" not in str((tmp_path / "films" / "video_0_true.mp4").read_bytes())
+
+    def refuse(*_args, **_options):
+        raise AssertionError("nothing is missing")
+
+    monkeypatch.setattr(run.Maker, "__call__", refuse)
+    assert evaluate(made, tmp_path, *runs) == 0
+    again = json.loads((tmp_path / "results.json").read_text())
+    assert again["metrics"] == results["metrics"]
+    capsys.readouterr()
+    assert evaluate(made, tmp_path, *runs, "--seed", "1") == 2
+    assert "expected the settings" in capsys.readouterr().err
+
+
+def test_samples_do_not_depend_on_what_was_there(made, tmp_path):
+    words = [str(made / "a"), "--modes", "image"]
+    assert evaluate(made, tmp_path / "whole", *words, samples=12) == 0
+    for samples in (5, 12):
+        assert evaluate(made, tmp_path / "grown", *words, samples=samples) == 0
+    tables = [json.loads((tmp_path / n / "results.json").read_text()) for n in ("whole", "grown")]
+    for a, b in zip(tables[0]["metrics"], tables[1]["metrics"], strict=True):
+        for label, value in a["checkpoints"].items():
+            assert b["checkpoints"][label]["value"] == pytest.approx(value["value"], abs=0.05)
+
+
+def test_seeds_are_averaged_by_arm(made, tmp_path):
+    words = [str(made / name) for name in ("b", "b1", "a", "a1")]
+    assert evaluate(made, tmp_path, *words, "--modes", "audio") == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    arms = {(one["metric"], one["name"]): one for one in results["arms"]}
+    (row,) = [r for r in results["metrics"] if r["name"] == "strikes_right"]
+    values = [row["checkpoints"][f"self_flow seed {seed}"]["value"] for seed in (0, 1)]
+    assert arms["strikes_right", "self_flow"]["value"] == pytest.approx(np.mean(values))
+    assert {(d["a"], d["b"]) for d in results["arm_differences"]} == {
+        ("flow_matching", "self_flow")
+    }
+    assert "Over seeds of training" in (tmp_path / "results.html").read_text()
+
+
+def test_a_curve_has_every_step(made, tmp_path):
+    assert evaluate(made, tmp_path, str(made / "a"), "--curve", "--modes", "audio") == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [one["step"] for one in results["checkpoints"]] == [1, 2]
+    assert "Against the step of training" in (tmp_path / "results.html").read_text()
+
+
+def test_a_missing_modality_is_noted_and_refused_when_asked_for(made, tmp_path, capsys):
+    runs = [str(made / "a"), f"quiet={made / 'silent'}"]
+    assert evaluate(made, tmp_path, *runs, "--modes", "image", "audio") == 2
+    said = capsys.readouterr().err
+    assert "expected a model trained in image, audio, got one trained in image, video" in said
+    assert evaluate(made, tmp_path, *runs) == 0
+    assert "quiet was not trained in audio" in (tmp_path / "results.html").read_text()
+
+
+def edit(source, target, change):
+    """A copy of a checkpoint with another config.json."""
+    target.mkdir(parents=True)
+    for file in (source / "checkpoint").iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    config = json.loads((target / "config.json").read_text())
+    change(config)
+    (target / "config.json").write_text(json.dumps(config))
+    return str(target)
+
+
+def test_what_does_not_fit_is_explained(made, tmp_path, capsys):
+    def other_data(config):
+        config["training"]["data"]["image"] = "photos"
+
+    def larger_world(config):
+        for source in config["training"]["data"].values():
+            source["world"]["height"] = 48
+
+    def other_codec(config):
+        config["layout"]["modalities"][0]["grid"] = [1, 2, 8]
+
+    cases = {
+        "data": (other_data, "expected a model trained on the toy world"),
+        "size": (larger_world, "codecs.image: expected image_size (48, 32)"),
+        "grid": (other_codec, "codecs.image: expected tokens (1, 2, 8)"),
+    }
+    for name, (change, message) in cases.items():
+        path = edit(made / "a", tmp_path / name, change)
+        assert evaluate(made, tmp_path / "out", path) == 2
+        said = capsys.readouterr().err
+        assert message in said and said.count("\n") == 1, said
+    for words, message in (
+        (["/nowhere"], "expected a run of selfflow_wm.pretrain"),
+        ([str(made / "a"), str(made / "a/checkpoint")], "got one twice"),
+        ([str(made / "a"), "--features", "image=nothing.Here"], "--features image=nothing.Here"),
+        ([str(made / "a"), "--features", "smell=toy"], "a modality of"),
+        ([str(made / "a"), "--modes", "poem"], "got poem"),
+    ):
+        assert evaluate(made, tmp_path / "out", *words) == 2
+        assert message in capsys.readouterr().err
+    other = checkpoints.find_checkpoints([str(made / "a")])[0]
+    assert other.world.height == 32 and other.objective == "self_flow"
+
+
+class Mean:
+    """An extractor as a user would write one."""
+
+    def __init__(self, context):
+        self.name = f"mean colour {context.argument}"
+
+    def __call__(self, samples):
+        return samples.reshape(len(samples), -1, 3).mean(1)
+
+
+def test_extractors_can_be_named_on_the_command_line(made, tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        __import__("sys").modules, "mine", __import__("types").SimpleNamespace(Mean=Mean)
+    )
+    words = [str(made / "a"), "--modes", "image", "--features", "image=mine.Mean:disk"]
+    assert evaluate(made, tmp_path, *words) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["settings"]["features"]["image"] == "mean colour disk"
