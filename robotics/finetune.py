@@ -126,26 +126,24 @@ def build(config: DictConfig) -> Run:
     train_data = ranks.main_first(lambda: open_data(config, "train_split"))
     held_out = ranks.main_first(lambda: open_data(config, "validation_split"))
 
-    start: Loaded | None = None
     torch.manual_seed(config.seed)  # the backbone's initial weights, then the projector's
 
-    def begin() -> WorldModel:
-        nonlocal start
+    def begin() -> tuple[WorldModel, Loaded | None]:
         if resuming or not ranks.main:  # the others read what the main process has written
             world = WorldModel.load(out / "initial", embodiment=config.embodiment)
             world.backbone.requires_grad_(True)
-            return world
+            return world, None
         world, start = _begin(plain, train_data, mixture.names)
         world.save(out / "initial")
-        return world
+        return world, start
 
-    world = ranks.main_first(begin)
+    world, start = ranks.main_first(begin)
     world.config = plain
     objective = core.make_objective(config)
     objective.bind(world.pixels)
-    if start is not None:  # in the main process, whose projector the others are given
+    if plain["init"] and not resuming:
         projector = adopt_projector(plain["init"], plain["objective"], objective.modules())
-        loaded = _record(out, plain, start, projector)
+        loaded = _record(out, plain, start, projector) if start else None
     world.backbone.to(ranks.device)
 
     settings = plain["trainer"] | {"parallel": make_parallel(ranks)}

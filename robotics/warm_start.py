@@ -197,9 +197,9 @@ def _codecs(
     asked = unfitted_codecs(config["codec"], dataset.image_size, len(dataset.video_offsets))
     taken: dict[str, Codec] = {}
     words: dict[str, str] = {}
-    for name, codec in asked.items():
+    for name, wanted in asked.items():
         try:
-            taken[name] = adopt(codec, source.codecs.get(name))
+            taken[name] = adopt(wanted, source.codecs.get(name))
         except ValueError as error:
             words[name] = f"new: {error}"
     video = taken.get("video")

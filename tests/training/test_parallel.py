@@ -188,7 +188,7 @@ def one_mode(kind: str, source: str) -> list[str]:
         *(word for word in TINY if not word.startswith(("data=", "modes"))),
         f"data={{{kind}: {{_target_: made_up.{source}, kind: {kind}}}}}",
         *(f"layout.rows.{name}=null" for name in others),
-        *(f"modes.{name}=null" for name in others),
+        *(f"modes.{name}=null" for name in [*others, "video_audio"]),
         f"modes.{kind}.batch_size=4",
         "trainer.total_steps=100000",
         "trainer.validate_every=0",

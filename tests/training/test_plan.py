@@ -12,6 +12,7 @@ from selfflow_wm.flow.time_laws import UniformTime
 from selfflow_wm.layout import Layout, Modality
 from selfflow_wm.model import Backbone
 from selfflow_wm.objective import FlowMatching, SelfFlow
+from selfflow_wm.pretraining.build import compose_config
 from selfflow_wm.pretraining.cli import main
 from selfflow_wm.pretraining.plan import (
     Shape,
@@ -20,6 +21,7 @@ from selfflow_wm.pretraining.plan import (
     make_plan,
     step_flops,
 )
+from selfflow_wm.training.run import make_objective
 
 LAYOUT = Layout(
     (
@@ -144,6 +146,20 @@ def test_the_papers_models_can_be_planned_without_weights(capsys, name, count):
     total = float(said.split("parameters  ")[1].split("M")[0]) * 1e6
     assert total == pytest.approx(count, rel=0.03)
     assert "audio 250 of 64" in said and "days for" in said and "64 GPUs" in said
+
+
+def test_the_papers_vanilla_arm_differs_in_the_objective_alone():
+    ours, vanilla = (
+        compose_config(["experiment=paper_625m", f"objective={name}"])
+        for name in ("self_flow", "flow_matching")
+    )
+    with torch.device("meta"):
+        assert type(make_objective(vanilla)) is FlowMatching
+    published = ours.objective
+    for name in set(ours) - {"objective", "data", "out"}:
+        assert ours[name] == vanilla[name], name
+    layers = (published.student_layer, published.teacher_layer)
+    assert (published.gamma, *layers) == (0.8, 0.3, 0.7)
 
 
 def test_a_plan_of_unknown_tokens_says_what_is_missing(capsys):
