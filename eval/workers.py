@@ -63,7 +63,8 @@ class Attempt:
     failed: tuple[str, ...] = ()
 
 
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+ONE_THREAD: dict[str, str] = dict.fromkeys(_BLAS, "1")
 """For BLAS and OpenMP, which read it when numpy is imported."""
 RENDERER_THREADS = {"LP_NUM_THREADS": "1"}
 """For Mesa's software renderer, which otherwise takes every core for each of several workers."""

@@ -164,7 +164,7 @@ class StoredFrames:
         elif self._file is not None:
             data = self._file.read(length, span.offset + offset)
         else:
-            with self.path.open() as file:
+            with self.path.open("rb") as file:
                 file.seek(span.offset + offset)
                 data = file.read(length)
         if crc32c(data) != crc:
