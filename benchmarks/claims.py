@@ -7,7 +7,8 @@ Three arms for each seed: self_flow, flow_matching with as many steps, and flow_
 many more steps as Self-Flow's teacher and projector cost in FLOPs (counted as --plan of
 selfflow_wm.pretrain counts them; wall time is in each run's metrics.jsonl). Twins of a seed share
 initial weights, codecs, data and order. Then python -m selfflow_wm.evaluate measures all of them:
-OUT/evaluation/results.html has one table with means and intervals over seeds.
+OUT/evaluation/results.html has one table with means and intervals over seeds. Last, linear probes
+of each (OUT/probes): the word on a sign, the limbs of a figure, the contour of a melody.
 
 Everything goes on where it stopped when the same command is given again. KEY=VALUE words are for
 all runs, as selfflow_wm.pretrain takes them.
@@ -28,6 +29,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from benchmarks.claims_probes import probe_runs, show
 from selfflow_wm.cli import Parser, at_least, exit_code
 from selfflow_wm.data import Mixture
 from selfflow_wm.evaluation.cli import main as evaluate
@@ -49,6 +51,7 @@ class Job:
     """One training run."""
 
     arm: str
+    seed: int
     out: Path
     steps: int
     words: tuple[str, ...]
@@ -107,7 +110,7 @@ def make_jobs(out: Path, seeds: Sequence[int], steps: int, words: Sequence[str])
         ):
             place = out / "runs" / f"{arm}-{seed}"
             own = (f"objective={objective}", f"seed={seed}", f"trainer.total_steps={count}")
-            jobs.append(Job(arm, place, count, (*BASE, *words, *own, f"out={place}")))
+            jobs.append(Job(arm, seed, place, count, (*BASE, *words, *own, f"out={place}")))
     return jobs
 
 
@@ -130,10 +133,15 @@ def run(arguments: argparse.Namespace) -> int:
                 print(f"{error}; the same command goes on", file=sys.stderr)
                 return 1
             raise
-    words = [f"{job.arm}={job.out}" for job in sorted(jobs, key=lambda job: ORDER[job.arm])]
+    jobs.sort(key=lambda job: ORDER[job.arm])
+    words = [f"{job.arm}={job.out}" for job in jobs]
     words += ["--out", str(a.out / "evaluation"), "--samples", str(a.samples)]
     words += ["--steps", str(a.solver_steps)]
-    return evaluate(words + (["--recogniser", str(a.recogniser)] if a.recogniser else []))
+    code = evaluate(words + (["--recogniser", str(a.recogniser)] if a.recogniser else []))
+    if code == 0 and a.probe_samples:
+        runs = {seed: {job.arm: job.out for job in jobs if job.seed == seed} for seed in a.seeds}
+        show(probe_runs(a.out / "probes", runs, a.probe_samples))
+    return code
 
 
 ORDER = {"flow_matching": 0, "flow_matching_equal_compute": 1, "self_flow": 2}
@@ -147,11 +155,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=(__doc__ or "").split("\n\n", 1)[1],
     )  # fmt: skip
     add = parser.add_argument
-    add("--out", type=Path, required=True, metavar="DIR", help="runs/ and evaluation/")
+    add("--out", type=Path, required=True, metavar="DIR", help="runs/, evaluation/, probes/")
     add("--seeds", type=at_least(0), nargs="+", default=[0, 1, 2], help="of training (0 1 2)")
     add("--steps", type=at_least(1), default=3000, help="of the arms at equal steps (3000)")
     add("--samples", type=at_least(1), default=256, help="of each mode to evaluate (256)")
     add("--solver-steps", type=at_least(1), default=25, help="of sampling (25)")
+    add("--probe-samples", type=at_least(0), default=1500, metavar="N",
+        help="labelled samples of each linear probe; 0: no probes (1500)")  # fmt: skip
     add("--recogniser", type=Path, metavar="DIR", help="see python -m selfflow_wm.evaluate")
     add("--jobs", type=at_least(1), default=1, help="runs at a time, a core each (1)")
     add("overrides", nargs="*", metavar="KEY=VALUE", help="for all runs")
