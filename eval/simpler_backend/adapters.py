@@ -137,15 +137,19 @@ class Adapter:
         return values
 
     def image(self, colour: np.ndarray) -> np.ndarray:
-        """Rendered RGBA in [0, 1] (2H, 2W, 4) -> uint8 RGB (H, W, 3), each pixel a mean of four."""
+        """Rendered RGB(A) in [0, 1] (2H, 2W, 3 or 4) -> uint8 RGB (H, W, 3), each pixel a mean of
+        four."""
         height, width = self.row.image_size
         if colour.shape[:2] != (2 * height, 2 * width):
             raise ValueError(
                 f"camera: expected a picture of {2 * height} x {2 * width}; got "
                 f"{colour.shape[0]} x {colour.shape[1]}; remedy: leave the camera's size alone"
             )
-        pixels = np.clip(colour[..., :3], 0.0, 1.0).reshape(height, 2, width, 2, 3)
-        return np.rint(255.0 * pixels.mean(axis=(1, 3))).astype(np.uint8)
+        pixels = np.clip(colour[..., :3], 0.0, 1.0)
+        # In the order, and so to the bit, of a mean over two axes, which is several times slower.
+        upper, lower = pixels[0::2], pixels[1::2]
+        total = upper[:, 0::2] + upper[:, 1::2] + lower[:, 0::2] + lower[:, 1::2]
+        return np.rint(255.0 * (0.25 * total)).astype(np.uint8)
 
 
 def check_control(control: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 
 from eval.simpler_backend import stand_ins, vulkan
 from eval.simpler_backend.adapters import Adapter, relative_pose
+from eval.simpler_backend.greenscreen import Greenscreen
 
 TOUCH_IMPULSE = 1e-6
 """Newton seconds; upstream's threshold for "in contact"."""
@@ -63,6 +64,7 @@ class Scene:
         self.adapter.reset()
         self.env.reset(seed=cell["seed"], options=options)
         self.cell, self.steps, self.reached = cell, 0, {}
+        self._screen: Greenscreen | None = None
         # Judging counts contacts and grasps; upstream does it after steps only.
         self._judged = {"success": False}
         return self.info()
@@ -106,15 +108,9 @@ class Scene:
 
     def image(self) -> np.ndarray:
         """What the policy's camera sees now, overlay included: uint8 (H, W, 3)."""
-        env, camera = self.env, self.adapter.row.camera
-        cameras, mode = env._cameras, env._obs_mode
-        # Only the camera that is wanted is drawn: upstream's other one costs a tenth more.
-        env._cameras, env._obs_mode = {camera: cameras[camera]}, "image"
-        try:
-            colour = env.get_obs()["image"][camera]["Color"]
-        finally:
-            env._cameras, env._obs_mode = cameras, mode
-        return self.adapter.image(np.asarray(colour))
+        if self._screen is None:
+            self._screen = Greenscreen(self.env, self.adapter.row.camera)
+        return self.adapter.image(self._screen.draw())
 
     def expert(self) -> Any:
         """The scripted controller of the present cell, from its start or from where it is."""

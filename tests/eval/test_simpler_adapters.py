@@ -71,6 +71,10 @@ def test_pictures_are_halved_by_averaging():
     picture = Adapter("google_robot_static").image(colour)
     assert picture.shape == (256, 320, 3) and picture.dtype == np.uint8
     assert (picture == [64, 255, 0]).all()
+    colour = np.random.default_rng(0).uniform(0, 1, (512, 640, 3)).astype(np.float32)
+    means = colour.reshape(256, 2, 320, 2, 3).mean(axis=(1, 3))
+    picture = Adapter("google_robot_static").image(colour)
+    np.testing.assert_array_equal(picture, np.rint(255.0 * means))
     with pytest.raises(ValueError, match="expected a picture of 480 x 640"):
         Adapter("widowx").image(colour)
 

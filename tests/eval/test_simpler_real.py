@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from eval.demonstrations import Perturbation, collect
 from eval.policies import ExpertPolicy, RandomPolicy, ReplayPolicy, executed_path, replay_seeds
 from eval.rollout import run_episode
 from eval.simpler_backend import installed
+from eval.simpler_backend.cells import cell_at
 from eval.simpler_backend.client import RemoteEnv
 from eval.tasks import get_task
 from robotics.rlds import read_episodes
@@ -138,6 +142,46 @@ def test_a_picture_shows_the_photo_and_the_robot(env):
     picture = env.camera_image()
     assert picture.shape == (256, 320, 3) and picture.dtype == np.uint8
     assert picture.std() > 20
+
+
+COMPARED = """
+import json, sys
+import numpy as np
+from eval.simpler_backend.scene import Scene
+
+scene = Scene("rasterised")
+for cell in json.load(sys.stdin):
+    scene.reset(cell)
+    scene.step(np.array([0.02, 0, -0.02, 0, 0, 0.1, -1.0]))
+    ours = scene.image()
+    env, camera = scene.env, scene.adapter.row.camera
+    env._obs_mode = "image"
+    theirs = np.asarray(env.get_obs()["image"][camera]["Color"])
+    print("differing", int((scene.adapter.image(theirs) != ours).sum()), "of", ours.std())
+"""
+
+
+def test_pictures_are_upstreams_own():
+    cells = [
+        cell_at(*one).to_json()
+        for one in (
+            ("open_drawer_place", "vm", 30),  # with a photo behind
+            ("move_near", "va", 5),  # without
+            ("open_drawer", "prepackaged", 3),  # its photo is chosen at reset
+            ("widowx_put_eggplant_in_basket", "vm", 0),  # another robot
+        )
+    ]
+    done = subprocess.run(
+        [PYTHON or sys.executable, "-c", COMPARED],
+        input=json.dumps(cells),
+        text=True,
+        capture_output=True,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    found = [line.split() for line in done.stdout.splitlines() if line.startswith("differing")]
+    assert [line[1] for line in found] == ["0"] * len(cells), done.stdout + done.stderr[-2000:]
+    assert all(float(line[3]) > 20 for line in found)
 
 
 def test_final_states_are_those_of_upstreams_own_loop():
