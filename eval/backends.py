@@ -11,33 +11,11 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import platform
-from dataclasses import dataclass
 from typing import Any
 
+from eval.backend import Backend
 from eval.tasks import Task
 from eval.watchdog import Limits
-
-
-@dataclass(frozen=True)
-class Backend:
-    """A simulator and what its numbers may be compared with."""
-
-    name: str
-    """`mujoco`, `simpler?...` or `module:factory`; what `make_env` takes."""
-    simulator: str
-    """What tables and records call it."""
-    note: str
-    """A caveat that stands beside every number; empty when there is none."""
-    packages: tuple[str, ...]
-    """Distributions whose versions a record of a run should hold."""
-    protocol: str | None = None
-    """Which of SIMPLER's grids; None for simulators that draw starts from seeds."""
-
-    @property
-    def label(self) -> str:
-        """Simulator and caveat in one line."""
-        return f"{self.simulator} — {self.note}" if self.note else self.simulator
-
 
 MUJOCO = Backend(
     name="mujoco",

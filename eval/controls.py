@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eval.backends import Backend, is_simpler, versions
+from eval.backend import Backend
+from eval.backends import is_simpler, versions
 from eval.records import write_json
 
 SCHEMA_VERSION = 1

@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from eval.backends import Backend, make_env, prepare_rendering, versions
-from eval.policies import EXECUTED, ExpertPolicy, executed_path
+from eval.backend import Backend
+from eval.backends import make_env, prepare_rendering, versions
+from eval.policies import ExpertPolicy, executed_path
+from eval.policy_spec import EXECUTED
 from eval.rollout import run_episode
 from eval.tasks import get_task, train_seed
 from eval.watchdog import Beating

@@ -12,7 +12,8 @@ from typing import Any
 from eval.backends import make_env, prepare_rendering
 from eval.inference import shared
 from eval.plan import Job, Plan
-from eval.policies import PolicySpec, attach, make_policy
+from eval.policies import attach, make_policy
+from eval.policy_spec import PolicySpec
 from eval.records import EpisodeLog, Record, write_json
 from eval.rollout import run_episode
 from eval.tasks import get_task

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.policies import PolicySpec
+from eval.policy_spec import PolicySpec
 from eval.rollout import error_line
 from eval.simpler_backend import wire
 from eval.watchdog import end_with_parent

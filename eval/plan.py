@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.backends import Backend, versions
-from eval.policies import PolicySpec, trained
+from eval.backend import Backend
+from eval.backends import versions
+from eval.policy_spec import PolicySpec, trained
 from eval.watchdog import Limits
 
 Shard = tuple[int, int]

@@ -51,7 +51,7 @@ def _add_cells(
     Returns the rates by task, headline and variant, for the means. A cell that a protocol runs
     twice is one cell of two episodes.
     """
-    from eval.simpler_backend.cells import cell_at
+    from eval.simpler_backend.protocols import cell_at
 
     found: dict[str, dict[str, dict[str, Any]]] = {}
     if protocol is None or protocol == "prepackaged":

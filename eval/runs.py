@@ -55,7 +55,7 @@ class Run:
 
     @cached_property
     def training(self) -> dict[str, Any]:
-        """How the checkpoint came about, see `eval.policies.trained`; empty for other policies.
+        """How the checkpoint came about, see `eval.policy_spec.trained`; empty for other policies.
 
         Runs from before it was recorded have what the checkpoint's path tells.
         """

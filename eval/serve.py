@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.config import load_config
-from eval.policies import fingerprint, parse_policy
+from eval.policy_spec import fingerprint, parse_policy
 from eval.remote import METADATA
 from eval.remote.server import Server
 from selfflow_wm.cli import Parser, at_least, run_main

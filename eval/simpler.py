@@ -15,7 +15,8 @@ from eval.checkpoints import evaluate_checkpoints, find_checkpoints
 from eval.config import load_config
 from eval.evaluate import evaluate
 from eval.plan import Plan, parse_shard
-from eval.policies import fingerprint, parse_policy, replay_seeds
+from eval.policies import replay_seeds
+from eval.policy_spec import fingerprint, parse_policy
 from eval.records import EpisodeLog, Record
 from eval.results import write_results
 from eval.tasks import ALL, WIDOWX, parse_tasks, test_seed, train_seed

@@ -16,7 +16,7 @@ import sys
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from eval.backends import Backend
+from eval.backend import Backend
 from eval.tasks import Task
 from eval.watchdog import Limits
 

@@ -62,7 +62,7 @@ HORIZONS = {
     "open_drawer": 113, "close_drawer": 113, "open_drawer_place": 200, "pick_coke_can": 80,
     "move_near": 80, **{task: row[1] for task, row in _WIDOWX.items()},
 }  # fmt: skip
-_PREPACKAGED = {
+SCENES = {
     "open_drawer": "OpenDrawerCustomInScene-v0",
     "close_drawer": "CloseDrawerCustomInScene-v0",
     "open_drawer_place": "PlaceIntoClosedTopDrawerCustomInScene-v0",
@@ -70,6 +70,7 @@ _PREPACKAGED = {
     "move_near": "MoveNearGoogleBakedTexInScene-v1",
     **{task: row[0] for task, row in _WIDOWX.items()},
 }
+"""Environment that upstream's `simpler_env.make` and its visual matching show a task in."""
 FIRST_SEED = int(np.random.RandomState(2022).randint(2**32))
 """Seed of upstream's episodes: each builds an environment, whose generator starts at 2022, and
 resets it without a seed. It decides what a cell leaves open (where distractors stand)."""
@@ -140,32 +141,6 @@ def cells(task: str, protocol: str) -> tuple[Cell, ...]:
         f"protocol: expected {', '.join(PROTOCOLS)} or a number; got {protocol!r}; "
         "remedy: choose one of these"
     )
-
-
-def prepackaged(task: str, seed: int) -> Cell:
-    """The start that `simpler_env.make` would draw from `seed`, without its leaking arguments."""
-    build: dict[str, Any] = {"prepackaged_config": True}
-    if task == "open_drawer_place":
-        build["model_ids"] = "baked_apple_v2"
-    build["shader"] = "rt" if "drawer" in task else "ibl"
-    return Cell(task, f"seed {seed}", _PREPACKAGED[task], HORIZONS[task], build, {}, seed)
-
-
-def cell_at(task: str, protocol: str, index: int) -> Cell:
-    """Cell `index` of a protocol; for those of `SEEDED`, seed `index`."""
-    if protocol == "prepackaged":
-        return prepackaged(task, index)
-    if protocol == "train":
-        from eval.simpler_backend.training import training
-
-        return training(task, index)
-    grid = cells(task, protocol)
-    if not 0 <= index < len(grid):
-        raise ValueError(
-            f"cell: expected 0 <= cell < {len(grid)} of {task} under {protocol}; got {index}; "
-            "remedy: list them with --list-cells"
-        )
-    return grid[index]
 
 
 def _spread(grid: tuple[Cell, ...], count: int) -> tuple[Cell, ...]:
@@ -250,7 +225,7 @@ def _vm_place(task: str) -> Iterator[Cell]:
                     "obj_init_options": {"init_xy": apple},
                 }
                 yield Cell(
-                    task, f"{photo} apple {xy(apple)} {urdf or 'plain'}", _PREPACKAGED[task],
+                    task, f"{photo} apple {xy(apple)} {urdf or 'plain'}", SCENES[task],
                     HORIZONS[task], build, options, variant=urdf or "plain",
                 )  # fmt: skip
 
@@ -261,7 +236,7 @@ def _vm_coke(task: str) -> Iterator[Cell]:
             build = _matching(
                 urdf, "google_coke_can_real_eval_1.png", scene_name=_COKE_SCENE, **{pose: True}
             )
-            yield from _cans(task, f"{pose} {urdf or 'plain'}", _PREPACKAGED[task], build)
+            yield from _cans(task, f"{pose} {urdf or 'plain'}", SCENES[task], build)
 
 
 def _cans(task: str, name: str, env_id: str, build: dict[str, Any]) -> Iterator[Cell]:
@@ -335,7 +310,7 @@ def _va_place(task: str) -> Iterator[Cell]:
                     "obj_init_options": {"init_xy": apple},
                 }
                 yield Cell(
-                    task, f"y {y:g} apple {xy(apple)} {variant}", _PREPACKAGED[task],
+                    task, f"y {y:g} apple {xy(apple)} {variant}", SCENES[task],
                     HORIZONS[task], build, options, variant=variant,
                 )  # fmt: skip
 
@@ -351,7 +326,7 @@ def _table_variants() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _va_coke(task: str) -> Iterator[Cell]:
-    plain = _PREPACKAGED[task]
+    plain = SCENES[task]
     crowded = "GraspSingleOpenedCokeCanDistractorInScene-v0"
     rows = [(name, plain, more) for name, more in _table_variants()]
     rows.append(("distractors", crowded, {"scene_name": _COKE_SCENE}))

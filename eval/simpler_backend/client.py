@@ -21,7 +21,8 @@ from gymnasium import spaces
 
 from eval.simpler_backend import wire
 from eval.simpler_backend.adapters import check_control
-from eval.simpler_backend.cells import HORIZONS, cell_at
+from eval.simpler_backend.cells import HORIZONS
+from eval.simpler_backend.protocols import cell_at
 from eval.watchdog import Limits
 from robotics.control import Action
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from robotics.inspection import checks, gripper, motion, proposal
 from robotics.inspection.draft import Proposal, as_yaml, corrected
-from robotics.inspection.findings import Finding, count, worst_first
-from robotics.inspection.scan import TRACK_STEPS, Scan, preview, sample_places, scan
+from robotics.inspection.examination import Examination
+from robotics.inspection.findings import Finding, worst_first
+from robotics.inspection.scan import preview, sample_places, scan
 from robotics.rlds.convert import check_features
 from robotics.rlds.faults import Faults
 from robotics.rlds.raw import RawFormat, raw_format
@@ -20,42 +20,6 @@ from selfflow_wm.training import checkpoint
 
 KNOWN = ("rt1", "bridge")
 """Shipped specifications that are tried, in this order, before one is guessed."""
-
-
-@dataclass(frozen=True)
-class Examination:
-    """All that is known of a data set."""
-
-    directory: str | Path
-    split: str
-    data: RawFormat
-    spec: DatasetSpec
-    origin: str
-    """Where the specification comes from, for people."""
-    result: Scan
-    motions: list[motion.Motion]
-    grip: gripper.Grip | None
-    verdicts: list[motion.Verdict]
-    findings: list[Finding]
-    """Worst first."""
-    proposed: str
-    """Text of proposed.yaml."""
-
-    @property
-    def sample(self) -> str:
-        """What was read, for people."""
-        read = self.result
-        words = f"{read.sampled} of {read.total} episodes"
-        if read.sampled < read.total - read.faults.episodes:
-            words += " (drawn with a fixed seed: the same in every run)"
-        if read.tracked >= TRACK_STEPS:
-            words += f"; evidence and plots from the first {read.tracked} steps of them"
-        return words
-
-    @property
-    def errors(self) -> int:
-        """Findings that forbid training as it is."""
-        return count(self.findings, "error")
 
 
 def examine(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from robotics.inspection import plots, tables
-from robotics.inspection.doctor import Examination
+from robotics.inspection.examination import Examination
 from selfflow_wm import pages
 
 

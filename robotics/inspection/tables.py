@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from robotics.inspection.doctor import Examination
+from robotics.inspection.examination import Examination
 from robotics.inspection.findings import count
 
 COLOURS = {"error": "bold red", "warning": "yellow", "info": "dim"}

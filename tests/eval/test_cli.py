@@ -9,7 +9,7 @@ import pytest
 
 from eval.config import load_config
 from eval.evaluate import evaluate
-from eval.policies import find_checkpoint
+from eval.policy_spec import find_checkpoint
 from eval.records import EpisodeLog
 from eval.simpler import build_parser, main, make_plan
 

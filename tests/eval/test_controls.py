@@ -4,7 +4,8 @@ import sys
 import pytest
 
 from eval import controls
-from eval.backends import MUJOCO, Backend
+from eval.backend import Backend
+from eval.backends import MUJOCO
 from eval.simpler import main
 from eval.simpler_backend import backend, backend_name
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from eval.inference import Batcher, SharedWorld, shared
-from eval.policies import PolicySpec
+from eval.policy_spec import PolicySpec
 from eval.simpler import build_parser, make_plan
 from robotics.policy import CheckpointPolicy
 from robotics.world_model import WorldModel

@@ -126,7 +126,7 @@ def test_a_grid_gives_rates_by_cell_and_variant():
 
 
 def test_a_checkpoint_says_what_training_it_is_of(tmp_path):
-    from eval.policies import PolicySpec, trained
+    from eval.policy_spec import PolicySpec, trained
 
     def checkpoint(name, **training):
         (tmp_path / name).mkdir()

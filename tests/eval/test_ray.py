@@ -71,7 +71,7 @@ def test_an_actor_that_is_lost_is_replaced(tmp_path, monkeypatch):
     ray = pytest.importorskip("ray", reason="needs the extra ray: pip install 'selfflow-wm[ray]'")
     from eval.evaluate import EvalSetup
     from eval.plan import Job
-    from eval.policies import PolicySpec
+    from eval.policy_spec import PolicySpec
     from eval.ray_pool import RayPool
     from eval.watchdog import Limits
 

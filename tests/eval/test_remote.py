@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from test_cli import run_here, without_times, words
 
 from eval.config import load_config
-from eval.policies import CHECKPOINTS, parse_policy
+from eval.policy_spec import CHECKPOINTS, parse_policy
 from eval.remote.policy import RemoteError, RemotePolicy, fit
 
 NEEDS = "needs the extra remote: pip install 'selfflow-wm[remote]'"

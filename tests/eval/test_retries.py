@@ -13,7 +13,7 @@ from test_cli import lines, run_here, without_times, words
 
 from eval.evaluate import EvalSetup
 from eval.plan import Job
-from eval.policies import PolicySpec
+from eval.policy_spec import PolicySpec
 from eval.simpler import main
 from eval.watchdog import Heartbeat, Limits, kill_tree
 from eval.workers import Pool, WorkerSetupError

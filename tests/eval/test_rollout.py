@@ -4,7 +4,7 @@ from fake_env import FORCED_SWITCH, HORIZON, make, make_crashing
 
 from eval.evaluate import EvalSetup
 from eval.plan import Job
-from eval.policies import PolicySpec
+from eval.policy_spec import PolicySpec
 from eval.rollout import error_line, run_episode
 from eval.tasks import TASKS
 from eval.workers import Pool, WorkerSetupError

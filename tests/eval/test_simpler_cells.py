@@ -13,10 +13,9 @@ from eval.simpler_backend.cells import (
     HORIZONS,
     PAPER_CELLS,
     URDFS,
-    cell_at,
     cells,
-    prepackaged,
 )
+from eval.simpler_backend.protocols import cell_at, prepackaged
 from eval.tasks import ALL, TASKS, WIDOWX
 
 VM = {"pick_coke_can": 300, "move_near": 240, "open_drawer": 108, "close_drawer": 108,

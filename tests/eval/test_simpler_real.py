@@ -19,8 +19,8 @@ from eval.demonstrations import Perturbation, collect
 from eval.policies import ExpertPolicy, RandomPolicy, ReplayPolicy, executed_path, replay_seeds
 from eval.rollout import run_episode
 from eval.simpler_backend import installed
-from eval.simpler_backend.cells import cell_at
 from eval.simpler_backend.client import RemoteEnv
+from eval.simpler_backend.protocols import cell_at
 from eval.tasks import get_task
 from robotics.rlds import read_episodes
 
