@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 from eval.backend import Backend
@@ -95,6 +96,19 @@ def make_expert(backend: str, env: Any) -> Any:
             "remedy: use --backend mujoco, or another policy"
         )
     return module.Expert(env)
+
+
+def require_expert(backend: str, tasks: Sequence[str]) -> None:
+    """`ValueError` for SIMPLER's tasks that no expert can do; others say so themselves."""
+    if not is_simpler(backend):
+        return
+    from eval.simpler_backend.expert import TASKS
+
+    if missing := [task for task in tasks if task not in TASKS]:
+        raise ValueError(
+            f"policy: expected tasks that SIMPLER's expert can do ({', '.join(TASKS)}); got "
+            f"{', '.join(missing)}; remedy: leave them out, or choose another policy"
+        )
 
 
 def prepare_rendering(backend: str) -> None:

@@ -36,6 +36,11 @@ def parse_counts(task: str, episodes: int, counts: str | None) -> dict[str, int]
                 f"counts: expected task=N,...; got {word!r}; remedy: e.g. open_drawer_place=200"
             )
         wanted[get_task(name).name] = int(number)
+    if others := [name for name in wanted if name not in ALL]:
+        raise ValueError(
+            f"task: expected tasks of the Google robot, which the experts can do; got "
+            f"{', '.join(others)}; remedy: choose from {', '.join(ALL)}"
+        )
     wanted = {name: number for name, number in wanted.items() if number > 0}
     if not wanted:
         raise ValueError("counts: expected at least one episode; got none; remedy: raise a count")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eval import controls
-from eval.backends import is_simpler, resolve_backend
+from eval.backends import is_simpler, require_expert, resolve_backend
 from eval.checkpoints import evaluate_checkpoints, find_checkpoints
 from eval.config import load_config
 from eval.evaluate import evaluate
@@ -19,7 +19,7 @@ from eval.policies import replay_seeds
 from eval.policy_spec import fingerprint, parse_policy
 from eval.records import EpisodeLog, Record
 from eval.results import write_results
-from eval.tasks import ALL, WIDOWX, parse_tasks, test_seed, train_seed
+from eval.tasks import ALL, GROUPS, WIDOWX, one_robot, parse_tasks, test_seed, train_seed
 from eval.watchdog import Limits
 from eval.workers import default_workers
 from selfflow_wm.cli import Parser, at_least, progress_bar, run_main
@@ -34,6 +34,7 @@ def build_parser() -> Parser:
         prog="python -m eval.simpler",
         description="Evaluate a policy in closed loop and write a report.",
         epilog=f"""tasks: {", ".join(ALL)}
+on SIMPLER also: {", ".join(WIDOWX)}
 
 examples:
   python -m eval.simpler --task open_drawer_place
@@ -53,7 +54,11 @@ continues an interrupted run and tries its errors again. Exit codes: 0 done, 1 e
 or hung in spite of --retries, 2 bad input.""",
     )
     add = parser.add_argument
-    add("--task", required=True, help="a task, a comma list, or all")
+    add(
+        "--task",
+        required=True,
+        help="a task, a comma list, all (the Google robot's), or widowx (SIMPLER's Bridge tasks)",
+    )
     add(
         "--policy",
         default="checkpoint",
@@ -166,9 +171,12 @@ def _add_running(parser: Parser) -> None:
 def make_plan(args: Any, command: str) -> tuple[Plan, str]:
     """The plan for parsed arguments and a line on the backend; `ValueError` for bad input."""
     tasks = parse_tasks(args.task)
+    one_robot(tasks)
     config = load_config(args.overrides)
     backend, why = resolve_backend(_backend_words(args))
     spec = parse_policy(args.policy, args.checkpoint, config)
+    if spec.kind == "expert":
+        require_expert(backend.name, tasks)
     if spec.kind == "replay":
         seeds = {
             task: replay_seeds(Path(spec.path), task)[: args.episodes or DEFAULT_EPISODES]
@@ -187,7 +195,7 @@ def make_plan(args: Any, command: str) -> tuple[Plan, str]:
         from eval.ray_pool import require_ray
 
         require_ray()
-    name = "all" if tasks == ALL else "+".join(tasks)
+    name = next((word for word, group in GROUPS.items() if tasks == group), "+".join(tasks))
     stamp = time.strftime("%Y%m%d-%H%M%S")
     simulator = _file_name(backend.name.partition("?")[0])
     shard = parse_shard(args.shard) if args.shard else None
@@ -257,21 +265,24 @@ def _seeds(backend: str, task: str, args: Any) -> list[int]:
     return list(range(len(cells(task, protocol))))[: args.episodes]
 
 
-def list_cells(tasks: Sequence[str], protocol: str) -> str:
-    """One line per cell: number, name, environment, its arguments and the reset's options."""
+def list_cells(tasks: Sequence[str], args: Any) -> str:
+    """One line per cell that a run would have: number, name, environment, its arguments and the
+    reset's options. Where cells are drawn from seeds, the seed is the number."""
     import json
 
-    from eval.simpler_backend.cells import cells
+    from eval.simpler_backend import backend_name
+    from eval.simpler_backend.protocols import cell_at
 
-    lines = []
+    protocol, lines = args.protocol or "vm", []
     for task in tasks:
-        grid = cells(task, protocol)
-        lines.append(f"{task}: {len(grid)} cells of {protocol}")
-        lines += [
-            f"{number}\t{cell.name}\t{cell.env_id}\t{json.dumps(cell.build)}"
-            f"\t{json.dumps(cell.reset)}"
-            for number, cell in enumerate(grid)
-        ]
+        numbers = _seeds(backend_name(protocol), task, args)
+        lines.append(f"{task}: {len(numbers)} cells of {protocol}")
+        for number in numbers:
+            cell = cell_at(task, protocol, number)
+            lines.append(
+                f"{number}\t{cell.name}\t{cell.env_id}\t{json.dumps(cell.build)}"
+                f"\t{json.dumps(cell.reset)}"
+            )
     return "\n".join(lines)
 
 
@@ -284,7 +295,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_intermixed_args(words)
     if args.list_cells:
-        print(list_cells(parse_tasks(args.task), args.protocol or "vm"))
+        print(list_cells(parse_tasks(args.task), args))
         return 0
     command = shlex.join(["python", "-m", "eval.simpler", *words])
     if args.checkpoints is None:

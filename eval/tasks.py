@@ -1,4 +1,4 @@
-"""The five tasks, their horizons and the seeds that training and evaluation may use.
+"""The tasks, their horizons and the seeds that training and evaluation may use.
 
 Horizons, success conditions and the order of instructions follow SIMPLER's Google-robot tasks
 (`simpler-env/SimplerEnv`); `env_id` names the scene of the embedded MuJoCo simulator.
@@ -9,6 +9,7 @@ Training and test seeds never meet: demonstrations come from `TRAIN_SEEDS`, eval
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 TRAIN_SEEDS = range(0, 1_000_000)
@@ -108,6 +109,9 @@ WIDOWX: dict[str, Task] = {
 }
 """SIMPLER's four Bridge tasks; the embedded simulator has no scene for them."""
 
+GROUPS: dict[str, tuple[str, ...]] = {"all": ALL, "widowx": tuple(WIDOWX)}
+"""Words for all tasks of a robot. They stand alone: no number is of both robots."""
+
 
 def get_task(name: str) -> Task:
     """The task called `name`; `ValueError` lists the known ones."""
@@ -116,14 +120,15 @@ def get_task(name: str) -> Task:
     except KeyError:
         raise ValueError(
             f"task: expected one of {', '.join((*ALL, *WIDOWX))}; got {name!r}; "
-            "remedy: correct the spelling, or give 'all'"
+            "remedy: correct the spelling, or give 'all' or 'widowx' alone"
         ) from None
 
 
 def parse_tasks(words: str) -> tuple[str, ...]:
-    """Task names from one name, a comma list or `all`, without repeats, in the order given."""
-    if words.strip() == "all":
-        return ALL
+    """Task names from one name, a comma list, `all` (the Google robot's) or `widowx` (the other
+    robot's), without repeats, in the order given."""
+    if words.strip() in GROUPS:
+        return GROUPS[words.strip()]
     names = [word.strip() for word in words.split(",") if word.strip()]
     if not names:
         raise ValueError(
@@ -131,6 +136,17 @@ def parse_tasks(words: str) -> tuple[str, ...]:
             f"remedy: choose from {', '.join(ALL)}"
         )
     return tuple(get_task(name).name for name in dict.fromkeys(names))
+
+
+def one_robot(tasks: Sequence[str]) -> None:
+    """`ValueError` where tasks are of two robots: a policy acts on one, and no mean is of both."""
+    bridge = [task for task in tasks if task in WIDOWX]
+    if bridge and len(bridge) < len(tasks):
+        others = [task for task in tasks if task not in WIDOWX]
+        raise ValueError(
+            f"task: expected tasks of one robot; got {', '.join(others)} of the Google robot and "
+            f"{', '.join(bridge)} of the WidowX; remedy: make a run of each"
+        )
 
 
 def test_seed(seed: int, i: int) -> int:

@@ -188,6 +188,9 @@ def test_counts():
     for counts in ("move_near", "move_near=x", "nothing=3", "move_near=0"):
         with pytest.raises(ValueError, match="remedy"):
             parse_counts("move_near", 5, counts)
+    for task, counts in (("widowx_stack_cube", None), ("move_near", "widowx_stack_cube=2")):
+        with pytest.raises(ValueError, match="got widowx_stack_cube"):  # else nothing, in silence
+            parse_counts(task, 5, counts)
 
 
 def test_on_simpler_only_training_starts_are_collected(tmp_path):

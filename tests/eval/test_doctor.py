@@ -83,15 +83,18 @@ def test_settings_travel_in_the_backends_name():
 
 
 def plan(*words: str):
-    return make_plan(build_parser().parse_intermixed_args([*words, "--policy", "expert"]), "")[0]
+    return make_plan(build_parser().parse_intermixed_args(["--policy", "expert", *words]), "")[0]
 
 
 def test_a_grid_becomes_the_episodes_of_a_run():
     simpler = ("--backend", "simpler", "--simpler-python", "/p")
-    found = plan("--task", "open_drawer_place,widowx_stack_cube", *simpler)
+    found = plan("--task", "open_drawer_place,move_near", *simpler)
     assert {task: len(seeds) for task, seeds in found.seeds.items()} == {
-        "open_drawer_place": 108, "widowx_stack_cube": 24,
+        "open_drawer_place": 108, "move_near": 240,
     }  # fmt: skip
+    bridge = plan("--task", "widowx", "--policy", "random", *simpler)
+    assert [len(seeds) for seeds in bridge.seeds.values()] == [24] * 4
+    assert bridge.out.name.startswith("widowx-random-simpler")
     assert plan("--task", "move_near", *simpler, "--episodes", "3").seeds == {
         "move_near": [0, 1, 2]
     }
@@ -117,7 +120,12 @@ def test_a_replay_on_simpler_starts_where_its_demonstrations_did(tmp_path):
     "words",
     [("--backend", "mujoco", "--protocol", "vm"), ("--backend", "mujoco", "--ray-tracing"),
      ("--backend", "mujoco", "--task", "widowx_stack_cube"),
-     ("--backend", "simpler", "--simpler-python", "/p", "--protocol", "everything")],
+     ("--backend", "simpler", "--simpler-python", "/p", "--protocol", "everything"),
+     # one policy and one mean are of one robot
+     ("--backend", "simpler", "--simpler-python", "/p", "--policy", "random",
+      "--task", "move_near,widowx_stack_cube"),
+     # nobody has written an expert for it
+     ("--backend", "simpler", "--simpler-python", "/p", "--policy", "expert", "--task", "widowx")],
 )  # fmt: skip
 def test_settings_that_do_not_belong_together_are_refused(words):
     with pytest.raises(ValueError, match="expected.*got.*remedy"):
@@ -129,6 +137,16 @@ def test_cells_are_printed_without_a_simulator(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "open_drawer_place: 108 cells of vm" and len(lines) == 109
     assert '"overlay": "open_drawer_a0.png"' in lines[1]
+
+
+def test_of_cells_drawn_from_seeds_those_of_a_run_are_printed(capsys):
+    words = ["--task", "open_drawer", "--episodes", "3", "--list-cells", "--protocol"]
+    assert main([*words, "train"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "open_drawer: 3 cells of train"
+    assert [line.split("\t")[0] for line in lines[1:]] == ["0", "1", "2"]
+    assert main([*words, "prepackaged", "--seed", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("1020000\tseed 1020000\t")
 
 
 def test_the_probe_needs_nothing_but_the_standard_library():
