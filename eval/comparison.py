@@ -140,7 +140,8 @@ def _mean_scopes(
         together["bootstrap"] = {"low": low, "high": high}
         scopes.append({"scope": "micro", "name": f"all {every.pairs} pairs pooled", **together})
     for key, (name, weights) in task_weights(list(counts)).items():
-        scopes.append(_weighted(key, name, counts, weights, seed))
+        strata = {task: counts[task] for task in weights}
+        scopes.append(_weighted(key, name, strata, weights, seed))
     variants = _variants(a, outcomes)
     if variants:
         sizes = {task: sum(name[0] == task for name in variants) for task in counts}
@@ -173,9 +174,10 @@ def _variants(
     run: Run, outcomes: dict[str, dict[Start, tuple[bool, bool]]]
 ) -> dict[tuple[str, str], Counts]:
     """Pairs by task and SIMPLER's variant; empty where a task has none."""
-    if run.protocol is None or run.protocol == "prepackaged":
+    from eval.simpler_backend.cells import SEEDED, cells
+
+    if run.protocol is None or run.protocol in SEEDED:
         return {}
-    from eval.simpler_backend.cells import cells
 
     groups: dict[tuple[str, str], list[tuple[bool, bool]]] = {}
     for task, found in outcomes.items():

@@ -11,6 +11,7 @@ Several "averages" of the same episodes circulate. `means` gives them all, each 
 | `macro_variants` | every variant of a task, then every task: SIMPLER's own way, which equals     |
 |                  | `macro_tasks` on whole grids                                                  |
 | `simpler_rows`   | every row of SIMPLER's tables, where opening and closing drawers are one row  |
+| `without_place`  | the same without `open_drawer_place`, which many tables leave out             |
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from eval.tasks import get_task
 from selfflow_wm.intervals import mean_interval, wilson
 
 DRAWERS = ("open_drawer", "close_drawer")
-MEANS = ("micro", "macro_tasks", "macro_variants", "simpler_rows")
+PLACE = "open_drawer_place"
+MEANS = ("micro", "macro_tasks", "macro_variants", "simpler_rows", "without_place")
 HEADLINES = ("success_last_step", "success_any_step")
 
 
@@ -104,7 +106,7 @@ def grouped(
 
 
 def task_weights(tasks: Sequence[str]) -> dict[str, tuple[str, dict[str, float]]]:
-    """The means that are weighted means of tasks: key -> (name, weight of each task).
+    """The means that are weighted means of tasks: key -> (name, weight of each task in it).
 
     Empty for a single task. `micro` depends on numbers of episodes and is not among them.
     """
@@ -112,10 +114,17 @@ def task_weights(tasks: Sequence[str]) -> dict[str, tuple[str, dict[str, float]]
         return {}
     found = {"macro_tasks": (f"mean of {len(tasks)} tasks", {t: 1 / len(tasks) for t in tasks})}
     if set(DRAWERS) < set(tasks):
-        rows = len(tasks) - 1
-        weights = {task: (0.5 if task in DRAWERS else 1.0) / rows for task in tasks}
-        found["simpler_rows"] = (f"mean of {rows} rows (drawers as one)", weights)
+        found["simpler_rows"] = _rows(tasks, "drawers as one")
+        rest = [task for task in tasks if task != PLACE]
+        if len(rest) < len(tasks) and set(DRAWERS) < set(rest):
+            found["without_place"] = _rows(rest, f"drawers as one, without {PLACE}")
     return found
+
+
+def _rows(tasks: Sequence[str], words: str) -> tuple[str, dict[str, float]]:
+    rows = len(tasks) - 1
+    weights = {task: (0.5 if task in DRAWERS else 1.0) / rows for task in tasks}
+    return f"mean of {rows} rows ({words})", weights
 
 
 def means(

@@ -200,6 +200,31 @@ def test_cells_of_simpler_are_pairs_and_variants_are_averaged(tmp_path):
     assert rows[task]["pairs"] == 12  # the same cells by name, whatever their number
 
 
+def test_starts_drawn_from_seeds_are_pairs_without_variants(tmp_path):
+    task, paths = "move_near", []
+    for name, won in (("a", False), ("b", True)):
+        records = [episode(task, i, won, seed=i, cell=f"seed {i}: beside it") for i in range(3)]
+        paths.append(write(tmp_path / name, {task: ""}, records=records, protocol="train",
+                           simulator="simpler-rasterised"))  # fmt: skip
+    assert list(scopes(compare(load_runs(paths)))) == [task]
+
+
+def test_the_mean_without_open_and_place_is_of_the_other_rows(tmp_path):
+    words = {"pick_coke_can": "1", "move_near": "0", "open_drawer": "1", "close_drawer": "1"}
+    paths = [
+        write(tmp_path / name, {**dict.fromkeys(words, "00000"), "open_drawer_place": "11111"}
+              if name == "a" else {**{k: w * 5 for k, w in words.items()},
+                                   "open_drawer_place": "00000"})
+        for name in "ab"
+    ]  # fmt: skip
+    found = compare(load_runs(paths))
+    rows = {scope["scope"]: scope for scope in found["pairs"][0]["scopes"]}
+    assert rows["simpler_rows"]["difference"] == pytest.approx((1 + 0 + 1 - 1) / 4)
+    assert rows["without_place"]["difference"] == pytest.approx(2 / 3)
+    assert rows["without_place"]["pairs"] == 20
+    assert found["runs"][1]["means"]["without_place"]["rate"] == pytest.approx(2 / 3)
+
+
 def test_checkpoints_of_one_training_make_a_curve(tmp_path):
     training = {"objective": "SelfFlow", "run": "runs/sf", "seed": 0, "data": "d"}
     paths = [

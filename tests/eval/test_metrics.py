@@ -93,6 +93,11 @@ def test_every_mean_has_its_name_and_its_own_weights():
     assert found["simpler_rows"]["name"] == "mean of 2 rows (drawers as one)"
     micro = found["micro"]["success_last_step"]
     assert (micro["low"], micro["high"]) == wilson(6, 10)
+    place = {**tasks, "open_drawer_place": summarize("open_drawer_place", [record(False)] * 3)}
+    rows = {key: means(place, {})[key] for key in ("simpler_rows", "without_place")}
+    assert rows["simpler_rows"]["success_last_step"]["rate"] == pytest.approx(0.5)
+    assert rows["without_place"]["success_last_step"] == found["simpler_rows"]["success_last_step"]
+    assert rows["without_place"]["name"].startswith("mean of 2 rows (drawers as one, without open")
     assert means({"move_near": tasks["move_near"]}, {}) == {}
     assert means({**tasks, "pick_coke_can": summarize("pick_coke_can", [])}, {}) == {}
 
