@@ -108,10 +108,12 @@ class Evaluator:
         self._env, self._task = None, ""
 
 
-def _cell(env: Any) -> dict[str, str]:
-    """The name of the start state, for simulators that enumerate theirs."""
-    name = getattr(env.unwrapped, "cell", None)
-    return {} if name is None else {"cell": name}
+def _cell(env: Any) -> dict[str, Any]:
+    """The name of the start state, for simulators that enumerate theirs, and what was replaced in
+    it, where something was."""
+    scene = env.unwrapped
+    found = {"cell": getattr(scene, "cell", None), "stand_ins": getattr(scene, "stand_ins", None)}
+    return {name: value for name, value in found.items() if value}
 
 
 def evaluate(

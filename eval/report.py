@@ -44,6 +44,16 @@ def simulator_line(results: dict[str, Any]) -> str:
     return results["simulator"] + (f" — {note}" if note else "")
 
 
+def stand_in_lines(results: dict[str, Any]) -> list[str]:
+    """One sentence for each task that was shown with stand-ins."""
+    return [
+        f"{task}: a stand-in for {', '.join(summary['stand_ins'])}, which this installation of "
+        "SIMPLER lacks: close to, but not, its own numbers"
+        for task, summary in results["tasks"].items()
+        if summary.get("stand_ins")
+    ]
+
+
 def policy_line(results: dict[str, Any]) -> str:
     """The policy, with its checkpoint and the checkpoint's hash."""
     policy = results["policy"]
@@ -59,6 +69,8 @@ def print_tables(console: Any, results: dict[str, Any]) -> None:
 
     console.print(f"\nsimulator: [bold]{simulator_line(results)}[/]", highlight=False)
     console.print(f"policy: {policy_line(results)}", highlight=False, markup=False)
+    for line in stand_in_lines(results):
+        console.print(line, style="yellow", highlight=False, markup=False)
     table = Table(
         title="success", title_justify="left", box=None, padding=(0, 1, 0, 0),
         caption="95%: Wilson interval in percent; ms per model call",
@@ -160,6 +172,7 @@ def write_report(out: Path, results: dict[str, Any], records: Sequence[Record | 
         results=results,
         tasks=tasks,
         simulator=simulator_line(results),
+        stand_ins=stand_in_lines(results),
         policy=policy_line(results),
     )
     write_text(path, page)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ def results(
     }
     tasks = {task: summarize(task, those) for task, those in found.items()}
     variants = _add_cells(description["protocol"], found, tasks)
+    for task, those in found.items():
+        if replaced := stand_ins(those):
+            tasks[task]["stand_ins"] = replaced
     return {
         "schema_version": SCHEMA_VERSION,
         **description,
@@ -41,6 +44,11 @@ def results(
         "errors": sum(summary["errors"] for summary in tasks.values()),
         "retries": sum(summary["retries"] for summary in tasks.values()),
     }
+
+
+def stand_ins(records: Iterable[Record]) -> list[str]:
+    """What these episodes saw a stand-in of, for want of SIMPLER's own mesh."""
+    return sorted({name for record in records for name in record.get("stand_ins", ())})
 
 
 def _add_cells(

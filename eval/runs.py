@@ -13,6 +13,7 @@ from typing import Any
 from eval.backends import is_simpler
 from eval.records import SCHEMA_VERSION, Record, read_episodes
 from eval.report import policy_line
+from eval.results import stand_ins
 
 DIFFERENCES = ("simulator", "protocol", "incomplete")
 """What `--allow` can let pass."""
@@ -174,6 +175,14 @@ def check_comparable(runs: Sequence[Run], allowed: Collection[str]) -> list[str]
         ]
         if changed:
             notes.append(f"{first.label}/{run.label}: other versions of {', '.join(changed)}")
+        for task in [task for task in first.tasks if task in run.tasks]:
+            one, other = (stand_ins(each.episodes(task)) for each in (first, run))
+            if one != other:
+                notes.append(
+                    f"{task}: other stand-ins for meshes that SIMPLER's installation lacked: "
+                    f"{', '.join(one) or 'none'} in {first.label}, {', '.join(other) or 'none'} in "
+                    f"{run.label}"
+                )
         same = all(
             run.results["policy"].get(key) == first.results["policy"].get(key)
             for key in ("kind", "options", "checkpoint_sha256")

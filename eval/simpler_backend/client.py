@@ -154,6 +154,8 @@ class RemoteEnv(gymnasium.Env):
         self._child: Child | None = None
         self._mirror: dict[str, Any] = {}
         self.label: dict[str, Any] = {}
+        self.stand_ins: list[str] = []
+        """Names of what SIMPLER's installation lacks for the present cell, and boxes replace."""
 
     @property
     def instruction(self) -> str:
@@ -183,6 +185,7 @@ class RemoteEnv(gymnasium.Env):
         cell = cell_at(self.task, self.protocol, 0 if seed is None else seed)
         self._open()
         answer, observation = self._ask("reset", cell=cell.to_json())
+        self.stand_ins = answer["info"].pop("stand_ins", [])
         self._mirror = answer["info"]
         return observation, self._info()
 

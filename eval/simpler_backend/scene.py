@@ -46,7 +46,7 @@ class Scene:
 
     # --- the contract's verbs ------------------------------------------------------------------
     def reset(self, cell: dict[str, Any]) -> dict[str, Any]:
-        """Start a cell; returns its info.
+        """Start a cell; returns its info, with the names of the cell's `stand_ins`.
 
         The environment is made anew, as upstream does for each episode: nothing of an earlier one
         can reach into it, and objects come to rest exactly where upstream's do. (They settle once
@@ -67,7 +67,7 @@ class Scene:
         self._screen: Greenscreen | None = None
         # Judging counts contacts and grasps; upstream does it after steps only.
         self._judged = {"success": False}
-        return self.info()
+        return {**self.info(), "stand_ins": sorted(stand_ins.replaced)}
 
     def step(self, control: np.ndarray) -> dict[str, Any]:
         """One control step; returns info after it."""
@@ -138,6 +138,7 @@ class Scene:
         import gymnasium
 
         self.close()
+        stand_ins.replaced.clear()
         build = {"camera_cfgs": {"add_segmentation": True}, **cell["build"]}
         build["shader_dir"] = build.pop("shader") if self.shader == "ray_traced" else "ibl"
         build.pop("shader", None)

@@ -3,7 +3,8 @@
 The stage meshes are large files that some copies of the repository leave out. Under the photo
 overlay of visual matching a stage is not seen: only its table top matters, as a surface. A box at
 the right height then does the same work, but not bit for bit (the real table is a mesh), so what
-was replaced is part of the label of a run. Runs in the simulator's interpreter.
+was replaced stands in the record of every episode and in results. Runs in the simulator's
+interpreter.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _TINTS = {"eggplant": (0.10, 0.02, 0.16), "blue_plastic_bottle": (0.05, 0.25, 0.
 _GREY = (0.5, 0.5, 0.5)
 
 replaced: set[str] = set()
-"""What this process has replaced so far."""
+"""What has been replaced for the present cell."""
 
 
 def install() -> None:

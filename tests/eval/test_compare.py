@@ -200,6 +200,15 @@ def test_cells_of_simpler_are_pairs_and_variants_are_averaged(tmp_path):
     assert rows[task]["pairs"] == 12  # the same cells by name, whatever their number
 
 
+def test_other_stand_ins_are_noted(tmp_path):
+    paths = []
+    for name, lacking in (("a", []), ("b", ["stage table"])):
+        rows = [{**episode("move_near", i, True), "stand_ins": lacking} for i in range(2)]
+        paths.append(write(tmp_path / name, {"move_near": "11"}, records=rows))
+    (note,) = compare(load_runs(paths))["notes"]
+    assert "none in a, stage table in b" in note
+
+
 def test_starts_drawn_from_seeds_are_pairs_without_variants(tmp_path):
     task, paths = "move_near", []
     for name, won in (("a", False), ("b", True)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import sys
@@ -14,6 +15,7 @@ import pytest
 from eval.backends import make_env, make_expert
 from eval.policies import RandomPolicy
 from eval.rollout import run_episode
+from eval.simpler import main
 from eval.simpler_backend import backend_name, wire
 from eval.simpler_backend.client import RemoteEnv, SimulatorError
 from eval.tasks import get_task
@@ -119,6 +121,23 @@ def test_an_episode_runs_and_the_expert_acts_beside_the_simulator():
         assert action.terminate
     finally:
         env.close()
+
+
+def test_what_had_to_be_replaced_stands_beside_the_numbers(tmp_path, capsys):
+    def results(out: Path, task: str) -> dict:
+        words = ["--task", task, "--policy", "random", "--backend", "simpler", "--episodes", "1"]
+        words += ["--simpler-python", sys.executable, "--video", "0", "--workers", "1"]
+        assert main([*words, "--out", str(out)]) == 0
+        return json.loads((out / "results.json").read_text())["tasks"][task]
+
+    assert results(tmp_path / "near", "move_near")["stand_ins"] == ["stage table"]
+    assert "a stand-in for stage table" in " ".join(capsys.readouterr().out.split())
+    page = (tmp_path / "near" / "report.html").read_text()
+    assert "a stand-in for stage table" in page
+    assert "<td>0 plain</td>" in page  # the cell's name in the list of episodes
+    assert "<summary>1 variants</summary>" in page
+    assert "stand_ins" not in results(tmp_path / "drawer", "open_drawer")
+    assert "stand-in" not in capsys.readouterr().out
 
 
 def test_a_simulator_that_dies_is_one_clear_error_and_is_started_again(env):
