@@ -43,6 +43,7 @@ class EvalSetup:
         prepare_rendering(self.backend)
         evaluator = Evaluator(self)
         evaluator.open(job.task)
+        evaluator.start_simulator()
         if self.policy.kind in ("checkpoint", "remote") or any(job.film for job in self.first):
             evaluator.check_camera(job.seed)
         return evaluator
@@ -68,6 +69,12 @@ class Evaluator:
             self._policy = make_policy(self._setup.policy, self._env.unwrapped.embodiment)
         attach(self._policy, self._env, task, self._setup.backend)
         self._task = name
+
+    def start_simulator(self) -> None:
+        """Start a simulator in a process of its own, so that one that can't start is the worker's
+        failure, before the first episode, and not every episode's."""
+        if begin := getattr(self._env.unwrapped, "start_simulator", None):
+            begin()
 
     def check_camera(self, seed: int) -> None:
         """Render once, so that a machine that can't says so before the first episode."""

@@ -183,7 +183,7 @@ class RemoteEnv(gymnasium.Env):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Start cell number `seed`; a simulator that died is started again."""
         cell = cell_at(self.task, self.protocol, 0 if seed is None else seed)
-        self._open()
+        self.start_simulator()
         answer, observation = self._ask("reset", cell=cell.to_json())
         self.stand_ins = answer["info"].pop("stand_ins", [])
         self._mirror = answer["info"]
@@ -210,20 +210,31 @@ class RemoteEnv(gymnasium.Env):
 
     def current_label(self) -> dict[str, Any]:
         """How this environment draws and what it had to replace, see `Scene.label`."""
-        self._open()
+        self.start_simulator()
         self.label = self._ask("label")[0]["label"]
         return self.label
+
+    def start_simulator(self) -> None:
+        """Start the simulator where none runs; `SimulatorError` says who knows what is missing."""
+        if self._child is not None:
+            return
+        self._child = Child(self._python, self._shader, self._timeouts)
+        try:
+            self.label = self._ask("open")[0]["label"]
+        except SimulatorError as error:
+            raise SimulatorError(
+                f"{error}; remedy: python -m eval.doctor --simpler-python {self._python} says what "
+                "is missing there"
+            ) from None
+        except ValueError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the simulator."""
         if self._child is not None:
             self._child.end()
         self._child = None
-
-    def _open(self) -> None:
-        if self._child is None:
-            self._child = Child(self._python, self._shader, self._timeouts)
-            self.label = self._ask("open")[0]["label"]
 
     def _ask(self, operation: str, arrays: Any = None, **words: Any) -> Any:
         if self._child is None:

@@ -145,6 +145,11 @@ def _vulkan() -> Iterator[dict]:
         found = "software driver: rasterised pictures only"
         remedy = "a GPU that traces rays, for the published rendering of drawers"
         yield row("ray tracing", False, found, remedy, note=True)
+    elif devices:
+        traced = [device.name for device in devices if vulkan.RAY_TRACING in device.extensions]
+        found = ", ".join(traced) or f"no device has {vulkan.RAY_TRACING}"
+        remedy = "a GPU that traces rays and its vendor's driver; rasterised pictures need none"
+        yield row("ray tracing", bool(traced), found, remedy, note=True)
 
 
 def _semaphore(devices: list) -> dict:

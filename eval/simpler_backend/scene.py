@@ -30,7 +30,9 @@ class Scene:
     """
 
     def __init__(self, shader: str) -> None:
-        if shader != "ray_traced":
+        if shader == "ray_traced":
+            vulkan.require_ray_tracing()
+        else:
             os.environ.setdefault("SAPIEN_DISABLE_RAY_TRACING", "1")
         import sapien.core  # noqa: F401  (maps the library that allow_lavapipe changes)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SEMAPHORE = "VK_KHR_external_semaphore_fd"
+RAY_TRACING = "VK_KHR_ray_tracing_pipeline"
 _PLAIN_SEMAPHORE = "VK_KHR_external_semaphore"
 _PROPERTIES_BYTES = 4096
 """More than VkPhysicalDeviceProperties takes (824 bytes)."""
@@ -72,6 +73,17 @@ def load() -> ctypes.CDLL:
         return ctypes.CDLL("libvulkan.so.1")
     except OSError as error:
         raise VulkanError(f"the Vulkan loader libvulkan.so.1 is missing ({error})") from None
+
+
+def require_ray_tracing() -> None:
+    """`ValueError` where no device can trace rays; results would be labelled with what was not."""
+    found = devices()
+    if not any(RAY_TRACING in device.extensions for device in found):
+        names = ", ".join(device.name for device in found) or "no device"
+        raise ValueError(
+            f"ray-tracing: expected a Vulkan device with {RAY_TRACING}; got {names}; remedy: leave "
+            "--ray-tracing out, results are then labelled rasterised"
+        )
 
 
 class _ApplicationInfo(ctypes.Structure):

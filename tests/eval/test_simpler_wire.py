@@ -16,8 +16,9 @@ from eval.backends import make_env, make_expert
 from eval.policies import RandomPolicy
 from eval.rollout import run_episode
 from eval.simpler import main
-from eval.simpler_backend import backend_name, wire
+from eval.simpler_backend import backend_name, vulkan, wire
 from eval.simpler_backend.client import RemoteEnv, SimulatorError
+from eval.simpler_backend.scene import Scene
 from eval.tasks import get_task
 
 
@@ -167,5 +168,23 @@ def test_errors_inside_the_simulator_keep_their_message(env):
 def test_an_interpreter_that_is_none_is_the_users_to_mend():
     with pytest.raises(ValueError, match="expected an interpreter"):
         RemoteEnv("open_drawer", "vm", "/no/such/python").reset(seed=0)
-    with pytest.raises(SimulatorError, match="died during open"):
+    with pytest.raises(SimulatorError, match="died during open.*eval.doctor --simpler-python"):
         RemoteEnv("open_drawer", "vm", "/bin/false").reset(seed=0)
+
+
+def test_a_simulator_that_cannot_start_ends_the_run_and_not_every_episode(tmp_path):
+    words = ["--task", "open_drawer", "--policy", "random", "--backend", "simpler"]
+    words += ["--simpler-python", "/bin/false", "--episodes", "2", "--video", "0", "--retries", "0"]
+    with pytest.raises(ValueError, match=r"could not start.*eval\.doctor"):
+        main([*words, "--workers", "1", "--out", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
+def test_ray_tracing_is_refused_where_no_device_can(monkeypatch):
+    plain = vulkan.Device("llvmpipe", "Mesa 22.3.6", frozenset())
+    monkeypatch.setattr(vulkan, "devices", lambda: [plain])
+    with pytest.raises(ValueError, match="expected a Vulkan device with .*; got llvmpipe; remedy"):
+        Scene("ray_traced")
+    able = vulkan.Device("a GPU", "a driver", frozenset({vulkan.RAY_TRACING}))
+    monkeypatch.setattr(vulkan, "devices", lambda: [plain, able])
+    vulkan.require_ray_tracing()
