@@ -141,7 +141,7 @@ def _factory(name: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
             f"backend: expected an importable module:factory; got {name!r} ({error}); "
             "remedy: check the spelling and PYTHONPATH"

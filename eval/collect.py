@@ -202,10 +202,11 @@ def report(console: Any, schedule: Schedule, out: Path, seconds: float) -> int:
         )
     for line in schedule.errors:
         console.print(f"[red]error[/] {line}", highlight=False)
+    remedy = "mend the errors above" if schedule.errors else "lower the noise"
     for task in schedule.short:
         console.print(
             f"[red]{task}[/]: kept {schedule.kept[task]} of {schedule.wanted[task]} after "
-            f"{schedule.failed[task]} failures; lower the noise"
+            f"{schedule.failed[task]} failures; {remedy}"
         )
     return 1 if schedule.errors or schedule.short else 0
 

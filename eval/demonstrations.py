@@ -109,10 +109,14 @@ class CollectSetup:
     backend: str
     perturbation: Perturbation
     provenance: dict[str, Any]
+    first: str
+    """A task to try the simulator with, so that one that can't start says so at once."""
 
     def __call__(self, start: int = 0) -> Collector:
         prepare_rendering(self.backend)
-        return Collector(self)
+        collector = Collector(self)
+        collector.open(self.first)
+        return collector
 
 
 class Collector:
@@ -127,14 +131,22 @@ class Collector:
         self._env: Any = None
         self._task = ""
 
+    def open(self, name: str) -> None:
+        """Have the environment of task `name` ready, its simulator started."""
+        if self._task == name:
+            return
+        self.close()
+        task = get_task(name)
+        self._env = make_env(self._setup.backend, task)
+        if begin := getattr(self._env.unwrapped, "start_simulator", None):
+            begin()
+        self._task = name
+        self._policy.attach(self._env, task, self._setup.backend)
+
     def __call__(self, job: tuple[str, int], beat: Callable[[], None]) -> dict[str, Any]:
         """Attempt (task, seed): {"kept": bool, "steps": int}."""
         task, seed = get_task(job[0]), job[1]
-        if self._task != task.name:
-            self.close()
-            self._env = make_env(self._setup.backend, task)
-            self._task = task.name
-            self._policy.attach(self._env, task, self._setup.backend)
+        self.open(task.name)
         watcher = DemonstrationWatcher(self._policy)
         try:
             result = run_episode(self._env, self._policy, task, seed, [watcher, Beating(beat)])
@@ -289,7 +301,7 @@ def collect(
     writer = EpisodeWriter(out, provenance=provenance)
     (out / EXECUTED).mkdir(exist_ok=True)
     schedule = Schedule(wanted, seed, out, writer.done())
-    setup = CollectSetup(str(out), backend.name, perturbation, provenance)
+    setup = CollectSetup(str(out), backend.name, perturbation, provenance, next(iter(wanted)))
     with Pool(setup, workers) as pool:
         for outcome in pool.run(schedule.next_job):
             schedule.record(outcome)

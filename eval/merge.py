@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.records import EpisodeLog, Record, read_episodes, write_json
+from eval.records import EpisodeLog, Record, read_episodes, read_object, write_json
 from eval.results import wanted_episodes, write_results
 from selfflow_wm.cli import Parser, run_main
-from selfflow_wm.training.checkpoint import atomic_directory, read_json
+from selfflow_wm.training.checkpoint import atomic_directory
+
+_PLANNED = ("command", "protocol", "seeds", "shard")
+"""What merging reads of a plan.json."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ def read_part(path: Path) -> Part:
             "remedy: name directories that eval.simpler --shard wrote"
         )
     records, _ = read_episodes(path / "episodes.jsonl")
-    return Part(path, read_json(path / "run.json"), read_json(path / "plan.json"), records)
+    remedy = "repeat the share's command, which writes it again, or leave the share out"
+    settings = read_object(path / "run.json", remedy)
+    return Part(path, settings, read_object(path / "plan.json", remedy, _PLANNED), records)
 
 
 def merge(out: Path, paths: Sequence[Path], command: str) -> tuple[dict[str, Any], list[Record]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ SCHEMA_VERSION = 1
 """Of run.json, episodes.jsonl and results.json."""
 
 Record = dict[str, Any]
+
+_ALWAYS = {"task", "seed", "index", "status"}
+_ENDED = {"success", "success_any", "steps", "terminated", "stages", "instructions", "latency_ms"}
+"""What every record has, and what those of episodes that ended have beside it."""
 
 
 class EpisodeLog:
@@ -104,7 +109,7 @@ class EpisodeLog:
                     "other files in it; remedy: choose another --out"
                 )
             return
-        recorded = json.loads((self.out / "run.json").read_text())
+        recorded = read_object(self.out / "run.json", "choose another --out")
         names = [*self.settings, *(name for name in recorded if name not in self.settings)]
         for name in names:
             old, new = recorded.get(name), self.settings.get(name)
@@ -133,13 +138,30 @@ def read_episodes(path: Path) -> tuple[dict[tuple[str, int], Record], int]:
     for number, line in enumerate(data[:good].splitlines(), start=1):
         try:
             record = json.loads(line)
+            wanted = _ALWAYS if record["status"] == "error" else _ALWAYS | _ENDED
+            if not wanted <= record.keys():
+                raise KeyError
             records[record["task"], record["seed"]] = record
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(
                 f"{path}: expected one episode a line; got a damaged line {number}; "
                 "remedy: delete that line, or choose another --out"
             ) from None
     return records, good
+
+
+def read_object(path: Path, remedy: str, keys: Collection[str] = ()) -> dict[str, Any]:
+    """A JSON object of a run's directory; `ValueError` where it is none or lacks `keys`."""
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not set(keys) <= found.keys():
+        raise ValueError(
+            f"{path}: expected the JSON object that eval.simpler wrote; got a damaged file; "
+            f"remedy: {remedy}"
+        )
+    return found
 
 
 def write_json(path: Path, value: Any) -> None:

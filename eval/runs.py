@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -11,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from eval.backends import is_simpler
-from eval.records import SCHEMA_VERSION, Record, read_episodes
+from eval.records import SCHEMA_VERSION, Record, read_episodes, read_object
 from eval.report import policy_line
 from eval.results import stand_ins
 
 DIFFERENCES = ("simulator", "protocol", "incomplete")
 """What `--allow` can let pass."""
 METRICS = {"success": "success at the last step", "any_success": "success at any step"}
+_READ = ("simulator", "simulator_note", "policy", "versions", "seeds", "tasks", "command")
+"""What a comparison reads of results.json."""
 _FLAGS = {"success": "success", "any_success": "success_any"}
 
 Start = tuple[str, str]
@@ -132,19 +133,14 @@ def _load(path: Path, label: str) -> Run:
                 f"run: expected a directory of python -m eval.simpler; got {path} without "
                 f"{file.name}; remedy: give its --out, or let an interrupted run end"
             )
-    try:
-        results = json.loads(files[0].read_text())
-        version = results["schema_version"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(
-            f"{files[0]}: expected results in JSON; got something else; remedy: repeat the run's "
-            "command, which writes it again"
-        ) from None
+    remedy = "repeat the run's command, which writes it again"
+    version = read_object(files[0], remedy, ["schema_version"])["schema_version"]
     if version != SCHEMA_VERSION:
         raise ValueError(
             f"{files[0]}: expected schema version {SCHEMA_VERSION}; got {version}; remedy: use the "
             "version of this package that wrote it"
         )
+    results = read_object(files[0], remedy, _READ)
     return Run(path, label, results, read_episodes(files[1])[0])
 
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
+
+_DISK = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR,
+}  # fmt: skip
+"""No right to a place, no room at it, or no directory where one has to be."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -79,11 +85,11 @@ def progress_bar(console: Any) -> Any:
 
 
 def exit_code(work: Callable[[], int | None], resumable: bool = False) -> int:
-    """Do `work`; its exit code (None: 0), 2 for a `ValueError`, 1 for a `ConnectionError`, 130 when
-    interrupted.
+    """Do `work`; its exit code (None: 0), 2 for a `ValueError`, 1 for a `ConnectionError` and for a
+    disk that may not or can't be written, 130 when interrupted.
 
-    A `ValueError` is the user's to mend, a connection may be: one line on stderr. resumable: say
-    after an interruption that the same command goes on.
+    A `ValueError` is the user's to mend, a connection or a disk may be: one line on stderr.
+    resumable: say after an interruption that the same command goes on.
     """
     try:
         return work() or 0
@@ -92,6 +98,14 @@ def exit_code(work: Callable[[], int | None], resumable: bool = False) -> int:
         return 2
     except ConnectionError as error:
         sys.stderr.write("error: " + " ".join(str(error).split()) + "\n")
+        return 1
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        sys.stderr.write(
+            f"error: {error.strerror}{where}; remedy: choose another place, or make room there\n"
+        )
         return 1
     except KeyboardInterrupt:
         sys.stderr.write(

@@ -130,7 +130,7 @@ def cells(task: str, protocol: str) -> tuple[Cell, ...]:
             for turn in (1, 2)
             for cell in chosen
         )
-    if protocol.isdigit() and int(protocol) > 0:
+    if protocol.isdecimal() and int(protocol) > 0:
         return _spread(cells(task, "vm"), int(protocol))
     if protocol in ("va", "paper"):
         raise ValueError(

@@ -206,6 +206,12 @@ def test_on_simpler_only_training_starts_are_collected(tmp_path):
         backend_words("mujoco", "/p")
 
 
+def test_a_simulator_that_cannot_start_is_no_failed_attempt(tmp_path):
+    backend, _ = resolve_backend(backend_words("simpler", "/no/such/python"))
+    with pytest.raises(ValueError, match="expected an interpreter"):
+        gather(tmp_path / "set", {"move_near": 1}, backend=backend)
+
+
 def test_command_line(tmp_path, capsys):
     out = tmp_path / "set"
     words = ["--task", "move_near", "--episodes", "2", "--out", str(out), "--workers", "1"]

@@ -173,6 +173,38 @@ def test_bad_input_is_one_line_and_exit_code_2(two, tmp_path, capsys):
         load_runs([two[0], c])
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("results.json", '{"schema_version": 1}'),
+        ("results.json", "[]"),
+        ("results.json", "{"),
+        ("episodes.jsonl", '{"task": "move_near", "seed": 1000000}\n'),
+        ("episodes.jsonl", '{"task": "move_near", "seed": 1, "status": "success", "index": 0}\n'),
+        ("episodes.jsonl", "[1]\n"),
+    ],
+)
+def test_a_damaged_run_is_named(two, tmp_path, capsys, file, text):
+    (two[1] / file).write_text(text)
+    words = [str(two[0]), str(two[1]), "--out", str(tmp_path / "out")]
+    assert f"b/{file}: expected" in refused(words, capsys)
+
+
+def test_a_place_that_cannot_be_written_is_one_line(two, tmp_path, capsys):
+    place = tmp_path / "file"
+    place.write_text("")
+    words = [str(two[0]), str(two[1]), "--out", str(place / "below")]
+    assert exit_code(lambda: main(words)) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: Not a directory: ") and shown.count("\n") == 1
+
+    def bug() -> int:
+        raise FileNotFoundError(2, "No such file")
+
+    with pytest.raises(FileNotFoundError):  # whose fault it is nobody knows: with its traceback
+        exit_code(bug)
+
+
 def test_labels_are_the_shortest_that_differ(tmp_path):
     runs = [write(tmp_path / x / "eval", {"move_near": "10"}) for x in ("a", "b")]
     assert [run.label for run in load_runs(runs)] == ["a/eval", "b/eval"]

@@ -100,6 +100,19 @@ def test_what_does_not_belong_together_is_refused_and_nothing_is_left(tmp_path):
         run_share(one, 2)
 
 
+@pytest.mark.parametrize("name", ["run.json", "plan.json"])
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_damaged_share_is_named(tmp_path, name, text):
+    part = tmp_path / "a"
+    run_share(part, 1)
+    (part / name).write_text(text)
+    with pytest.raises(ValueError, match=f"a/{name}: expected.*remedy"):
+        merge(tmp_path / "out", [part], "command")
+    if name == "run.json":
+        with pytest.raises(ValueError, match=f"a/{name}: expected.*remedy"):
+            run_share(part, 1)
+
+
 def test_a_film_that_is_gone_is_left_out(tmp_path):
     part = tmp_path / "a"
     run_share(part, 1, 1, "--video", "1", task="move_near")

@@ -131,6 +131,7 @@ def test_training_starts_lie_beside_every_cell_that_is_tested(task):
     [
         ("open_drawer", "vn", 0),
         ("open_drawer", "0", 0),
+        ("open_drawer", "²", 0),
         ("fly", "vm", 0),
         ("open_drawer", "vm", 108),
         ("widowx_stack_cube", "train", 0),
