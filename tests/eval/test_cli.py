@@ -239,7 +239,7 @@ def test_auto_says_which_simulator_it_took(tmp_path, capsys):
 
 
 def test_a_checkpoint_is_found_by_path_or_name(tmp_path, monkeypatch):
-    monkeypatch.setattr("eval.policies.CHECKPOINTS", tmp_path)
+    monkeypatch.setattr("eval.policy_spec.CHECKPOINTS", tmp_path)
     for name in ("self_flow", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").touch()
