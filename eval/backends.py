@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import platform
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -131,6 +132,18 @@ def versions(backend: Backend) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "absent"
     return found
+
+
+def simulator_versions(backend: Backend) -> dict[str, str]:
+    """Versions in the simulator's own interpreter, as `simulator's NAME`; empty where it has
+    none."""
+    if not is_simpler(backend.name):
+        return {}
+    from eval import simpler_backend
+
+    python = simpler_backend.settings(backend.name)["python"] or sys.executable
+    found = simpler_backend.installed_versions(python)
+    return {f"simulator's {name}": version for name, version in found.items()}
 
 
 def _custom(name: str) -> Backend:

@@ -12,7 +12,6 @@ import fcntl
 import json
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +24,6 @@ from eval.records import write_json
 SCHEMA_VERSION = 1
 KINDS = ("expert", "replay")
 """Policies whose success is a control."""
-_PACKAGES = ("sapien", "mani_skill2_real2sim", "simpler_env", "numpy")
-"""What can change SIMPLER's outcomes, in its own interpreter."""
 
 
 def path() -> Path:
@@ -42,25 +39,11 @@ def installation(backend: Backend) -> str:
     if not is_simpler(backend.name):
         found = {name: text for name, text in versions(backend).items() if name != "torch"}
         return " ".join([backend.simulator, *(f"{name}={text}" for name, text in found.items())])
-    from eval.simpler_backend import settings
+    from eval.simpler_backend import installed_versions, settings
 
     python = settings(backend.name)["python"] or sys.executable
-    return f"{backend.simulator} {Path(python).absolute()} {_versions_in(python)}"
-
-
-def _versions_in(python: str) -> str:
-    code = (
-        "import importlib.metadata as m, sys\n"
-        "for name in sys.argv[1:]:\n"
-        "    try: print(name + '=' + m.version(name))\n"
-        "    except m.PackageNotFoundError: pass\n"
-    )
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(
-            [python, "-c", code, *_PACKAGES], capture_output=True, text=True, timeout=60, check=True
-        )
-        return " ".join(done.stdout.split())
-    return "versions unknown"
+    found = " ".join(f"{name}={text}" for name, text in installed_versions(python).items())
+    return f"{backend.simulator} {Path(python).absolute()} {found or 'versions unknown'}"
 
 
 def passed(where: str) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.backend import Backend
-from eval.backends import versions
+from eval.backends import simulator_versions, versions
 from eval.policy_spec import PolicySpec, trained
 from eval.watchdog import Limits
 
@@ -106,7 +106,7 @@ class Plan:
                 "checkpoint_sha256": self.checkpoint_sha256,
                 "training": trained(self.policy),
             },
-            "versions": versions(self.backend),
+            "versions": versions(self.backend) | simulator_versions(self.backend),
             "config": self.config,
             "seed": self.seed,
             "seeds": self.seeds,

@@ -11,8 +11,11 @@ the privileged control (with `motions`, and its plans in `drawers` and `objects`
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import subprocess
 import sys
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -22,6 +25,8 @@ from eval.watchdog import Limits
 
 NAME = "simpler"
 PACKAGES = ("numpy", "gymnasium")
+DECISIVE = ("sapien", "mani_skill2_real2sim", "simpler_env", "numpy")
+"""Distributions of the simulator's interpreter that can change outcomes."""
 DEFAULTS = {"protocol": "vm", "python": "", "shader": "rasterised"}
 
 
@@ -66,6 +71,25 @@ def backend(name: str) -> Backend:
 def installed() -> bool:
     """Whether SIMPLER could be imported in this interpreter (it is not imported)."""
     return importlib.util.find_spec("mani_skill2_real2sim") is not None
+
+
+@lru_cache(maxsize=8)
+def installed_versions(python: str) -> dict[str, str]:
+    """Versions of `DECISIVE` in the interpreter `python`, absent ones left out; empty where it
+    gives no answer."""
+    code = (
+        "import importlib.metadata as m, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: print(name + '=' + m.version(name))\n"
+        "    except m.PackageNotFoundError: pass\n"
+    )
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(
+            [python, "-c", code, *DECISIVE], capture_output=True, text=True, timeout=60, check=True
+        )
+        pairs = (line.partition("=") for line in done.stdout.split())
+        return {name: version for name, _, version in pairs if version}
+    return {}
 
 
 def available(python: str = "") -> tuple[bool, str]:

@@ -129,7 +129,10 @@ def test_what_had_to_be_replaced_stands_beside_the_numbers(tmp_path, capsys):
         words = ["--task", task, "--policy", "random", "--backend", "simpler", "--episodes", "1"]
         words += ["--simpler-python", sys.executable, "--video", "0", "--workers", "1"]
         assert main([*words, "--out", str(out)]) == 0
-        return json.loads((out / "results.json").read_text())["tasks"][task]
+        found = json.loads((out / "results.json").read_text())
+        assert found["versions"]["simulator's numpy"] == np.__version__  # of that interpreter
+        assert "simulator's numpy" not in json.loads((out / "run.json").read_text())["versions"]
+        return found["tasks"][task]
 
     assert results(tmp_path / "near", "move_near")["stand_ins"] == ["stage table"]
     assert "a stand-in for stage table" in " ".join(capsys.readouterr().out.split())
