@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.simpler_backend import search_path
 from selfflow_wm.cli import Parser, run_main
 
 Row = dict[str, Any]
@@ -65,7 +66,7 @@ def check_embedded() -> list[Row]:
 
 def check_simpler(python: str) -> list[Row]:
     """What `python` has of what SIMPLER needs; `ValueError` when it is not an interpreter."""
-    environment = {**os.environ, "PYTHONPATH": _paths()}
+    environment = {**os.environ, "PYTHONPATH": search_path()}
     try:
         done = subprocess.run(
             [python, str(PROBE)], capture_output=True, text=True, timeout=120, env=environment
@@ -102,10 +103,6 @@ def check_rendering(python: str) -> list[Row]:
         env.close()
     words = f"{picture.shape[1]} x {picture.shape[0]}, {label['rendering']}"
     return [_row("SIMPLER draws", int(picture.std()) > 0, words, "the picture is one colour")]
-
-
-def _paths() -> str:
-    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _row(name: str, ok: bool, found: str, remedy: str = "") -> Row:

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import subprocess
 import sys
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -23,6 +25,7 @@ from eval.backend import Backend
 from eval.tasks import Task
 from eval.watchdog import Limits
 
+ROOT = Path(__file__).resolve().parents[2]
 NAME = "simpler"
 PACKAGES = ("numpy", "gymnasium")
 DECISIVE = ("sapien", "mani_skill2_real2sim", "simpler_env", "numpy")
@@ -90,6 +93,17 @@ def installed_versions(python: str) -> dict[str, str]:
         pairs = (line.partition("=") for line in done.stdout.split())
         return {name: version for name, _, version in pairs if version}
     return {}
+
+
+def search_path(root: Path = ROOT) -> str:
+    """PYTHONPATH of the simulator's interpreter: this checkout, and what is set already.
+
+    Where this package was installed by copying, the folder beside it is the site-packages of
+    another Python, whose numpy must not come before the simulator's: then that interpreter has to
+    have the package itself.
+    """
+    own = [str(root)] if (root / "pyproject.toml").is_file() else []
+    return os.pathsep.join([*own, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def available(python: str = "") -> tuple[bool, str]:

@@ -12,21 +12,19 @@ import os
 import signal
 import subprocess
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from eval.simpler_backend import wire
+from eval.simpler_backend import search_path, wire
 from eval.simpler_backend.adapters import check_control
 from eval.simpler_backend.cells import HORIZONS
 from eval.simpler_backend.protocols import cell_at
 from eval.watchdog import Limits
 from robotics.control import Action
 
-ROOT = Path(__file__).resolve().parents[2]
 TIMEOUTS = {"open": 600.0, "reset": 600.0, "image": 900.0, "step": 120.0}
 """Seconds after which a child counts as hung; `step` holds for everything else, too. Generous: the
 first picture compiles shaders, which a busy two-core machine was seen to take 160 s for."""
@@ -52,12 +50,11 @@ class Child:
         up_read, up_write = os.pipe()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
         words = [python, "-m", "eval.simpler_backend.server", str(down_read), str(up_write), shader]
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         try:
             self._process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
                 pass_fds=(down_read, up_write), start_new_session=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                env={**os.environ, "PYTHONPATH": search_path()},
             )  # fmt: skip
         except OSError as error:
             for fd in (down_read, down_write, up_read, up_write):

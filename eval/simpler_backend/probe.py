@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 PACKAGES = {
     # import name -> (distribution, requirement for pip)
@@ -97,6 +98,9 @@ def _simpler() -> Iterator[dict]:
         return
     package = Path(spec.origin).parent
     yield row("ManiSkill2_real2sim", True, str(package))
+    beside = importlib.util.find_spec("simpler_env") is not None
+    found = "present" if beside else "absent; python -m benchmarks.simpler alone needs it"
+    yield row("SimplerEnv", beside, found, install, note=True)
     # The package's own order of looking: the variable, then data/ beside the package.
     assets = Path(os.environ.get("MS2_REAL2SIM_ASSET_DIR") or package.parent / "data")
     missing = [name for name in ASSETS if not (assets / name).is_file()]
@@ -113,15 +117,31 @@ def _simpler() -> Iterator[dict]:
         "stage meshes",
         not absent,
         f"absent: {', '.join(absent)}" if absent else str(folder),
-        "copy them from a full checkout; until then a box table stands in (pick_coke_can, "
-        "move_near and the WidowX tasks; drawers need none)",
+        "copy them from a full checkout; until then a box table stands in, and results say so "
+        "(pick_coke_can, move_near, the WidowX tasks, all of va; drawers of vm need none)",
         note=True,
     )
 
 
-def _vulkan() -> Iterator[dict]:
-    from eval.simpler_backend import vulkan
+def _neighbour() -> Any:
+    """`vulkan` beside this file. Run as a file, without the package around it, which needs numpy,
+    and without its folder on the path, where another Python's packages may lie."""
+    if __package__:
+        from eval.simpler_backend import vulkan
 
+        return vulkan
+    name = "vulkan_beside_the_probe"
+    if name not in sys.modules:
+        place = Path(__file__).resolve().with_name("vulkan.py")
+        spec = importlib.util.spec_from_file_location(name, place)
+        assert spec is not None and spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def _vulkan() -> Iterator[dict]:
+    vulkan = _neighbour()
     try:
         vulkan.load()
     except vulkan.VulkanError as error:
@@ -153,8 +173,7 @@ def _vulkan() -> Iterator[dict]:
 
 
 def _semaphore(devices: list) -> dict:
-    from eval.simpler_backend import vulkan
-
+    vulkan = _neighbour()
     name, remedy = vulkan.SEMAPHORE, f"Mesa >= 24.3: {_APT}"
     if any(name in device.extensions for device in devices):
         return row(name, True, "offered")
@@ -166,6 +185,4 @@ def _semaphore(devices: list) -> dict:
 
 
 if __name__ == "__main__":
-    if __package__ in (None, ""):
-        sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     print(json.dumps(probe()))

@@ -10,7 +10,7 @@ import pytest
 from eval import doctor
 from eval.backends import resolve_backend
 from eval.simpler import build_parser, main, make_plan
-from eval.simpler_backend import backend_name, probe, settings, vulkan
+from eval.simpler_backend import backend_name, probe, search_path, settings, vulkan
 
 
 def test_what_is_missing_is_named_with_the_line_that_mends_it(monkeypatch):
@@ -147,6 +147,22 @@ def test_of_cells_drawn_from_seeds_those_of_a_run_are_printed(capsys):
     assert [line.split("\t")[0] for line in lines[1:]] == ["0", "1", "2"]
     assert main([*words, "prepackaged", "--seed", "2"]) == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("1020000\tseed 1020000\t")
+
+
+def test_another_pythons_packages_never_come_before_the_simulators(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/mine")
+    assert search_path().split(":") == [str(Path(__file__).parents[2]), "/mine"]
+    assert search_path(tmp_path) == "/mine"  # a copy in site-packages has no pyproject.toml beside
+
+
+def test_the_doctor_examines_an_interpreter_with_nothing_installed(tmp_path):
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
+    bare.chmod(0o755)
+    rows = {row["name"]: row for row in doctor.check_simpler(str(bare))}
+    assert rows["numpy"]["found"] == rows["transforms3d"]["found"] == "absent"
+    assert rows["ManiSkill2_real2sim"]["found"] == "absent"
+    assert "Vulkan loader" in rows
 
 
 def test_the_probe_needs_nothing_but_the_standard_library():
