@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "compare.json", found)
     page = write_comparison_page(out, found, args.video)
-    print_comparison(Console(), found)
+    print_comparison(Console(), found, args.video)
     print(f"numbers: {out / 'compare.json'}\npage: {page}")
     return 0
 

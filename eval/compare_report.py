@@ -98,8 +98,8 @@ def sentence(scope: dict[str, Any], pair: dict[str, Any]) -> str:
     return words + "."
 
 
-def print_comparison(console: Any, found: dict[str, Any]) -> None:
-    """The comparison in the terminal."""
+def print_comparison(console: Any, found: dict[str, Any], videos: int = 0) -> None:
+    """The comparison in the terminal; `videos` as for the page."""
     from rich.table import Table
 
     def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -123,6 +123,8 @@ def print_comparison(console: Any, found: dict[str, Any]) -> None:
     table("rates", ["", *labels], [[name, *cells] for name, cells in rates_table(found)])
     for pair in found["pairs"]:
         _print_pair(console, table, pair)
+        for line in unfilmed(pair, videos):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     table(
         "stages reached", ["task", "stage", *labels],
         [[task, stage, *cells] for task, stage, cells in stages_table(found)],
@@ -257,6 +259,20 @@ def films(found: dict[str, Any], pair: dict[str, Any], most: int) -> list[dict[s
     return sorted(shown, key=lambda row: not all(row["data"].values()))[:most]
 
 
+def unfilmed(pair: dict[str, Any], most: int) -> list[str]:
+    """How to have the films that are missing: a sentence a run, of at most `most` starts."""
+    lines = []
+    for side in ("a", "b"):
+        rows = [row for row in pair["disagreements"][:most] if not row[f"video_{side}"]]
+        if rows:
+            numbers = ",".join(str(seed) for seed in sorted({row[f"seed_{side}"] for row in rows}))
+            lines.append(
+                f"{pair[side]} has no film of some starts on which they disagree: repeat its "
+                f"command with its --out and --film {numbers}, then this one"
+            )
+    return lines
+
+
 def write_comparison_page(out: Path, found: dict[str, Any], videos: int) -> Path:
     """Write `compare.html` into `out`; it needs no other file to be read.
 
@@ -276,6 +292,7 @@ def write_comparison_page(out: Path, found: dict[str, Any], videos: int) -> Path
                 **pair,
                 "forest": forest(pair["scopes"]),
                 "films": films(found, pair, videos),
+                "unfilmed": unfilmed(pair, videos),
                 "sentences": [
                     sentence(scope, pair)
                     for scope in pair["scopes"]

@@ -198,6 +198,7 @@ def _disagreements(
         {
             "task": task, "start": start[1], "a": won, "b": not won,
             "video_a": first[start].get("video"), "video_b": second[start].get("video"),
+            "seed_a": first[start]["seed"], "seed_b": second[start]["seed"],
         }
         for start, (won, other) in outcomes.items()
         if won != other

@@ -178,18 +178,22 @@ def _no_torn_films(out: Path) -> Iterator[None]:
 
 
 def _showcase(plan: Plan, log: EpisodeLog) -> list[Job]:
-    """Episodes to run once more with the camera on: a success and a failure of each task.
+    """Episodes to run once more with the camera on: those asked for by number, and a success and a
+    failure of each task.
 
     Which episodes succeed is known only afterwards, and rendering all of them would cost more
     than repeating one. A share films none extra: with many of them that would be most of the work.
     """
     jobs = []
-    for task in plan.tasks if plan.videos and not plan.shard else ():
-        records = [log.records.get((task, seed)) for seed in plan.seeds[task]]
-        for status in ("success", "failure"):
-            those = [record for record in records if record and record["status"] == status]
-            if those and not any(record.get("video") for record in those):
-                jobs.append(Job(task, those[0]["seed"], those[0]["index"], film=True))
+    for task, seeds in plan.seeds.items():
+        records = [log.records[task, seed] for seed in seeds if (task, seed) in log.records]
+        ended = [record for record in records if record["status"] != "error"]
+        chosen = [r for r in ended if r["seed"] in plan.films and not r.get("video")]
+        for status in ("success", "failure") if plan.videos and not plan.shard else ():
+            those = [record for record in ended if record["status"] == status]
+            if those and not any(r.get("video") or r in chosen for r in those):
+                chosen.append(those[0])
+        jobs += [Job(task, record["seed"], record["index"], film=True) for record in chosen]
     return jobs
 
 

@@ -35,6 +35,19 @@ def parse_shard(text: str) -> Shard:
     return int(number), int(count)
 
 
+def parse_films(text: str | None, seeds: dict[str, list[int]]) -> frozenset[int]:
+    """Numbers of episodes from a comma list; `ValueError` for one that no task of the run has."""
+    words = [word.strip() for word in (text or "").split(",") if word.strip()]
+    known = {str(seed) for found in seeds.values() for seed in found}
+    if unknown := [word for word in words if word not in known]:
+        raise ValueError(
+            f"film: expected numbers of this run's episodes, {min(map(int, known))} to "
+            f"{max(map(int, known))}; got {', '.join(unknown)}; remedy: take those that "
+            "eval.compare prints, or seed in episodes.jsonl"
+        )
+    return frozenset(map(int, words))
+
+
 def share(seeds: dict[str, list[int]], shard: Shard | None) -> dict[str, list[tuple[int, int]]]:
     """(index, seed) of each task's episodes that fall to `shard`; all of them for None.
 
@@ -72,6 +85,8 @@ class Plan:
     """`processes` or `ray`; like workers, retries and limits it changes no result."""
     batch_inference: int = 0
     """Samples per call of the one process that holds the checkpoint; 0: each worker holds it."""
+    films: frozenset[int] = frozenset()
+    """Seeds of episodes to film beside the first `videos` of each task."""
 
     def settings(self) -> dict[str, Any]:
         """What two runs must share to count as one; more episodes or workers may come later."""
@@ -122,7 +137,7 @@ class Plan:
     def jobs(self) -> list[Job]:
         """Every episode of this run, task after task."""
         return [
-            Job(task, seed, index, index < self.videos)
+            Job(task, seed, index, index < self.videos or seed in self.films)
             for task, found in share(self.seeds, self.shard).items()
             for index, seed in found
         ]

@@ -14,7 +14,7 @@ from eval.backends import is_simpler, require_expert, resolve_backend
 from eval.checkpoints import evaluate_checkpoints, find_checkpoints
 from eval.config import load_config
 from eval.evaluate import evaluate
-from eval.plan import Plan, parse_shard
+from eval.plan import Plan, parse_films, parse_shard
 from eval.policies import replay_seeds
 from eval.policy_spec import fingerprint, parse_policy
 from eval.records import EpisodeLog, Record
@@ -105,6 +105,12 @@ or hung in spite of --retries, 2 bad input.""",
         metavar="N",
         help="episodes to film per task, and one more where only successes or only failures "
         "were among them (default 4)",
+    )
+    add(
+        "--film",
+        metavar="N,...",
+        help="film these episodes too, by number (a cell's, else the seed; eval.compare names those "
+        "worth seeing), also of a run that is over",
     )
     add("overrides", nargs="*", metavar="key=value", help="hydra overrides of configs/eval.yaml")
     return parser
@@ -206,6 +212,7 @@ def make_plan(args: Any, command: str) -> tuple[Plan, str]:
         tasks, seeds, spec, fingerprint(spec), backend, config, args.seed, args.video,
         args.workers or min(default_workers(), jobs), out, command, shard, args.retries,
         Limits(args.reset_timeout, args.step_timeout), args.executor, args.batch_inference or 0,
+        parse_films(args.film, seeds),
     )  # fmt: skip
     return plan, why
 

@@ -71,6 +71,25 @@ def test_a_run_leaves_its_files_and_prints_the_numbers(tmp_path, capsys):
         }  # fmt: skip
 
 
+def test_films_can_be_had_by_number_afterwards(tmp_path):
+    out, arguments = tmp_path / "run", ["--task", "move_near"]
+    run_here(words(out, *arguments))
+    before = without_times(lines(out))
+    run_here(words(out, *arguments, "--film", "1000002,1000004"))
+    assert {p.name for p in (out / "videos").iterdir()} == {
+        "move_near-1000002.mp4", "move_near-1000004.mp4"
+    }  # fmt: skip
+    after = without_times(lines(out))
+    films = {seed: row.pop("video") for (_, seed), row in after.items()}
+    assert [seed for seed, film in films.items() if film] == [1_000_002, 1_000_004]
+    for row in before.values():
+        assert row.pop("video") is None
+    assert before == after
+    for bad in ("5", "1000006", "x"):
+        with pytest.raises(ValueError, match="film: expected numbers.*got.*remedy"):
+            plan_for(words(out, *arguments, "--film", bad))
+
+
 def test_one_and_two_workers_give_the_same_records(tmp_path):
     assert main(words(tmp_path / "one", policy="random")) == 0
     assert main(words(tmp_path / "two", "--workers", "2", policy="random")) == 0
