@@ -109,8 +109,8 @@ or hung in spite of --retries, 2 bad input.""",
     add(
         "--film",
         metavar="N,...",
-        help="film these episodes too, by number (a cell's, else the seed; eval.compare names those "
-        "worth seeing), also of a run that is over",
+        help="film these episodes too, by number (a cell's, else the seed; eval.compare names "
+        "those worth seeing), also of a run that is over",
     )
     add("overrides", nargs="*", metavar="key=value", help="hydra overrides of configs/eval.yaml")
     return parser
