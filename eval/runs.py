@@ -196,6 +196,9 @@ def _problems(runs: Sequence[Run]) -> list[tuple[str, str]]:
             words = ", ".join(f"{label} on {value}" for label, value in values.items())
             found.append((kind, f"expected one {kind}; got {words}"))
     for run in runs:
+        if run.results.get("shard"):
+            words = f"expected whole runs; got {run.label}, share {run.results['shard']} of one"
+            found.append(("incomplete", f"{words} (python -m eval.merge puts shares together)"))
         absent, crashed = run.missing()
         if absent or crashed:
             words = f"expected every episode; got {run.label} with {absent} not run"

@@ -205,6 +205,14 @@ def test_a_place_that_cannot_be_written_is_one_line(two, tmp_path, capsys):
         exit_code(bug)
 
 
+def test_a_share_is_no_whole_run(two, tmp_path, capsys):
+    stored = json.loads((two[1] / "results.json").read_text())
+    (two[1] / "results.json").write_text(json.dumps(stored | {"shard": "1/2"}))
+    words = [*map(str, two), "--out", str(tmp_path / "out")]
+    assert "got b, share 1/2 of one (python -m eval.merge" in refused(words, capsys)
+    assert main([*words, "--allow", "incomplete"]) == 0
+
+
 def test_labels_are_the_shortest_that_differ(tmp_path):
     runs = [write(tmp_path / x / "eval", {"move_near": "10"}) for x in ("a", "b")]
     assert [run.label for run in load_runs(runs)] == ["a/eval", "b/eval"]
