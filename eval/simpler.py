@@ -91,7 +91,12 @@ or hung in spite of --retries, 2 bad input.""",
         metavar="N",
         help="per task (default 20; with SIMPLER's grids, their first N cells, default all)",
     )
-    add("--seed", type=at_least(0), default=0, help="block of test seeds (default 0)")
+    add(
+        "--seed",
+        type=at_least(0),
+        default=0,
+        help="block of test seeds (default 0); not with SIMPLER's grids, which draw nothing",
+    )
     add(
         "--out",
         type=Path,
@@ -269,6 +274,12 @@ def _seeds(backend: str, task: str, args: Any) -> list[int]:
     if protocol in SEEDED:
         draw = train_seed if protocol == "train" else test_seed
         return [draw(args.seed, i) for i in range(args.episodes or DEFAULT_EPISODES)]
+    if args.seed:
+        raise ValueError(
+            f"seed: expected none with the grid {protocol}, whose cells and each cell's sampling "
+            f"noise are given; got {args.seed}; remedy: leave --seed out, or draw starts with "
+            "--protocol prepackaged"
+        )
     return list(range(len(cells(task, protocol))))[: args.episodes]
 
 
