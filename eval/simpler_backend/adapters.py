@@ -63,7 +63,8 @@ class GoogleGripper:
     A command moves the fingers' *target* by at most the whole range, and the fingers need several
     control steps to follow; upstream's wrappers therefore repeat a decided command for 15 steps.
     Zeros inside a repetition are replaced by it; the opposite command replaces the repetition.
-    A policy that repeats its own commands is passed through unchanged.
+    A policy that repeats its own commands gets more of the same, which does nothing: the target is
+    clipped at the end of its range. A new instruction ends no repetition; in upstream's it does.
     """
 
     def __init__(self, steps: int) -> None:
