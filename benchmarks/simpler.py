@@ -32,8 +32,8 @@ import numpy as np
 from eval.policies import ExpertPolicy
 from eval.rollout import run_episode
 from eval.simpler_backend.adapters import Adapter
-from eval.simpler_backend.cells import cell_at
 from eval.simpler_backend.client import TIMEOUTS, Child, RemoteEnv
+from eval.simpler_backend.protocols import cell_at
 from eval.simpler_backend.server import SCENE_VARIABLE
 from eval.tasks import get_task
 from eval.workers import RENDERER_THREADS, started_with
