@@ -136,7 +136,7 @@ def describe_run(trainer: Trainer, config: DictConfig) -> list[str]:
     modes = ", ".join(
         f"{name} {share['probability']:g} x {share['batch_size']}"
         for name, share in config.modes.items()
-        if share is not None
+        if share is not None and share["probability"] > 0
     )
     objective = getattr(trainer.objective, "name", type(trainer.objective).__name__)
     shared = [

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from made_up import SIZE, TINY
+from PIL import Image
+from scipy.io import wavfile
 
 from selfflow_wm.pretraining.build import build, compose_config
 from selfflow_wm.pretraining.cli import main
@@ -145,3 +147,22 @@ def test_misuse_is_explained_in_one_line(tmp_path, capsys, words, message):
 def test_the_configuration_can_be_printed(capsys):
     assert main(["--config", "experiment=toy_multimodal", "data=x", "out=y"]) == 0
     assert "caption_dropout" in capsys.readouterr().out
+
+
+def test_the_toy_experiment_takes_media_folders_and_leaves_the_joint_mode_out(tmp_path, capsys):
+    made_of = tmp_path / "media"
+    for kind in ("image", "audio"):
+        (made_of / kind).mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for n in range(4):
+        picture = random.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(made_of / f"image/{n}.png")
+        wavfile.write(made_of / f"audio/{n}.wav", 800, random.normal(size=800).astype(np.float32))
+    words = [word for word in TINY if not word.startswith(("data=", "modes"))]
+    words += ["modes=multimodal", "modes.video=null", "layout.rows.video=null", f"data={made_of}"]
+    words += [f"modes.{kind}.batch_size=2" for kind in ("image", "audio")]
+    assert main([*words, f"out={tmp_path / 'run'}", "trainer.total_steps=1"]) == 0
+    said = capsys.readouterr().out
+    assert "3 of image, 3 of audio" in said and "video_audio" not in said
+    assert main([*words, f"out={tmp_path / 'b'}", "~modes.audio.probability"]) == 2
+    assert "modes.audio: expected probability and batch_size" in capsys.readouterr().err
