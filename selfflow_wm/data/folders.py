@@ -12,7 +12,7 @@ import io
 import sys
 import warnings
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -49,6 +49,10 @@ class MediaFolder:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def captions(self) -> Iterator[tuple[str, str]]:
+        """Name and caption of every file; nothing is decoded."""
+        return ((file.name, file.caption) for file in self.files)
 
     def __getitem__(self, index: int) -> Sample:
         for step in range(len(self.files)):

@@ -14,7 +14,7 @@ from torch import nn
 
 from selfflow_wm.codec import Codec
 from selfflow_wm.data import Mixture, MixtureStream, SampleEncoder, Source, fixed_batches
-from selfflow_wm.data.source import split_source
+from selfflow_wm.data.source import check_captions, split_source
 from selfflow_wm.layout import Layout
 from selfflow_wm.model import Backbone
 from selfflow_wm.objective import FlowMatching, WeightedByModality
@@ -131,6 +131,7 @@ def _open(
     """Training and held-out samples of every mode."""
     training, held_out = {}, {}
     for kind, source in open_sources(plain["data"], mixture.names, codecs).items():
+        check_captions(source, kind, plain["layout"]["text_length"])
         try:
             training[kind], held_out[kind] = split_source(source, plain["held_out"])
         except ValueError as error:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from selfflow_wm.data import UnusableSample
 from selfflow_wm.objective import FlowMatching
 from selfflow_wm.training import checkpoint, ranks
 from selfflow_wm.training.ranks import pick_device as pick_device
@@ -189,7 +190,7 @@ def run_training(
         print(run.description, flush=True)
     try:
         outcome = run.trainer.train()
-    except (NonFiniteLoss, ConnectionError) as error:
+    except (NonFiniteLoss, UnusableSample, ConnectionError) as error:
         return _failed(name, error, 1)
     if ranks.is_main():
         print(f"{outcome} at step {run.trainer.step}; checkpoint {Path(config.out) / 'checkpoint'}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
+import made_up
 import numpy as np
 import pytest
 import torch
-from made_up import SIZE, TINY
+from made_up import KINDS, SIZE, TINY, MadeUp
 from PIL import Image
 from scipy.io import wavfile
 
@@ -166,3 +167,35 @@ def test_the_toy_experiment_takes_media_folders_and_leaves_the_joint_mode_out(tm
     assert "3 of image, 3 of audio" in said and "video_audio" not in said
     assert main([*words, f"out={tmp_path / 'b'}", "~modes.audio.probability"]) == 2
     assert "modes.audio: expected probability and batch_size" in capsys.readouterr().err
+
+
+class Loud(MadeUp):
+    """One of its samples is at another rate."""
+
+    def __getitem__(self, index):
+        return super().__getitem__(index) | ({"sample_rate": 1600} if index == 14 else {})
+
+
+def test_a_sample_that_does_not_fit_ends_the_run_in_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(made_up, "Loud", Loud, raising=False)
+    words = ["data.audio._target_=made_up.Loud", "modes.image=null", "modes.video=null"]
+    words += ["modes.video_audio=null", "modes.audio.batch_size=36", "fit_samples=1"]
+    words += ["layout.rows.image=null", "layout.rows.video=null"]
+    assert main([*TINY, *words, f"out={tmp_path}"]) == 1
+    said = capsys.readouterr().err
+    assert "pretrain: data.audio: audio: expected 800 Hz, got 1600 Hz" in said
+    assert "Traceback" not in said
+
+
+def test_captions_that_are_too_long_are_told_before_training(tmp_path, capsys):
+    (tmp_path / "image").mkdir()
+    for n in range(3):
+        Image.new("RGB", (SIZE, SIZE), (n, n, n)).save(tmp_path / f"image/{n}.png")
+        (tmp_path / f"image/{n}.txt").write_text("ü" * 30 * n, encoding="utf-8")
+    words = [word for word in TINY if not word.startswith("data=")]
+    words += [f"modes.{kind}=null" for kind in KINDS[1:]]
+    words += ["layout.rows={image: {weight: 1.0}}", "layout.text_length=64", f"data={tmp_path}"]
+    assert main([*words, f"out={tmp_path / 'run'}"]) == 2
+    said = capsys.readouterr().err
+    assert "data.image: expected captions of at most 64 bytes, got 1 longer ones of 3" in said
+    assert "2.png; set layout.text_length=120" in said
