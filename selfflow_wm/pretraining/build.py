@@ -145,7 +145,8 @@ def _codecs(plain: dict[str, Any], init: SavedModel | None) -> dict[str, Codec]:
     if init is None:
         return make_codecs(plain["codecs"], names)
     for name in names:
-        asked = plain["codecs"].get(name) or {}
+        # What its weights are, the checkpoint says; where they lie does not matter.
+        asked = {k: v for k, v in (plain["codecs"].get(name) or {}).items() if k != "weights"}
         found = init.codecs[name].config if name in init.codecs else {}
         if {key: found.get(key) for key in asked} != asked:
             raise ValueError(

@@ -28,6 +28,9 @@ weights=NAME     loss weights: image, video, audio (the paper's three), equal
 modes=NAME       multimodal, multimodal_joint; modes.video=null leaves video out
 objective=NAME   flow_matching, dual_timestep, self_flow, self_flow_separated, diffusion_forcing,
                  sra, repa
+codecs.image="{kind: tae_flux2, image_size: [64, 64], weights: DIR}"
+                 another codec in place of the one there: image patch_pca, tae_flux2, sd_vae,
+                 flux2_ae; video patch_video, wan_video; audio mdct, oobleck_audio
 Anything else in configs/ can be overridden the same way, for example
     seed=1 trainer.total_steps=2000 trainer.max_minutes=60 optim.lr=5e-4 model=small
     modes.image.batch_size=64 noise.time_laws.audio.shift=0.75 log.wandb=disabled

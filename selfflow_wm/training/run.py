@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +46,7 @@ def compose_config(
     paths: keys that hold paths, which need no hydra quotes. folder: of configs/, searched for
     configuration groups too.
     """
-    words = [quoted(word, paths) for word in overrides]
+    words = [quoted(word, paths) for given in overrides for word in _whole_codecs(given)]
     if folder is not None:
         words.append(f"hydra.searchpath=['file://{CONFIG_DIR / folder}']")
     try:
@@ -60,6 +61,16 @@ def compose_config(
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(f"configuration: {error}") from None
     return config
+
+
+def _whole_codecs(word: str) -> tuple[str, ...]:
+    """A codec of another kind takes the place of the one there, instead of mixing with its
+    arguments: codecs.image={kind: tae_flux2, weights: DIR, ...}."""
+    key, _, value = word.partition("=")
+    group, _, name = key.partition(".")
+    if group not in ("codec", "codecs") or not name or not re.match(r"\{.*\bkind\s*:", value):
+        return (word,)
+    return f"{key}=null", f"++{word}"
 
 
 def quoted(word: str, paths: Sequence[str]) -> str:

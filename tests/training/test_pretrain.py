@@ -12,6 +12,7 @@ from made_up import KINDS, SIZE, TINY, MadeUp
 from PIL import Image
 from scipy.io import wavfile
 
+from selfflow_wm.codec.tae import make_decoder, make_encoder
 from selfflow_wm.pretraining.build import build, compose_config
 from selfflow_wm.pretraining.cli import main
 from selfflow_wm.sampling.cli import main as sample
@@ -199,3 +200,22 @@ def test_captions_that_are_too_long_are_told_before_training(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "data.image: expected captions of at most 64 bytes, got 1 longer ones of 3" in said
     assert "2.png; set layout.text_length=120" in said
+
+
+def test_another_codec_takes_the_place_of_the_one_there_and_is_fitted(tmp_path, capsys):
+    torch.manual_seed(0)
+    for part, network in (("encoder", make_encoder()), ("decoder", make_decoder())):
+        checkpoint.save_tensors(tmp_path / f"taef2_{part}.safetensors", network.state_dict())
+    source = "{image: {_target_: made_up.MadeUp, kind: image, size: 16}}"
+    words = ["modes.video=null", "modes.audio=null", "layout.rows.video=null", "model.width=24"]
+    words += ["layout.rows.audio=null", "modes.image.batch_size=4", "model.heads=2", "device=cpu"]
+    codec = f"codecs.image={{kind: tae_flux2, image_size: [16, 16], weights: {tmp_path}}}"
+    common = [*words, f"data={source}", codec]
+    saved = build(compose_config([*common, f"out={tmp_path / 'a'}"])).saved
+    assert saved.codecs["image"].kind == "tae_flux2" and saved.model.layout["image"].channels == 128
+    pictures = np.stack([MadeUp("image", size=16)[n]["image"] for n in range(40)])
+    tokens = saved.codecs["image"].encode(torch.from_numpy(pictures))
+    assert tokens.var(0).mean() == pytest.approx(1.0, abs=0.1)
+    # and a run starts from such a checkpoint, wherever the weights came from
+    again = build(compose_config([*common, f"out={tmp_path / 'b'}", f"init={tmp_path}/a/initial"]))
+    assert again.saved.codecs["image"].hash() == saved.codecs["image"].hash()
