@@ -8,7 +8,7 @@ import made_up
 import numpy as np
 import pytest
 import torch
-from made_up import KINDS, SIZE, TINY, MadeUp
+from made_up import FRAMES, KINDS, RATE, SAMPLES, SIZE, TINY, MadeUp
 from PIL import Image
 from scipy.io import wavfile
 
@@ -48,8 +48,31 @@ def test_every_mode_trains_and_the_checkpoint_has_its_codecs(tmp_path, capsys):
     with np.load(tmp_path / "images/samples.npz", allow_pickle=False) as file:
         assert file["arr_0"].shape == (2, SIZE, SIZE, 3)
     assert sample([*common, "--out", str(tmp_path / "clips"), "--modality", "video"]) == 0
-    with np.load(tmp_path / "clips/latents.npz", allow_pickle=False) as file:
-        assert file["arr_0"].shape == (2, 8, 8)
+    with np.load(tmp_path / "clips/samples.npz", allow_pickle=False) as file:
+        assert file["arr_0"].shape == (2, FRAMES, SIZE, SIZE, 3)
+    assert (tmp_path / "clips/films/00001.mp4").stat().st_size > 0
+    assert sample([*common, "--out", str(tmp_path / "sounds"), "--modality", "audio"]) == 0
+    rate, sound = wavfile.read(tmp_path / "sounds/sounds/00001.wav")
+    assert (rate, sound.shape) == (RATE, (SAMPLES, 1)) or sound.shape == (SAMPLES,)
+
+    # video with its sound begins from a picture
+    joint = [*common, "--out", str(tmp_path / "joint"), "--modality", "video_audio"]
+    assert sample(joint) == 2
+    assert "--images: expected pictures to begin from" in capsys.readouterr().err
+    pictures = [tmp_path / "red.png", tmp_path / "blue.png"]
+    for path in pictures:
+        Image.new("RGB", (2 * SIZE, SIZE), path.stem).save(path)
+    assert sample([*joint, "--images", *map(str, pictures)]) == 0
+    with np.load(tmp_path / "joint/samples.npz", allow_pickle=False) as file:
+        clips = file["arr_0"]
+    with np.load(tmp_path / "joint/sound.npz", allow_pickle=False) as file:
+        assert file["arr_0"].shape == (2, 1, SAMPLES)
+    assert clips.shape == (2, FRAMES, SIZE, SIZE, 3)
+    assert (tmp_path / "joint/films/00001.mp4").stat().st_size > 0
+    # the same pictures go on, others are refused
+    assert sample([*joint, "--images", *map(str, pictures)]) == 0
+    assert sample([*joint, "--images", str(pictures[0])]) == 2
+    assert "expected the settings" in capsys.readouterr().err
     assert sample([*common, "--out", str(tmp_path / "any")]) == 2
     assert "expected --modality" in capsys.readouterr().err
 
