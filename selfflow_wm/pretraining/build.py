@@ -29,7 +29,7 @@ from selfflow_wm.training.trainer import Trainer
 from selfflow_wm.training.validate import FixedNoiseValidation
 
 PATHS = ("data", "out", "init")
-RESUMABLE = (*core.RESUMABLE, "workers")
+RESUMABLE = (*core.RESUMABLE, "workers", "fps")
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
@@ -130,7 +130,8 @@ def _open(
 ) -> tuple[dict[str, Source], dict[str, Source]]:
     """Training and held-out samples of every mode."""
     training, held_out = {}, {}
-    for kind, source in open_sources(plain["data"], mixture.names, codecs).items():
+    sources = open_sources(plain["data"], mixture.names, codecs, plain["fps"])
+    for kind, source in sources.items():
         check_captions(source, kind, plain["layout"]["text_length"])
         try:
             training[kind], held_out[kind] = split_source(source, plain["held_out"])
