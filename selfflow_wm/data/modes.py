@@ -126,6 +126,18 @@ class Mixture:
                     f"{share.batch_size}; set modes.{name}.batch_size={(size + 1) * processes}"
                 )
             shares[name] = replace(share, batch_size=size)
+        return self._with(shares)
+
+    def times(self, processes: int) -> Self:
+        """The same mixture with the batches of several processes that each have one of this."""
+        return self._with(
+            {
+                name: replace(share, batch_size=processes * share.batch_size)
+                for name, share in self.shares.items()
+            }
+        )
+
+    def _with(self, shares: dict[str, Share]) -> Self:
         result = copy.copy(self)
         result.shares = shares
         return result

@@ -51,7 +51,8 @@ def build(config: DictConfig) -> Run:
     core.require(config, "data", "out")
     ranks = join(config.trainer.parallel, config.device)
     out, plain, device = Path(config.out), _plain(config), ranks.device
-    mixture = Mixture(plain["modes"], seed=config.seed)
+    stated = Mixture(plain["modes"], seed=config.seed)
+    mixture = of_run(stated, plain["batch_of"], ranks.size)
     own = mixture.divided(ranks.size)
     resuming = ranks.on_main(lambda: core.claim(out, plain, RESUMABLE))
 
@@ -81,7 +82,7 @@ def build(config: DictConfig) -> Run:
     noise = instantiate(config.noise, _convert_="all")
     validation = FixedNoiseValidation(
         FlowMatching(noise["time_laws"], noise["condition_noise"], caption_dropout=0.0),
-        fixed_batches(held_out, encoder, mixture, per_mode),
+        fixed_batches(held_out, encoder, stated, per_mode),
     )
     trainer = Trainer(
         saved.model,
@@ -100,6 +101,16 @@ def build(config: DictConfig) -> Run:
     if ranks.main:
         trainer.log = MetricsLog(out, config=plain, resume_step=trainer.step, **plain["log"])
     return Run(saved, trainer, _describe(config, saved, sources, trainer))
+
+
+def of_run(mixture: Mixture, batch_of: str, processes: int) -> Mixture:
+    """The mixture with the batches that all processes share. batch_of: of the configuration."""
+    if batch_of not in ("run", "process"):
+        raise ValueError(
+            f"batch_of: expected run (all processes share a batch) or process (each has one), got "
+            f"{batch_of!r}"
+        )
+    return mixture.times(processes) if batch_of == "process" else mixture
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
@@ -189,4 +200,6 @@ def _describe(
         for row in layout.modalities
     )
     lines = [f"samples     {samples} to train on", f"tokens      {rows}"]
+    if config.batch_of == "process":
+        lines.append(f"batches     one in each of {trainer.ranks.size} processes")
     return "\n".join([*lines, *core.describe_run(trainer, config)])

@@ -113,8 +113,9 @@ def claim(out: Path, config: dict[str, Any], resumable: Sequence[str] = RESUMABL
         before = checkpoint.read_json(record)
         differing = sorted(
             key
-            for key in set(before) | set(config)
-            if key not in resumable and before.get(key) != config.get(key)
+            # Parts that a later version has added stand at what was done before them.
+            for key in before
+            if key not in resumable and before[key] != config.get(key)
         )
         if differing:
             raise ValueError(
