@@ -60,7 +60,21 @@ def compose_config(
         ) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(f"configuration: {error}") from None
+    _check_numbers(config)
     return config
+
+
+def _check_numbers(config: DictConfig) -> None:
+    """ValueError for a word where configs/ has a number; a flag is left to its reader."""
+    for group, file in (("trainer", "default"), ("optim", "adamw")):
+        for key, default in OmegaConf.load(CONFIG_DIR / group / f"{file}.yaml").items():
+            value = config[group].get(key) if group in config else None
+            number = default is None or isinstance(default, int | float)
+            if number and not isinstance(default, bool) and isinstance(value, str):
+                example = 60 if default is None else default
+                raise ValueError(
+                    f"{group}.{key}: expected a number, such as {example}, got {value!r}; change it"
+                )
 
 
 def _whole_codecs(word: str) -> tuple[str, ...]:

@@ -158,6 +158,9 @@ def test_a_run_can_start_from_a_checkpoint(tmp_path):
         (["experiment=embedded"], "modalities among"),
         (["experiment=nothing"], "experiment"),
         (["weights=loud"], "loud"),
+        (["trainer.total_steps=abc"], "trainer.total_steps: expected a number, such as 4000"),
+        (["optim.lr=fast"], "optim.lr: expected a number"),
+        (["modes.image.batch_size=two"], "modes.image: expected probability and batch_size"),
     ],
 )
 def test_misuse_is_explained_in_one_line(tmp_path, capsys, words, message):
