@@ -67,7 +67,8 @@ def compose_config(
 def _check_numbers(config: DictConfig) -> None:
     """ValueError for a word where configs/ has a number; a flag is left to its reader."""
     for group, file in (("trainer", "default"), ("optim", "adamw")):
-        for key, default in OmegaConf.load(CONFIG_DIR / group / f"{file}.yaml").items():
+        defaults: Any = OmegaConf.load(CONFIG_DIR / group / f"{file}.yaml")
+        for key, default in defaults.items():
             value = config[group].get(key) if group in config else None
             number = default is None or isinstance(default, int | float)
             if number and not isinstance(default, bool) and isinstance(value, str):
