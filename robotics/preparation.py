@@ -22,6 +22,7 @@ from selfflow_wm.codec import (
     PatchPCA,
     PatchVideo,
     ResidualCodec,
+    TAEFlux2,
     codec_from_config,
 )
 from selfflow_wm.layout import Layout
@@ -144,9 +145,9 @@ def fit_codecs(
         else generator.choice(len(dataset), count, replace=False)
     )
     image: Any = ready.get("image", codecs["image"])
-    if "image" not in ready and isinstance(image, PatchPCA):
+    if "image" not in ready and isinstance(image, PatchPCA | TAEFlux2):
         frames = torch.as_tensor(dataset.batch(index, video=False)["image"])
-        image.fit(frames, seed=seed)
+        image.fit(frames, seed=seed) if isinstance(image, PatchPCA) else image.fit(frames)
     index = np.sort(shuffled(dataset, generator)[: config["fit_windows"]])
     video: Any = ready.get("video", codecs["video"])
     if "video" not in ready and isinstance(video, ResidualCodec):

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from selfflow_wm.codec.base import Codec, check_frames, check_latents
+from selfflow_wm.codec.weights import BATCH_VALUES, in_batches
 
 GROUP = 4
 """Frames in a latent frame after the first, which holds one."""
@@ -63,18 +64,37 @@ class VideoCodec(Codec):
         """The same for its latent frames; 1 frame from the first, 4 from each other."""
 
     def encode(self, frames: UInt8[Tensor, "... T H W 3"]) -> Float[Tensor, "... n C"]:
-        """Latents of whole clips of T = `self.frames` frames."""
+        """Latents of whole clips of T = `self.frames` frames, of as many at once as memory
+        allows."""
         if frames.ndim < 4 or frames.shape[-4] != self.frames:
             raise ValueError(
                 f"expected frames (..., {self.frames}, H, W, 3), got {tuple(frames.shape)}; pad "
                 "shorter clips with pad_clip, or use encode_stream for another length"
             )
-        return torch.cat(list(self.encode_stream([frames])), dim=-2)
+        tokens = in_batches(
+            lambda clips: torch.cat(list(self.encode_stream([clips])), dim=-2),
+            frames.reshape(-1, *frames.shape[-4:]),
+            self._budget(frames.shape[-4:].numel()),
+        )
+        return tokens.view(*frames.shape[:-4], *tokens.shape[1:])
 
     def decode(self, latents: Float[Tensor, "... n C"]) -> UInt8[Tensor, "... T H W 3"]:
         """The clips that latents stand for, clipped to uint8."""
-        chunks = check_latents(latents, self).chunk(self.grid[0], dim=-2)
-        return torch.cat(list(self.decode_stream(chunks)), dim=-4)
+        check_latents(latents, self)
+        frames = in_batches(
+            lambda rows: torch.cat(
+                list(self.decode_stream(rows.chunk(self.grid[0], dim=-2))), dim=-4
+            ),
+            latents.reshape(-1, *latents.shape[-2:]),
+            self._budget(latents.shape[-2:].numel()),
+        )
+        return frames.view(*latents.shape[:-2], *frames.shape[1:])
+
+    def _budget(self, values: int) -> int:
+        """For `in_batches` of clips that hold so many `values`: what is at work at a time are the
+        pixels of one group of each."""
+        pixels = GROUP * 3 * self.image_size[0] * self.image_size[1]
+        return max(1, BATCH_VALUES // pixels) * values
 
     def encode_stream(
         self, chunks: Iterable[UInt8[Tensor, "... t H W 3"]]

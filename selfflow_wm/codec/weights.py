@@ -26,6 +26,7 @@ def find_weights(given: str | os.PathLike[str] | None, name: str) -> Path:
 
     given: a folder. Where it is missing (a checkpoint that came from another machine), its last
     part is looked for in the folder that `SELFFLOW_WEIGHTS` names; None looks into that itself.
+    Or OWNER/NAME or OWNER/NAME/FOLDER of a model in the Hugging Face hub's cache on this disk.
 
     Raises:
         ValueError: the file is in none of these places.
@@ -34,6 +35,7 @@ def find_weights(given: str | os.PathLike[str] | None, name: str) -> Path:
     places = [] if given is None else [Path(given)]
     if root:
         places += [Path(root)] if given is None else [Path(root) / Path(given).name, Path(root)]
+    places += _hub_cache(given)
     for place in places:
         if (place / name).is_file():
             return place
@@ -41,8 +43,22 @@ def find_weights(given: str | os.PathLike[str] | None, name: str) -> Path:
         f"expected a folder of weights with {name}, got "
         + (", ".join(f"{place} without it" for place in places) or "no folder")
         + f"; put the files there yourself (nothing is downloaded) and give the folder as weights, "
-        f"or set {VARIABLE} to it"
+        f"or set {VARIABLE} to it, or give OWNER/NAME/FOLDER of a model in the hub's cache"
     )
+
+
+def _hub_cache(given: str | os.PathLike[str] | None) -> list[Path]:
+    """The folder in the hub's cache (`HF_HUB_CACHE`, else `HF_HOME`/hub) of a model's newest
+    snapshot: that of its branch main, as `huggingface-cli download` leaves it."""
+    parts = () if given is None else Path(given).parts
+    if len(parts) < 2 or Path(*parts).is_absolute() or ".." in parts:
+        return []
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    model = Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / f"models--{'--'.join(parts[:2])}"
+    main = model / "refs" / "main"
+    if not main.is_file():
+        return []
+    return [(model / "snapshots" / main.read_text().strip()).joinpath(*parts[2:])]
 
 
 def compute_dtype(name: str) -> torch.dtype:

@@ -3,7 +3,17 @@
 from selfflow_wm.data.encode import SampleEncoder
 from selfflow_wm.data.mixture import MixtureStream, fixed_batches
 from selfflow_wm.data.modes import MODES, Mixture, Mode, Share
-from selfflow_wm.data.source import JOINT, KINDS, Part, Sample, Source, check_source, split_source
+from selfflow_wm.data.source import (
+    JOINT,
+    KINDS,
+    Part,
+    Sample,
+    Source,
+    UnusableSample,
+    check_captions,
+    check_source,
+    split_source,
+)
 
 __all__ = [
     "JOINT",
@@ -17,6 +27,8 @@ __all__ = [
     "SampleEncoder",
     "Share",
     "Source",
+    "UnusableSample",
+    "check_captions",
     "check_source",
     "fixed_batches",
     "split_source",

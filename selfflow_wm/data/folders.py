@@ -12,7 +12,7 @@ import io
 import sys
 import warnings
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -49,6 +49,10 @@ class MediaFolder:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def captions(self) -> Iterator[tuple[str, str]]:
+        """Name and caption of every file; nothing is decoded."""
+        return ((file.name, file.caption) for file in self.files)
 
     def __getitem__(self, index: int) -> Sample:
         for step in range(len(self.files)):
@@ -115,7 +119,7 @@ class VideoFolder(MediaFolder):
     """The first `frames` frames of videos, scaled to cover (H, W) and cropped (extra `media`).
 
     audio: the codec of their sound; with it, the kind is video with audio and the first samples of
-    the sound are read too.
+    the sound are read too. fps: frames a second that all must have; None takes any.
     """
 
     kind, suffixes = "video", VIDEOS
@@ -126,10 +130,11 @@ class VideoFolder(MediaFolder):
         image_size: tuple[int, int],
         frames: int,
         audio: AudioCodec | None = None,
+        fps: float | None = None,
     ) -> None:
         self.av = _optional("av", "videos")
         super().__init__(root)
-        self.image_size, self.frames, self.audio = image_size, frames, audio
+        self.image_size, self.frames, self.audio, self.fps = image_size, frames, audio, fps
         if audio is not None:
             self.kind = JOINT
 
@@ -137,7 +142,8 @@ class VideoFolder(MediaFolder):
         try:
             data = io.BytesIO(file.read())
             with self.av.open(data) as container:
-                frames, promised = [], container.streams.video[0].frames
+                stream = container.streams.video[0]
+                frames, promised, rate = [], stream.frames, stream.average_rate
                 for frame in container.decode(video=0):
                     picture = cover(frame.to_image().convert("RGB"), self.image_size)
                     frames.append(picture.numpy())
@@ -152,6 +158,7 @@ class VideoFolder(MediaFolder):
         # frame too many; one without a count says 0.
         if len(frames) < 0.9 * min(promised, self.frames):
             raise Unreadable(f"{len(frames)} of {promised} frames")
+        check_frame_rate(file.name, None if rate is None else float(rate), self.fps)
         sample: dict[str, Any] = {"video": np.stack(frames)}
         if sound is not None and self.audio is not None:
             rate, waveform = sound
@@ -182,18 +189,30 @@ class VideoFolder(MediaFolder):
             return int(stream.rate), np.concatenate(parts, axis=1).astype(np.float32)
 
 
-def open_folder(kind: str, root: Path, codecs: Mapping[str, Codec]) -> MediaFolder:
-    """The source of `kind` under `root`, cut to what the codecs take."""
+def open_folder(
+    kind: str, root: Path, codecs: Mapping[str, Codec], fps: float | None = None
+) -> MediaFolder:
+    """The source of `kind` under `root`, cut to what the codecs take. fps: see `VideoFolder`."""
     image, video, audio = (codecs.get(name) for name in ("image", "video", "audio"))
     if kind == "image" and isinstance(image, ImageCodec):
         return ImageFolder(root, image.image_size)
     if kind == "audio" and isinstance(audio, AudioCodec):
         return AudioFolder(root, audio.sample_rate, audio.samples, audio.audio_channels)
     if kind == "video" and isinstance(video, VideoCodec):
-        return VideoFolder(root, video.image_size, video.frames)
+        return VideoFolder(root, video.image_size, video.frames, fps=fps)
     if kind == JOINT and isinstance(video, VideoCodec) and isinstance(audio, AudioCodec):
-        return VideoFolder(root, video.image_size, video.frames, audio)
+        return VideoFolder(root, video.image_size, video.frames, audio, fps)
     raise ValueError(f"expected codecs for {kind}, got {sorted(codecs)}; set codecs.*")
+
+
+def check_frame_rate(name: str, rate: float | None, expected: float | None) -> None:
+    """ValueError for a rate (Hz) more than 1% beside the expected one, if one is."""
+    if expected is not None and (rate is None or abs(rate / expected - 1) > 0.01):
+        raise ValueError(
+            f"{name}: expected {expected:g} frames a second, got {rate and f'{rate:g}'}; convert "
+            f"the file (ffmpeg -i IN -r {expected:g} OUT), or state the rate of your videos with "
+            "fps=RATE (null: any); nothing is resampled here"
+        )
 
 
 def check_sound(

@@ -11,7 +11,7 @@ import numpy as np
 
 from selfflow_wm.data.encode import SampleEncoder
 from selfflow_wm.data.modes import Mixture
-from selfflow_wm.data.source import Sample, Source
+from selfflow_wm.data.source import Sample, Source, UnusableSample
 from selfflow_wm.layout import Batch
 
 _ORDER = 11  # keeps the orders of the samples apart from other draws of the same seed
@@ -51,6 +51,7 @@ class MixtureStream:
 
     Raises:
         ValueError: a mode without a source or without its modalities in the layout.
+        UnusableSample: from `next`, for a sample that does not fit.
     """
 
     def __init__(
@@ -86,8 +87,11 @@ class MixtureStream:
         # Interleaved, so that the ranks together read what one with a larger batch would.
         places = range(start + self.rank, start + size * self.world_size, self.world_size)
         read = self._pool.map if self._pool else map
-        samples: list[Sample] = list(read(source.__getitem__, [order(p) for p in places]))
-        batch = self.encoder(samples, mode)
+        try:
+            samples: list[Sample] = list(read(source.__getitem__, [order(p) for p in places]))
+            batch = self.encoder(samples, mode)
+        except ValueError as error:
+            raise UnusableSample(f"data.{mode.name}: {error}") from error
         self.drawn += 1  # after the reading: a sample that fails leaves the position as it was
         self.positions[mode.name] = start + size * self.world_size
         return batch

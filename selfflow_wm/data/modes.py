@@ -48,6 +48,18 @@ class Share:
     batch_size: int
 
 
+def _share(name: str, given: Share | Mapping[str, Any]) -> Share:
+    if isinstance(given, Share):
+        return given
+    numbers = [isinstance(value, int | float) for value in given.values()]
+    if set(given) != {"probability", "batch_size"} or not all(numbers):
+        raise ValueError(
+            f"modes.{name}: expected probability and batch_size, got {dict(given)}; state both, or "
+            f"leave the mode out with modes.{name}=null"
+        )
+    return Share(**given)
+
+
 class Mixture:
     """The modes of a training run. Every optimiser step draws one, from its step and seed alone.
 
@@ -69,11 +81,7 @@ class Mixture:
     ) -> None:
         if unknown := sorted(set(shares) - set(table)):
             raise ValueError(f"expected a mode out of {sorted(table)}, got {unknown[0]!r}")
-        rows = {
-            name: share if isinstance(share, Share) else Share(**share)
-            for name, share in shares.items()
-            if share is not None
-        }
+        rows = {name: _share(name, share) for name, share in shares.items() if share is not None}
         self.shares = {name: share for name, share in rows.items() if share.probability > 0}
         if any(share.probability < 0 or share.batch_size < 1 for share in rows.values()) or not (
             self.shares
@@ -118,6 +126,18 @@ class Mixture:
                     f"{share.batch_size}; set modes.{name}.batch_size={(size + 1) * processes}"
                 )
             shares[name] = replace(share, batch_size=size)
+        return self._with(shares)
+
+    def times(self, processes: int) -> Self:
+        """The same mixture with the batches of several processes that each have one of this."""
+        return self._with(
+            {
+                name: replace(share, batch_size=processes * share.batch_size)
+                for name, share in self.shares.items()
+            }
+        )
+
+    def _with(self, shares: dict[str, Share]) -> Self:
         result = copy.copy(self)
         result.shares = shares
         return result

@@ -59,6 +59,28 @@ def check_source(source: Source, kind: str) -> Source:
     return source
 
 
+class UnusableSample(ValueError):
+    """A sample that training met and cannot take; the user's to mend."""
+
+
+def check_captions(source: Source, kind: str, longest: int) -> None:
+    """ValueError when a caption that `source` knows beforehand takes more than `longest` bytes.
+
+    Such sources have `captions()`: pairs of a name and a caption.
+    """
+    if not hasattr(source, "captions"):
+        return
+    found: Any = source.captions()  # pyright: ignore[reportAttributeAccessIssue]
+    sizes = {name: len(caption.strip().encode()) for name, caption in found}
+    if too_long := [name for name, size in sizes.items() if size > longest]:
+        worst = max(too_long, key=lambda name: sizes[name])
+        raise ValueError(
+            f"data.{kind}: expected captions of at most {longest} bytes, got {len(too_long)} "
+            f"longer ones of {len(sizes)}, up to {sizes[worst]} at {worst}; set "
+            f"layout.text_length={sizes[worst]}, or shorten them"
+        )
+
+
 class Part:
     """Some of the samples of a source, renumbered from 0."""
 

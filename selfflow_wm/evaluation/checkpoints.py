@@ -81,7 +81,8 @@ def _read(path: Path, name: str) -> Entry:
     objective = _snake(training.get("objective", {}).get("_target_", "unknown").rsplit(".", 1)[-1])
     if training.get("objective", {}).get("separated"):
         objective += "_separated"
-    modes = tuple(m for m in training.get("modes", {}) if m in MODES and training["modes"][m])
+    shares = {name: share or {} for name, share in training.get("modes", {}).items()}
+    modes = tuple(m for m in MODES if shares.get(m, {}).get("probability", 0) > 0)
     return Entry(
         name or objective,
         path,

@@ -37,7 +37,8 @@ checkpoints of one name that differ in seed are also averaged, with an interval 
 Captions, condition pictures and noise of sample n are the same for all checkpoints, so differences
 are paired. Values of true renderings, and of renderings through the codec, stand beside: no model
 with these latents can be expected to beat the latter. Distances use features of the toy world's own
-recogniser unless --features says otherwise: they are no FID, FVD or FAD of the literature.
+recogniser unless --features says otherwise: they are no FID, FVD or FAD of the literature. The FID
+of any two sets of pictures: python -m selfflow_wm.evaluation.fid.
 
 Results: OUT/results.json, results.html (one file), pictures/, films/, sounds/. The same command
 goes on where it stopped; more checkpoints or a larger --samples add to what is there.
@@ -46,7 +47,8 @@ examples:
   python -m selfflow_wm.evaluate runs/toy --out runs/toy-eval
   python -m selfflow_wm.evaluate runs/sf runs/fm --out runs/sf-fm --samples 256
   python -m selfflow_wm.evaluate runs/sf --curve --out runs/sf-curve --modes image
-  python -m selfflow_wm.evaluate runs/sf --out x --features image=my_package.Inception:weights.bin
+  python -m selfflow_wm.evaluate runs/sf --out x --features image=inception:weights/inception.pth
+  python -m selfflow_wm.evaluate runs/sf --out x --features video=my_package.Clips:weights.bin
 """
 
 

@@ -1,8 +1,8 @@
 """Whose features the Fréchet distances compare: a protocol, and the extractors there are.
 
-The toy world's own need no download. Others, such as an Inception network from weights on the
-disk, are registered with `register`, or named on the command line as a class or function to
-import (--features image=my_package.features.Inception:weights/inception).
+The toy world's own need no download, FID's Inception takes weights from the disk
+(--features image=inception:FILE). Others are registered with `register`, or named on the command
+line as a class or function to import (--features video=my_package.features.Clips:weights/clips).
 """
 
 from __future__ import annotations
@@ -127,6 +127,7 @@ def make_extractors(
 
 
 def _factory(modality: str, key: str) -> Factory:
+    importlib.import_module("selfflow_wm.evaluation.inception")  # registers itself
     if (modality, key) in EXTRACTORS:
         return EXTRACTORS[modality, key]
     module, dot, name = key.rpartition(".")

@@ -14,7 +14,7 @@ from torch import nn
 
 from selfflow_wm.codec import Codec
 from selfflow_wm.data import Mixture, MixtureStream, SampleEncoder, Source, fixed_batches
-from selfflow_wm.data.source import split_source
+from selfflow_wm.data.source import check_captions, split_source
 from selfflow_wm.layout import Layout
 from selfflow_wm.model import Backbone
 from selfflow_wm.objective import FlowMatching, WeightedByModality
@@ -29,7 +29,7 @@ from selfflow_wm.training.trainer import Trainer
 from selfflow_wm.training.validate import FixedNoiseValidation
 
 PATHS = ("data", "out", "init")
-RESUMABLE = (*core.RESUMABLE, "workers")
+RESUMABLE = (*core.RESUMABLE, "workers", "fps")
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
@@ -51,7 +51,8 @@ def build(config: DictConfig) -> Run:
     core.require(config, "data", "out")
     ranks = join(config.trainer.parallel, config.device)
     out, plain, device = Path(config.out), _plain(config), ranks.device
-    mixture = Mixture(plain["modes"], seed=config.seed)
+    stated = Mixture(plain["modes"], seed=config.seed)
+    mixture = of_run(stated, plain["batch_of"], ranks.size)
     own = mixture.divided(ranks.size)
     resuming = ranks.on_main(lambda: core.claim(out, plain, RESUMABLE))
 
@@ -81,7 +82,7 @@ def build(config: DictConfig) -> Run:
     noise = instantiate(config.noise, _convert_="all")
     validation = FixedNoiseValidation(
         FlowMatching(noise["time_laws"], noise["condition_noise"], caption_dropout=0.0),
-        fixed_batches(held_out, encoder, mixture, per_mode),
+        fixed_batches(held_out, encoder, stated, per_mode),
     )
     trainer = Trainer(
         saved.model,
@@ -100,6 +101,16 @@ def build(config: DictConfig) -> Run:
     if ranks.main:
         trainer.log = MetricsLog(out, config=plain, resume_step=trainer.step, **plain["log"])
     return Run(saved, trainer, _describe(config, saved, sources, trainer))
+
+
+def of_run(mixture: Mixture, batch_of: str, processes: int) -> Mixture:
+    """The mixture with the batches that all processes share. batch_of: of the configuration."""
+    if batch_of not in ("run", "process"):
+        raise ValueError(
+            f"batch_of: expected run (all processes share a batch) or process (each has one), got "
+            f"{batch_of!r}"
+        )
+    return mixture.times(processes) if batch_of == "process" else mixture
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
@@ -130,7 +141,9 @@ def _open(
 ) -> tuple[dict[str, Source], dict[str, Source]]:
     """Training and held-out samples of every mode."""
     training, held_out = {}, {}
-    for kind, source in open_sources(plain["data"], mixture.names, codecs).items():
+    sources = open_sources(plain["data"], mixture.names, codecs, plain["fps"])
+    for kind, source in sources.items():
+        check_captions(source, kind, plain["layout"]["text_length"])
         try:
             training[kind], held_out[kind] = split_source(source, plain["held_out"])
         except ValueError as error:
@@ -144,7 +157,8 @@ def _codecs(plain: dict[str, Any], init: SavedModel | None) -> dict[str, Codec]:
     if init is None:
         return make_codecs(plain["codecs"], names)
     for name in names:
-        asked = plain["codecs"].get(name) or {}
+        # What its weights are, the checkpoint says; where they lie does not matter.
+        asked = {k: v for k, v in (plain["codecs"].get(name) or {}).items() if k != "weights"}
         found = init.codecs[name].config if name in init.codecs else {}
         if {key: found.get(key) for key in asked} != asked:
             raise ValueError(
@@ -186,4 +200,6 @@ def _describe(
         for row in layout.modalities
     )
     lines = [f"samples     {samples} to train on", f"tokens      {rows}"]
+    if config.batch_of == "process":
+        lines.append(f"batches     one in each of {trainer.ranks.size} processes")
     return "\n".join([*lines, *core.describe_run(trainer, config)])

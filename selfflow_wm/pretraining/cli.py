@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from selfflow_wm.cli import exit_code
 from selfflow_wm.data import Mixture
-from selfflow_wm.pretraining.build import build, compose_config
+from selfflow_wm.pretraining.build import build, compose_config, of_run
 from selfflow_wm.pretraining.codecs import planned_layout
 from selfflow_wm.pretraining.plan import add_plan_flags, planned
 from selfflow_wm.training import run as core
@@ -28,12 +28,16 @@ weights=NAME     loss weights: image, video, audio (the paper's three), equal
 modes=NAME       multimodal, multimodal_joint; modes.video=null leaves video out
 objective=NAME   flow_matching, dual_timestep, self_flow, self_flow_separated, diffusion_forcing,
                  sra, repa
+codecs.image="{kind: tae_flux2, image_size: [64, 64], weights: DIR}"
+                 another codec in place of the one there: image patch_pca, tae_flux2, sd_vae,
+                 flux2_ae; video patch_video, wan_video; audio mdct, oobleck_audio
 Anything else in configs/ can be overridden the same way, for example
     seed=1 trainer.total_steps=2000 trainer.max_minutes=60 optim.lr=5e-4 model=small
     modes.image.batch_size=64 noise.time_laws.audio.shift=0.75 log.wandb=disabled
     trainer.precision=bfloat16 trainer.compile=true trainer.activation_checkpointing=true
 
-Several GPUs share every batch, so batch sizes are multiples of their number:
+Several GPUs share every batch, so batch sizes are multiples of their number (batch_of=process, as
+paper_625m has it: each has a batch of its own, and more GPUs train on more samples):
     torchrun --nproc-per-node 8 -m selfflow_wm.pretrain ... trainer.parallel=ddp     or fsdp2
 
     python -m selfflow_wm.pretrain experiment=toy_multimodal out=runs/toy
@@ -61,4 +65,5 @@ def _plan(given: argparse.Namespace) -> None:
     config.data, config.out = "none", "none"  # a plan needs neither
     plain: Any = OmegaConf.to_container(config, resolve=True)
     mixture = Mixture(plain["modes"], seed=plain["seed"])
+    mixture = of_run(mixture, plain["batch_of"], given.gpus)
     print(planned(plain, planned_layout(plain), mixture, given))

@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from selfflow_wm.codec import Codec, MDCTCodec, PatchPCA, PatchVideo, codec_from_config
+from selfflow_wm.codec import (
+    Codec,
+    MDCTCodec,
+    PatchPCA,
+    PatchVideo,
+    TAEFlux2,
+    codec_from_config,
+)
 from selfflow_wm.data import JOINT, Sample, Source
 from selfflow_wm.layout import Layout, Modality
 
@@ -59,9 +66,10 @@ def planned_layout(plain: Mapping[str, Any]) -> Layout:
 def fit_codecs(
     codecs: Mapping[str, Codec], sources: Mapping[str, Source], count: int, seed: int = 0
 ) -> None:
-    """Fit those of principal components, each on `count` samples of every kind that has it."""
+    """Fit those of principal components, and TAEF2's shift and scale, each on `count` samples of
+    every kind that has it."""
     for name, codec in codecs.items():
-        if not isinstance(codec, PatchPCA | PatchVideo | MDCTCodec):
+        if not isinstance(codec, PatchPCA | TAEFlux2 | PatchVideo | MDCTCodec):
             continue
         kinds = (name, *((JOINT,) if name in ("image", "video", "audio") else ()))
         having = [sources[kind] for kind in kinds if kind in sources]
@@ -84,10 +92,13 @@ def _some(source: Source, count: int, seed: int) -> list[Sample]:
     return [source[int(number)] for number in np.sort(numbers)]
 
 
-def _fit(codec: PatchPCA | PatchVideo | MDCTCodec, samples: list[Sample], seed: int) -> None:
-    if isinstance(codec, PatchPCA):
+def _fit(
+    codec: PatchPCA | TAEFlux2 | PatchVideo | MDCTCodec, samples: list[Sample], seed: int
+) -> None:
+    if isinstance(codec, PatchPCA | TAEFlux2):
         pictures = [one["image"] if "image" in one else one["video"][0] for one in samples]
-        codec.fit(torch.from_numpy(np.stack(pictures)), seed=seed)
+        stacked = torch.from_numpy(np.stack(pictures))
+        codec.fit(stacked, seed=seed) if isinstance(codec, PatchPCA) else codec.fit(stacked)
     elif isinstance(codec, PatchVideo):
         clips = [one["video"] for one in samples if len(one["video"]) == codec.frames]
         if not clips:

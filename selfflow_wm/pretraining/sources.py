@@ -15,13 +15,17 @@ from selfflow_wm.data.folders import open_folder
 
 
 def open_sources(
-    data: str | Mapping[str, Any], kinds: Sequence[str], codecs: Mapping[str, Codec]
+    data: str | Mapping[str, Any],
+    kinds: Sequence[str],
+    codecs: Mapping[str, Codec],
+    fps: float | None = None,
 ) -> dict[str, Source]:
     """A checked source for each of `kinds`.
 
     data: a directory with a sub-directory for each kind, or kind -> directory or
     {"_target_": a class or function that gives a source, and its arguments}.
     codecs: by modality; sources of files cut and check what they read for them.
+    fps: frames a second that videos in files must have; None takes any.
 
     Raises:
         ValueError: an unknown kind, a kind without data, or what the source says.
@@ -43,11 +47,11 @@ def open_sources(
                 f"modes.{kind}: expected data of kind {kind!r}, got {sorted(data) or 'none'}; "
                 f"{remedy}, or leave the mode out with modes.{kind}=null"
             )
-        sources[kind] = check_source(_open(data[kind], kind, codecs), kind)
+        sources[kind] = check_source(_open(data[kind], kind, codecs, fps), kind)
     return sources
 
 
-def _open(entry: Any, kind: str, codecs: Mapping[str, Codec]) -> Source:
+def _open(entry: Any, kind: str, codecs: Mapping[str, Codec], fps: float | None) -> Source:
     if isinstance(entry, Mapping) and "_target_" in entry:
         try:
             return instantiate(dict(entry), _convert_="all")
@@ -58,6 +62,6 @@ def _open(entry: Any, kind: str, codecs: Mapping[str, Codec]) -> Source:
             f"data.{kind}: expected a directory or {{_target_: a source, ...}}, got {entry!r}"
         )
     try:
-        return open_folder(kind, Path(entry).expanduser(), codecs)
+        return open_folder(kind, Path(entry).expanduser(), codecs, fps)
     except ValueError as error:
         raise ValueError(f"data.{kind}: {error}") from None

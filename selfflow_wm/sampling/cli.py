@@ -12,8 +12,10 @@ from typing import Any, NoReturn
 import torch
 
 from selfflow_wm.cli import Parser, exit_code
+from selfflow_wm.data import JOINT, MODES
 from selfflow_wm.flow.solvers import SOLVERS
 from selfflow_wm.interop.official import load_official
+from selfflow_wm.sampling.clips import Clips
 from selfflow_wm.sampling.conditions import Labels, make_conditions
 from selfflow_wm.sampling.decode import CodecDecoder, Decoder, vae_decoder
 from selfflow_wm.sampling.parts import Parts
@@ -22,9 +24,11 @@ from selfflow_wm.training.model_files import SavedModel, load_model
 
 EPILOG = """\
 Results: OUT/samples.npz (arr_0: uint8 NHWC, for ADM's evaluation suite; arr_1: labels) and
-OUT/grid.png, or OUT/latents.npz (arr_0: float32 tokens) when nothing can decode. Finished batches
-lie in OUT/parts: the same command goes on where it stopped, a larger --num adds to them, and any
---batch or --shard gives the same images.
+OUT/grid.png, or OUT/latents.npz (arr_0: float32 tokens) when nothing can decode. Video and audio
+are arrays in samples.npz (the sound of video_audio in sound.npz), and the first 64 of them also
+OUT/films/*.mp4, with their sound, or OUT/sounds/*.wav. Finished batches lie in OUT/parts: the same
+command goes on where it stopped, a larger --num adds to them, and any --batch or --shard gives the
+same samples.
 
 Several processes: torchrun --nproc-per-node 8 -m selfflow_wm.sample ..., or run --shard 0/8 to 7/8
 with one --out. The last to finish writes the results.
@@ -35,6 +39,12 @@ examples:
   python -m selfflow_wm.sample --checkpoint selfflow_imagenet256.pt --vae sd-vae-ft-ema \\
       --classes 207,360 --num 16 --guidance 3.5 --out samples/dogs
   python -m selfflow_wm.sample --checkpoint my_model --captions-file captions.txt --num 64 --out x
+  python -m selfflow_wm.sample --checkpoint runs/media --modality video_audio --images a.png \\
+      --captions-file captions.txt --shift 6.93 --guidance 5 --out samples/films
+
+The paper samples in 50 steps with a shift of 1.78 on SD-VAE, 6.93 on FLUX.2's and Songbloom's, 15
+on Wan 2.2's latents; guidance 3.5 (images) and 5 (video, audio) for what is looked at, none for
+metrics.
 """
 
 
@@ -42,7 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The documented flags."""
     parser = Parser(
         prog="python -m selfflow_wm.sample",
-        description="Sample images from an official or own checkpoint.",
+        description="Sample images, video or audio from an official or own checkpoint.",
         epilog=EPILOG,
     )
     _add_solver_flags(parser)
@@ -57,12 +67,13 @@ def _add_solver_flags(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="PATH",
-        help="official .pt or .safetensors file, or an own checkpoint directory",
+        help="official .pt or .safetensors file, or an own checkpoint or run directory",
     )
     add("--out", type=Path, required=True, metavar="DIR", help="where results and parts go")
-    add("--modality", metavar="NAME", help="what a model of several is to make: image, video ...")
-    add("--num", type=_positive, default=16, metavar="N", help="images in all (16)")
-    add("--batch", type=_positive, default=16, metavar="N", help="images at a time (16)")
+    add("--modality", metavar="NAME", help="what a model of several is to make: image, video, "
+        "audio, or video_audio from --images")  # fmt: skip
+    add("--num", type=_positive, default=16, metavar="N", help="samples in all (16)")
+    add("--batch", type=_positive, default=16, metavar="N", help="samples at a time (16)")
     add("--steps", type=_positive, default=50, metavar="N", help="steps of the solver (50)")
     add("--solver", choices=SOLVERS, default="euler", help="ODE or SDE solver (euler)")
     add(
@@ -97,6 +108,9 @@ def _add_input_flags(parser: argparse.ArgumentParser) -> None:
         help="labels such as 207,360 in turn, balanced (all in turn; the default) or random",
     )
     add("--captions-file", type=Path, metavar="FILE", help="one caption per line, used in turn")
+    add("--images", type=Path, nargs="+", default=[], metavar="FILE",
+        help="pictures that video_audio begins from, used in turn")  # fmt: skip
+    add("--fps", type=_number, metavar="F", help="frame rate of films (that of the training)")
     add(
         "--vae",
         type=Path,
@@ -129,38 +143,47 @@ def _run(args: argparse.Namespace) -> None:
     device = _device(args.device)
     numbers = shard_numbers(args.num, shard, shards)
     solve = Solve(args.steps, args.shift, args.solver, args.guidance, args.guidance_interval)
+    args.checkpoint = newest(args.checkpoint)
     saved = load_checkpoint(args.checkpoint, device, args.modality)
     conditions = make_conditions(saved.model.layout, args.classes, args.captions_file, args.seed)
-    decoder = _decoder(saved, args.modality, args.vae, device)
+    clips = _clips(saved, args, device)
+    decoder = None if clips else _decoder(saved, args.modality, args.vae, device)
     settings = {
         "checkpoint": _fingerprint(args.checkpoint),
         "seed": args.seed,
         "classes": (args.classes or "balanced") if isinstance(conditions, Labels) else None,
         "captions": _fingerprint(args.captions_file) if args.captions_file else None,
-        "decoder": decoder.name if decoder else None,
+        "decoder": clips.name if clips else decoder.name if decoder else None,
         "precision": args.precision,
         "solve": {**vars(solve), "guidance_interval": list(solve.guidance_interval)},
     }
     if args.modality is not None:  # absent otherwise, so that older runs can go on
         settings["modality"] = args.modality
+    if clips and clips.pictures:
+        settings["images"] = clips.digests
     parts = Parts(args.out, settings)
-    if decoder is None:
+    if clips is None and decoder is None:
         print(
-            "no decoder: latents only. Give --vae for models of Stable Diffusion's latents; videos "
-            "and sounds are left as latents",
+            "no decoder: latents only. Give --vae for models of Stable Diffusion's latents",
             flush=True,
         )
     made = run_shard(
         parts, saved.model, conditions, decoder, numbers, solve,
         batch=args.batch, seed=args.seed, device=device, precision=args.precision,
-        modality=args.modality,
+        modality=args.modality, clips=clips,
     )  # fmt: skip
-    print(f"shard {shard}/{shards}: {made} images made, {len(numbers) - made} were there")
-    written = finish(parts, args.num, pictures=decoder is not None)
+    print(f"shard {shard}/{shards}: {made} samples made, {len(numbers) - made} were there")
+    written = finish(parts, args.num, decoder is not None, clips)
     for path in written:
         print(f"wrote {path}")
     if not written:
-        print(f"other shards are not done; the last of them writes the {args.num} images")
+        print(f"other shards are not done; the last of them writes the {args.num} samples")
+
+
+def newest(path: Path) -> Path:
+    """A run's directory stands for its newest checkpoint."""
+    inside = path / "checkpoint"
+    return inside if not (path / "config.json").is_file() and inside.is_dir() else path
 
 
 def load_checkpoint(
@@ -176,6 +199,8 @@ def load_checkpoint(
         raise ValueError(
             f"--checkpoint {path}: expected a file or directory, got nothing there; check the path"
         )
+    if modality == JOINT and saved.codecs:
+        return saved
     if modality is not None:
         if modality not in saved.model.layout:
             raise ValueError(
@@ -193,6 +218,18 @@ def load_checkpoint(
             f"{saved.model.layout.names}; it needs given modalities that this command has not"
         )
     return saved
+
+
+def _clips(saved: SavedModel, args: argparse.Namespace, device: torch.device) -> Clips | None:
+    """For models of several modalities that are to make video or audio; else None."""
+    if saved.codecs and args.modality in MODES and args.modality != "image":
+        return Clips(saved, args.modality, args.fps, args.images, device)
+    if args.images or args.fps:
+        raise ValueError(
+            "--images, --fps: expected --modality video or video_audio of a model of several "
+            f"modalities, got --modality {args.modality}; leave them out"
+        )
+    return None
 
 
 def _decoder(

@@ -61,9 +61,15 @@ class Parts:
         self.folder.mkdir(parents=True, exist_ok=True)
         claim_settings(self.out, settings)
 
-    def write(self, numbers: Sequence[int], samples: np.ndarray, labels: np.ndarray | None) -> None:
-        """Add one batch of samples, numbered in ascending order."""
-        arrays = {"numbers": np.asarray(numbers, np.int64), "samples": samples}
+    def write(
+        self,
+        numbers: Sequence[int],
+        samples: np.ndarray,
+        labels: np.ndarray | None,
+        **more: np.ndarray,
+    ) -> None:
+        """Add one batch of samples, numbered in ascending order; more: of them, by name."""
+        arrays = {"numbers": np.asarray(numbers, np.int64), "samples": samples, **more}
         if labels is not None:
             arrays["labels"] = labels
         path = self.folder / f"part_{numbers[0]:08d}_{numbers[-1]:08d}.npz"
@@ -77,11 +83,12 @@ class Parts:
                 found[number] = (path, row)
         return found
 
-    def assemble(self, name: str, count: int) -> Path:
+    def assemble(self, name: str, count: int, array: str = "samples") -> Path:
         """Write samples 0..count - 1 in order to `name`, as ADM's evaluation reads them.
 
-        `arr_0` holds the samples, `arr_1` the class labels of class-conditional ones. One part
-        at a time is in memory: 50,000 images of 256 pixels are 10 GB.
+        `arr_0` holds the samples (or another `array` of theirs), `arr_1` the class labels of
+        class-conditional ones. One part at a time is in memory: 50,000 images of 256 pixels are
+        10 GB.
         """
         found = self.find()
         if missing := missing_numbers(range(count), found):
@@ -92,13 +99,13 @@ class Parts:
         def write(file: BinaryIO) -> None:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
                 with archive.open("arr_0.npy", "w", force_zip64=True) as member:
-                    sample = first["samples"]
+                    sample = first[array]
                     header = {"shape": (count, *sample.shape), "fortran_order": False}
                     header["descr"] = np.lib.format.dtype_to_descr(sample.dtype)
                     np.lib.format.write_array_header_1_0(member, header)
                     labels = []
                     for row in self._rows(found, count):
-                        member.write(np.ascontiguousarray(row["samples"]).tobytes())
+                        member.write(np.ascontiguousarray(row[array]).tobytes())
                         labels.append(row.get("labels"))
                 if "labels" in first:
                     with archive.open("arr_1.npy", "w") as member:
@@ -109,7 +116,11 @@ class Parts:
 
     def first(self, count: int) -> np.ndarray:
         """Samples 0..count - 1, stacked."""
-        return np.stack([row["samples"] for row in self._rows(self.find(), count)])
+        return np.stack([row["samples"] for row in self.rows(count)])
+
+    def rows(self, count: int) -> Iterator[dict[str, np.ndarray]]:
+        """Samples 0..count - 1, each with all its arrays."""
+        return self._rows(self.find(), count)
 
     def _rows(self, found: Mapping[int, tuple[Path, int]], count: int) -> Iterator[dict]:
         opened, arrays = None, {}

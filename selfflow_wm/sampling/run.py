@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from selfflow_wm.flow.sampler import sample
+from selfflow_wm.sampling.clips import Clips
 from selfflow_wm.sampling.conditions import Captions, Labels, noise_seed
 from selfflow_wm.sampling.decode import Decoder
 from selfflow_wm.sampling.parts import Parts, missing_numbers, write_atomic
@@ -60,29 +61,30 @@ def sample_images(
     device: torch.device | str = "cpu",
     precision: str = "float32",
     modality: str | None = None,
-) -> Tensor:
+    clips: Clips | None = None,
+) -> dict[str, Tensor]:
     """Latents (B, n, C) of the images `numbers`, each a function of its number and `seed` alone.
 
-    Up to rounding, which differs between batch sizes and devices. modality: what is generated,
-    alone, by a model of several (None: the only one). precision: "bfloat16" for
+    Up to rounding, which differs between batch sizes and devices. By modality: those of `clips`;
+    else `modality` alone, of a model of several (None: the only one). precision: "bfloat16" for
     autocast of the network; the state is float32.
     """
     device = torch.device(device)
-    (name,) = model.layout.names if modality is None else (modality,)
+    names = clips.mode.generated if clips else (modality,) if modality else model.layout.names
     ids, mask = conditions.text(numbers)
     generators = [torch.Generator().manual_seed(noise_seed(seed, n)) for n in numbers]
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         latents = sample(
             model,
             model.layout,
-            {},
-            (name,),
+            clips.given(numbers) if clips else {},
+            names,
             ids.to(device),
             mask.to(device),
             generator=generators,
             **solve.options(),
         )
-    return latents[name].float()
+    return {name: value.float() for name, value in latents.items()}
 
 
 def run_shard(
@@ -98,8 +100,11 @@ def run_shard(
     device: torch.device | str = "cpu",
     precision: str = "float32",
     modality: str | None = None,
+    clips: Clips | None = None,
 ) -> int:
-    """Make the images of a shard that no part holds yet; returns how many that were."""
+    """Make the images of a shard that no part holds yet; returns how many that were.
+
+    clips: instead of `decoder`, for video and audio."""
     todo = missing_numbers(numbers, parts.find())
     done, reported = len(numbers) - len(todo), time.monotonic()
     if not todo:
@@ -110,15 +115,19 @@ def run_shard(
             some = todo[start : start + batch]
             latents = sample_images(
                 model, conditions, some, solve,
-                seed=seed, device=device, precision=precision, modality=modality,
+                seed=seed, device=device, precision=precision, modality=modality, clips=clips,
             )  # fmt: skip
-            if not latents.isfinite().all():
+            if not all(value.isfinite().all() for value in latents.values()):
                 raise ValueError(
                     f"expected finite latents, got nan or inf among images {some[0]}..{some[-1]}; "
                     "lower --guidance or use --precision float32"
                 )
-            samples = decoder(latents) if decoder else latents.cpu()
-            parts.write(some, samples.numpy(), conditions.labels(some))
+            if clips:
+                parts.write(some, labels=None, **clips.decode(latents))
+            else:
+                [value] = latents.values()
+                samples = decoder(value) if decoder else value.cpu()
+                parts.write(some, samples.numpy(), conditions.labels(some))
             done += len(some)
             progress.advance(done)
             if done == len(numbers) or time.monotonic() - reported > REPORT_SECONDS:
@@ -129,10 +138,12 @@ def run_shard(
     return len(todo)
 
 
-def finish(parts: Parts, count: int, pictures: bool) -> list[Path]:
+def finish(parts: Parts, count: int, pictures: bool, clips: Clips | None = None) -> list[Path]:
     """The files of a complete run; none while other shards' images are missing."""
     if missing_numbers(range(count), parts.find()):
         return []
+    if clips:
+        return clips.write(parts, count)
     if not pictures:
         return [parts.assemble("latents.npz", count)]
     grid = parts.out / "grid.png"

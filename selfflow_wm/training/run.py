@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from selfflow_wm.data import UnusableSample
 from selfflow_wm.objective import FlowMatching
 from selfflow_wm.training import checkpoint, ranks
 from selfflow_wm.training.ranks import pick_device as pick_device
@@ -44,7 +46,7 @@ def compose_config(
     paths: keys that hold paths, which need no hydra quotes. folder: of configs/, searched for
     configuration groups too.
     """
-    words = [quoted(word, paths) for word in overrides]
+    words = [quoted(word, paths) for given in overrides for word in _whole_codecs(given)]
     if folder is not None:
         words.append(f"hydra.searchpath=['file://{CONFIG_DIR / folder}']")
     try:
@@ -58,7 +60,32 @@ def compose_config(
         ) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(f"configuration: {error}") from None
+    _check_numbers(config)
     return config
+
+
+def _check_numbers(config: DictConfig) -> None:
+    """ValueError for a word where configs/ has a number; a flag is left to its reader."""
+    for group, file in (("trainer", "default"), ("optim", "adamw")):
+        defaults: Any = OmegaConf.load(CONFIG_DIR / group / f"{file}.yaml")
+        for key, default in defaults.items():
+            value = config[group].get(key) if group in config else None
+            number = default is None or isinstance(default, int | float)
+            if number and not isinstance(default, bool) and isinstance(value, str):
+                example = 60 if default is None else default
+                raise ValueError(
+                    f"{group}.{key}: expected a number, such as {example}, got {value!r}; change it"
+                )
+
+
+def _whole_codecs(word: str) -> tuple[str, ...]:
+    """A codec of another kind takes the place of the one there, instead of mixing with its
+    arguments: codecs.image={kind: tae_flux2, weights: DIR, ...}."""
+    key, _, value = word.partition("=")
+    group, _, name = key.partition(".")
+    if group not in ("codec", "codecs") or not name or not re.match(r"\{.*\bkind\s*:", value):
+        return (word,)
+    return f"{key}=null", f"++{word}"
 
 
 def quoted(word: str, paths: Sequence[str]) -> str:
@@ -101,8 +128,9 @@ def claim(out: Path, config: dict[str, Any], resumable: Sequence[str] = RESUMABL
         before = checkpoint.read_json(record)
         differing = sorted(
             key
-            for key in set(before) | set(config)
-            if key not in resumable and before.get(key) != config.get(key)
+            # Parts that a later version has added stand at what was done before them.
+            for key in before
+            if key not in resumable and before[key] != config.get(key)
         )
         if differing:
             raise ValueError(
@@ -136,7 +164,7 @@ def describe_run(trainer: Trainer, config: DictConfig) -> list[str]:
     modes = ", ".join(
         f"{name} {share['probability']:g} x {share['batch_size']}"
         for name, share in config.modes.items()
-        if share is not None
+        if share is not None and share["probability"] > 0
     )
     objective = getattr(trainer.objective, "name", type(trainer.objective).__name__)
     shared = [
@@ -189,7 +217,7 @@ def run_training(
         print(run.description, flush=True)
     try:
         outcome = run.trainer.train()
-    except (NonFiniteLoss, ConnectionError) as error:
+    except (NonFiniteLoss, UnusableSample, ConnectionError) as error:
         return _failed(name, error, 1)
     if ranks.is_main():
         print(f"{outcome} at step {run.trainer.step}; checkpoint {Path(config.out) / 'checkpoint'}")

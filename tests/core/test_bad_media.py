@@ -13,7 +13,7 @@ from scipy.io import wavfile
 
 from selfflow_wm.codec import MDCTCodec, PatchPCA, PatchVideo
 from selfflow_wm.data import MODES, SampleEncoder
-from selfflow_wm.data.folders import AudioFolder, ImageFolder, VideoFolder
+from selfflow_wm.data.folders import AudioFolder, ImageFolder, VideoFolder, check_frame_rate
 from selfflow_wm.films import write_film
 from selfflow_wm.layout import Layout, Modality
 from selfflow_wm.sampling.conditions import make_conditions
@@ -111,6 +111,17 @@ def test_damaged_videos_and_other_rates_of_their_sound(tmp_path, codecs, capsys)
     wanted = MDCTCodec(8000, 800, 200, 4)
     sample = VideoFolder(tmp_path, (8, 8), 5, wanted)[0]
     assert sample["audio"].shape == (1, 800) and sample["sample_rate"] == 8000
+    assert VideoFolder(tmp_path, (8, 8), 5, fps=9)[0]["video"].shape == (5, 8, 8, 3)
+    with pytest.raises(ValueError, match=r"a\.mp4: expected 16 frames a second, got 9; .*-r 16"):
+        VideoFolder(tmp_path, (8, 8), 5, fps=16)[0]
+
+
+def test_frame_rates_are_compared_within_a_hundredth():
+    check_frame_rate("a.mp4", 29.97, 30.0)
+    check_frame_rate("a.mp4", None, None)
+    for rate in (25.0, 12.5, None):
+        with pytest.raises(ValueError, match=r"a\.mp4: expected 30 frames a second, got"):
+            check_frame_rate("a.mp4", rate, 30.0)
 
 
 def test_a_damaged_wave_is_named(tmp_path, capsys):

@@ -229,6 +229,48 @@ def test_tae_flux2_with_random_weights_comes_back(tmp_path):
         codec_from_state(codec.config, tensors)
 
 
+def test_clips_go_through_in_as_many_at_once_as_memory_allows(monkeypatch):
+    pixels = clips(3, 5)
+    codec = PatchVideo(SIZE, 5, 4, 12).fit(pixels)
+    tokens, sizes = codec.encode(pixels), []
+    whole, frames = codec.encode_group, codec.decode(tokens)
+
+    def small():
+        encode = whole()
+
+        def work(group):
+            if len(group) > 1:
+                raise torch.cuda.OutOfMemoryError
+            sizes.append(len(group))
+            return encode(group)
+
+        return work
+
+    monkeypatch.setattr(codec, "encode_group", small)
+    torch.testing.assert_close(codec.encode(pixels), tokens)
+    assert sizes == [1] * 6  # three clips of two latent frames
+    torch.testing.assert_close(codec.encode(pixels[0]), tokens[0])
+    assert torch.equal(codec.decode(tokens[0]), frames[0])
+
+
+def test_weights_are_found_in_the_hubs_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    model = tmp_path / "models--someone--flux2-tiny"
+    folder = model / "snapshots/0123abc/small"
+    folder.mkdir(parents=True)
+    random_weights(folder)
+    config = {"kind": "tae_flux2", "image_size": [32, 48], "weights": "someone/flux2-tiny/small"}
+    with pytest.raises(ValueError, match="in the hub's cache"):  # no branch says which snapshot
+        codec_from_config(config)
+    (model / "refs").mkdir()
+    (model / "refs/main").write_text("0123abc")
+    assert codec_from_config(config).channels == 128
+    monkeypatch.delenv("HF_HUB_CACHE")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "other"))
+    with pytest.raises(ValueError, match="nothing is downloaded"):
+        codec_from_config(config)
+
+
 def weights_folder():
     """Where TAEF2's weights lie: $SELFFLOW_WEIGHTS, or shared/weights beside the checkout."""
     beside = Path(__file__).resolve().parents[3] / "shared" / "weights"

@@ -128,10 +128,10 @@ def test_an_interrupted_run_goes_on(models, straight, tmp_path, monkeypatch, cap
     (tmp_path / "parts" / ".part_00000004_00000005.npz.tmp-x").write_bytes(b"half")
     monkeypatch.setattr(run, "sample_images", original)
     sampled(models / "labels", tmp_path, "--batch", 3)
-    assert "3 images made, 4 were there" in capsys.readouterr().out
+    assert "3 samples made, 4 were there" in capsys.readouterr().out
     same(latents(tmp_path), straight)
     sampled(models / "labels", tmp_path, num=9)
-    assert "2 images made, 7 were there" in capsys.readouterr().out
+    assert "2 samples made, 7 were there" in capsys.readouterr().out
     same([array[:7] for array in latents(tmp_path)], straight)
 
 

@@ -12,7 +12,7 @@ from selfflow_wm.flow.time_laws import UniformTime
 from selfflow_wm.layout import Layout, Modality
 from selfflow_wm.model import Backbone
 from selfflow_wm.objective import FlowMatching, SelfFlow
-from selfflow_wm.pretraining.build import compose_config
+from selfflow_wm.pretraining.build import compose_config, of_run
 from selfflow_wm.pretraining.cli import main
 from selfflow_wm.pretraining.plan import (
     Shape,
@@ -146,6 +146,22 @@ def test_the_papers_models_can_be_planned_without_weights(capsys, name, count):
     total = float(said.split("parameters  ")[1].split("M")[0]) * 1e6
     assert total == pytest.approx(count, rel=0.03)
     assert "audio 250 of 64" in said and "days for" in said and "64 GPUs" in said
+
+
+def test_batches_of_each_process_grow_with_their_number(capsys):
+    steps = {}
+    for gpus in ("8", "64"):
+        assert main(["--plan", "experiment=paper_625m", "--gpus", gpus]) == 0
+        said = capsys.readouterr().out
+        assert f"{38 * int(gpus)}" in said and "have to be multiples" not in said
+        steps[gpus] = said.split("time        ")[1].split(" days")[0]
+    assert steps["8"] == steps["64"]
+    assert main(["--plan", "experiment=paper_625m", "--gpus", "64", "batch_of=run"]) == 0
+    assert "have to be multiples" in capsys.readouterr().out
+    stated = Mixture({"image": {"probability": 1.0, "batch_size": 3}})
+    assert of_run(stated, "process", 5).divided(5).shares == stated.shares
+    assert main(["--plan", "experiment=paper_625m", "batch_of=gpu"]) == 2
+    assert "batch_of: expected run" in capsys.readouterr().err
 
 
 def test_the_papers_vanilla_arm_differs_in_the_objective_alone():

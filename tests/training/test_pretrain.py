@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 
+import made_up
 import numpy as np
 import pytest
 import torch
-from made_up import SIZE, TINY
+from made_up import FRAMES, KINDS, RATE, SAMPLES, SIZE, TINY, MadeUp
+from PIL import Image
+from scipy.io import wavfile
 
+from selfflow_wm.codec.tae import make_decoder, make_encoder
 from selfflow_wm.pretraining.build import build, compose_config
 from selfflow_wm.pretraining.cli import main
 from selfflow_wm.sampling.cli import main as sample
@@ -44,8 +48,31 @@ def test_every_mode_trains_and_the_checkpoint_has_its_codecs(tmp_path, capsys):
     with np.load(tmp_path / "images/samples.npz", allow_pickle=False) as file:
         assert file["arr_0"].shape == (2, SIZE, SIZE, 3)
     assert sample([*common, "--out", str(tmp_path / "clips"), "--modality", "video"]) == 0
-    with np.load(tmp_path / "clips/latents.npz", allow_pickle=False) as file:
-        assert file["arr_0"].shape == (2, 8, 8)
+    with np.load(tmp_path / "clips/samples.npz", allow_pickle=False) as file:
+        assert file["arr_0"].shape == (2, FRAMES, SIZE, SIZE, 3)
+    assert (tmp_path / "clips/films/00001.mp4").stat().st_size > 0
+    assert sample([*common, "--out", str(tmp_path / "sounds"), "--modality", "audio"]) == 0
+    rate, sound = wavfile.read(tmp_path / "sounds/sounds/00001.wav")
+    assert (rate, sound.shape) == (RATE, (SAMPLES, 1)) or sound.shape == (SAMPLES,)
+
+    # video with its sound begins from a picture
+    joint = [*common, "--out", str(tmp_path / "joint"), "--modality", "video_audio"]
+    assert sample(joint) == 2
+    assert "--images: expected pictures to begin from" in capsys.readouterr().err
+    pictures = [tmp_path / "red.png", tmp_path / "blue.png"]
+    for path in pictures:
+        Image.new("RGB", (2 * SIZE, SIZE), path.stem).save(path)
+    assert sample([*joint, "--images", *map(str, pictures)]) == 0
+    with np.load(tmp_path / "joint/samples.npz", allow_pickle=False) as file:
+        clips = file["arr_0"]
+    with np.load(tmp_path / "joint/sound.npz", allow_pickle=False) as file:
+        assert file["arr_0"].shape == (2, 1, SAMPLES)
+    assert clips.shape == (2, FRAMES, SIZE, SIZE, 3)
+    assert (tmp_path / "joint/films/00001.mp4").stat().st_size > 0
+    # the same pictures go on, others are refused
+    assert sample([*joint, "--images", *map(str, pictures)]) == 0
+    assert sample([*joint, "--images", str(pictures[0])]) == 2
+    assert "expected the settings" in capsys.readouterr().err
     assert sample([*common, "--out", str(tmp_path / "any")]) == 2
     assert "expected --modality" in capsys.readouterr().err
 
@@ -131,6 +158,9 @@ def test_a_run_can_start_from_a_checkpoint(tmp_path):
         (["experiment=embedded"], "modalities among"),
         (["experiment=nothing"], "experiment"),
         (["weights=loud"], "loud"),
+        (["trainer.total_steps=abc"], "trainer.total_steps: expected a number, such as 4000"),
+        (["optim.lr=fast"], "optim.lr: expected a number"),
+        (["modes.image.batch_size=two"], "modes.image: expected probability and batch_size"),
     ],
 )
 def test_misuse_is_explained_in_one_line(tmp_path, capsys, words, message):
@@ -145,3 +175,73 @@ def test_misuse_is_explained_in_one_line(tmp_path, capsys, words, message):
 def test_the_configuration_can_be_printed(capsys):
     assert main(["--config", "experiment=toy_multimodal", "data=x", "out=y"]) == 0
     assert "caption_dropout" in capsys.readouterr().out
+
+
+def test_the_toy_experiment_takes_media_folders_and_leaves_the_joint_mode_out(tmp_path, capsys):
+    made_of = tmp_path / "media"
+    for kind in ("image", "audio"):
+        (made_of / kind).mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for n in range(4):
+        picture = random.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(made_of / f"image/{n}.png")
+        wavfile.write(made_of / f"audio/{n}.wav", 800, random.normal(size=800).astype(np.float32))
+    words = [word for word in TINY if not word.startswith(("data=", "modes"))]
+    words += ["modes=multimodal", "modes.video=null", "layout.rows.video=null", f"data={made_of}"]
+    words += [f"modes.{kind}.batch_size=2" for kind in ("image", "audio")]
+    assert main([*words, f"out={tmp_path / 'run'}", "trainer.total_steps=1"]) == 0
+    said = capsys.readouterr().out
+    assert "3 of image, 3 of audio" in said and "video_audio" not in said
+    assert main([*words, f"out={tmp_path / 'b'}", "~modes.audio.probability"]) == 2
+    assert "modes.audio: expected probability and batch_size" in capsys.readouterr().err
+
+
+class Loud(MadeUp):
+    """One of its samples is at another rate."""
+
+    def __getitem__(self, index):
+        return super().__getitem__(index) | ({"sample_rate": 1600} if index == 14 else {})
+
+
+def test_a_sample_that_does_not_fit_ends_the_run_in_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(made_up, "Loud", Loud, raising=False)
+    words = ["data.audio._target_=made_up.Loud", "modes.image=null", "modes.video=null"]
+    words += ["modes.video_audio=null", "modes.audio.batch_size=36", "fit_samples=1"]
+    words += ["layout.rows.image=null", "layout.rows.video=null"]
+    assert main([*TINY, *words, f"out={tmp_path}"]) == 1
+    said = capsys.readouterr().err
+    assert "pretrain: data.audio: audio: expected 800 Hz, got 1600 Hz" in said
+    assert "Traceback" not in said
+
+
+def test_captions_that_are_too_long_are_told_before_training(tmp_path, capsys):
+    (tmp_path / "image").mkdir()
+    for n in range(3):
+        Image.new("RGB", (SIZE, SIZE), (n, n, n)).save(tmp_path / f"image/{n}.png")
+        (tmp_path / f"image/{n}.txt").write_text("ü" * 30 * n, encoding="utf-8")
+    words = [word for word in TINY if not word.startswith("data=")]
+    words += [f"modes.{kind}=null" for kind in KINDS[1:]]
+    words += ["layout.rows={image: {weight: 1.0}}", "layout.text_length=64", f"data={tmp_path}"]
+    assert main([*words, f"out={tmp_path / 'run'}"]) == 2
+    said = capsys.readouterr().err
+    assert "data.image: expected captions of at most 64 bytes, got 1 longer ones of 3" in said
+    assert "2.png; set layout.text_length=120" in said
+
+
+def test_another_codec_takes_the_place_of_the_one_there_and_is_fitted(tmp_path, capsys):
+    torch.manual_seed(0)
+    for part, network in (("encoder", make_encoder()), ("decoder", make_decoder())):
+        checkpoint.save_tensors(tmp_path / f"taef2_{part}.safetensors", network.state_dict())
+    source = "{image: {_target_: made_up.MadeUp, kind: image, size: 16}}"
+    words = ["modes.video=null", "modes.audio=null", "layout.rows.video=null", "model.width=24"]
+    words += ["layout.rows.audio=null", "modes.image.batch_size=4", "model.heads=2", "device=cpu"]
+    codec = f"codecs.image={{kind: tae_flux2, image_size: [16, 16], weights: {tmp_path}}}"
+    common = [*words, f"data={source}", codec]
+    saved = build(compose_config([*common, f"out={tmp_path / 'a'}"])).saved
+    assert saved.codecs["image"].kind == "tae_flux2" and saved.model.layout["image"].channels == 128
+    pictures = np.stack([MadeUp("image", size=16)[n]["image"] for n in range(40)])
+    tokens = saved.codecs["image"].encode(torch.from_numpy(pictures))
+    assert tokens.var(0).mean() == pytest.approx(1.0, abs=0.1)
+    # and a run starts from such a checkpoint, wherever the weights came from
+    again = build(compose_config([*common, f"out={tmp_path / 'b'}", f"init={tmp_path}/a/initial"]))
+    assert again.saved.codecs["image"].hash() == saved.codecs["image"].hash()
