@@ -12,7 +12,7 @@ import io
 import sys
 import warnings
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -55,8 +55,13 @@ class MediaFolder:
         return ((file.name, file.caption) for file in self.files)
 
     def __getitem__(self, index: int) -> Sample:
-        for step in range(len(self.files)):
-            file = self.files[(index + step) % len(self.files)]
+        return self.among(range(len(self.files)), index)
+
+    def among(self, numbers: Sequence[int] | np.ndarray, index: int) -> Sample:
+        """Sample numbers[index], or the first after it in `numbers` that can be decoded: what
+        stands in for a training sample is no held-out one. ValueError when none can."""
+        for step in range(len(numbers)):
+            file = self.files[int(numbers[(index + step) % len(numbers)])]
             if file.name in self.skipped:
                 continue
             try:
@@ -67,9 +72,10 @@ class MediaFolder:
                     f"warning: {file.name}: unreadable ({error}); skipped, {len(self.skipped)} of "
                     f"{len(self.files)} so far\n"
                 )
+        file = self.files[int(numbers[index])]
         raise ValueError(
-            f"expected a readable {self.kind} file, got {len(self.files)} that are all unreadable, "
-            f"such as {self.files[index].name}: {self.skipped[self.files[index].name]}"
+            f"expected a readable {self.kind} file, got {len(numbers)} that are all unreadable, "
+            f"such as {file.name}: {self.skipped[file.name]}; replace them"
         )
 
     @abstractmethod

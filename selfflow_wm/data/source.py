@@ -82,7 +82,11 @@ def check_captions(source: Source, kind: str, longest: int) -> None:
 
 
 class Part:
-    """Some of the samples of a source, renumbered from 0."""
+    """Some of the samples of a source, renumbered from 0.
+
+    A source that lets samples stand in for broken ones has `among(numbers, index)`, which takes
+    them out of `numbers`.
+    """
 
     def __init__(self, source: Source, numbers: Sequence[int] | np.ndarray) -> None:
         self.source, self.kind = source, source.kind
@@ -92,6 +96,9 @@ class Part:
         return len(self.numbers)
 
     def __getitem__(self, index: int) -> Sample:
+        if hasattr(self.source, "among"):
+            found: Any = self.source
+            return found.among(self.numbers, index)
         return self.source[int(self.numbers[index])]
 
 

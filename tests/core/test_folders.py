@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.io import wavfile
 
 from selfflow_wm.data.folders import AudioFolder, ImageFolder, VideoFolder
+from selfflow_wm.data.source import Part
 
 
 def png(colour, size=(12, 8)):
@@ -66,6 +67,19 @@ def test_an_unreadable_picture_is_named_and_the_next_stands_in(pictures, capsys)
     assert "b.png: unreadable" in said and "1 of 4 so far" in said
     assert source[1]["image"][0, 0].tolist() == [70, 80, 90]
     assert not capsys.readouterr().err and list(source.skipped) == [str(pictures / "b.png")]
+
+
+def test_no_held_out_sample_stands_in_for_one_of_training(pictures):
+    (pictures / "b.png").write_bytes(b"x")
+    source = ImageFolder(pictures, (4, 4))
+    assert len(source) == 4
+    training, held_out = Part(source, [1, 3]), Part(source, [0, 2])
+    shown = [training[0], training[1], source[3]]
+    assert [one["image"][0, 0].tolist() for one in shown] == [[255, 0, 0]] * 3
+    assert held_out[1]["image"][0, 0].tolist() == [70, 80, 90]
+    (pictures / "red_things/d.png").write_bytes(b"x")
+    with pytest.raises(ValueError, match="got 2 that are all unreadable"):
+        Part(ImageFolder(pictures, (4, 4)), [1, 3])[1]
 
 
 def test_nothing_readable_is_an_error(tmp_path):
