@@ -18,6 +18,7 @@ from selfflow_wm.evaluation.summary import over_seeds
 from selfflow_wm.files import atomic_file
 from selfflow_wm.probing.classifier import PENALTIES
 from selfflow_wm.probing.core import probe_checkpoints
+from selfflow_wm.probing.plot import dress
 from selfflow_wm.probing.sources import LabelledLatents, fingerprint, load_model
 from selfflow_wm.probing.table import Table
 from selfflow_wm.training import checkpoint
@@ -102,7 +103,6 @@ def _best(table: Sequence[Mapping[str, Any]], arm: str, level: float) -> Mapping
 def draw(tables: Mapping[int, Sequence[Mapping[str, Any]]]) -> bytes:
     """A PNG: accuracy by layer, a panel per noise level, a line per arm, a thin one per seed."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     rows = [dict(row) | {"seed": seed} for seed, table in tables.items() for row in table]
     levels = sorted({row["level"] for row in rows})
@@ -122,12 +122,7 @@ def draw(tables: Mapping[int, Sequence[Mapping[str, Any]]]) -> bytes:
                 panel.plot(layers, line, f"C{color}", alpha=0.3, linewidth=0.8)
             mean = [sum(column) / len(lines) for column in zip(*lines, strict=True)]
             panel.plot(layers, mean, f"C{color}o-", label=arm, markersize=3)
-        panel.axhline(here[0]["chance"], color="gray", linestyle="--", linewidth=0.8)
-        panel.set_title(f"t = {level:g}", fontsize=10)
-        panel.set_xlabel("layer")
-        panel.grid(alpha=0.25)
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        dress(panel, level, here[0]["chance"])
     panels[0].set_ylabel("accuracy")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(arms))

@@ -16,7 +16,6 @@ def draw(rows: Sequence[dict[str, Any]]) -> bytes:
     The dashed line is chance. Expects at least one row.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     levels = sorted({row["level"] for row in rows})
     names = list(dict.fromkeys(row["checkpoint"] for row in rows))
@@ -39,12 +38,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> bytes:
                 layers, [row["accuracy"] for row in line], f"C{color}o-", label=name,
                 markersize=3, linewidth=1.2,
             )  # fmt: skip
-        panel.axhline(here[0]["chance"], color="gray", linestyle="--", linewidth=0.8)
-        panel.set_title(f"t = {level:g}", fontsize=10)
-        panel.set_xlabel("layer")
-        panel.grid(alpha=0.25)
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        dress(panel, level, here[0]["chance"])
     for panel in panels[len(levels) :]:
         panel.remove()
     for panel in panels[: len(levels) : across]:
@@ -54,3 +48,15 @@ def draw(rows: Sequence[dict[str, Any]]) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()
+
+
+def dress(panel: Any, level: float, chance: float) -> None:
+    """Axes, title and chance line of a panel of accuracy by layer."""
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    panel.axhline(chance, color="gray", linestyle="--", linewidth=0.8)
+    panel.set_title(f"t = {level:g}", fontsize=10)
+    panel.set_xlabel("layer")
+    panel.grid(alpha=0.25)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
