@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from itertools import combinations
@@ -143,7 +144,7 @@ def _mean_scopes(
         strata = {task: counts[task] for task in weights}
         scopes.append(_weighted(key, name, strata, weights, seed))
     variants = _variants(a, outcomes)
-    if variants:
+    if len(variants) > len(counts):
         sizes = {task: sum(name[0] == task for name in variants) for task in counts}
         weights = {name: 1 / sizes[name[0]] / len(counts) for name in variants}
         name = f"mean of {len(variants)} variants"
@@ -269,14 +270,15 @@ def _means(rates: Sequence[dict[str, Any]], tasks: Sequence[str]) -> dict[str, d
 def _curves(
     runs: Sequence[Run], described: Sequence[dict[str, Any]], tasks: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Runs of one training's checkpoints, by step; a training needs two different steps."""
-    trainings: dict[str, dict[int, dict[str, Any]]] = {}
+    """Runs of one training's checkpoints, acting with the same options, by step; at least two."""
+    trainings: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
     for run, row in zip(runs, described, strict=True):
         step = run.training.get("step")
         if step is not None:
-            trainings.setdefault(str(run.training["id"]), {})[step] = row
+            options = json.dumps(row["options"], sort_keys=True)
+            trainings.setdefault((str(run.training["id"]), options), {})[step] = row
     curves = []
-    for number, points in trainings.items():
+    for (number, _), points in trainings.items():
         if len(points) < 2:
             continue
         ordered = dict(sorted(points.items()))

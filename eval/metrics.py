@@ -156,9 +156,17 @@ def means(
             headline: weighted([summaries[task][headline] for task in weights], weights.values())
             for headline in HEADLINES
         }
-    if variants and all(variants.get(task) for task in summaries):
+    if variants and _several(variants, summaries):
         found["macro_variants"] = _of_variants(variants, len(summaries))
     return {key: found[key] for key in MEANS if key in found}
+
+
+def _several(variants: Mapping[str, dict[str, dict[str, Any]]], tasks: Iterable[str]) -> bool:
+    """Whether every task has variants, and not one each, whose mean is the mean of tasks."""
+    counts = [
+        len(variants[task]["success_last_step"]) if variants.get(task) else 0 for task in tasks
+    ]
+    return min(counts) > 0 and max(counts) > 1
 
 
 def _of_variants(variants: Mapping[str, dict[str, dict[str, Any]]], tasks: int) -> dict[str, Any]:
