@@ -1,8 +1,8 @@
 """Folders of pictures, videos and sounds as sources.
 
 A file that cannot be decoded is named on stderr, counted, and the next one stands in for it, so
-that every number still gives the same sample. Sound at another rate is an error: nothing is
-resampled.
+that every number still gives the same sample. Of files longer than a sample every pass over the
+data takes another part (`data.excerpts`). Sound at another rate is an error: nothing is resampled.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from PIL import Image
 
 from selfflow_wm.codec import AudioCodec, Codec, ImageCodec, VideoCodec
 from selfflow_wm.codec.reconstruct import cover
+from selfflow_wm.data.excerpts import Unreadable, read_clip, read_track, start_of
 from selfflow_wm.data.files import MediaFile, find_media
 from selfflow_wm.data.source import JOINT, Sample
 
@@ -28,10 +29,6 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 WAVES = (".wav",)
 SOUNDS = (*WAVES, ".flac", ".ogg", ".mp3")
-
-
-class Unreadable(Exception):
-    """A file that cannot be decoded."""
 
 
 class MediaFolder:
@@ -55,17 +52,24 @@ class MediaFolder:
         return ((file.name, file.caption) for file in self.files)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.among(range(len(self.files)), index)
+        return self.at(index)
 
-    def among(self, numbers: Sequence[int] | np.ndarray, index: int) -> Sample:
+    def at(self, index: int, lap: int = 0) -> Sample:
+        """Sample `index` as pass number `lap` over the data takes it."""
+        return self.among(range(len(self.files)), index, lap)
+
+    def among(self, numbers: Sequence[int] | np.ndarray, index: int, lap: int = 0) -> Sample:
         """Sample numbers[index], or the first after it in `numbers` that can be decoded: what
-        stands in for a training sample is no held-out one. ValueError when none can."""
+        stands in for a training sample is no held-out one. ValueError when none can.
+
+        lap: how many passes over the data came before; chooses the part of a long file.
+        """
         for step in range(len(numbers)):
             file = self.files[int(numbers[(index + step) % len(numbers)])]
             if file.name in self.skipped:
                 continue
             try:
-                return {"caption": file.caption, **self.decode(file)}
+                return {"caption": file.caption, **self.decode(file, lap)}
             except Unreadable as error:
                 self.skipped[file.name] = str(error)
                 sys.stderr.write(
@@ -79,8 +83,9 @@ class MediaFolder:
         )
 
     @abstractmethod
-    def decode(self, file: MediaFile) -> dict[str, Any]:
-        """What the file holds; Unreadable for damage, ValueError for what does not fit."""
+    def decode(self, file: MediaFile, lap: int) -> dict[str, Any]:
+        """What pass `lap` takes of the file; Unreadable for damage, ValueError for what does not
+        fit."""
 
 
 class ImageFolder(MediaFolder):
@@ -92,7 +97,7 @@ class ImageFolder(MediaFolder):
         super().__init__(root)
         self.image_size = image_size
 
-    def decode(self, file: MediaFile) -> dict[str, Any]:
+    def decode(self, file: MediaFile, lap: int = 0) -> dict[str, Any]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -104,7 +109,7 @@ class ImageFolder(MediaFolder):
 
 
 class AudioFolder(MediaFolder):
-    """Sounds of one rate and number of channels, the first `samples` of each.
+    """Sounds of one rate and number of channels, `samples` of each.
 
     WAV through scipy; FLAC, Ogg and MP3 through soundfile (extra `media`).
     """
@@ -115,17 +120,18 @@ class AudioFolder(MediaFolder):
         super().__init__(root)
         self.sample_rate, self.samples, self.channels = sample_rate, samples, channels
 
-    def decode(self, file: MediaFile) -> dict[str, Any]:
+    def decode(self, file: MediaFile, lap: int = 0) -> dict[str, Any]:
         rate, waveform = _read_sound(file)
         waveform = check_sound(file.name, rate, waveform, self.sample_rate, self.channels)
-        return {"audio": waveform[:, : self.samples], "sample_rate": rate}
+        start = start_of(waveform.shape[1], self.samples, lap)
+        return {"audio": waveform[:, start : start + self.samples], "sample_rate": rate}
 
 
 class VideoFolder(MediaFolder):
-    """The first `frames` frames of videos, scaled to cover (H, W) and cropped (extra `media`).
+    """`frames` frames in a row of videos, scaled to cover (H, W) and cropped (extra `media`).
 
-    audio: the codec of their sound; with it, the kind is video with audio and the first samples of
-    the sound are read too. fps: frames a second that all must have; None takes any.
+    audio: the codec of their sound; with it, the kind is video with audio and the sound at the same
+    time is read too. fps: frames a second that all must have; None takes any.
     """
 
     kind, suffixes = "video", VIDEOS
@@ -144,55 +150,25 @@ class VideoFolder(MediaFolder):
         if audio is not None:
             self.kind = JOINT
 
-    def decode(self, file: MediaFile) -> dict[str, Any]:
+    def decode(self, file: MediaFile, lap: int = 0) -> dict[str, Any]:
+        audio, sound = self.audio, None
         try:
             data = io.BytesIO(file.read())
-            with self.av.open(data) as container:
-                stream = container.streams.video[0]
-                frames, promised, rate = [], stream.frames, stream.average_rate
-                for frame in container.decode(video=0):
-                    picture = cover(frame.to_image().convert("RGB"), self.image_size)
-                    frames.append(picture.numpy())
-                    if len(frames) == self.frames:
-                        break
-            sound = self._sound(data) if self.audio is not None else None
+            clip = read_clip(self.av, data, self.frames, lap)
+            if audio is not None:
+                sound = read_track(self.av, data, clip.start, audio.samples)
         except (OSError, IndexError, self.av.error.FFmpegError) as error:
             raise Unreadable(error) from None
-        if not frames:
-            raise Unreadable("no frames")
-        # A file that was cut off still opens, where its header comes first. Headers may count a
-        # frame too many; one without a count says 0.
-        if len(frames) < 0.9 * min(promised, self.frames):
-            raise Unreadable(f"{len(frames)} of {promised} frames")
-        check_frame_rate(file.name, None if rate is None else float(rate), self.fps)
-        sample: dict[str, Any] = {"video": np.stack(frames)}
-        if sound is not None and self.audio is not None:
+        check_frame_rate(file.name, clip.rate, self.fps)
+        pictures = [cover(picture, self.image_size).numpy() for picture in clip.pictures]
+        sample: dict[str, Any] = {"video": np.stack(pictures)}
+        if sound is not None and audio is not None:
             rate, waveform = sound
-            wanted = self.audio
             waveform = check_sound(
-                file.name, rate, waveform, wanted.sample_rate, wanted.audio_channels
+                file.name, rate, waveform, audio.sample_rate, audio.audio_channels
             )
-            sample |= {"audio": waveform[:, : wanted.samples], "sample_rate": rate}
+            sample |= {"audio": waveform[:, : audio.samples], "sample_rate": rate}
         return sample
-
-    def _sound(self, data: io.BytesIO) -> tuple[int, np.ndarray]:
-        """(rate, float32 (A, S)) of the first sound track, as much of it as is needed."""
-        assert self.audio is not None
-        data.seek(0)
-        with self.av.open(data) as container:
-            stream = container.streams.audio[0]
-            # Another sample format, the same rate and channels.
-            convert = self.av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
-            parts, count = [], 0
-            for frame in container.decode(audio=0):
-                for part in convert.resample(frame):
-                    parts.append(part.to_ndarray())
-                    count += parts[-1].shape[1]
-                if count >= self.audio.samples:
-                    break
-            if not parts:
-                raise IndexError("no sound")
-            return int(stream.rate), np.concatenate(parts, axis=1).astype(np.float32)
 
 
 def open_folder(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import Any
 from zlib import crc32
 
@@ -11,33 +12,35 @@ import numpy as np
 
 from selfflow_wm.data.encode import SampleEncoder
 from selfflow_wm.data.modes import Mixture
-from selfflow_wm.data.source import Sample, Source, UnusableSample
+from selfflow_wm.data.source import Sample, Source, UnusableSample, sample_at
 from selfflow_wm.layout import Batch
 
 _ORDER = 11  # keeps the orders of the samples apart from other draws of the same seed
 
 
 class _Order:
-    """Shuffled passes over one source, one after the other: position -> number of the sample."""
+    """Shuffled passes over one source, one after the other: position -> (number of the sample,
+    number of the pass)."""
 
     def __init__(self, kind: str, length: int, seed: int) -> None:
         self.length, self._key = length, [seed, _ORDER, crc32(kind.encode())]
         self._epoch, self._permutation = -1, np.empty(0, np.int64)
 
-    def __call__(self, position: int) -> int:
+    def __call__(self, position: int) -> tuple[int, int]:
         epoch, place = divmod(position, self.length)
         if epoch != self._epoch:
             generator = np.random.default_rng([*self._key, epoch])
             self._epoch, self._permutation = epoch, generator.permutation(self.length)
-        return int(self._permutation[place])
+        return int(self._permutation[place]), epoch
 
 
 class MixtureStream:
     """An endless iterator of encoded batches, each of one mode of the mixture.
 
     The mode of optimiser step k and every source's order follow from the seed alone; a source is
-    passed over in whole shuffled passes. The position is a few integers, in samples drawn by all
-    ranks together, so a run may go on with another number of them.
+    passed over in whole shuffled passes, of which a later one may take other parts of long files.
+    The position is a few integers, in samples drawn by all ranks together, so a run may go on with
+    another number of them.
 
     Args:
         sources: by kind, one for every mode of the mixture.
@@ -88,7 +91,8 @@ class MixtureStream:
         places = range(start + self.rank, start + size * self.world_size, self.world_size)
         read = self._pool.map if self._pool else map
         try:
-            samples: list[Sample] = list(read(source.__getitem__, [order(p) for p in places]))
+            numbers, laps = zip(*map(order, places), strict=True)
+            samples: list[Sample] = list(read(sample_at, repeat(source), numbers, laps))
             batch = self.encoder(samples, mode)
         except ValueError as error:
             raise UnusableSample(f"data.{mode.name}: {error}") from error
@@ -144,7 +148,7 @@ def fixed_batches(
     for name in mixture.names:
         source, size = sources[name], mixture.batch_size(name)
         order = _Order(name, len(source), seed)
-        numbers = [order(position) for position in range(min(batches * size, len(source)))]
+        numbers = [order(position)[0] for position in range(min(batches * size, len(source)))]
         groups[name] = [
             encoder([source[i] for i in numbers[start : start + size]], mixture.table[name])
             for start in range(0, len(numbers), size)

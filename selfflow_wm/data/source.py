@@ -25,7 +25,10 @@ image that conditions it; without one it is the first frame of the video."""
 
 
 class Source(Protocol):
-    """Samples by number: the same number, the same sample, in any order and any process."""
+    """Samples by number: the same number, the same sample, in any order and any process.
+
+    One whose samples are parts of longer files may have `at(number, lap)`, see `sample_at`.
+    """
 
     kind: str
     """A key of `KINDS`."""
@@ -33,6 +36,13 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
+
+
+def sample_at(source: Source, number: int, lap: int) -> Sample:
+    """What pass `lap` (from 0) over `source` takes of its sample `number`."""
+    if hasattr(source, "at"):
+        return source.at(number, lap)  # pyright: ignore[reportAttributeAccessIssue]
+    return source[number]
 
 
 def check_source(source: Source, kind: str) -> Source:
@@ -84,8 +94,8 @@ def check_captions(source: Source, kind: str, longest: int) -> None:
 class Part:
     """Some of the samples of a source, renumbered from 0.
 
-    A source that lets samples stand in for broken ones has `among(numbers, index)`, which takes
-    them out of `numbers`.
+    A source that lets samples stand in for broken ones, or gives other parts of long ones at later
+    passes, has `among(numbers, index, lap)`, which takes them out of `numbers`.
     """
 
     def __init__(self, source: Source, numbers: Sequence[int] | np.ndarray) -> None:
@@ -96,9 +106,13 @@ class Part:
         return len(self.numbers)
 
     def __getitem__(self, index: int) -> Sample:
+        return self.at(index)
+
+    def at(self, index: int, lap: int = 0) -> Sample:
+        """Sample `index` as pass number `lap` over the data gives it."""
         if hasattr(self.source, "among"):
             found: Any = self.source
-            return found.among(self.numbers, index)
+            return found.among(self.numbers, index, lap)
         return self.source[int(self.numbers[index])]
 
 
