@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINTS = ROOT / "checkpoints"
-DEFAULT_CHECKPOINT = "self_flow"
+SHIPPED = {"mujoco": "self_flow", "simpler": "simpler_self_flow"}
+"""Name in `CHECKPOINTS` of the policy trained in each simulator; in the embedded one for others."""
 DEFAULT_REPLAY = Path("data/embedded")
 EXECUTED = "executed"
 """Folder beside a collected dataset that holds, per episode, what was really executed."""
@@ -37,14 +38,18 @@ class PolicySpec:
 
 
 def parse_policy(
-    words: str, checkpoint: str | None, options: dict[str, dict[str, Any]]
+    words: str,
+    checkpoint: str | None,
+    options: dict[str, dict[str, Any]],
+    backend: str = "mujoco",
 ) -> PolicySpec:
     """The spec for `--policy words`; checks that the files it needs exist.
 
     Args:
         words: `checkpoint`, `expert`, `random`, `replay`, `replay:DIR` or `ws://HOST:PORT`.
-        checkpoint: path or name of a checkpoint; None is the shipped one.
+        checkpoint: path or name of a checkpoint; None is the one shipped for the simulator.
         options: groups `policy`, `random` and `remote` of `configs/eval.yaml`.
+        backend: name of the simulator, see `eval.backend`.
     """
     kind, _, rest = words.partition(":")
     if checkpoint is not None and kind != "checkpoint":
@@ -53,7 +58,9 @@ def parse_policy(
             "remedy: leave one of them out"
         )
     if kind == "checkpoint" and not rest:
-        return PolicySpec("checkpoint", str(find_checkpoint(checkpoint)), options["policy"])
+        return PolicySpec(
+            "checkpoint", str(find_checkpoint(checkpoint, backend)), options["policy"]
+        )
     if kind == "expert" and not rest:
         return PolicySpec("expert")
     if kind == "random" and not rest:
@@ -75,9 +82,9 @@ def parse_policy(
     )
 
 
-def find_checkpoint(name: str | None) -> Path:
-    """The checkpoint directory for a path, a name in `checkpoints/`, or None (the shipped one)."""
-    wanted = name or DEFAULT_CHECKPOINT
+def find_checkpoint(name: str | None, backend: str = "mujoco") -> Path:
+    """The checkpoint directory for a path, a name in `checkpoints/`, or None (the simulator's)."""
+    wanted = name or SHIPPED.get(backend.partition("?")[0], SHIPPED["mujoco"])
     candidates = [CHECKPOINTS / wanted] if name is None else [Path(wanted), CHECKPOINTS / wanted]
     for path in candidates:
         if (path / "model.safetensors").is_file() and (path / "config.json").is_file():

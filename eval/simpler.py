@@ -69,7 +69,8 @@ or hung in spite of --retries, 2 bad input.""",
     add(
         "--checkpoint",
         metavar="DIR",
-        help="directory or name in checkpoints/ (default: the shipped checkpoints/self_flow)",
+        help="directory or name in checkpoints/ (default: the shipped checkpoints/self_flow, with "
+        "SIMPLER checkpoints/simpler_self_flow)",
     )
     add(
         "--checkpoints",
@@ -185,7 +186,7 @@ def make_plan(args: Any, command: str) -> tuple[Plan, str]:
     one_robot(tasks)
     config = load_config(args.overrides)
     backend, why = resolve_backend(_backend_words(args))
-    spec = parse_policy(args.policy, args.checkpoint, config)
+    spec = parse_policy(args.policy, args.checkpoint, config, backend.name)
     if spec.kind == "expert":
         require_expert(backend.name, tasks)
     if spec.kind == "replay":

@@ -259,12 +259,14 @@ def test_auto_says_which_simulator_it_took(tmp_path, capsys):
 
 def test_a_checkpoint_is_found_by_path_or_name(tmp_path, monkeypatch):
     monkeypatch.setattr("eval.policy_spec.CHECKPOINTS", tmp_path)
-    for name in ("self_flow", "other"):
+    for name in ("self_flow", "simpler_self_flow", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").touch()
         (tmp_path / name / "config.json").touch()
     assert find_checkpoint(None) == tmp_path / "self_flow"
+    assert find_checkpoint(None, "simpler?protocol=vm") == tmp_path / "simpler_self_flow"
+    assert find_checkpoint(None, "my_module:make") == tmp_path / "self_flow"
     assert find_checkpoint("other") == tmp_path / "other"
     assert find_checkpoint(str(tmp_path / "other")) == tmp_path / "other"
-    with pytest.raises(ValueError, match="other, self_flow"):
+    with pytest.raises(ValueError, match="other, self_flow, simpler_self_flow"):
         find_checkpoint("third")
