@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 
 from selfflow_wm.data.toy import ToyConfig
+from selfflow_wm.evaluation.inception import InceptionFeatures
 from selfflow_wm.metrics.frechet import audio_features, video_features
 from selfflow_wm.metrics.recogniser import Recogniser
 
@@ -100,6 +101,14 @@ def toy_sounds(context: Context) -> Extractor:
     return Named("log energy in 16 bands", lambda audio: audio_features(audio, rate))
 
 
+@register("image", "inception")
+def inception(context: Context) -> Extractor:
+    """--features image=inception:WEIGHTS"""
+    if not context.argument:
+        raise ValueError("--features image=inception: expected inception:WEIGHTS, got no file")
+    return InceptionFeatures(context.argument)
+
+
 def parse_features(words: Sequence[str]) -> dict[str, tuple[str, str | None]]:
     """MODALITY=NAME[:ARGUMENT] to modality -> (name, argument); toy where nothing is said."""
     chosen: dict[str, tuple[str, str | None]] = dict.fromkeys(MODALITIES, ("toy", None))
@@ -127,7 +136,6 @@ def make_extractors(
 
 
 def _factory(modality: str, key: str) -> Factory:
-    importlib.import_module("selfflow_wm.evaluation.inception")  # registers itself
     if (modality, key) in EXTRACTORS:
         return EXTRACTORS[modality, key]
     module, dot, name = key.rpartition(".")

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selfflow_wm.codec.weights import file_digest
-from selfflow_wm.evaluation.features import Context, Extractor, register
 from selfflow_wm.training.checkpoint import load_tensors
 
 SIDE, WIDTH = 299, 2048
@@ -215,11 +214,3 @@ def _load_torch(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise ValueError(f"{path}: expected a state dict, got something else")
     return content
-
-
-@register("image", "inception")
-def inception(context: Context) -> Extractor:
-    """--features image=inception:WEIGHTS"""
-    if not context.argument:
-        raise ValueError("--features image=inception: expected inception:WEIGHTS, got no file")
-    return InceptionFeatures(context.argument)
