@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -53,8 +54,15 @@ def fraction(text: str) -> float:
     return value
 
 
+LINE_EVERY = 30.0
+"""s between the lines of progress in a log file."""
+
+
 def progress_bar(console: Any) -> Any:
-    """A rich progress display with rate, ETA and a `note` field per row."""
+    """A rich progress display with rate, ETA and a `note` field per row.
+
+    Where there is no terminal (a log file), a plain line at an update every `LINE_EVERY` s.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -67,9 +75,24 @@ def progress_bar(console: Any) -> Any:
 
     class Rate(ProgressColumn):
         def render(self, task: Any) -> str:
-            return f"{60 * task.completed / task.elapsed:.1f}/min" if task.completed else ""
+            return _per_minute(task)
 
-    return Progress(
+    class Display(Progress):
+        said = time.monotonic()
+
+        def update(self, task_id: Any, *args: Any, **fields: Any) -> None:
+            super().update(task_id, *args, **fields)
+            row, now = self._tasks[task_id], time.monotonic()
+            if self.console.is_terminal or row.finished or now - self.said < LINE_EVERY:
+                return
+            self.said = now
+            seconds = row.time_remaining
+            left = "" if seconds is None else f"{seconds / 60:.0f} min left"
+            words = [f"{row.description} {row.completed:g}/{row.total:g}", _per_minute(row), left]
+            words.append(row.fields["note"])
+            self.console.print(", ".join(filter(None, words)), highlight=False, markup=False)
+
+    return Display(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -82,6 +105,12 @@ def progress_bar(console: Any) -> Any:
         console=console,
         speed_estimate_period=600,
     )
+
+
+def _per_minute(task: Any) -> str:
+    """Of what this process has done itself, not of what was there before."""
+    speed = task.finished_speed or task.speed
+    return f"{60 * speed:.1f}/min" if speed else ""
 
 
 def exit_code(work: Callable[[], int | None], resumable: bool = False) -> int:
