@@ -109,14 +109,16 @@ class ImageFolder(MediaFolder):
 
 
 class AudioFolder(MediaFolder):
-    """Sounds of one rate and number of channels, `samples` of each.
+    """Sounds of one rate and number of channels (None takes any), `samples` of each.
 
     WAV through scipy; FLAC, Ogg and MP3 through soundfile (extra `media`).
     """
 
     kind, suffixes = "audio", SOUNDS
 
-    def __init__(self, root: Path | str, sample_rate: int, samples: int, channels: int) -> None:
+    def __init__(
+        self, root: Path | str, sample_rate: int, samples: int, channels: int | None
+    ) -> None:
         super().__init__(root)
         self.sample_rate, self.samples, self.channels = sample_rate, samples, channels
 
@@ -198,15 +200,16 @@ def check_frame_rate(name: str, rate: float | None, expected: float | None) -> N
 
 
 def check_sound(
-    name: str, rate: int, waveform: np.ndarray, expected_rate: int, channels: int
+    name: str, rate: int, waveform: np.ndarray, expected_rate: int, channels: int | None
 ) -> np.ndarray:
-    """`waveform` (A, S), if its rate and channels are as expected; ValueError otherwise."""
+    """`waveform` (A, S), if its rate and channels (None: any) are as expected; ValueError
+    otherwise."""
     if rate != expected_rate:
         raise ValueError(
             f"{name}: expected audio at {expected_rate} Hz, got {rate} Hz; resample the file "
             f"(ffmpeg -i IN -ar {expected_rate} OUT), nothing is resampled here"
         )
-    if len(waveform) != channels:
+    if channels is not None and len(waveform) != channels:
         raise ValueError(
             f"{name}: expected {channels} channels, got {len(waveform)}; mix the file "
             f"(ffmpeg -i IN -ac {channels} OUT)"

@@ -37,8 +37,8 @@ checkpoints of one name that differ in seed are also averaged, with an interval 
 Captions, condition pictures and noise of sample n are the same for all checkpoints, so differences
 are paired. Values of true renderings, and of renderings through the codec, stand beside: no model
 with these latents can be expected to beat the latter. Distances use features of the toy world's own
-recogniser unless --features says otherwise: they are no FID, FVD or FAD of the literature. The FID
-of any two sets of pictures: python -m selfflow_wm.evaluation.fid.
+recogniser unless --features says otherwise: they are no FID, FVD or FAD of the literature. Those of
+any two sets of pictures, videos or sounds: python -m selfflow_wm.evaluation.distance.
 
 Results: OUT/results.json, results.html (one file), pictures/, films/, sounds/. The same command
 goes on where it stopped; more checkpoints or a larger --samples add to what is there.
@@ -104,7 +104,10 @@ def run(arguments: argparse.Namespace, command: str) -> None:
     world, solve = entries[0].world, Solve(a.steps, a.shift, guidance=a.guidance)
     found, codecs = origins(entries, modes, solve, a.seed, device)
     recogniser, name, known = find_recogniser(world, a.recogniser, a.out)
-    extractors = make_extractors(chosen, Context(world, recogniser, name))
+    context = Context(
+        world, recogniser, name, sample_rate=world.sample_rate, fps=world.fps, device=device
+    )
+    extractors = make_extractors(chosen, context)
     judge = Judge(world, recogniser, extractors)
     settings = settings_of(judge, name, solve, a.seed)
     claim_settings(a.out, settings)

@@ -1,7 +1,7 @@
 """Whose features the Fréchet distances compare: a protocol, and the extractors there are.
 
-The toy world's own need no download, FID's Inception takes weights from the disk
-(--features image=inception:FILE). Others are registered with `register`, or named on the command
+The toy world's own need no download, the others take weights from the disk
+(--features image=inception:FILE). More are registered with `register`, or named on the command
 line as a class or function to import (--features video=my_package.features.Clips:weights/clips).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +17,9 @@ import torch
 from jaxtyping import Float
 
 from selfflow_wm.data.toy import ToyConfig
+from selfflow_wm.evaluation.audio_features import ClapFeatures
 from selfflow_wm.evaluation.inception import InceptionFeatures
+from selfflow_wm.evaluation.video_features import I3DFeatures, VideoMAEFeatures
 from selfflow_wm.metrics.frechet import audio_features, video_features
 from selfflow_wm.metrics.recogniser import Recogniser
 
@@ -39,14 +41,20 @@ class Extractor(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What an extractor may be made from."""
+    """What an extractor may be made from; None is not known, or not there."""
 
-    config: ToyConfig
-    """Sizes, fps and sample rate of the samples."""
-    recogniser: Recogniser
-    recogniser_name: str
+    config: ToyConfig | None = None
+    """The toy world, where samples are of it."""
+    recogniser: Recogniser | None = None
+    recogniser_name: str = ""
     argument: str | None = None
     """What stood after the colon, such as the path of weights."""
+    sample_rate: int | None = None
+    """Hz of audio samples."""
+    fps: float | None = None
+    """Of video samples."""
+    device: torch.device | str = "cpu"
+    """Where networks work."""
 
 
 Factory = Callable[[Context], Extractor]
@@ -78,15 +86,17 @@ class Named:
 @register("image", "toy")
 def toy_pictures(context: Context) -> Extractor:
     """The reader of signs: no Inception, so no FID by that name."""
+    reader = _reader(context, "image")
     return Named(
         context.recogniser_name,
-        lambda images: context.recogniser.features(torch.from_numpy(images)).numpy(),
+        lambda images: reader.features(torch.from_numpy(images)).numpy(),
     )
 
 
 @register("video", "toy")
 def toy_clips(context: Context) -> Extractor:
     """Mean and change of the frames' features."""
+    _reader(context, "video")
     pictures = toy_pictures(context)
     return Named(
         f"{pictures.name}, mean and change over frames",
@@ -94,10 +104,23 @@ def toy_clips(context: Context) -> Extractor:
     )
 
 
+def _reader(context: Context, modality: str) -> Recogniser:
+    if context.recogniser is None:
+        raise ValueError(
+            f"--features {modality}=toy: expected samples of the toy world and its reader of "
+            "signs, which only python -m selfflow_wm.evaluate has; name another extractor"
+        )
+    return context.recogniser
+
+
 @register("audio", "toy")
 def toy_sounds(context: Context) -> Extractor:
-    """Log energies in bands; no network."""
-    rate = context.config.sample_rate
+    """Log energies in bands; no network, so any sounds will do."""
+    rate = context.sample_rate
+    if rate is None:
+        raise ValueError(
+            "--features audio=toy: expected the rate of the sounds, got none; say --sample-rate HZ"
+        )
     return Named("log energy in 16 bands", lambda audio: audio_features(audio, rate))
 
 
@@ -106,33 +129,54 @@ def inception(context: Context) -> Extractor:
     """--features image=inception:WEIGHTS"""
     if not context.argument:
         raise ValueError("--features image=inception: expected inception:WEIGHTS, got no file")
-    return InceptionFeatures(context.argument)
+    return InceptionFeatures(context.argument, context.device)
 
 
-def parse_features(words: Sequence[str]) -> dict[str, tuple[str, str | None]]:
+@register("video", "i3d")
+def i3d(context: Context) -> Extractor:
+    """--features video=i3d:FILE"""
+    return I3DFeatures(context.argument, context.device)
+
+
+@register("video", "videomae")
+def videomae(context: Context) -> Extractor:
+    """--features video=videomae:DIR"""
+    return VideoMAEFeatures(context.argument, context.device)
+
+
+@register("audio", "clap")
+def clap(context: Context) -> Extractor:
+    """--features audio=clap:DIR"""
+    return ClapFeatures(context.argument, context.sample_rate, context.device)
+
+
+Choice = tuple[str, str | None]
+"""(name, argument) of an extractor."""
+
+
+def parse_feature(word: str) -> tuple[str, Choice]:
+    """MODALITY=NAME[:ARGUMENT] to (modality, (name, argument)); ValueError for another form."""
+    modality, equals, rest = word.partition("=")
+    key, colon, argument = rest.partition(":")
+    if modality not in MODALITIES or not equals or not key:
+        raise ValueError(
+            f"--features: expected MODALITY=NAME[:ARGUMENT] with a modality of {MODALITIES}, "
+            f"got {word!r}"
+        )
+    return modality, (key, argument if colon else None)
+
+
+def parse_features(words: Sequence[str]) -> dict[str, Choice]:
     """MODALITY=NAME[:ARGUMENT] to modality -> (name, argument); toy where nothing is said."""
-    chosen: dict[str, tuple[str, str | None]] = dict.fromkeys(MODALITIES, ("toy", None))
-    for word in words:
-        modality, equals, rest = word.partition("=")
-        key, colon, argument = rest.partition(":")
-        if modality not in MODALITIES or not equals or not key:
-            raise ValueError(
-                f"--features: expected MODALITY=NAME[:ARGUMENT] with a modality of {MODALITIES}, "
-                f"got {word!r}"
-            )
-        chosen[modality] = (key, argument if colon else None)
-    return chosen
+    return dict.fromkeys(MODALITIES, ("toy", None)) | dict(map(parse_feature, words))
 
 
-def make_extractors(
-    chosen: Mapping[str, tuple[str, str | None]], context: Context
-) -> dict[str, Extractor]:
+def make_extractors(chosen: Mapping[str, Choice], context: Context) -> dict[str, Extractor]:
     """An extractor for each modality; ValueError for a name that is not there."""
-    made = {}
-    for modality, (key, argument) in chosen.items():
-        own = Context(context.config, context.recogniser, context.recogniser_name, argument)
-        made[modality] = _factory(modality, key)(own)
-    return made
+    return {
+        modality: _factory(modality, key)(replace(context, argument=argument))
+        for modality, (key, argument) in chosen.items()
+    }
 
 
 def _factory(modality: str, key: str) -> Factory:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -161,6 +162,9 @@ class InceptionFeatures:
 
     weights: the file of the state dict, .pth (read without running code) or .safetensors.
     """
+
+    mixed_sizes: ClassVar = True
+    """A list of pictures of several sizes will do as a batch."""
 
     def __init__(self, weights: Path | str, device: torch.device | str = "cpu") -> None:
         path = Path(weights)

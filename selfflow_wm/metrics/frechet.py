@@ -51,6 +51,16 @@ def gaussian_distance(
     return shift + float(np.trace(covariance) + np.trace(other_covariance) - 2 * cross)
 
 
+def plug_in_distance(a: Float[np.ndarray, "N D"], b: Float[np.ndarray, "M D"]) -> float:
+    """The Fréchet distance of two sets of features as it is published: that of their sample means
+    and covariances. At least two rows each."""
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    return gaussian_distance(
+        a.mean(0), np.cov(a, rowvar=False).reshape(a.shape[1], -1),
+        b.mean(0), np.cov(b, rowvar=False).reshape(b.shape[1], -1),
+    )  # fmt: skip
+
+
 def frechet_distance(
     features: Float[np.ndarray, "N D"],
     others: Float[np.ndarray, "M D"],
@@ -81,16 +91,8 @@ def frechet_distance(
     ]  # fmt: skip
     unbiased = _unbiased(a, b, random, 10)
     error = Z95 * float(np.std(draws, ddof=1)) if resamples > 1 else float("nan")
-    return Frechet(
-        _plug_in(a, b), unbiased, unbiased - error, unbiased + error, (len(a), len(b)), extractor
-    )
-
-
-def _plug_in(a: np.ndarray, b: np.ndarray) -> float:
-    return gaussian_distance(
-        a.mean(0), np.cov(a, rowvar=False).reshape(a.shape[1], -1),
-        b.mean(0), np.cov(b, rowvar=False).reshape(b.shape[1], -1),
-    )  # fmt: skip
+    low, high, counts = unbiased - error, unbiased + error, (len(a), len(b))
+    return Frechet(plug_in_distance(a, b), unbiased, low, high, counts, extractor)
 
 
 def _unbiased(a: np.ndarray, b: np.ndarray, random: np.random.Generator, splits: int) -> float:
@@ -99,8 +101,8 @@ def _unbiased(a: np.ndarray, b: np.ndarray, random: np.random.Generator, splits:
     for _ in range(splits):
         p, q = random.permutation(len(a)), random.permutation(len(b))
         m, n = len(a) // 2, len(b) // 2
-        halves += [_plug_in(a[p[:m]], b[q[:n]]), _plug_in(a[p[m:]], b[q[n:]])]
-    return 2 * _plug_in(a, b) - float(np.mean(halves))
+        halves += [plug_in_distance(a[p[:m]], b[q[:n]]), plug_in_distance(a[p[m:]], b[q[n:]])]
+    return 2 * plug_in_distance(a, b) - float(np.mean(halves))
 
 
 def reduce(
