@@ -34,9 +34,12 @@ TITLES = {
 }
 """What the distance is called in the literature, by modality and extractor."""
 
-RESAMPLES, AFFORDABLE = 100, 1024
+RESAMPLES, AFFORDABLE = 100, 768
 """Resamples behind the interval, and the widest features whose eigenvalues are taken that often
-unless --resamples says so."""
+unless --resamples says so: six minutes of a CPU core."""
+
+QUICK = 256
+"""Features up to which that takes seconds and needs no word."""
 
 SCHEMA = 1
 """Version of the file of --json."""
@@ -206,6 +209,8 @@ def measure(
     if not resamples or min(counts) <= 2 * width:
         value = plug_in_distance(a, b)
         return Distance(metric, value, None, None, None, counts, width, extractor)
+    if width > QUICK:
+        sys.stderr.write(f"extrapolating: {resamples} resamples of {width} features, minutes\n")
     found = frechet_distance(a, b, extractor, resamples)
     return Distance(
         metric, found.distance, found.unbiased, found.low, found.high, counts, width, extractor

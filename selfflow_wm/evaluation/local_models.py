@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,10 @@ def load(path: Path, name: str, parts: Sequence[str], device: torch.device | str
     """
     transformers = _transformers()
     try:
-        model, about = getattr(transformers, name).from_pretrained(
-            str(path), local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
+        with _quiet(transformers):
+            model, about = getattr(transformers, name).from_pretrained(
+                str(path), local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: expected a model that loads as {name}, got {error}") from None
     wrong = [*about["missing_keys"], *(one[0] for one in about["mismatched_keys"])]
@@ -111,3 +113,18 @@ def _transformers() -> Any:
             'install it with: pip install "selfflow-wm[evaluation]"'
         ) from None
     return transformers
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without its progress bar and its report: what matters of that is an error of ours."""
+    logging = transformers.utils.logging
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()

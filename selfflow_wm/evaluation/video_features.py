@@ -52,7 +52,7 @@ class I3DFeatures:
             features = in_batches(self._extract, torch.from_numpy(samples.copy()), I3D_VALUES)
         except torch.cuda.OutOfMemoryError:
             raise
-        except RuntimeError as error:
+        except (RuntimeError, torch.jit.Error) as error:
             raise ValueError(
                 f"{self.name}: expected videos that it can take, got {samples.shape[1:]}: "
                 f"{_last_line(error)}; I3D halves the time several times, give it 10 frames or more"
@@ -63,7 +63,13 @@ class I3DFeatures:
 
     def _extract(self, videos: Tensor) -> Tensor:
         pixels = rearrange(videos.to(self.device).float(), "b t h w c -> b c t h w").contiguous()
-        return self.network(pixels, rescale=True, resize=True, return_features=True).float()
+        try:
+            return self.network(pixels, rescale=True, resize=True, return_features=True).float()
+        except RuntimeError as error:
+            # TorchScript loses the type that `in_batches` waits for.
+            if "out of memory" in str(error):
+                raise torch.cuda.OutOfMemoryError(str(error)) from None
+            raise
 
 
 def _last_line(error: Exception) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
+from selfflow_wm.evaluation import distance
 from selfflow_wm.evaluation.features import Context, make_extractors
 from selfflow_wm.evaluation.inception import Inception, InceptionFeatures, _MixedE
 
@@ -57,6 +59,19 @@ def test_weights_are_of_this_network_or_refused(weights, tmp_path):
             save_file({"a": torch.ones(1)}, file)
         with pytest.raises(ValueError, match=message):
             InceptionFeatures(file)
+
+
+def test_the_command_says_fid(weights, pictures, tmp_path, capsys, monkeypatch):
+    cut = distance.plug_in_distance  # of 2048 features: slow
+    monkeypatch.setattr(distance, "plug_in_distance", lambda a, b: cut(a[:, :16], b[:, :16]))
+    (tmp_path / "a").mkdir()
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture[: 20 - number]).save(tmp_path / f"a/{number}.png")
+    words = [str(tmp_path / "a"), str(tmp_path / "a"), "--features", f"image=inception:{weights}"]
+    assert distance.main(words) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("FID ") and abs(float(said.out[4:].split(",")[0])) < 1e-2
+    assert "2 against 2 pictures, Inception" in said.out and "covariance is singular" in said.err
 
 
 def test_it_is_an_extractor_of_evaluate(weights, pictures):
