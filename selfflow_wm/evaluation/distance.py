@@ -154,10 +154,8 @@ def _run(arguments: argparse.Namespace) -> None:
 def features(media: MediaSet, extract: Extractor, batch: int) -> Float[np.ndarray, "N D"]:
     """Of all samples of a set, `batch` at a time, with a progress bar.
 
-    ValueError for a set of fewer than two, or features that are not finite (B, D).
+    ValueError for features that are not finite (B, D), or what reading the media raises.
     """
-    if media.count < 2:
-        raise ValueError(f"{media.path}: expected two samples or more, got {media.count}")
     rows: list[np.ndarray] = []
     group: list[np.ndarray] = []
     progress = Progress(media.count, 0, description=media.path.name, unit="sample")

@@ -27,7 +27,8 @@ MODALITIES = ("image", "video", "audio")
 
 
 class Extractor(Protocol):
-    """Features of samples of one modality."""
+    """Features of samples of one modality. One that has an attribute `mixed_sizes` = True is given
+    pictures of several sizes as a list; others get those of one size together."""
 
     @property
     def name(self) -> str:

@@ -61,15 +61,22 @@ def open_sets(modality: str, paths: Sequence[Path], cut: Cut) -> tuple[list[Medi
     folder, and the cut that they share: what `cut` leaves open is that of the archives.
 
     Only headers and names are read. Raises:
-        ValueError: nothing there, arrays of another kind, or of other shapes than asked for or than
-            each other's; or a folder and no word of how long or large its media should be.
+        ValueError: nothing there, fewer than two samples, arrays of another kind, or of other
+            shapes than asked for or than each other's; or a folder and no word of how long or large
+            its media should be.
     """
     archives = {path: open_archive(path, modality) for path in paths if not path.is_dir()}
     cut = _complete(modality, cut, archives)
-    return [
+    sets = [
         archives[path].cut(cut) if path in archives else _folder(path, modality, cut)
         for path in paths
-    ], cut
+    ]
+    for media in sets:
+        if media.count < 2:
+            raise ValueError(
+                f"{media.path}: expected two samples or more, got {media.count}; take more"
+            )
+    return sets, cut
 
 
 def _complete(modality: str, cut: Cut, archives: Mapping[Path, Archive]) -> Cut:
