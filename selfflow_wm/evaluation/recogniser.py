@@ -20,7 +20,7 @@ STEPS = 4000
 
 
 def shipped(config: ToyConfig) -> Path:
-    """Where a recogniser for pictures of this size would lie in the package: the output of
+    """Where a recogniser for pictures of this size lies in the package, if one does: the output of
     python -m selfflow_wm.metrics.train_recogniser --size H W, whose recogniser.json has the SHA-256
     of the weights, the world it was trained on and its ceiling."""
     import selfflow_wm.metrics
