@@ -107,8 +107,8 @@ def _world(path: Path, data: Any, modes: Sequence[str]) -> ToyConfig:
             raise ValueError(
                 f"{path}: expected a model trained on the toy world, whose captions and truth the "
                 f"metrics need, got data.{mode}={source!r}; train one with experiment="
-                "toy_multimodal, or sample from this one (python -m selfflow_wm.sample) and measure "
-                "that against your media (python -m selfflow_wm.evaluation.distance)"
+                "toy_multimodal, or sample from this one (python -m selfflow_wm.sample) and "
+                "compare that with your media (python -m selfflow_wm.evaluation.distance)"
             )
         worlds.append(ToyConfig(**(source.get("world") or {})))
     if not worlds or any(world != worlds[0] for world in worlds):
