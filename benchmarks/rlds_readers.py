@@ -72,7 +72,8 @@ def data_source(_: str, a: Any) -> Iterator[dict[str, np.ndarray]]:
 
     from robotics.images import resize_image
 
-    source = tfds.builder_from_directory(a.array_record).as_data_source("train")
+    builder: Any = tfds.builder_from_directory(a.array_record)
+    source = builder.as_data_source("train")
     windows = a.steps - FRAMES + 1
     generator, size = np.random.default_rng(0), tuple(a.size)
     while True:
@@ -119,7 +120,7 @@ def dlimp_style(_: str, a: Any) -> Iterator[dict[str, np.ndarray]]:
         frames = tf.stack([frame(data) for data in tf.unstack(window["image"], num=FRAMES)])
         return window | {"image": frames}
 
-    builder = tfds.builder_from_directory(a.directory)
+    builder: Any = tfds.builder_from_directory(a.directory)
     data = builder.as_dataset(
         split="train", shuffle_files=True, decoders={"steps": tfds.decode.SkipDecoding()}
     )
@@ -153,7 +154,7 @@ def rlds_tuned(_: str, a: Any) -> Iterator[dict[str, np.ndarray]]:
         return rlds.transformations.batch(steps, size=FRAMES, shift=1, drop_remainder=True)
 
     skip = {"steps": {"observation": {"image": tfds.decode.SkipDecoding()}}}
-    builder = tfds.builder_from_directory(a.directory)
+    builder: Any = tfds.builder_from_directory(a.directory)
     data = builder.as_dataset(split="train", shuffle_files=True, decoders=skip).repeat()
     data = data.interleave(windows, cycle_length=4, num_parallel_calls=auto)
     yield from data.shuffle(a.buffer).batch(a.batch).prefetch(1).as_numpy_iterator()

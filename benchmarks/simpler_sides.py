@@ -29,7 +29,7 @@ class Clock:
 
     def clear(self) -> None:
         """Start from nothing."""
-        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         self._parts = ["overhead"]
         self._since = time.perf_counter()
 
@@ -181,7 +181,7 @@ class Upstream(Scene):
         overlay = build.pop("overlay", None)
         robot, options = cell["reset"]["robot_init_options"], cell["reset"]
         objects = options.get("obj_init_options", {"init_xy": [0.0, 0.0]})
-        start = (
+        start: dict[str, Any] = (
             {"obj_episode_id": objects["episode_id"]}
             if "episode_id" in objects
             else dict(zip(("obj_init_x", "obj_init_y"), objects["init_xy"], strict=True))

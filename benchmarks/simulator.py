@@ -20,6 +20,7 @@ import eval.sim  # noqa: F401  registers the environments
 from eval.policies import ExpertPolicy, attach
 from eval.rollout import run_episode
 from eval.tasks import ALL, Task, get_task
+from robotics.control import Action, Observation
 
 ROUNDS = 5
 
@@ -30,9 +31,11 @@ class Camera:
 
     needs_image: bool = True
 
-    def step(self, *seen: Any) -> None: ...
+    def step(
+        self, observation: Observation, action: Action, instruction: str, info: dict[str, Any]
+    ) -> None: ...
 
-    def end(self, *seen: Any) -> None: ...
+    def end(self, observation: Observation, info: dict[str, Any]) -> None: ...
 
 
 def steps_per_second(env: gymnasium.Env, task: Task, steps: int, camera: bool) -> float:
@@ -61,7 +64,7 @@ class Timed(gymnasium.Wrapper):
 
 def main() -> None:
     """Measure and print a row per task."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--task", nargs="*", default=list(ALL), choices=ALL)
     parser.add_argument("--steps", type=int, default=100, help="least control steps per round")
     arguments = parser.parse_args()

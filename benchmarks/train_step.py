@@ -126,7 +126,8 @@ def build_model(arguments: argparse.Namespace) -> Any:
     if a.model == "backbone":
         double = a.depth // 3
         return Backbone(layout, width=a.width, heads=heads, double=double, single=a.depth - double)
-    return Backbone(layout, **OmegaConf.load(PRESETS / f"{a.model}.yaml"))
+    preset: Any = OmegaConf.load(PRESETS / f"{a.model}.yaml")
+    return Backbone(layout, **preset)
 
 
 def fake_batch(layout: Layout, arguments: argparse.Namespace) -> Batch:
