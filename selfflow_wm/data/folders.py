@@ -98,14 +98,7 @@ class ImageFolder(MediaFolder):
         self.image_size = image_size
 
     def decode(self, file: MediaFile, lap: int = 0) -> dict[str, Any]:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                with Image.open(io.BytesIO(file.read())) as picture:
-                    return {"image": cover(picture.convert("RGB"), self.image_size).numpy()}
-        # Pillow's decoders raise errors of many sorts at damaged files.
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning) as error:
-            raise Unreadable(error) from None
+        return {"image": cover(open_picture(file), self.image_size).numpy()}
 
 
 class AudioFolder(MediaFolder):
@@ -171,6 +164,18 @@ class VideoFolder(MediaFolder):
             )
             sample |= {"audio": waveform[:, : audio.samples], "sample_rate": rate}
         return sample
+
+
+def open_picture(file: MediaFile) -> Image.Image:
+    """The picture in RGB; Unreadable for damage, and for sizes that could fill the memory."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(file.read())) as picture:
+                return picture.convert("RGB")
+    # Pillow's decoders raise errors of many sorts at damaged files.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning) as error:
+        raise Unreadable(error) from None
 
 
 def open_folder(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from selfflow_wm.data.excerpts import Unreadable
-from selfflow_wm.data.files import find_media
-from selfflow_wm.data.folders import PICTURES, AudioFolder, MediaFolder, VideoFolder
+from selfflow_wm.data.files import MediaFile, find_media
+from selfflow_wm.data.folders import (
+    PICTURES,
+    AudioFolder,
+    MediaFolder,
+    VideoFolder,
+    open_picture,
+)
 
 
 @dataclass(frozen=True)
@@ -225,14 +228,10 @@ def _decode(source: MediaFolder, axis: int, length: int | None, flag: str) -> It
         yield sample
 
 
-def _picture(file: Any) -> np.ndarray:
+def _picture(file: MediaFile) -> np.ndarray:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(file.read())) as picture:
-                return np.array(picture.convert("RGB"))
-    # Pillow's decoders raise errors of many sorts at damaged files.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning) as error:
+        return np.array(open_picture(file))
+    except Unreadable as error:
         raise _unreadable(file.name, "image", error) from None
 
 
