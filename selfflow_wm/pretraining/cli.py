@@ -26,6 +26,7 @@ out=DIR          directory of the run: checkpoint/, checkpoints/, state/, metric
 experiment=NAME  toy_multimodal, paper_625m, paper_4b
 weights=NAME     loss weights: image, video, audio (the paper's three), equal
 modes=NAME       multimodal, multimodal_joint; modes.video=null leaves video out
+only=NAME        image, video or audio alone: no data, codec or tokens of the others
 objective=NAME   flow_matching, dual_timestep, self_flow, self_flow_separated, diffusion_forcing,
                  sra, repa
 codecs.image="{kind: tae_flux2, image_size: [64, 64], weights: DIR}"
