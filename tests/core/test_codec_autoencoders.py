@@ -9,6 +9,7 @@ from einops import rearrange
 from safetensors.torch import load_file, save_file
 
 from selfflow_wm.codec import codec_from_config, codec_from_state, pad_clip
+from selfflow_wm.codec.autoencoders.tiles import Tiles
 from selfflow_wm.codec.weights import find_weights
 
 BLOCKS = dict(
@@ -194,6 +195,42 @@ def test_wan_streams_chunks_of_any_length(wan):
     padded, valid = pad_clip(clip[:6], 9)
     assert torch.equal(codec.encode(padded)[:12], whole[:12])
     assert codec.token_valid(valid).tolist() == [True] * 12 + [False] * 6
+
+
+def test_wan_in_tiles_streams_and_is_the_crop_where_one_tile_lies_alone(wan):
+    plain, _ = wan
+    config = plain.config | {"image_size": [64, 112], "frames": 5}
+    whole, tiled = (codec_from_config(config | {"tile": tile}) for tile in (None, 64))
+    assert whole.hash() != tiled.hash()
+    same = codec_from_config(config | {"tile": 128})
+    clip = noise(5, 64, 112, 3, seed=5)
+    assert torch.equal(same.encode(clip), whole.encode(clip))
+    tokens = tiled.encode(clip)
+    assert torch.equal(torch.cat(list(tiled.encode_stream(clip.split(2)))), tokens)
+    crop = codec_from_config(config | {"image_size": [64, 64]})
+    alone = rearrange(crop.encode(clip[:, :, :64]), "(t h w) c -> t h w c", t=2, h=4)
+    left = rearrange(tokens, "(t h w) c -> t h w c", t=2, h=4)[:, :, :3]
+    torch.testing.assert_close(left, alone[:, :, :3])  # tiles are columns 0 to 3 and 3 to 6
+    assert tiled.decode(tokens).shape == clip.shape
+    come_back(tiled)
+    with pytest.raises(ValueError, match="divisible by 16"):
+        codec_from_config(config | {"tile": 40})
+
+
+@pytest.mark.parametrize(("grid", "size"), [((4, 7), 4), ((9, 5), 8), ((3, 3), None)])
+def test_blended_tiles_of_a_local_function_are_it(grid, size):
+    tiles = Tiles(grid, size)
+    seen = torch.zeros(grid)
+    for y, x in tiles.windows:
+        seen[y.start : y.stop, x.start : x.stop] += 1
+    assert seen.min() >= 1 and (size is None or len(tiles.windows) > 1)
+    picture = torch.randn(2, 3, 2 * grid[0], 2 * grid[1])
+    pooled = [torch.nn.functional.avg_pool2d(part, 2) for part in tiles.cut(picture, 2)]
+    small = tiles.blend(pooled, 1)
+    torch.testing.assert_close(small, torch.nn.functional.avg_pool2d(picture, 2))
+    grown = [part.repeat_interleave(2, -1).repeat_interleave(2, -2) for part in tiles.cut(small, 1)]
+    expected = small.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    torch.testing.assert_close(tiles.blend(grown, 2), expected)
 
 
 def test_oobleck_in_tiles_is_oobleck_of_the_whole_clip(diffusers, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from selfflow_wm.codec.autoencoders.folder import Autoencoder
+from selfflow_wm.codec.autoencoders.tiles import Tiles
 from selfflow_wm.codec.video import (
     GROUP,
     DecodeGroup,
@@ -33,6 +34,9 @@ class WanVideo(Autoencoder, VideoCodec):
     Args:
         image_size: (H, W) pixels, divisible by 16 (Wan 2.2; 8 for Wan 2.1).
         frames: T = 1 + 4 k.
+        tile: pixels on a side of overlapping tiles that go through the network one at a time, for
+            frames that do not fit in memory; None: whole frames. The network's attention then sees
+            a tile and not the frame, so that latents differ a little: another codec.
         weights, dtype, weights_sha256: as `SDVAE`.
     """
 
@@ -46,6 +50,7 @@ class WanVideo(Autoencoder, VideoCodec):
         weights: str | os.PathLike[str],
         dtype: str = "float32",
         weights_sha256: str | None = None,
+        tile: int | None = None,
     ) -> None:
         self._open(weights, dtype, weights_sha256)
         height, width = image_size
@@ -57,29 +62,36 @@ class WanVideo(Autoencoder, VideoCodec):
             )
         self.image_size, self.frames = (int(height), int(width)), check_clip_length(frames)
         self.grid = (latent_frames(frames), height // side, width // side)
+        if tile is not None and tile % side:
+            raise ValueError(f"expected tiles divisible by {side}, got {tile}; round it")
+        self.tile, self._side = tile, side
+        self._tiles = Tiles(self.grid[1:], None if tile is None else tile // side)
         self.channels = int(self.settings.z_dim)
         self.shift = torch.tensor(self.settings.latents_mean, dtype=torch.float32)
         self.scale = torch.tensor(self.settings.latents_std, dtype=torch.float32)
 
     @property
     def config(self) -> dict[str, Any]:
-        sizes = {"image_size": list(self.image_size), "frames": self.frames}
+        sizes = {"image_size": list(self.image_size), "frames": self.frames, "tile": self.tile}
         return {**self._common(), **sizes}
 
     def encode_group(self) -> EncodeGroup:
         from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
 
-        cache: list[Any] = _conv_cache(self.network.encoder)
+        caches = [_conv_cache(self.network.encoder) for _ in self._tiles.windows]
 
         def encode(group: UInt8[Tensor, "... t H W 3"]) -> Float[Tensor, "... h*w C"]:
             network, leading = self._moved(group.device), group.shape[:-4]
             video = rearrange(group.reshape(-1, *group.shape[-4:]), "b t h w c -> b c t h w")
             video = from_pixels(video, self._type)
+            parts = []
             with torch.no_grad():
-                if self.settings.patch_size is not None:
-                    video = patchify(video, patch_size=self.settings.patch_size)
-                hidden = network.encoder(video, feat_cache=cache, feat_idx=[0])
-                raw = network.quant_conv(hidden)[:, : self.channels].float()
+                for part, cache in zip(self._tiles.cut(video, self._side), caches, strict=True):
+                    if self.settings.patch_size is not None:
+                        part = patchify(part, patch_size=self.settings.patch_size)
+                    hidden = network.encoder(part, feat_cache=cache, feat_idx=[0])
+                    parts.append(network.quant_conv(hidden)[:, : self.channels].float())
+            raw = self._tiles.blend(parts, 1)
             tokens = rearrange(raw, "b c 1 h w -> b (h w) c")
             tokens = (tokens - self.shift.to(tokens.device)) / self.scale.to(tokens.device)
             return tokens.view(*leading, *tokens.shape[1:])
@@ -89,7 +101,7 @@ class WanVideo(Autoencoder, VideoCodec):
     def decode_group(self) -> DecodeGroup:
         from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 
-        cache: list[Any] = _conv_cache(self.network.decoder)
+        caches = [_conv_cache(self.network.decoder) for _ in self._tiles.windows]
         options = {"first_chunk": True}
 
         def decode(latents: Float[Tensor, "... h*w C"]) -> UInt8[Tensor, "... t H W 3"]:
@@ -98,12 +110,16 @@ class WanVideo(Autoencoder, VideoCodec):
             raw = rearrange(
                 raw.reshape(-1, *latents.shape[-2:]), "b (h w) c -> b c 1 h w", h=self.grid[1]
             )
+            parts = []
             with torch.no_grad():
-                hidden = network.post_quant_conv(raw.to(self._type))
-                video = network.decoder(hidden, feat_cache=cache, feat_idx=[0], **options)
-                if self.settings.patch_size is not None:
-                    video = unpatchify(video, patch_size=self.settings.patch_size)
+                for part, cache in zip(self._tiles.cut(raw, 1), caches, strict=True):
+                    hidden = network.post_quant_conv(part.to(self._type))
+                    part = network.decoder(hidden, feat_cache=cache, feat_idx=[0], **options)
+                    if self.settings.patch_size is not None:
+                        part = unpatchify(part, patch_size=self.settings.patch_size)
+                    parts.append(part)
             options.clear()
+            video = self._tiles.blend(parts, self._side)
             frames = rearrange(to_pixels(video), "b c t h w -> b t h w c")
             return frames.reshape(*leading, *frames.shape[1:])
 
