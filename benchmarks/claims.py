@@ -5,10 +5,14 @@
 
 Three arms for each seed: self_flow, flow_matching with as many steps, and flow_matching with as
 many more steps as Self-Flow's teacher and projector cost in FLOPs (counted as --plan of
-selfflow_wm.pretrain counts them; wall time is in each run's metrics.jsonl). Twins of a seed share
-initial weights, codecs, data and order. Then python -m selfflow_wm.evaluate measures all of them:
-OUT/evaluation/results.html has one table with means and intervals over seeds. Last, linear probes
-of each (OUT/probes): the word on a sign, the limbs of a figure, the contour of a melody.
+selfflow_wm.pretrain counts them; wall time is in each run's metrics.jsonl). The learning rate stays
+at its peak, as in paper_625m, and what is judged is the EMA: so the arm at equal steps is the
+beginning of the one at equal compute, and two runs make three arms. Twins of a seed share initial
+weights, codecs, data and order. Then python -m selfflow_wm.evaluate measures all of them:
+OUT/evaluation/results.html has one table with means and intervals over seeds. OUT/curves.png has
+the held-out flow-matching loss of each mode against steps and compute, and linear probes
+(OUT/probes) ask frozen features for the word on a sign, the limbs of a figure, the contour of a
+melody.
 
 Everything goes on where it stopped when the same command is given again. KEY=VALUE words are for
 all runs, as selfflow_wm.pretrain takes them.
@@ -20,7 +24,7 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +33,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from benchmarks.claims_curves import write_curves
 from benchmarks.claims_probes import probe_runs, show
 from selfflow_wm.cli import Parser, at_least, exit_code
 from selfflow_wm.data import Mixture
@@ -39,7 +44,12 @@ from selfflow_wm.pretraining.plan import make_plan
 from selfflow_wm.training import checkpoint
 from selfflow_wm.training import run as core
 
-BASE = ("experiment=toy_multimodal", "trainer.preview_every=0", "log.wandb=disabled")
+BASE = (
+    "experiment=toy_multimodal",
+    "optim.floor=1.0",
+    "trainer.preview_every=0",
+    "log.wandb=disabled",
+)
 
 
 class Stopped(Exception):
@@ -48,17 +58,21 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """One training run."""
+    """One training run, of one or two arms."""
 
-    arm: str
-    seed: int
     out: Path
-    steps: int
+    arms: Mapping[str, int]
+    """Arm -> the step at which it is judged; the last is the run's end."""
+    seed: int
     words: tuple[str, ...]
 
+    def checkpoint(self, arm: str) -> Path:
+        """Where the arm's is, or will be."""
+        return checkpoint.step_directory(self.out / "checkpoints", self.arms[arm])
+
     def done(self) -> bool:
-        """Whether its last checkpoint is there."""
-        return checkpoint.step_directory(self.out / "checkpoints", self.steps).is_dir()
+        """Whether the checkpoints of its arms are there."""
+        return all(self.checkpoint(arm).is_dir() for arm in self.arms)
 
     def run(self) -> None:
         """Train, or go on; what it prints goes to run.log beside it. Stopped, or ValueError."""
@@ -80,6 +94,16 @@ class Job:
         print(f"trained {self.out}", flush=True)
 
 
+def check_exports(steps: int, words: Sequence[str]) -> None:
+    """ValueError when no checkpoint would be written at `steps`."""
+    every = compose_config([*BASE, f"trainer.export_every={steps}", *words]).trainer.export_every
+    if every < 1 or steps % every:
+        raise ValueError(
+            f"trainer.export_every: expected a divisor of the {steps} steps at which arms are "
+            f"judged, got {every}; leave it out or give one"
+        )
+
+
 def step_flops(words: Sequence[str]) -> float:
     """FLOPs of a mean step of the mixture, without codecs."""
     config = compose_config([*BASE, *words])
@@ -92,35 +116,40 @@ def step_flops(words: Sequence[str]) -> float:
     return make_plan(layout, plain["model"], objective, mixture, plain["trainer"]).mean_flops
 
 
-def make_jobs(out: Path, seeds: Sequence[int], steps: int, words: Sequence[str]) -> list[Job]:
-    """Every run, the arms of a seed together."""
-    cost = {name: step_flops([*words, f"objective={name}"]) for name in ARMS}
-    more = round(steps * cost["self_flow"] / cost["flow_matching"])
-    print(
-        f"a step of self_flow costs {cost['self_flow'] / cost['flow_matching']:.3f} of one of "
-        f"flow_matching: {steps} and {more} steps are equal compute",
-        flush=True,
-    )
+def make_jobs(
+    out: Path, seeds: Sequence[int], steps: int, cost: float, words: Sequence[str]
+) -> list[Job]:
+    """Every run, those of a seed together. cost: FLOPs of Self-Flow's step over the twin's."""
+    more = round(steps * cost)
+    arms = {
+        "self_flow": {"self_flow": steps},
+        "flow_matching": {"flow_matching": steps, "flow_matching_equal_compute": more},
+    }
     jobs = []
     for seed in seeds:
-        for arm, objective, count in (
-            ("self_flow", "self_flow", steps),
-            ("flow_matching", "flow_matching", steps),
-            ("flow_matching_equal_compute", "flow_matching", more),
-        ):
-            place = out / "runs" / f"{arm}-{seed}"
-            own = (f"objective={objective}", f"seed={seed}", f"trainer.total_steps={count}")
-            jobs.append(Job(arm, seed, place, count, (*BASE, *words, *own, f"out={place}")))
+        for objective, ends in arms.items():
+            place = out / "runs" / f"{objective}-{seed}"
+            own = (
+                f"objective={objective}", f"seed={seed}", f"out={place}",
+                f"trainer.total_steps={max(ends.values())}",
+            )  # fmt: skip
+            exports = f"trainer.export_every={steps}"
+            jobs.append(Job(place, ends, seed, (*BASE, exports, *words, *own)))
     return jobs
-
-
-ARMS = ("self_flow", "flow_matching")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train all, then evaluate all; the exit code."""
     a = arguments
-    jobs = make_jobs(a.out, a.seeds, a.steps, a.overrides)
+    check_exports(a.steps, a.overrides)
+    flops = {name: step_flops([*a.overrides, f"objective={name}"]) for name in OBJECTIVES}
+    cost = flops["self_flow"] / flops["flow_matching"]
+    print(
+        f"a step of self_flow costs {cost:.3f} of one of flow_matching: {a.steps} and "
+        f"{round(a.steps * cost)} steps are equal compute",
+        flush=True,
+    )
+    jobs = make_jobs(a.out, a.seeds, a.steps, cost, a.overrides)
     with ThreadPoolExecutor(a.jobs) as pool:
         running = [pool.submit(job.run) for job in jobs]
         try:
@@ -133,18 +162,25 @@ def run(arguments: argparse.Namespace) -> int:
                 print(f"{error}; the same command goes on", file=sys.stderr)
                 return 1
             raise
-    jobs.sort(key=lambda job: ORDER[job.arm])
-    words = [f"{job.arm}={job.out}" for job in jobs]
+    write_curves(
+        a.out / "curves.png", {(next(iter(job.arms)), job.seed): job.out for job in jobs}, cost
+    )
+    runs = {
+        seed: {arm: job.checkpoint(arm) for arm in ARMS for job in jobs
+               if job.seed == seed and arm in job.arms}
+        for seed in a.seeds
+    }  # fmt: skip
+    words = [f"{arm}={arms[arm]}" for arm in ARMS for arms in runs.values()]
     words += ["--out", str(a.out / "evaluation"), "--samples", str(a.samples)]
-    words += ["--steps", str(a.solver_steps)]
+    words += ["--steps", str(a.solver_steps), "--shift", str(a.shift)]
     code = evaluate(words + (["--recogniser", str(a.recogniser)] if a.recogniser else []))
     if code == 0 and a.probe_samples:
-        runs = {seed: {job.arm: job.out for job in jobs if job.seed == seed} for seed in a.seeds}
         show(probe_runs(a.out / "probes", runs, a.probe_samples))
     return code
 
 
-ORDER = {"flow_matching": 0, "flow_matching_equal_compute": 1, "self_flow": 2}
+OBJECTIVES = ("self_flow", "flow_matching")
+ARMS = ("flow_matching", "flow_matching_equal_compute", "self_flow")
 """In the table, where differences are later minus earlier: self_flow minus its twins."""
 
 
@@ -160,6 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--steps", type=at_least(1), default=3000, help="of the arms at equal steps (3000)")
     add("--samples", type=at_least(1), default=256, help="of each mode to evaluate (256)")
     add("--solver-steps", type=at_least(1), default=25, help="of sampling (25)")
+    add("--shift", type=at_least(0.01), default=3.0, help="of sampling's time grid (3.0)")
     add("--probe-samples", type=at_least(0), default=1500, metavar="N",
         help="labelled samples of each linear probe; 0: no probes (1500)")  # fmt: skip
     add("--recogniser", type=Path, metavar="DIR", help="see python -m selfflow_wm.evaluate")

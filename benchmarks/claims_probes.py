@@ -28,7 +28,7 @@ QUESTIONS = (("sign", "word"), ("figure", "limbs"), ("sound", "contour"))
 LEVELS = (0.0, 0.5)
 
 Runs = Mapping[int, Mapping[str, Path]]
-"""Training seed -> arm -> run."""
+"""Training seed -> arm -> checkpoint."""
 
 
 def probe_runs(out: Path, runs: Runs, samples: int) -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ def _table(
     }  # fmt: skip
     table = Table(out, settings)
     probe_checkpoints(
-        {arm: run / "checkpoint" for arm, run in arms.items()}, data, table, load=load_model,
+        dict(arms), data, table, load=load_model,
         fingerprint=fingerprint, levels=LEVELS, modality=modality, pool="mean", seed=0,
     )  # fmt: skip
     table.write_plot()

@@ -1,0 +1,60 @@
+"""The plan of benchmarks.claims and its learning curves; no training."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from benchmarks.claims import check_exports, make_jobs
+from benchmarks.claims_curves import read_losses, write_curves
+from selfflow_wm.pretraining.build import compose_config
+
+
+def test_two_runs_make_three_arms_that_share_all_but_the_objective(tmp_path):
+    jobs = make_jobs(tmp_path, [0, 7], 300, 1.25, ["trainer.export_every=100"])
+    ours, twin = jobs[:2]
+    assert [job.seed for job in jobs] == [0, 0, 7, 7]
+    assert ours.arms == {"self_flow": 300}
+    assert twin.arms == {"flow_matching": 300, "flow_matching_equal_compute": 375}
+    configs = [compose_config(list(job.words)) for job in (ours, twin)]
+    assert [config.trainer.total_steps for config in configs] == [300, 375]
+    assert {config.optim.floor for config in configs} == {1.0}, "the shorter begins the longer"
+    for name in ("model", "codecs", "modes", "toy", "noise", "seed", "optim", "weights"):
+        assert configs[0][name] == configs[1][name], name
+    assert not twin.done()
+    twin.checkpoint("flow_matching").mkdir(parents=True)
+    assert not twin.done()
+    twin.checkpoint("flow_matching_equal_compute").mkdir(parents=True)
+    assert twin.done()
+
+
+def test_arms_are_judged_at_a_step_that_is_exported():
+    check_exports(3000, [])
+    check_exports(3000, ["trainer.export_every=500"])
+    with pytest.raises(ValueError, match="a divisor of the 3000 steps"):
+        check_exports(3000, ["trainer.export_every=700"])
+    with pytest.raises(ValueError, match="a divisor"):
+        check_exports(3000, ["trainer.export_every=0"])
+
+
+def test_curves_are_of_the_held_out_loss_of_each_mode(tmp_path):
+    runs = {}
+    for number, key in enumerate((("self_flow", 0), ("self_flow", 1), ("flow_matching", 0))):
+        runs[key] = tmp_path / str(number)
+        runs[key].mkdir()
+        rows = [{"step": 10, "loss": 5.0}]
+        for step in (100, 200):
+            row = {
+                "validation/image/loss": 2.0 / (step + number),
+                "validation/image/gen/image": 9.0,
+            }
+            rows.append({"step": step, **row, "validation/audio/loss": 1.0})
+        (runs[key] / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_losses(runs["flow_matching", 0]) == {
+        "image": {100: 2.0 / 102, 200: 2.0 / 202},
+        "audio": {100: 1.0, 200: 1.0},
+    }
+    write_curves(tmp_path / "curves.png", runs, 1.3)
+    assert Image.open(tmp_path / "curves.png").size[0] > 300
