@@ -114,6 +114,16 @@ class SampleEncoder:
     def _all(self, latents: Tensor) -> Tensor:
         return torch.ones(latents.shape[:2], dtype=torch.bool, device=self.device)
 
+    def decode(self, latents: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        """What tokens (B, n, C) stand for, by modality: image uint8 (B, H, W, 3), video uint8
+        (B, T, H, W, 3), audio float32 (B, S), mono, in [-1, 1]."""
+        arrays = {}
+        for name, value in latents.items():
+            codec: Any = self.codecs[name]
+            made = codec.decode(value.float()).cpu().numpy()
+            arrays[name] = made.mean(1).clip(-1, 1) if name == "audio" else made
+        return arrays
+
     def pixels(self, batch: Batch, name: str) -> Tensor | None:
         """The frames uint8 (B, T, H, W, 3) that clean latents stand for; None for audio."""
         codec: Any = self.codecs[name]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from selfflow_wm.data import MODES, SampleEncoder
 from selfflow_wm.data.toy.source import as_sample
@@ -52,17 +50,7 @@ class Maker:
                     f"{self.entry.path}: expected finite {name}, got nan or inf among samples "
                     f"{numbers[0]}..{numbers[-1]}; lower --guidance, or take another checkpoint"
                 )
-        return decode(self.encoder, found)
-
-
-def decode(encoder: SampleEncoder, latents: dict[str, Tensor]) -> Arrays:
-    """What latents stand for."""
-    arrays = {}
-    for name, value in latents.items():
-        codec: Any = encoder.codecs[name]
-        made = codec.decode(value.float()).cpu().numpy()
-        arrays[name] = made.mean(1).clip(-1, 1) if name == "audio" else made
-    return arrays
+        return self.encoder.decode(found)
 
 
 def true_samples(mode: str, asked: Sequence[Sample]) -> Arrays:
@@ -80,4 +68,4 @@ def through_codec(
     """The renderings, encoded and decoded: the most that these latents can show."""
     row = MODES[mode]
     batch = encoder([as_sample(one, entry.world) for one in asked], row)
-    return decode(encoder, {name: batch.latents[name] for name in row.generated})
+    return encoder.decode({name: batch.latents[name] for name in row.generated})

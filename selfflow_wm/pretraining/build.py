@@ -19,6 +19,7 @@ from selfflow_wm.layout import Layout
 from selfflow_wm.model import Backbone
 from selfflow_wm.objective import FlowMatching, WeightedByModality
 from selfflow_wm.pretraining.codecs import fit_codecs, make_codecs, make_layout
+from selfflow_wm.pretraining.preview import Preview
 from selfflow_wm.pretraining.sources import open_sources
 from selfflow_wm.training import run as core
 from selfflow_wm.training.log import MetricsLog
@@ -93,6 +94,7 @@ def build(config: DictConfig) -> Run:
         seed=config.seed,
         device=device,
         validate=validation,
+        preview=Preview(encoder, held_out, out / "previews"),
         export=core.exporter(_save(saved), out),
         **settings,
     )

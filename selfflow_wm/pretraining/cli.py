@@ -21,8 +21,9 @@ HELP = """\
 data=...         a directory with image/, video/, audio/, video_audio/, or
                  data="{image: DIR, audio: {_target_: package.Source, option: 1}}"; needed, but
                  by toy_multimodal, which renders its own
-out=DIR          directory of the run: checkpoint/, checkpoints/, state/, metrics.jsonl; needed.
-                 A run that stopped goes on from its state
+out=DIR          directory of the run: checkpoint/, checkpoints/, state/, metrics.jsonl and
+                 previews/ (what the model makes of held-out captions, every
+                 trainer.preview_every steps); needed. A run that stopped goes on from its state
 experiment=NAME  toy_multimodal, paper_625m, paper_4b
 weights=NAME     loss weights: image, video, audio (the paper's three), equal
 modes=NAME       multimodal, multimodal_joint; modes.video=null leaves video out

@@ -123,7 +123,8 @@ def waveform(
     middle = height / 2
     edges = np.linspace(0, len(audio), width + 1).round().astype(int)
     for x in range(width):
-        piece = audio[edges[x] : max(edges[x] + 1, edges[x + 1])]
+        first = min(edges[x], len(audio) - 1)
+        piece = audio[first : max(first + 1, edges[x + 1])]
         low, high = float(piece.min()), float(piece.max())
         reach = 0.92 * middle
         paint.line((x, middle - reach * high, x, middle - reach * low), (70, 92, 130))
