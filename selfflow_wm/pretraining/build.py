@@ -94,7 +94,7 @@ def build(config: DictConfig) -> Run:
         seed=config.seed,
         device=device,
         validate=validation,
-        preview=Preview(encoder, held_out, out / "previews"),
+        preview=Preview(encoder, held_out, out / "previews") if settings["preview_every"] else None,
         export=core.exporter(_save(saved), out),
         **settings,
     )

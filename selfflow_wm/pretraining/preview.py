@@ -34,7 +34,8 @@ class Preview:
     The same samples and noise at every step, so that the pictures of a run compare.
 
     Args:
-        held_out: by mode, what to take captions from.
+        held_out: by mode, what to take captions from; read at once, so that what cannot be read is
+            not found out in the middle of a run.
         steps, shift: of the sampler's time grid.
     """
 
@@ -50,17 +51,15 @@ class Preview:
     ) -> None:
         self.encoder, self.directory = encoder, directory
         self.steps, self.shift, self.seed = steps, shift, seed
-        self.held_out = dict(held_out)
-        self._samples: dict[str, list[Sample]] = {}
+        self.samples = {
+            mode: [source[number] for number in range(min(COUNTS[mode], len(source)))]
+            for mode, source in held_out.items()
+        }
 
     def __call__(self, ema: Any, step: int) -> None:
         """Make and write the picture of `step`."""
         blocks = []
-        for mode, source in self.held_out.items():
-            if mode not in self._samples:  # read when first needed
-                count = min(COUNTS[mode], len(source))
-                self._samples[mode] = [source[number] for number in range(count)]
-            samples = self._samples[mode]
+        for mode, samples in self.samples.items():
             blocks.append(draw_mode(mode, samples, self._make(ema, mode, samples)))
         height = sum(block.height for block in blocks)
         sheet = Image.new("RGB", (_NAME + _WIDTH, height), _PAPER)
