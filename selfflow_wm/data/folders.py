@@ -10,17 +10,16 @@ from __future__ import annotations
 import importlib
 import io
 import sys
-import warnings
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from selfflow_wm.codec import AudioCodec, Codec, ImageCodec, VideoCodec
-from selfflow_wm.codec.reconstruct import cover
+from selfflow_wm.codec.reconstruct import cover, to_rgb
 from selfflow_wm.data.excerpts import Unreadable, read_clip, read_track, start_of
 from selfflow_wm.data.files import MediaFile, find_media
 from selfflow_wm.data.source import JOINT, Sample
@@ -168,13 +167,19 @@ class VideoFolder(MediaFolder):
 
 def open_picture(file: MediaFile) -> Image.Image:
     """The picture in RGB; Unreadable for damage, and for sizes that could fill the memory."""
+    most = Image.MAX_IMAGE_PIXELS
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(file.read())) as picture:
-                return picture.convert("RGB")
+        with Image.open(io.BytesIO(file.read())) as picture:
+            # Not by turning Pillow's warning into an error: that is for one thread only.
+            if most and picture.width * picture.height > most:
+                raise Unreadable(f"{picture.width} x {picture.height} pixels, above {most}")
+            return to_rgb(picture)
+    except Unreadable:
+        raise
+    except UnidentifiedImageError:  # says no more than the address of the bytes
+        raise Unreadable("not a picture") from None
     # Pillow's decoders raise errors of many sorts at damaged files.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning) as error:
+    except Exception as error:
         raise Unreadable(error) from None
 
 
