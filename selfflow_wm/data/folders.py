@@ -28,6 +28,10 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 WAVES = (".wav",)
 SOUNDS = (*WAVES, ".flac", ".ogg", ".mp3")
+LOUDEST = 8.0
+"""Of floating-point samples; above, they are whole numbers that nobody scaled."""
+UNTOLD = 0x7FFF0000
+"""Bytes from which on a WAV's header was written before its length was known."""
 
 
 class MediaFolder:
@@ -116,6 +120,9 @@ class AudioFolder(MediaFolder):
 
     def decode(self, file: MediaFile, lap: int = 0) -> dict[str, Any]:
         rate, waveform = _read_sound(file)
+        peak = np.abs(waveform).max()  # NaN if one is
+        if not peak <= LOUDEST:
+            raise Unreadable(f"samples of up to {peak:g}, expected them in about [-1, 1]")
         waveform = check_sound(file.name, rate, waveform, self.sample_rate, self.channels)
         start = start_of(waveform.shape[1], self.samples, lap)
         return {"audio": waveform[:, start : start + self.samples], "sample_rate": rate}
@@ -234,7 +241,14 @@ def _read_sound(file: MediaFile) -> tuple[int, np.ndarray]:
     from scipy.io import wavfile
 
     try:
-        rate, values = wavfile.read(io.BytesIO(file.read()))
+        data = file.read()
+        promised = int.from_bytes(data[4:8], "big" if data[:4] == b"RIFX" else "little")
+        # scipy reads what is left of a file that was cut off. Some headers count themselves.
+        if len(data) < promised < UNTOLD:
+            raise Unreadable(f"{len(data)} of {promised + 8} bytes")
+        rate, values = wavfile.read(io.BytesIO(data))
+    except Unreadable:
+        raise
     # scipy raises errors of many sorts at damaged files.
     except Exception as error:
         raise Unreadable(error) from None

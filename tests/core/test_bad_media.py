@@ -129,3 +129,29 @@ def test_a_damaged_wave_is_named(tmp_path, capsys):
     (tmp_path / "a.wav").write_bytes(b"RIFF....")
     assert AudioFolder(tmp_path, 800, 80, 1)[0]["audio"].shape == (1, 80)
     assert "a.wav: unreadable" in capsys.readouterr().err
+
+
+def test_a_wave_that_was_cut_off_is_skipped_and_one_of_unknown_length_is_not(tmp_path, capsys):
+    ramp = np.arange(80, dtype=np.int16)
+    wavfile.write(tmp_path / "z.wav", 800, ramp)
+    whole = (tmp_path / "z.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(whole[:144])  # 50 samples are left
+    streamed = whole[:4] + b"\xff" * 4 + whole[8:40] + b"\xff" * 4 + whole[44:]
+    (tmp_path / "b.wav").write_bytes(streamed)
+    source = AudioFolder(tmp_path, 800, 80, 1)
+    assert np.array_equal(source[0]["audio"][0] * 32768, ramp)
+    assert np.array_equal(source[1]["audio"][0] * 32768, ramp)
+    assert "a.wav: unreadable (144 of 204 bytes); skipped, 1 of 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(np.nan, "up to nan"), (np.inf, "up to inf"), (2e4, "up to 20000")]
+)
+def test_samples_that_are_no_sound_are_named(tmp_path, capsys, value, message):
+    sound = np.full(80, 0.5, np.float32)
+    wavfile.write(tmp_path / "b.wav", 800, sound)
+    sound[40] = value
+    wavfile.write(tmp_path / "a.wav", 800, sound)
+    assert (AudioFolder(tmp_path, 800, 40, 1).at(0, 1)["audio"] == 0.5).all()
+    said = capsys.readouterr().err
+    assert f"a.wav: unreadable (samples of {message}, expected them in about [-1, 1])" in said
