@@ -265,9 +265,16 @@ def _read_sound(file: MediaFile) -> tuple[int, np.ndarray]:
 def _read_compressed(file: MediaFile) -> tuple[int, np.ndarray]:
     soundfile = _optional("soundfile", "compressed audio")
     try:
-        values, rate = soundfile.read(io.BytesIO(file.read()), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(io.BytesIO(file.read())) as sound:
+            rate, promised = sound.samplerate, sound.frames
+            values = sound.read(dtype="float32", always_2d=True)
     except (OSError, RuntimeError) as error:  # soundfile's own errors are RuntimeErrors
-        raise Unreadable(error) from None
+        raise Unreadable(getattr(error, "error_string", error)) from None
+    if not values.size:
+        raise Unreadable("no samples")
+    # MP3s that were cut off still open; a length that is not known is far above all there are.
+    if len(values) < 0.9 * promised and promised < 1 << 62:
+        raise Unreadable(f"{len(values)} of {promised} samples")
     return int(rate), np.ascontiguousarray(values.T)
 
 

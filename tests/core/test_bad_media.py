@@ -155,3 +155,15 @@ def test_samples_that_are_no_sound_are_named(tmp_path, capsys, value, message):
     assert (AudioFolder(tmp_path, 800, 40, 1).at(0, 1)["audio"] == 0.5).all()
     said = capsys.readouterr().err
     assert f"a.wav: unreadable (samples of {message}, expected them in about [-1, 1])" in said
+
+
+@pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3"])
+def test_compressed_sounds_that_were_cut_off_are_skipped(tmp_path, suffix):
+    soundfile = pytest.importorskip("soundfile", reason="reading them needs the extra media")
+    hum = 0.5 * np.sin(np.arange(40000) / 10)
+    soundfile.write(tmp_path / f"b.{suffix}", hum, 8000)
+    whole = (tmp_path / f"b.{suffix}").read_bytes()
+    (tmp_path / f"a.{suffix}").write_bytes(whole[: len(whole) // 2])
+    source = AudioFolder(tmp_path, 8000, 8000, 1)
+    assert np.abs(source[0]["audio"] - hum[:8000]).mean() < 0.05
+    assert list(source.skipped) == [str(tmp_path / f"a.{suffix}")]
