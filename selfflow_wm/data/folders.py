@@ -158,9 +158,15 @@ class VideoFolder(MediaFolder):
             clip = read_clip(self.av, data, self.frames, lap)
             if audio is not None:
                 sound = read_track(self.av, data, clip.start, audio.samples)
-        except (OSError, IndexError, self.av.error.FFmpegError) as error:
-            raise Unreadable(error) from None
+        except (OSError, self.av.error.FFmpegError) as error:
+            raise Unreadable(getattr(error, "strerror", None) or error) from None
         check_frame_rate(file.name, clip.rate, self.fps)
+        if self.fps is not None and clip.drift > 0.5:
+            raise ValueError(
+                f"{file.name}: expected frames at an even rate, got one {clip.drift:.1f} frames "
+                f"beside its time; convert the file (ffmpeg -i IN -r {self.fps:g} OUT), nothing is "
+                "resampled here"
+            )
         pictures = [cover(picture, self.image_size).numpy() for picture in clip.pictures]
         sample: dict[str, Any] = {"video": np.stack(pictures)}
         if sound is not None and audio is not None:
