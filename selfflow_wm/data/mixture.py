@@ -149,8 +149,14 @@ def fixed_batches(
         source, size = sources[name], mixture.batch_size(name)
         order = _Order(name, len(source), seed)
         numbers = [order(position)[0] for position in range(min(batches * size, len(source)))]
-        groups[name] = [
-            encoder([source[i] for i in numbers[start : start + size]], mixture.table[name])
-            for start in range(0, len(numbers), size)
-        ]
+        try:
+            groups[name] = [
+                encoder([source[i] for i in numbers[start : start + size]], mixture.table[name])
+                for start in range(0, len(numbers), size)
+            ]
+        except ValueError as error:
+            raise ValueError(
+                f"data.{name}, {len(source)} held out for validation (another held_out= takes "
+                f"others): {error}"
+            ) from error
     return groups

@@ -13,6 +13,8 @@ from PIL import Image
 from scipy.io import wavfile
 
 from selfflow_wm.codec.tae import make_decoder, make_encoder
+from selfflow_wm.data import split_source
+from selfflow_wm.data.folders import ImageFolder
 from selfflow_wm.pretraining.build import build, compose_config
 from selfflow_wm.pretraining.cli import main
 from selfflow_wm.sampling.cli import main as sample
@@ -194,6 +196,22 @@ def test_the_toy_experiment_takes_media_folders_and_leaves_the_joint_mode_out(tm
     assert "3 of image, 3 of audio" in said and "video_audio" not in said
     assert main([*words, f"out={tmp_path / 'b'}", "~modes.audio.probability"]) == 2
     assert "modes.audio: expected probability and batch_size" in capsys.readouterr().err
+
+
+def test_held_out_files_that_cannot_be_read_are_said_to_be_held_out(tmp_path, capsys):
+    (tmp_path / "image").mkdir()
+    for n in range(9):
+        Image.new("RGB", (SIZE, SIZE), (n, n, n)).save(tmp_path / f"image/{n}.png")
+    words = [
+        word for word in TINY if not word.startswith(("data=", "modes", "codecs.v", "codecs.a"))
+    ]
+    words = [*words[:1], "only=image", "modes.image.batch_size=2", f"data={tmp_path}", *words[1:]]
+    held_out = split_source(ImageFolder(tmp_path / "image", (SIZE, SIZE)), 0.1)[1]
+    (tmp_path / f"image/{held_out.numbers[0]}.png").write_bytes(b"x")
+    assert main([*words, f"out={tmp_path / 'run'}"]) == 2
+    said = capsys.readouterr().err
+    assert "data.image, 1 held out for validation (another held_out= takes others): " in said
+    assert "expected a readable image file, got 1 that are all unreadable" in said
 
 
 class Loud(MadeUp):
