@@ -102,7 +102,11 @@ def _sidecar(path: Path, root: Path) -> str:
         beside = path.with_suffix(suffix)
         if beside.is_file():
             return _caption(beside.read_bytes(), str(beside))
-    return path.parent.name.replace("_", " ") if path.parent != root else ""
+    if path.parent == root:
+        return ""
+    if _broken(path.parent.name):
+        raise ValueError(f"{path.parent!r}: expected a class folder named in UTF-8; rename it")
+    return path.parent.name.replace("_", " ")
 
 
 def _tar_members(path: Path, suffixes: Collection[str], others: Counter[str]) -> list[MediaFile]:
@@ -155,7 +159,12 @@ def _caption(data: bytes, name: str) -> str:
     found = [value.get(key) for key in ("caption", "text")] if isinstance(value, dict) else []
     for caption in found:
         if isinstance(caption, str):
-            if any("\ud800" <= letter <= "\udfff" for letter in caption):  # halves of pairs
+            if _broken(caption):
                 break
             return caption.strip()
     raise ValueError(f'{name}: expected {{"caption": a string}}, got {text[:60]!r}; mend the file')
+
+
+def _broken(text: str) -> bool:
+    """Whether it holds halves of surrogate pairs, which UTF-8 has not."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import os
 import tarfile
 
 import numpy as np
@@ -12,8 +13,11 @@ import pytest
 from PIL import Image
 from scipy.io import wavfile
 
+from selfflow_wm.codec import PatchPCA
+from selfflow_wm.data import Mixture, MixtureStream, SampleEncoder
 from selfflow_wm.data.folders import AudioFolder, ImageFolder, VideoFolder
-from selfflow_wm.data.source import Part
+from selfflow_wm.data.source import Part, split_source
+from selfflow_wm.layout import Layout
 
 
 def png(colour, size=(12, 8)):
@@ -102,6 +106,37 @@ def test_captions_of_editors_and_of_metadata_beside_them(tmp_path):
             archive.addfile(member, io.BytesIO(data))
     source = ImageFolder(tmp_path, (4, 4))
     assert [caption for _, caption in source.captions()] == ["a caption", "from json", "text"]
+
+
+def test_a_class_folder_in_another_encoding_is_named(tmp_path):
+    folder = os.fsencode(tmp_path) + "/größe".encode("latin-1")
+    os.mkdir(folder)
+    with open(folder + b"/a.png", "wb") as file:
+        file.write(png((1, 2, 3)))
+    with pytest.raises(ValueError, match="expected a class folder named in UTF-8; rename it"):
+        ImageFolder(tmp_path, (4, 4))
+
+
+def test_a_state_goes_on_with_its_own_files_alone(tmp_path):
+    """Another file may leave the number of training samples as it is, and move the split."""
+    codec = PatchPCA((4, 4), 2, 3)
+    encoder = SampleEncoder(Layout((codec.row(),)), {"image": codec})
+    mixture = Mixture({"image": {"probability": 1.0, "batch_size": 2}})
+
+    def state_of(count):
+        for n in range(count):
+            (tmp_path / f"{n:02d}.png").write_bytes(png((n, n, n)))
+        training, _ = split_source(ImageFolder(tmp_path, (4, 4)), 0.3)
+        return MixtureStream({"image": training}, encoder, mixture)
+
+    state = json.loads(json.dumps(state_of(15).state_dict()))
+    state_of(15).load_state_dict(state)
+    more = state_of(16)
+    assert more.state_dict()["made_for"]["samples"] == state["made_for"]["samples"]
+    with pytest.raises(ValueError, match="same data, modes and seed"):
+        more.load_state_dict(state)
+    del state["made_for"]["files"]  # as older versions wrote it
+    more.load_state_dict(state)
 
 
 def test_an_unreadable_picture_is_named_and_the_next_stands_in(pictures, capsys):
