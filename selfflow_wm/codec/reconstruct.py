@@ -101,7 +101,7 @@ def read_picture(path: Path, size: tuple[int, int]) -> UInt8[Tensor, "H W 3"]:
     try:
         with Image.open(path) as image:
             picture = to_rgb(image)
-    except OSError as error:
+    except Exception as error:  # Pillow's decoders raise errors of many sorts at damaged files
         raise ValueError(f"{path}: expected a picture, got none: {error}; check the path") from None
     return cover(picture, size)
 

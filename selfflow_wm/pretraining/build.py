@@ -22,7 +22,7 @@ from selfflow_wm.pretraining.codecs import fit_codecs, make_codecs, make_layout
 from selfflow_wm.pretraining.sources import open_sources
 from selfflow_wm.training import run as core
 from selfflow_wm.training.log import MetricsLog
-from selfflow_wm.training.model_files import SavedModel, load_model, save_model
+from selfflow_wm.training.model_files import SavedModel, load_model, newest, save_model
 from selfflow_wm.training.parallel import make_parallel
 from selfflow_wm.training.ranks import join
 from selfflow_wm.training.trainer import Trainer
@@ -126,7 +126,7 @@ def _begin(
     if not fresh:
         saved = load_model(out / "initial")
         return saved, *_open(plain, mixture, saved.codecs)
-    source = load_model(plain["init"]) if plain["init"] else None
+    source = load_model(newest(Path(plain["init"]))) if plain["init"] else None
     codecs = _codecs(plain, source)
     sources, held_out = _open(plain, mixture, codecs)
     if source is None:

@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.io import wavfile
 
 from selfflow_wm.codec import MDCTCodec, PatchPCA, PatchVideo
+from selfflow_wm.codec.reconstruct import read_picture
 from selfflow_wm.data import MODES, SampleEncoder
 from selfflow_wm.data.folders import AudioFolder, ImageFolder, VideoFolder, check_frame_rate
 from selfflow_wm.films import write_film
@@ -53,6 +54,25 @@ def test_captions_in_another_encoding_are_named(tmp_path):
     layout = Layout((Modality("image", (1, 2, 2), 3),))
     with pytest.raises(ValueError, match=r"captions\.txt: expected a UTF-8 text file"):
         make_conditions(layout, None, lines, 0)
+
+
+def test_caption_files_of_editors_that_begin_with_a_mark(tmp_path):
+    lines = tmp_path / "captions.txt"
+    lines.write_bytes("\ufeffred\nblue\n".encode())
+    layout = Layout((Modality("image", (1, 2, 2), 3),))
+    assert make_conditions(layout, None, lines, 0).captions == ("red", "blue")
+
+
+@pytest.mark.parametrize("error", [OSError, SyntaxError, Image.DecompressionBombError])
+def test_condition_pictures_that_cannot_be_read_are_named(tmp_path, monkeypatch, error):
+    (tmp_path / "a.png").write_bytes(png(3))
+
+    def broken(*_):
+        raise error("broken")
+
+    monkeypatch.setattr(Image, "open", broken)
+    with pytest.raises(ValueError, match=r"a\.png: expected a picture, got none: broken"):
+        read_picture(tmp_path / "a.png", (4, 4))
 
 
 @pytest.fixture(scope="module")

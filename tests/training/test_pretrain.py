@@ -64,6 +64,10 @@ def test_every_mode_trains_and_the_checkpoint_has_its_codecs(tmp_path, capsys):
     pictures = [tmp_path / "red.png", tmp_path / "blue.png"]
     for path in pictures:
         Image.new("RGB", (2 * SIZE, SIZE), path.stem).save(path)
+    (tmp_path / "cut.png").write_bytes(pictures[0].read_bytes()[:50])
+    assert sample([*joint, "--images", str(tmp_path / "cut.png")]) == 2
+    assert "cut.png: expected a picture, got none" in capsys.readouterr().err
+    # the same place takes others then
     assert sample([*joint, "--images", *map(str, pictures)]) == 0
     with np.load(tmp_path / "joint/samples.npz", allow_pickle=False) as file:
         clips = file["arr_0"]
@@ -263,3 +267,6 @@ def test_another_codec_takes_the_place_of_the_one_there_and_is_fitted(tmp_path, 
     # and a run starts from such a checkpoint, wherever the weights came from
     again = build(compose_config([*common, f"out={tmp_path / 'b'}", f"init={tmp_path}/a/initial"]))
     assert again.saved.codecs["image"].hash() == saved.codecs["image"].hash()
+    # or from a run, of which the newest checkpoint is meant
+    (tmp_path / "a/initial").rename(tmp_path / "a/checkpoint")
+    build(compose_config([*common, f"out={tmp_path / 'c'}", f"init={tmp_path}/a"]))
