@@ -202,6 +202,17 @@ def test_the_toy_experiment_takes_media_folders_and_leaves_the_joint_mode_out(tm
     assert "modes.audio: expected probability and batch_size" in capsys.readouterr().err
 
 
+def test_the_remedy_for_data_that_is_missing_goes_all_the_way(tmp_path, capsys):
+    data = "{image: {_target_: made_up.MadeUp, kind: image}}"
+    words = [word for word in TINY if not word.startswith(("data=", "modes"))]
+    words += ["modes=multimodal", f"data={data}", f"out={tmp_path}"]
+    for _ in range(2):
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        words += said.split("leave the mode out with ")[1].split()
+    build(compose_config(words))
+
+
 def test_held_out_files_that_cannot_be_read_are_said_to_be_held_out(tmp_path, capsys):
     (tmp_path / "image").mkdir()
     for n in range(9):
@@ -269,4 +280,11 @@ def test_another_codec_takes_the_place_of_the_one_there_and_is_fitted(tmp_path, 
     assert again.saved.codecs["image"].hash() == saved.codecs["image"].hash()
     # or from a run, of which the newest checkpoint is meant
     (tmp_path / "a/initial").rename(tmp_path / "a/checkpoint")
-    build(compose_config([*common, f"out={tmp_path / 'c'}", f"init={tmp_path}/a"]))
+    words = ["weights=audio", "layout.rows.image.mask_ratio=0.5", f"init={tmp_path}/a"]
+    changed = build(compose_config([*common, f"out={tmp_path / 'c'}", *words])).saved.model
+    assert changed.layout["image"].weight == 0.196 and changed.layout["image"].mask_ratio == 0.5
+    assert all(torch.equal(v, changed.state_dict()[k]) for k, v in saved.model.state_dict().items())
+    words = ["layout.text_length=9", "model.width=48", f"init={tmp_path}/a"]
+    other = compose_config([*common, f"out={tmp_path / 'd'}", *words])
+    with pytest.raises(ValueError, match="with layout.text_length=9, model.width=48, got 64, 24; "):
+        build(other)
