@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from selfflow_wm.cli import Parser, at_least, exit_code, run_main
@@ -26,6 +26,17 @@ examples:
   python -m selfflow_wm.codec.reconstruct a.png b.jpg --codec tae_flux2 --weights weights/taef2
   python -m selfflow_wm.codec.reconstruct a.png --codec patch_pca --patch 16 --channels 128
 """
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By EXIF orientation, what makes a picture upright."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,10 +100,32 @@ def read_picture(path: Path, size: tuple[int, int]) -> UInt8[Tensor, "H W 3"]:
     """An RGB picture, scaled to cover (H, W) and cropped in the middle."""
     try:
         with Image.open(path) as image:
-            picture = image.convert("RGB")
-    except OSError as error:
+            picture = to_rgb(image)
+    except Exception as error:  # Pillow's decoders raise errors of many sorts at damaged files
         raise ValueError(f"{path}: expected a picture, got none: {error}; check the path") from None
     return cover(picture, size)
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """A picture as viewers show it: turned as its EXIF says, transparency over white, 16 bits of
+    grey scaled to 8 (Pillow's own conversion clips them)."""
+    turn = _TURNS.get(_orientation(picture))
+    if turn is not None:
+        picture = picture.transpose(turn)
+    if picture.mode.startswith("I"):  # 16 bits; older versions of Pillow open them in 32
+        grey = np.asarray(picture).astype(np.int64)
+        return Image.fromarray(((grey + 128) // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        return picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF, at which Pillow raises errors of many sorts
+        return 1
 
 
 def cover(picture: Image.Image, size: tuple[int, int]) -> UInt8[Tensor, "H W 3"]:

@@ -7,20 +7,20 @@ data takes another part (`data.excerpts`). Sound at another rate is an error: no
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import io
 import sys
-import warnings
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from selfflow_wm.codec import AudioCodec, Codec, ImageCodec, VideoCodec
-from selfflow_wm.codec.reconstruct import cover
+from selfflow_wm.codec.reconstruct import cover, to_rgb
 from selfflow_wm.data.excerpts import Unreadable, read_clip, read_track, start_of
 from selfflow_wm.data.files import MediaFile, find_media
 from selfflow_wm.data.source import JOINT, Sample
@@ -29,6 +29,10 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 WAVES = (".wav",)
 SOUNDS = (*WAVES, ".flac", ".ogg", ".mp3")
+LOUDEST = 8.0
+"""Of floating-point samples; above, they are whole numbers that nobody scaled."""
+UNTOLD = 0x7FFF0000
+"""Bytes from which on a WAV's header was written before its length was known."""
 
 
 class MediaFolder:
@@ -50,6 +54,11 @@ class MediaFolder:
     def captions(self) -> Iterator[tuple[str, str]]:
         """Name and caption of every file; nothing is decoded."""
         return ((file.name, file.caption) for file in self.files)
+
+    def fingerprint(self) -> str:
+        """Of the files' names: numbers stand for the same files only while it is the same."""
+        names = "\n".join(file.name for file in self.files)
+        return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
 
     def __getitem__(self, index: int) -> Sample:
         return self.at(index)
@@ -117,6 +126,9 @@ class AudioFolder(MediaFolder):
 
     def decode(self, file: MediaFile, lap: int = 0) -> dict[str, Any]:
         rate, waveform = _read_sound(file)
+        peak = np.abs(waveform).max()  # NaN if one is
+        if not peak <= LOUDEST:
+            raise Unreadable(f"samples of up to {peak:g}, expected them in about [-1, 1]")
         waveform = check_sound(file.name, rate, waveform, self.sample_rate, self.channels)
         start = start_of(waveform.shape[1], self.samples, lap)
         return {"audio": waveform[:, start : start + self.samples], "sample_rate": rate}
@@ -152,9 +164,15 @@ class VideoFolder(MediaFolder):
             clip = read_clip(self.av, data, self.frames, lap)
             if audio is not None:
                 sound = read_track(self.av, data, clip.start, audio.samples)
-        except (OSError, IndexError, self.av.error.FFmpegError) as error:
-            raise Unreadable(error) from None
+        except (OSError, self.av.error.FFmpegError) as error:
+            raise Unreadable(getattr(error, "strerror", None) or error) from None
         check_frame_rate(file.name, clip.rate, self.fps)
+        if self.fps is not None and clip.drift > 0.5:
+            raise ValueError(
+                f"{file.name}: expected frames at an even rate, got one {clip.drift:.1f} frames "
+                f"beside its time; convert the file (ffmpeg -i IN -r {self.fps:g} OUT), nothing is "
+                "resampled here"
+            )
         pictures = [cover(picture, self.image_size).numpy() for picture in clip.pictures]
         sample: dict[str, Any] = {"video": np.stack(pictures)}
         if sound is not None and audio is not None:
@@ -168,13 +186,19 @@ class VideoFolder(MediaFolder):
 
 def open_picture(file: MediaFile) -> Image.Image:
     """The picture in RGB; Unreadable for damage, and for sizes that could fill the memory."""
+    most = Image.MAX_IMAGE_PIXELS
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(file.read())) as picture:
-                return picture.convert("RGB")
+        with Image.open(io.BytesIO(file.read())) as picture:
+            # Not by turning Pillow's warning into an error: that is for one thread only.
+            if most and picture.width * picture.height > most:
+                raise Unreadable(f"{picture.width} x {picture.height} pixels, above {most}")
+            return to_rgb(picture)
+    except Unreadable:
+        raise
+    except UnidentifiedImageError:  # says no more than the address of the bytes
+        raise Unreadable("not a picture") from None
     # Pillow's decoders raise errors of many sorts at damaged files.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning) as error:
+    except Exception as error:
         raise Unreadable(error) from None
 
 
@@ -229,7 +253,14 @@ def _read_sound(file: MediaFile) -> tuple[int, np.ndarray]:
     from scipy.io import wavfile
 
     try:
-        rate, values = wavfile.read(io.BytesIO(file.read()))
+        data = file.read()
+        promised = int.from_bytes(data[4:8], "big" if data[:4] == b"RIFX" else "little")
+        # scipy reads what is left of a file that was cut off. Some headers count themselves.
+        if len(data) < promised < UNTOLD:
+            raise Unreadable(f"{len(data)} of {promised + 8} bytes")
+        rate, values = wavfile.read(io.BytesIO(data))
+    except Unreadable:
+        raise
     # scipy raises errors of many sorts at damaged files.
     except Exception as error:
         raise Unreadable(error) from None
@@ -246,9 +277,16 @@ def _read_sound(file: MediaFile) -> tuple[int, np.ndarray]:
 def _read_compressed(file: MediaFile) -> tuple[int, np.ndarray]:
     soundfile = _optional("soundfile", "compressed audio")
     try:
-        values, rate = soundfile.read(io.BytesIO(file.read()), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(io.BytesIO(file.read())) as sound:
+            rate, promised = sound.samplerate, sound.frames
+            values = sound.read(dtype="float32", always_2d=True)
     except (OSError, RuntimeError) as error:  # soundfile's own errors are RuntimeErrors
-        raise Unreadable(error) from None
+        raise Unreadable(getattr(error, "error_string", error)) from None
+    if not values.size:
+        raise Unreadable("no samples")
+    # MP3s that were cut off still open; a length that is not known is far above all there are.
+    if len(values) < 0.9 * promised and promised < 1 << 62:
+        raise Unreadable(f"{len(values)} of {promised} samples")
     return int(rate), np.ascontiguousarray(values.T)
 
 

@@ -12,7 +12,13 @@ import numpy as np
 
 from selfflow_wm.data.encode import SampleEncoder
 from selfflow_wm.data.modes import Mixture
-from selfflow_wm.data.source import Sample, Source, UnusableSample, sample_at
+from selfflow_wm.data.source import (
+    Sample,
+    Source,
+    UnusableSample,
+    fingerprint,
+    sample_at,
+)
 from selfflow_wm.layout import Batch
 
 _ORDER = 11  # keeps the orders of the samples apart from other draws of the same seed
@@ -107,14 +113,19 @@ class MixtureStream:
     @property
     def _made_for(self) -> dict[str, Any]:
         lengths = {name: len(source) for name, source in self.sources.items()}
-        return {"seed": self.seed, "samples": lengths}
+        known = {name: fingerprint(source) for name, source in self.sources.items()}
+        files = {name: value for name, value in known.items() if value is not None}
+        return {"seed": self.seed, "samples": lengths, "files": files}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict()`; ValueError when the data or the seed is another."""
-        if state["made_for"] != self._made_for:
+        # A state of before the files were recorded goes on with any.
+        before = {"files": self._made_for["files"]} | state["made_for"]
+        if before != self._made_for:
             raise ValueError(
-                f"state of the data: expected {self._made_for}, got {state['made_for']}; resume "
-                "with the same data, modes and seed"
+                f"state of the data: expected {before}, as when it was saved, got "
+                f"{self._made_for}; resume with the same data, modes and seed, or start over with "
+                "resume=false"
             )
         self.drawn = int(state["drawn"])
         self.positions = {name: int(state["positions"][name]) for name in self.sources}
@@ -149,8 +160,14 @@ def fixed_batches(
         source, size = sources[name], mixture.batch_size(name)
         order = _Order(name, len(source), seed)
         numbers = [order(position)[0] for position in range(min(batches * size, len(source)))]
-        groups[name] = [
-            encoder([source[i] for i in numbers[start : start + size]], mixture.table[name])
-            for start in range(0, len(numbers), size)
-        ]
+        try:
+            groups[name] = [
+                encoder([source[i] for i in numbers[start : start + size]], mixture.table[name])
+                for start in range(0, len(numbers), size)
+            ]
+        except ValueError as error:
+            raise ValueError(
+                f"data.{name}, {len(source)} held out for validation (another held_out= takes "
+                f"others): {error}"
+            ) from error
     return groups

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -108,12 +109,24 @@ class Part:
     def __getitem__(self, index: int) -> Sample:
         return self.at(index)
 
+    def fingerprint(self) -> str | None:
+        """See `fingerprint`."""
+        whole = fingerprint(self.source)
+        return whole and hashlib.sha256(whole.encode() + self.numbers.tobytes()).hexdigest()[:16]
+
     def at(self, index: int, lap: int = 0) -> Sample:
         """Sample `index` as pass number `lap` over the data gives it."""
         if hasattr(self.source, "among"):
             found: Any = self.source
             return found.among(self.numbers, index, lap)
         return self.source[int(self.numbers[index])]
+
+
+def fingerprint(source: Source) -> str | None:
+    """Which samples in which order, for sources that say so by `fingerprint()`, and their parts."""
+    if hasattr(source, "fingerprint"):
+        return source.fingerprint()  # pyright: ignore[reportAttributeAccessIssue]
+    return None
 
 
 def split_source(source: Source, share: float, most: int = 1024) -> tuple[Source, Source]:

@@ -23,7 +23,7 @@ from selfflow_wm.pretraining.preview import Preview
 from selfflow_wm.pretraining.sources import open_sources
 from selfflow_wm.training import run as core
 from selfflow_wm.training.log import MetricsLog
-from selfflow_wm.training.model_files import SavedModel, load_model, save_model
+from selfflow_wm.training.model_files import SavedModel, load_model, newest, save_model
 from selfflow_wm.training.parallel import make_parallel
 from selfflow_wm.training.ranks import join
 from selfflow_wm.training.trainer import Trainer
@@ -128,7 +128,7 @@ def _begin(
     if not fresh:
         saved = load_model(out / "initial")
         return saved, *_open(plain, mixture, saved.codecs)
-    source = load_model(plain["init"]) if plain["init"] else None
+    source = load_model(newest(Path(plain["init"]))) if plain["init"] else None
     codecs = _codecs(plain, source)
     sources, held_out = _open(plain, mixture, codecs)
     if source is None:
@@ -176,13 +176,30 @@ def _fresh(plain: dict[str, Any], codecs: dict[str, Codec], init: SavedModel | N
     SampleEncoder(layout, codecs)  # refuses codecs that do not fit the rows
     if init is None:
         return SavedModel(Backbone(layout, **plain["model"]), plain["model"], None, {}, codecs)
-    if init.model.layout.to_dict() != layout.to_dict() or init.arguments != plain["model"]:
+    wanted, found = _shape(layout, plain["model"]), _shape(init.model.layout, init.arguments)
+    if differing := sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key)):
         raise ValueError(
-            f"init={plain['init']}: expected a checkpoint with the layout {layout.to_dict()} and "
-            f"the model {plain['model']}, got {init.model.layout.to_dict()} and {init.arguments}; "
-            "change layout.* and model.* to match it, or train from scratch with init=null"
+            f"init={plain['init']}: expected a checkpoint with "
+            + ", ".join(f"{key}={wanted.get(key)}" for key in differing)
+            + ", got "
+            + ", ".join(str(found.get(key)) for key in differing)
+            + "; change them to match it, or train from scratch with init=null"
         )
-    return init
+    model = Backbone(layout, **plain["model"])  # whose rows have this run's weights and mask ratios
+    model.load_state_dict(init.model.state_dict())
+    return replace(init, model=model)
+
+
+def _shape(layout: Layout, arguments: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint to start from has to agree in, by name in the configuration."""
+    fields = {
+        f"layout.rows.{row.pop('name')}": {
+            key: value for key, value in row.items() if key not in ("weight", "mask_ratio")
+        }
+        for row in layout.to_dict()["modalities"]
+    }
+    fields |= {"layout.text_length": layout.text_length, "vocabulary": layout.vocabulary}
+    return fields | {f"model.{key}": value for key, value in arguments.items()}
 
 
 def _save(saved: SavedModel):

@@ -10,7 +10,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from selfflow_wm.codec import Codec
-from selfflow_wm.data import KINDS, Source, check_source
+from selfflow_wm.data import JOINT, KINDS, Source, check_source
 from selfflow_wm.data.folders import open_folder
 
 
@@ -43,9 +43,11 @@ def open_sources(
     sources = {}
     for kind in kinds:
         if data.get(kind) is None:
+            alone = JOINT not in kinds  # which has tokens of every kind
             raise ValueError(
                 f"modes.{kind}: expected data of kind {kind!r}, got {sorted(data) or 'none'}; "
                 f"{remedy}, or leave the mode out with modes.{kind}=null"
+                + (f" layout.rows.{kind}=null" if alone else "")
             )
         sources[kind] = check_source(_open(data[kind], kind, codecs, fps), kind)
     return sources

@@ -20,7 +20,7 @@ from selfflow_wm.sampling.conditions import Labels, make_conditions
 from selfflow_wm.sampling.decode import CodecDecoder, Decoder, vae_decoder
 from selfflow_wm.sampling.parts import Parts
 from selfflow_wm.sampling.run import Solve, finish, run_shard, shard_numbers
-from selfflow_wm.training.model_files import SavedModel, load_model
+from selfflow_wm.training.model_files import SavedModel, load_model, newest
 
 EPILOG = """\
 Results: OUT/samples.npz (arr_0: uint8 NHWC, for ADM's evaluation suite; arr_1: labels) and
@@ -178,12 +178,6 @@ def _run(args: argparse.Namespace) -> None:
         print(f"wrote {path}")
     if not written:
         print(f"other shards are not done; the last of them writes the {args.num} samples")
-
-
-def newest(path: Path) -> Path:
-    """A run's directory stands for its newest checkpoint."""
-    inside = path / "checkpoint"
-    return inside if not (path / "config.json").is_file() and inside.is_dir() else path
 
 
 def load_checkpoint(

@@ -64,6 +64,8 @@ class Clips:
             )
         if absent := [path for path in pictures if not path.is_file()]:
             raise ValueError(f"--images: expected picture files, got none at {absent[0]}")
+        for path in pictures:  # before the run's directory is claimed for them
+            read_picture(path, (1, 1))
         self.pictures = tuple(pictures)
         self.fps = fps or trained_fps(saved.training)
         if "video" in self.mode.generated and not self.fps:

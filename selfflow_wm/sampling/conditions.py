@@ -104,7 +104,7 @@ def _parse_classes(text: str, count: int) -> tuple[int, ...]:
 
 def _read_captions(path: Path, max_length: int) -> tuple[str, ...]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"--captions-file {path}: expected a UTF-8 text file, got {error}; check the path"

@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.io import wavfile
 
 from selfflow_wm.codec import MDCTCodec, PatchPCA, PatchVideo
+from selfflow_wm.codec.reconstruct import read_picture
 from selfflow_wm.data import MODES, SampleEncoder
 from selfflow_wm.data.folders import AudioFolder, ImageFolder, VideoFolder, check_frame_rate
 from selfflow_wm.films import write_film
@@ -53,6 +54,25 @@ def test_captions_in_another_encoding_are_named(tmp_path):
     layout = Layout((Modality("image", (1, 2, 2), 3),))
     with pytest.raises(ValueError, match=r"captions\.txt: expected a UTF-8 text file"):
         make_conditions(layout, None, lines, 0)
+
+
+def test_caption_files_of_editors_that_begin_with_a_mark(tmp_path):
+    lines = tmp_path / "captions.txt"
+    lines.write_bytes("\ufeffred\nblue\n".encode())
+    layout = Layout((Modality("image", (1, 2, 2), 3),))
+    assert make_conditions(layout, None, lines, 0).captions == ("red", "blue")
+
+
+@pytest.mark.parametrize("error", [OSError, SyntaxError, Image.DecompressionBombError])
+def test_condition_pictures_that_cannot_be_read_are_named(tmp_path, monkeypatch, error):
+    (tmp_path / "a.png").write_bytes(png(3))
+
+    def broken(*_):
+        raise error("broken")
+
+    monkeypatch.setattr(Image, "open", broken)
+    with pytest.raises(ValueError, match=r"a\.png: expected a picture, got none: broken"):
+        read_picture(tmp_path / "a.png", (4, 4))
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +149,41 @@ def test_a_damaged_wave_is_named(tmp_path, capsys):
     (tmp_path / "a.wav").write_bytes(b"RIFF....")
     assert AudioFolder(tmp_path, 800, 80, 1)[0]["audio"].shape == (1, 80)
     assert "a.wav: unreadable" in capsys.readouterr().err
+
+
+def test_a_wave_that_was_cut_off_is_skipped_and_one_of_unknown_length_is_not(tmp_path, capsys):
+    ramp = np.arange(80, dtype=np.int16)
+    wavfile.write(tmp_path / "z.wav", 800, ramp)
+    whole = (tmp_path / "z.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(whole[:144])  # 50 samples are left
+    streamed = whole[:4] + b"\xff" * 4 + whole[8:40] + b"\xff" * 4 + whole[44:]
+    (tmp_path / "b.wav").write_bytes(streamed)
+    source = AudioFolder(tmp_path, 800, 80, 1)
+    assert np.array_equal(source[0]["audio"][0] * 32768, ramp)
+    assert np.array_equal(source[1]["audio"][0] * 32768, ramp)
+    assert "a.wav: unreadable (144 of 204 bytes); skipped, 1 of 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(np.nan, "up to nan"), (np.inf, "up to inf"), (2e4, "up to 20000")]
+)
+def test_samples_that_are_no_sound_are_named(tmp_path, capsys, value, message):
+    sound = np.full(80, 0.5, np.float32)
+    wavfile.write(tmp_path / "b.wav", 800, sound)
+    sound[40] = value
+    wavfile.write(tmp_path / "a.wav", 800, sound)
+    assert (AudioFolder(tmp_path, 800, 40, 1).at(0, 1)["audio"] == 0.5).all()
+    said = capsys.readouterr().err
+    assert f"a.wav: unreadable (samples of {message}, expected them in about [-1, 1])" in said
+
+
+@pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3"])
+def test_compressed_sounds_that_were_cut_off_are_skipped(tmp_path, suffix):
+    soundfile = pytest.importorskip("soundfile", reason="reading them needs the extra media")
+    hum = 0.5 * np.sin(np.arange(40000) / 10)
+    soundfile.write(tmp_path / f"b.{suffix}", hum, 8000)
+    whole = (tmp_path / f"b.{suffix}").read_bytes()
+    (tmp_path / f"a.{suffix}").write_bytes(whole[: len(whole) // 2])
+    source = AudioFolder(tmp_path, 8000, 8000, 1)
+    assert np.abs(source[0]["audio"] - hum[:8000]).mean() < 0.05
+    assert list(source.skipped) == [str(tmp_path / f"a.{suffix}")]

@@ -88,3 +88,83 @@ def test_a_short_video_is_read_whole_at_every_pass(film):
     for lap in range(3):
         clip = read_clip(av, io.BytesIO(film.read_bytes()), FRAMES + 5, lap)
         assert len(clip.pictures) == FRAMES and clip.start == pytest.approx(0.0, abs=0.2)
+
+
+HALVES = np.zeros((FRAMES, 16, 32, 3), np.uint8)
+HALVES[:, :, :16], HALVES[:, :, 16:] = (240, 60, 60), (20, 20, 200)
+
+
+def converted(path, *options):
+    """Another film made of `path`."""
+    import subprocess
+
+    import imageio_ffmpeg
+
+    out = path.with_name(f"b{options[-1]}")
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", str(path)]
+    subprocess.run([*command, *options[:-1], str(out)], check=True)
+    path.unlink()
+    return out
+
+
+@pytest.fixture
+def halves(tmp_path):
+    pytest.importorskip("av", reason="reading videos needs the extra media (PyAV)")
+    write_film(tmp_path / "a.mp4", HALVES, FPS)
+    return tmp_path / "a.mp4"
+
+
+def test_films_stand_upright(halves):
+    """As telephones film: a turn in the header."""
+    whole = bytearray(halves.read_bytes())
+    matrix = whole.index(b"tkhd") + 44
+    turned = np.array([0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30], ">i4")  # 90 degrees clockwise
+    whole[matrix : matrix + 36] = turned.tobytes()
+    halves.write_bytes(whole)
+    shown = VideoFolder(halves.parent, (32, 16), 5)[0]["video"].astype(int)
+    assert np.allclose(shown[:, :14], (240, 60, 60), atol=6)
+    assert np.allclose(shown[:, 18:], (20, 20, 200), atol=6)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_colours_are_those_that_the_film_names(halves, full):
+    words = ["-vf", f"scale=out_color_matrix=bt709:out_range={'full' if full else 'limited'}"]
+    words += ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
+    words += ["-color_range", "pc" if full else "tv", "-crf", "4", "-pix_fmt", "yuv420p"]
+    path = converted(halves, *words, ".mp4")
+    shown = VideoFolder(path.parent, (16, 32), 5)[0]["video"].astype(int)
+    assert np.allclose(shown[:, :, :14], (240, 60, 60), atol=6)
+    assert np.allclose(shown[:, :, 18:], (20, 20, 200), atol=6)
+
+
+def test_films_whose_headers_count_no_frames_give_other_parts_too(film):
+    path = converted(film, "-c", "copy", ".mkv")
+    source = VideoFolder(path.parent, (8, 8), 5)
+    for lap in range(3):
+        shown = sample_at(source, 0, lap)["video"].mean((1, 2, 3)) / 4
+        assert shown[0] == pytest.approx(start_of(FRAMES, 5, lap), abs=2)  # of its sound's length
+        assert len(shown) == 5 and np.allclose(np.diff(shown), 1, atol=0.6)
+
+
+def test_a_film_shorter_than_its_sound_is_read_from_its_beginning(film):
+    path = converted(film, "-vf", "trim=end_frame=8", "-c:a", "copy", ".mkv")
+    shown = VideoFolder(path.parent, (8, 8), 5).at(0, 1)["video"].mean((1, 2, 3)) / 4
+    assert shown[0] == pytest.approx(0, abs=0.6) and len(shown) == 5
+
+
+def test_frames_at_an_uneven_rate_are_refused(film):
+    """Every third of the first half: 40 frames in 6.4 s are 6.25 a second."""
+    wanted = "select='not(mod(n,3))+gt(n,29)'"
+    path = converted(film, "-vf", wanted, "-fps_mode", "vfr", ".mp4")
+    with pytest.raises(ValueError, match=r"b\.mp4: expected frames at an even rate, got one "):
+        VideoFolder(path.parent, (8, 8), 5, fps=6.25)[0]
+    assert VideoFolder(path.parent, (8, 8), 5)[0]["video"].shape == (5, 8, 8, 3)
+
+
+def test_tracks_that_are_missing_are_named_and_titles_may_be_in_any_encoding(halves, capsys):
+    path = converted(halves, "-metadata", "title=aXXe", "-c:v", "mpeg4", ".avi")
+    path.write_bytes(path.read_bytes().replace(b"aXXe", b"a\xfc\xdfe"))
+    assert VideoFolder(path.parent, (8, 8), 5)[0]["video"].shape == (5, 8, 8, 3)
+    with pytest.raises(ValueError, match="all unreadable"):
+        VideoFolder(path.parent, (8, 8), 5, MDCTCodec(RATE, 4000, 200, 4))[0]
+    assert "b.avi: unreadable (no sound track)" in capsys.readouterr().err

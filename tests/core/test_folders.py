@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import os
 import tarfile
 
 import numpy as np
@@ -12,8 +13,11 @@ import pytest
 from PIL import Image
 from scipy.io import wavfile
 
+from selfflow_wm.codec import PatchPCA
+from selfflow_wm.data import Mixture, MixtureStream, SampleEncoder
 from selfflow_wm.data.folders import AudioFolder, ImageFolder, VideoFolder
-from selfflow_wm.data.source import Part
+from selfflow_wm.data.source import Part, split_source
+from selfflow_wm.layout import Layout
 
 
 def png(colour, size=(12, 8)):
@@ -59,6 +63,82 @@ def test_tars_hold_pictures_and_captions_by_key(tmp_path):
         ImageFolder(tmp_path, (4, 4))
 
 
+def test_links_are_followed_and_hidden_files_left_out(pictures, capsys):
+    """As data sets are put together, and as other programs leave their traces."""
+    elsewhere = pictures.parent / f"{pictures.name}_elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "x.png").write_bytes(png((1, 1, 1)))
+    (pictures / "blue_things").symlink_to(elsewhere)
+    (elsewhere / "loop").symlink_to(pictures)
+    (pictures / "z.png").symlink_to(pictures / "gone.png")
+    (pictures / ".cache").mkdir()
+    for name in (".cache/c.png", "._a.png", ".DS_Store"):
+        (pictures / name).write_bytes(b"")
+    source = ImageFolder(pictures, (4, 4))
+    captions = [caption for _, caption in source.captions()]
+    assert captions == ["a caption, über", "from json", "blue things", "", "red things", ""]
+    assert source[2]["image"][0, 0, 0] == 1 and not capsys.readouterr().err
+    assert source[5]["caption"] == captions[0]
+    assert "z.png: unreadable ([Errno 2] No such file" in capsys.readouterr().err
+
+
+def test_files_of_other_sorts_are_counted(pictures, capsys):
+    for name in ("e.tif", "f.TIF", "notes.csv"):
+        (pictures / name).write_bytes(b"")
+    with tarfile.open(pictures / "s.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("0.left.png"))
+    assert len(ImageFolder(pictures, (4, 4))) == 4
+    said = capsys.readouterr().err
+    assert "left out 2 of .tif, 1 of .csv, 1 of .left.png; taken are 4 of .bmp, .jpeg" in said
+    with pytest.raises(ValueError, match=r"got none but 4 of \.png, 2 of \.tif, .* check the path"):
+        AudioFolder(pictures, 800, 80, 1)
+
+
+def test_captions_of_editors_and_of_metadata_beside_them(tmp_path):
+    (tmp_path / "a.png").write_bytes(png((1, 2, 3)))
+    (tmp_path / "a.txt").write_bytes("\ufeffa caption".encode())
+    (tmp_path / "b.png").write_bytes(png((1, 2, 3)))
+    (tmp_path / "b.json").write_bytes('\ufeff{"caption": "from json"}'.encode())
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        for name, data in (("0.png", png((4, 5, 6))), ("0.txt", b"text"), ("0.json", b"{}")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    source = ImageFolder(tmp_path, (4, 4))
+    assert [caption for _, caption in source.captions()] == ["a caption", "from json", "text"]
+
+
+def test_a_class_folder_in_another_encoding_is_named(tmp_path):
+    folder = os.fsencode(tmp_path) + "/größe".encode("latin-1")
+    os.mkdir(folder)
+    with open(folder + b"/a.png", "wb") as file:
+        file.write(png((1, 2, 3)))
+    with pytest.raises(ValueError, match="expected a class folder named in UTF-8; rename it"):
+        ImageFolder(tmp_path, (4, 4))
+
+
+def test_a_state_goes_on_with_its_own_files_alone(tmp_path):
+    """Another file may leave the number of training samples as it is, and move the split."""
+    codec = PatchPCA((4, 4), 2, 3)
+    encoder = SampleEncoder(Layout((codec.row(),)), {"image": codec})
+    mixture = Mixture({"image": {"probability": 1.0, "batch_size": 2}})
+
+    def state_of(count):
+        for n in range(count):
+            (tmp_path / f"{n:02d}.png").write_bytes(png((n, n, n)))
+        training, _ = split_source(ImageFolder(tmp_path, (4, 4)), 0.3)
+        return MixtureStream({"image": training}, encoder, mixture)
+
+    state = json.loads(json.dumps(state_of(15).state_dict()))
+    state_of(15).load_state_dict(state)
+    more = state_of(16)
+    assert more.state_dict()["made_for"]["samples"] == state["made_for"]["samples"]
+    with pytest.raises(ValueError, match="same data, modes and seed"):
+        more.load_state_dict(state)
+    del state["made_for"]["files"]  # as older versions wrote it
+    more.load_state_dict(state)
+
+
 def test_an_unreadable_picture_is_named_and_the_next_stands_in(pictures, capsys):
     (pictures / "b.png").write_bytes(png((40, 50, 60))[:40])
     source = ImageFolder(pictures, (4, 4))
@@ -94,6 +174,7 @@ def test_nothing_readable_is_an_error(tmp_path):
         ("a.txt", b"\xff\xfe caption", r"a\.txt: expected a caption in UTF-8"),
         ("b.json", b"{", r"b\.json: expected JSON"),
         ("b.json", b'{"caption": 3}', r"b\.json: expected .*a string"),
+        ("b.json", rb'{"caption": "half \ud83d"}', r"b\.json: expected .*a string"),
     ],
 )
 def test_captions_that_cannot_be_read_are_named(pictures, name, data, message):

@@ -13,6 +13,8 @@ from PIL import Image
 from scipy.io import wavfile
 
 from selfflow_wm.codec.tae import make_decoder, make_encoder
+from selfflow_wm.data import split_source
+from selfflow_wm.data.folders import ImageFolder
 from selfflow_wm.pretraining.build import build, compose_config
 from selfflow_wm.pretraining.cli import main
 from selfflow_wm.sampling.cli import main as sample
@@ -62,6 +64,10 @@ def test_every_mode_trains_and_the_checkpoint_has_its_codecs(tmp_path, capsys):
     pictures = [tmp_path / "red.png", tmp_path / "blue.png"]
     for path in pictures:
         Image.new("RGB", (2 * SIZE, SIZE), path.stem).save(path)
+    (tmp_path / "cut.png").write_bytes(pictures[0].read_bytes()[:50])
+    assert sample([*joint, "--images", str(tmp_path / "cut.png")]) == 2
+    assert "cut.png: expected a picture, got none" in capsys.readouterr().err
+    # the same place takes others then
     assert sample([*joint, "--images", *map(str, pictures)]) == 0
     with np.load(tmp_path / "joint/samples.npz", allow_pickle=False) as file:
         clips = file["arr_0"]
@@ -196,6 +202,33 @@ def test_the_toy_experiment_takes_media_folders_and_leaves_the_joint_mode_out(tm
     assert "modes.audio: expected probability and batch_size" in capsys.readouterr().err
 
 
+def test_the_remedy_for_data_that_is_missing_goes_all_the_way(tmp_path, capsys):
+    data = "{image: {_target_: made_up.MadeUp, kind: image}}"
+    words = [word for word in TINY if not word.startswith(("data=", "modes"))]
+    words += ["modes=multimodal", f"data={data}", f"out={tmp_path}"]
+    for _ in range(2):
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        words += said.split("leave the mode out with ")[1].split()
+    build(compose_config(words))
+
+
+def test_held_out_files_that_cannot_be_read_are_said_to_be_held_out(tmp_path, capsys):
+    (tmp_path / "image").mkdir()
+    for n in range(9):
+        Image.new("RGB", (SIZE, SIZE), (n, n, n)).save(tmp_path / f"image/{n}.png")
+    words = [
+        word for word in TINY if not word.startswith(("data=", "modes", "codecs.v", "codecs.a"))
+    ]
+    words = [*words[:1], "only=image", "modes.image.batch_size=2", f"data={tmp_path}", *words[1:]]
+    held_out = split_source(ImageFolder(tmp_path / "image", (SIZE, SIZE)), 0.1)[1]
+    (tmp_path / f"image/{held_out.numbers[0]}.png").write_bytes(b"x")
+    assert main([*words, f"out={tmp_path / 'run'}"]) == 2
+    said = capsys.readouterr().err
+    assert "data.image, 1 held out for validation (another held_out= takes others): " in said
+    assert "expected a readable image file, got 1 that are all unreadable" in said
+
+
 class Loud(MadeUp):
     """One of its samples is at another rate."""
 
@@ -245,3 +278,13 @@ def test_another_codec_takes_the_place_of_the_one_there_and_is_fitted(tmp_path, 
     # and a run starts from such a checkpoint, wherever the weights came from
     again = build(compose_config([*common, f"out={tmp_path / 'b'}", f"init={tmp_path}/a/initial"]))
     assert again.saved.codecs["image"].hash() == saved.codecs["image"].hash()
+    # or from a run, of which the newest checkpoint is meant
+    (tmp_path / "a/initial").rename(tmp_path / "a/checkpoint")
+    words = ["weights=audio", "layout.rows.image.mask_ratio=0.5", f"init={tmp_path}/a"]
+    changed = build(compose_config([*common, f"out={tmp_path / 'c'}", *words])).saved.model
+    assert changed.layout["image"].weight == 0.196 and changed.layout["image"].mask_ratio == 0.5
+    assert all(torch.equal(v, changed.state_dict()[k]) for k, v in saved.model.state_dict().items())
+    words = ["layout.text_length=9", "model.width=48", f"init={tmp_path}/a"]
+    other = compose_config([*common, f"out={tmp_path / 'd'}", *words])
+    with pytest.raises(ValueError, match="with layout.text_length=9, model.width=48, got 64, 24; "):
+        build(other)
