@@ -120,9 +120,7 @@ def claim(out: Path, config: dict[str, Any], resumable: Sequence[str] = RESUMABL
     """Make `out` this run's. True: a run with the same configuration is there to go on with."""
     state, record = out / "state", out / "run.json"
     if not config["resume"]:
-        for stale in (state, out / "checkpoints", out / "checkpoint", out / "initial"):
-            shutil.rmtree(stale, ignore_errors=True)
-        (out / "metrics.jsonl").unlink(missing_ok=True)
+        _set_aside(out)
     resuming = checkpoint.latest_step(state) is not None
     if resuming:
         before = checkpoint.read_json(record)
@@ -140,6 +138,31 @@ def claim(out: Path, config: dict[str, Any], resumable: Sequence[str] = RESUMABL
     out.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(record, config)
     return resuming
+
+
+PARTS = (
+    "state", "checkpoints", "checkpoint", "initial", "previews", "metrics.jsonl", "run.json",
+    "init.txt",
+)  # fmt: skip
+"""Of a run's directory."""
+
+
+def _set_aside(out: Path) -> None:
+    """Move the run in `out` to out/replaced, so that a mistake in the command loses nothing.
+
+    What was set aside before is deleted, unless the run in `out` has not come to save anything.
+    """
+    found = [out / name for name in PARTS if (out / name).exists()]
+    if not any(path.name in ("state", "checkpoint") for path in found):
+        for path in found:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return
+    aside = out / "replaced"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    for path in found:
+        path.rename(aside / path.name)
+    print(f"resume=false: the run that was in {out} now lies in {aside}", flush=True)
 
 
 def exporter(save: Callable[[Model, int, Path], None], out: Path) -> Callable[[Model, int], None]:

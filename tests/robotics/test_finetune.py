@@ -116,8 +116,17 @@ def test_another_run_is_not_overwritten(words, tmp_path, capsys):
     build(compose_config([*words, f"out={tmp_path}"])).trainer.train(until=1)
     assert main([*words, f"out={tmp_path}", "optim.lr=0.5"]) == 2
     assert "other settings of optim" in capsys.readouterr().err
-    fresh = build(compose_config([*words, f"out={tmp_path}", "optim.lr=0.5", "resume=false"]))
+    before = (tmp_path / "state/step_00000001/model.safetensors").read_bytes()
+    again = [*words, f"out={tmp_path}", "optim.lr=0.5", "resume=false"]
+    assert main([*again, "data=/nowhere"]) == 2
+    aside = tmp_path / "replaced/state/step_00000001/model.safetensors"
+    assert aside.read_bytes() == before, "a mistake loses nothing"
+    fresh = build(compose_config(again))
     assert fresh.trainer.step == 0
+    assert aside.read_bytes() == before, "nor does mending it"
+    fresh.trainer.train(until=1)
+    build(compose_config(again))
+    assert aside.read_bytes() != before, "one run is kept"
 
 
 def test_a_run_can_start_from_a_checkpoint(words, tmp_path):
