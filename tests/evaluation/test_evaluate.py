@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 
 from selfflow_wm.data.toy import ToyConfig
-from selfflow_wm.evaluation import checkpoints, run
+from selfflow_wm.evaluation import checkpoints, page, run, summary
 from selfflow_wm.evaluation.cli import main
+from selfflow_wm.evaluation.metrics import METRICS
+from selfflow_wm.intervals import paired_difference
 from selfflow_wm.metrics.recogniser import Recogniser, save_recogniser, word_accuracy
 from selfflow_wm.pretraining.build import build, compose_config
 
@@ -75,8 +78,8 @@ def test_two_runs_side_by_side_and_again_without_work(made, tmp_path, monkeypatc
         > (rows["frechet_image"]["true"]["value"])
     )
     assert {(d["a"], d["b"]) for d in results["differences"]} == {("self_flow", "flow_matching")}
-    page = (tmp_path / "results.html").read_text()
-    assert "data:video/mp4" in page and "data:audio/wav" in page and "{{" not in page
+    text = (tmp_path / "results.html").read_text()
+    assert "data:video/mp4" in text and "data:audio/wav" in text and "{{" not in text
     assert all((tmp_path / "pictures" / f"{mode}.png").is_file() for mode in results["modes"])
     film = (tmp_path / "films" / "video_audio_0_self-flow.mp4").read_bytes()
     assert b"mp4a" in film and b"avc1" in film
@@ -198,3 +201,39 @@ def test_extractors_can_be_named_on_the_command_line(made, tmp_path, monkeypatch
     assert evaluate(made, tmp_path, *words) == 0
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["settings"]["features"]["image"] == "mean colour disk"
+
+
+def cells(text, title):
+    """Of the row of a metric in the first table: heading -> text."""
+    table = text[text.index("<table>") : text.index("</table>")]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in table.split("<tr>")[1:]]
+    (row,) = [row for row in rows if row[0].startswith(title)]
+    return dict(zip(rows[0], row, strict=True))
+
+
+def test_differences_stand_under_their_own_heading(made, tmp_path):
+    words = [f"quiet={made / 'silent'}", *(str(made / name) for name in ("a", "a1", "b", "b1"))]
+    assert evaluate(made, tmp_path, *words, "--modes", "image") == 0
+    text = (tmp_path / "results.html").read_text()
+    assert "2 euler steps of the ODE on a time grid shifted by 3.0" in text
+    assert "of 10 samples against 10 other true renderings" in text
+    assert "2 principal directions" in text
+    row = cells(text, "words read right")
+    assert list(row)[-3:] == [
+        "self_flow minus quiet", "flow_matching minus quiet", "flow_matching minus self_flow",
+    ]  # fmt: skip
+    assert evaluate(made, tmp_path, *words) == 0
+    row = cells((tmp_path / "results.html").read_text(), "clips with as many strikes")
+    assert row["quiet"] == row["self_flow minus quiet"] == row["flow_matching minus quiet"] == "–"
+    assert "[" in row["flow_matching minus self_flow"]
+
+
+def test_seeds_in_which_a_metric_is_undefined_are_told():
+    assert page.fewer([0, 2], [0, 1, 2]) == " (seeds 0, 2)" and page.fewer([1], [1]) == ""
+
+
+def test_an_interval_without_width_is_no_evidence():
+    better = {"higher_is_better": True}
+    assert page.verdict({"value": 0.1, "low": 0.05, "high": 0.15}, better) == "success"
+    assert page.verdict({"value": -0.1, "low": -0.15, "high": -0.05}, better) == "failure"
+    assert page.verdict(summary.over_seeds([0.1, 0.1, 0.1]), better) == "soft"
