@@ -79,13 +79,13 @@ def origins(
     for entry in entries:
         saved, encoder = open_checkpoint(entry, device)  # refuses what does not fit, before work
         key = "codec-" + "-".join(codec.hash()[:8] for codec in saved.codecs.values())
-        own = tuple(mode for mode in modes if mode in entry.modes)
-        own = tuple(mode for mode in modes if mode in entry.modes)
-        if key not in codecs.values():
-            coded: Make = lambda mode, asked, numbers, e=encoder, w=entry: through_codec(  # noqa: E731
-                e, mode, w, asked
-            )
-            found.append(Origin(key, own, lambda make=coded: make))
+        coded: Make = lambda mode, asked, numbers, e=encoder, w=entry: through_codec(  # noqa: E731
+            e, mode, w, asked
+        )
+        # Of the modes that no earlier checkpoint with these codecs was trained in.
+        known = {m for one in found if one.key == key for m in one.modes}
+        if new := tuple(m for m in modes if m in entry.modes and m not in known):
+            found.append(Origin(key, new, lambda make=coded: make))
         codecs[entry.label] = key
     for entry in entries:
         own = tuple(mode for mode in modes if mode in entry.modes)

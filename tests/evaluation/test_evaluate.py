@@ -237,3 +237,13 @@ def test_an_interval_without_width_is_no_evidence():
     assert page.verdict({"value": 0.1, "low": 0.05, "high": 0.15}, better) == "success"
     assert page.verdict({"value": -0.1, "low": -0.15, "high": -0.05}, better) == "failure"
     assert page.verdict(summary.over_seeds([0.1, 0.1, 0.1]), better) == "soft"
+
+
+def test_checkpoints_that_share_codecs_and_not_modes(made, tmp_path):
+    words = [*SMALL, f"init={made / 'a' / 'checkpoint'}", "modes.video_audio=null"]
+    build(compose_config([*words, f"out={tmp_path / 'run'}"])).trainer.train()
+    runs = [f"apart={tmp_path / 'run'}", str(made / "a")]
+    assert evaluate(made, tmp_path / "out", *runs, samples=4) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    (row,) = [row for row in results["metrics"] if row["name"] == "contacts_heard"]
+    assert len(row["codecs"]) == 1 and set(row["checkpoints"]) == {"self_flow"}
