@@ -247,3 +247,13 @@ def test_checkpoints_that_share_codecs_and_not_modes(made, tmp_path):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     (row,) = [row for row in results["metrics"] if row["name"] == "contacts_heard"]
     assert len(row["codecs"]) == 1 and set(row["checkpoints"]) == {"self_flow"}
+
+
+def test_a_checkpoint_that_is_replaced_meanwhile_is_refused(made, tmp_path):
+    path = edit(made / "a", tmp_path / "run", lambda config: None)
+    (entry,) = checkpoints.find_checkpoints([path])
+    checkpoints.open_checkpoint(entry, "cpu")
+    for file in (made / "b" / "checkpoint").iterdir():
+        (tmp_path / "run" / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ValueError, match="that was there at the start, of step 2, got another"):
+        checkpoints.open_checkpoint(entry, "cpu")
