@@ -239,6 +239,19 @@ def test_an_interval_without_width_is_no_evidence():
     assert page.verdict(summary.over_seeds([0.1, 0.1, 0.1]), better) == "soft"
 
 
+def test_shares_of_the_same_samples_differ_with_an_interval_of_their_own():
+    (metric,) = [m for m in METRICS if m.name == "strikes_right"]
+
+    def columns(right):
+        return {metric.name: np.array(right, float), f"{metric.name}/of": np.ones(len(right))}
+
+    same = summary.paired(metric, columns([1, 1, 1, 1]), columns([1, 1, 1, 1]))
+    assert same["value"] == 0 and same["low"] < -0.4 and same["high"] > 0.4
+    found = summary.paired(metric, columns([1, 0, 0, 1, 0]), columns([1, 1, 1, 0, 1]))
+    assert found["value"] == pytest.approx(0.4)  # three gained, one lost
+    assert (found["low"], found["high"]) == paired_difference(3, 1, 5)
+
+
 def test_checkpoints_that_share_codecs_and_not_modes(made, tmp_path):
     words = [*SMALL, f"init={made / 'a' / 'checkpoint'}", "modes.video_audio=null"]
     build(compose_config([*words, f"out={tmp_path / 'run'}"])).trainer.train()
