@@ -60,8 +60,10 @@ def codec_tensor(digest: str) -> torch.Tensor:
 def check_codec(path: Path, data: LabelledLatents) -> None:
     """ValueError when a checkpoint's codec is not the one that made the latents: its network was
     trained on other values. Where either is not said, nothing is checked."""
+    if data.codec is None:
+        return
     config = checkpoint.read_config(Path(path), "model.safetensors and config.json")
-    if not isinstance(config, dict) or data.codec is None:
+    if not isinstance(config, dict):
         return
     row = (config.get("codecs") or {}).get(data.modality) or {}
     own = row.get("hash") or config.get("codec_hash")
@@ -87,8 +89,9 @@ class LabelledLatents:
 
     The file holds `latents` (N, tokens, C), floating point, as the checkpoint's codec makes
     them, `labels` (N,), integers of any values, and may hold `codec` (`codec_tensor`). Rows
-    should not repeat: the probe splits them at random. The captions of its batches are placeholders, to be replaced by the null
-    caption of whatever model sees them (`extract` with captions=False).
+    should not repeat: the probe splits them at random. The captions of its batches are
+    placeholders, to be replaced by the null caption of whatever model sees them (`extract` with
+    captions=False).
 
     Args:
         path: the file.
