@@ -176,6 +176,8 @@ def test_what_does_not_fit_is_explained(made, tmp_path, capsys):
         ([str(made / "a"), "--features", "image=nothing.Here"], "--features image=nothing.Here"),
         ([str(made / "a"), "--features", "smell=toy"], "a modality of"),
         ([str(made / "a"), "--modes", "poem"], "got poem"),
+        ([f"true={made / 'a'}"], "got 'true' beside 'the true samples'"),
+        ([f"x.1={made / 'a'}", f"x-1={made / 'b'}"], "got 'x-1' beside 'x.1'"),
     ):
         assert evaluate(made, tmp_path / "out", *words) == 2
         assert message in capsys.readouterr().err
