@@ -36,9 +36,11 @@ checkpoints of one name that differ in seed are also averaged, with an interval 
 
 Captions, condition pictures and noise of sample n are the same for all checkpoints, so differences
 are paired. Values of true renderings, and of renderings through the codec, stand beside: no model
-with these latents can be expected to beat the latter. Distances use features of the toy world's own
-recogniser unless --features says otherwise: they are no FID, FVD or FAD of the literature. Those of
-any two sets of pictures, videos or sounds: python -m selfflow_wm.evaluation.distance.
+with these latents can be expected to beat the latter. Where sound is held against the picture, what
+true films with the sound of another score stands below: chance is far from 0. Distances use
+features of the toy world's own recogniser unless --features says otherwise: they are no FID, FVD or
+FAD of the literature. Those of any two sets of pictures, videos or sounds:
+python -m selfflow_wm.evaluation.distance.
 
 Results: OUT/results.json, results.html (one file), pictures/, films/, sounds/. The same command
 goes on where it stopped; more checkpoints or a larger --samples add to what is there.

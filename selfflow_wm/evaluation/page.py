@@ -75,6 +75,10 @@ def print_results(results: Row) -> None:
         )
     console.print(table)
     print("features: " + "; ".join(f"{k}: {v}" for k, v in _features(results).items()))
+    for row in results["metrics"]:
+        if row.get("unrelated"):
+            value = show(row["unrelated"], row["unit"])
+            print(f"chance (true films, sound of another): {row['title']} {value}")
     rows = {row["name"]: row for row in results["metrics"]}
     shown = results["arm_differences"] or results["differences"]
     if shown:

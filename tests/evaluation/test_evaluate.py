@@ -185,6 +185,9 @@ def test_what_does_not_fit_is_explained(made, tmp_path, capsys):
     assert other.world.height == 32 and other.objective == "self_flow"
 
 
+(CONTACTS,) = [metric for metric in METRICS if metric.name == "contacts_heard"]
+
+
 class Mean:
     """An extractor as a user would write one."""
 
@@ -272,3 +275,31 @@ def test_a_checkpoint_that_is_replaced_meanwhile_is_refused(made, tmp_path):
         (tmp_path / "run" / file.name).write_bytes(file.read_bytes())
     with pytest.raises(ValueError, match="that was there at the start, of step 2, got another"):
         checkpoints.open_checkpoint(entry, "cpu")
+
+
+def test_chance_of_a_match_is_that_of_another_films_sound():
+    world = ToyConfig(48, 48, frames=17, fps=12.5, sample_rate=8000)
+    judge = run.Judge(world, Recogniser(48, 24), {})
+    asked = judge.asked("video_audio", range(8))
+    (other,) = judge.asked("video_audio", [8])
+    makes = {run.UNRELATED: run.with_other_sound(world)}
+    makes[run.TRUE] = lambda mode, some, numbers: run.true_samples(mode, some)
+    found = {}
+    for name, make in makes.items():
+        arrays = make("video_audio", asked, range(8))
+        columns = run.measure("video_audio", arrays, asked, judge.recogniser, world)
+        found[name] = summary.describe(CONTACTS, columns)["value"]
+    assert (make_audio := makes[run.UNRELATED]("video_audio", asked[7:], [7])["audio"]).any()
+    assert np.array_equal(make_audio[0], other.audio)
+    assert found[run.TRUE] == 1 > found[run.UNRELATED] > 0.2
+
+
+def test_chance_stands_on_the_page(made, tmp_path):
+    assert evaluate(made, tmp_path, str(made / "a"), "--modes", "video_audio", samples=4) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {row["name"] for row in results["metrics"] if "unrelated" in row} == {
+        "contacts_heard", "offset_ms",
+    }  # fmt: skip
+    assert (
+        "with the sound of another film, which is chance" in (tmp_path / "results.html").read_text()
+    )
