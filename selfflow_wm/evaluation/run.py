@@ -14,7 +14,7 @@ from selfflow_wm.data import JOINT, MODES
 from selfflow_wm.data.toy import ToyConfig, ToySource
 from selfflow_wm.data.toy.truth import Sample
 from selfflow_wm.evaluation.checkpoints import Entry, open_checkpoint
-from selfflow_wm.evaluation.features import Extractor
+from selfflow_wm.evaluation.features import Extractor, checked
 from selfflow_wm.evaluation.generate import Arrays, Maker, through_codec, true_samples
 from selfflow_wm.evaluation.media import SHOWN
 from selfflow_wm.evaluation.metrics import Columns, measure
@@ -49,7 +49,8 @@ class Judge:
         """Metrics and features of a batch, by column."""
         columns = measure(mode, made, asked, self.recogniser, self.world)
         features = {
-            f"features/{name}": self.extractors[name](value) for name, value in made.items()
+            f"features/{name}": checked(self.extractors[name], value)
+            for name, value in made.items()
         }
         return columns | features
 

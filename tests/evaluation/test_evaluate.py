@@ -277,6 +277,22 @@ def test_a_checkpoint_that_is_replaced_meanwhile_is_refused(made, tmp_path):
         checkpoints.open_checkpoint(entry, "cpu")
 
 
+class Flat:
+    """An extractor of one number, without its axis."""
+
+    name = "flat"
+
+    def __call__(self, samples):
+        return samples.mean((1, 2, 3))
+
+
+def test_features_of_another_shape_are_refused():
+    judge = run.Judge(ToyConfig(32, 32), Recogniser(32, 24), {"image": Flat()})
+    asked = judge.asked("image", range(3))
+    with pytest.raises(ValueError, match=r"flat: expected finite features \(3, D\), got \(3,\)"):
+        judge("image", run.true_samples("image", asked), asked)
+
+
 def test_chance_of_a_match_is_that_of_another_films_sound():
     world = ToyConfig(48, 48, frames=17, fps=12.5, sample_rate=8000)
     judge = run.Judge(world, Recogniser(48, 24), {})
