@@ -5,14 +5,14 @@
 
 Three arms for each seed: self_flow, flow_matching with as many steps, and flow_matching with as
 many more steps as Self-Flow's teacher and projector cost in FLOPs (counted as --plan of
-selfflow_wm.pretrain counts them; wall time is in each run's metrics.jsonl). The learning rate stays
-at its peak, as in paper_625m, and what is judged is the EMA: so the arm at equal steps is the
-beginning of the one at equal compute, and two runs make three arms. Twins of a seed share initial
-weights, codecs, data and order. Then python -m selfflow_wm.evaluate measures all of them:
-OUT/evaluation/results.html has one table with means and intervals over seeds. OUT/curves.png has
-the held-out flow-matching loss of each mode against steps and compute, and linear probes
-(OUT/probes) ask frozen features for the word on a sign, the limbs of a figure, the contour of a
-melody.
+selfflow_wm.pretrain counts them, in OUT/plan.json; wall time is in each run's metrics.jsonl). The
+learning rate stays at its peak, as in paper_625m, and what is judged is the EMA: so the arm at
+equal steps is the beginning of the one at equal compute, and two runs make three arms. Twins of a
+seed share initial weights, codecs, data and order. Then python -m selfflow_wm.evaluate measures
+all of them: OUT/evaluation/results.html has one table with means and intervals over seeds.
+OUT/curves.png has the held-out flow-matching loss of each mode against steps and compute, and
+linear probes (OUT/probes) ask frozen features for the word on a sign, the limbs of a figure, the
+contour of a melody.
 
 Everything goes on where it stopped when the same command is given again. KEY=VALUE words are for
 all runs, as selfflow_wm.pretrain takes them.
@@ -39,6 +39,7 @@ from benchmarks.claims_probes import probe_runs, show
 from selfflow_wm.cli import Parser, at_least, exit_code
 from selfflow_wm.data import Mixture
 from selfflow_wm.evaluation.cli import main as evaluate
+from selfflow_wm.files import atomic_file
 from selfflow_wm.pretraining.build import RESUMABLE, compose_config
 from selfflow_wm.pretraining.codecs import planned_layout
 from selfflow_wm.pretraining.plan import make_plan
@@ -198,6 +199,12 @@ def run(arguments: argparse.Namespace) -> int:
     jobs = make_jobs(a.out, a.seeds, a.steps, cost, a.overrides)
     for job in jobs:
         job.check()
+    plan = {
+        "steps": a.steps, "equal_compute_steps": round(a.steps * cost), "flops_of_a_step": flops,
+        "seeds": list(a.seeds), "words": list(a.overrides),
+    }  # fmt: skip
+    with atomic_file(a.out / "plan.json") as temporary:
+        checkpoint.write_json(temporary, plan)
     with ThreadPoolExecutor(a.jobs) as pool:
         running = [pool.submit(job.run) for job in jobs]
         try:
