@@ -5,14 +5,14 @@
 
 Three arms for each seed: self_flow, flow_matching with as many steps, and flow_matching with as
 many more steps as Self-Flow's teacher and projector cost in FLOPs (counted as --plan of
-selfflow_wm.pretrain counts them; wall time is in each run's metrics.jsonl). The learning rate stays
-at its peak, as in paper_625m, and what is judged is the EMA: so the arm at equal steps is the
-beginning of the one at equal compute, and two runs make three arms. Twins of a seed share initial
-weights, codecs, data and order. Then python -m selfflow_wm.evaluate measures all of them:
-OUT/evaluation/results.html has one table with means and intervals over seeds. OUT/curves.png has
-the held-out flow-matching loss of each mode against steps and compute, and linear probes
-(OUT/probes) ask frozen features for the word on a sign, the limbs of a figure, the contour of a
-melody.
+selfflow_wm.pretrain counts them, in OUT/plan.json; wall time is in each run's metrics.jsonl). The
+learning rate stays at its peak, as in paper_625m, and what is judged is the EMA: so the arm at
+equal steps is the beginning of the one at equal compute, and two runs make three arms. Twins of a
+seed share initial weights, codecs, data and order. Then python -m selfflow_wm.evaluate measures
+all of them: OUT/evaluation/results.html has one table with means and intervals over seeds.
+OUT/curves.png has the held-out flow-matching loss of each mode against steps and compute, and
+linear probes (OUT/probes) ask frozen features for the word on a sign, the limbs of a figure, the
+contour of a melody.
 
 Everything goes on where it stopped when the same command is given again. KEY=VALUE words are for
 all runs, as selfflow_wm.pretrain takes them.
@@ -21,6 +21,7 @@ all runs, as selfflow_wm.pretrain takes them.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -38,7 +39,8 @@ from benchmarks.claims_probes import probe_runs, show
 from selfflow_wm.cli import Parser, at_least, exit_code
 from selfflow_wm.data import Mixture
 from selfflow_wm.evaluation.cli import main as evaluate
-from selfflow_wm.pretraining.build import compose_config
+from selfflow_wm.files import atomic_file
+from selfflow_wm.pretraining.build import RESUMABLE, compose_config
 from selfflow_wm.pretraining.codecs import planned_layout
 from selfflow_wm.pretraining.plan import make_plan
 from selfflow_wm.training import checkpoint
@@ -74,6 +76,25 @@ class Job:
         """Whether the checkpoints of its arms are there."""
         return all(self.checkpoint(arm).is_dir() for arm in self.arms)
 
+    def check(self) -> None:
+        """ValueError when what lies in `out` was trained with other settings."""
+        record = self.out / "run.json"
+        if not ((self.out / "checkpoints").is_dir() and record.is_file()):
+            return
+        before, now = checkpoint.read_json(record), _plain(self.words)
+        differing = [
+            key for key in before
+            if key not in RESUMABLE and before[key] != now.get(key)
+        ] + [
+            f"trainer.{key}" for key in LEARNING
+            if before["trainer"].get(key) != now["trainer"].get(key)
+        ]  # fmt: skip
+        if differing:
+            raise ValueError(
+                f"{self.out}: expected a run of the settings given, got one with other "
+                f"{', '.join(differing)}; give another --out"
+            )
+
     def run(self) -> None:
         """Train, or go on; what it prints goes to run.log beside it. Stopped, or ValueError."""
         if self.done():
@@ -94,9 +115,35 @@ class Job:
         print(f"trained {self.out}", flush=True)
 
 
-def check_exports(steps: int, words: Sequence[str]) -> None:
-    """ValueError when no checkpoint would be written at `steps`."""
-    every = compose_config([*BASE, f"trainer.export_every={steps}", *words]).trainer.export_every
+LEARNING = ("accumulate", "ema_decay", "precision")
+"""Of `trainer`, what a run may change when it goes on and twins have to share."""
+
+
+def _plain(words: Sequence[str]) -> dict[str, Any]:
+    """A run's configuration, as its run.json has it."""
+    plain = OmegaConf.to_container(compose_config(list(words)), resolve=True)
+    return json.loads(json.dumps(plain))
+
+
+def check_words(steps: int, seeds: Sequence[int], words: Sequence[str]) -> None:
+    """ValueError for what would not compare the arms that are named, or leave none at `steps`."""
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds: expected different ones, got {list(seeds)}; leave one out")
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0]
+        if key in OWN:
+            raise ValueError(
+                f"{word}: expected words that all runs share, got one of {', '.join(OWN)}, which "
+                "differ between them; use --seeds, --steps and --out"
+            )
+    config = compose_config([*BASE, f"trainer.export_every={steps}", *words])
+    if config.optim.floor != 1:
+        raise ValueError(
+            f"optim.floor: expected 1, got {config.optim.floor:g}: with a rate that falls, the arm "
+            "at equal steps, the beginning of the one at equal compute, would be judged at a "
+            "higher rate than Self-Flow; leave it out"
+        )
+    every = config.trainer.export_every
     if every < 1 or steps % every:
         raise ValueError(
             f"trainer.export_every: expected a divisor of the {steps} steps at which arms are "
@@ -141,7 +188,7 @@ def make_jobs(
 def run(arguments: argparse.Namespace) -> int:
     """Train all, then evaluate all; the exit code."""
     a = arguments
-    check_exports(a.steps, a.overrides)
+    check_words(a.steps, a.seeds, a.overrides)
     flops = {name: step_flops([*a.overrides, f"objective={name}"]) for name in OBJECTIVES}
     cost = flops["self_flow"] / flops["flow_matching"]
     print(
@@ -150,6 +197,14 @@ def run(arguments: argparse.Namespace) -> int:
         flush=True,
     )
     jobs = make_jobs(a.out, a.seeds, a.steps, cost, a.overrides)
+    for job in jobs:
+        job.check()
+    plan = {
+        "steps": a.steps, "equal_compute_steps": round(a.steps * cost), "flops_of_a_step": flops,
+        "seeds": list(a.seeds), "words": list(a.overrides),
+    }  # fmt: skip
+    with atomic_file(a.out / "plan.json") as temporary:
+        checkpoint.write_json(temporary, plan)
     with ThreadPoolExecutor(a.jobs) as pool:
         running = [pool.submit(job.run) for job in jobs]
         try:
@@ -162,9 +217,13 @@ def run(arguments: argparse.Namespace) -> int:
                 print(f"{error}; the same command goes on", file=sys.stderr)
                 return 1
             raise
-    write_curves(
+    drawn = write_curves(
         a.out / "curves.png", {(next(iter(job.arms)), job.seed): job.out for job in jobs}, cost
     )
+    if not drawn:
+        print(
+            f"no curves: no validation in {a.steps} steps; set trainer.validate_every", flush=True
+        )
     runs = {
         seed: {arm: job.checkpoint(arm) for arm in ARMS for job in jobs
                if job.seed == seed and arm in job.arms}
@@ -179,6 +238,8 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
+OWN = ("objective", "seed", "out", "trainer.total_steps")
+"""What each run is told apart from the others."""
 OBJECTIVES = ("self_flow", "flow_matching")
 ARMS = ("flow_matching", "flow_matching_equal_compute", "self_flow")
 """In the table, where differences are later minus earlier: self_flow minus its twins."""

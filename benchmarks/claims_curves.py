@@ -27,15 +27,18 @@ def read_losses(run: Path) -> dict[str, Curve]:
     return curves
 
 
-def write_curves(file: Path, runs: Mapping[tuple[str, int], Path], cost: float) -> None:
+def write_curves(file: Path, runs: Mapping[tuple[str, int], Path], cost: float) -> bool:
     """A PNG: above against steps, below against compute in steps of flow_matching; lines are means
     over seeds, bands go from the lowest seed to the highest.
 
     runs: (objective, seed) -> run. cost: FLOPs of a step of self_flow over one of flow_matching.
+    False, and no file, when a run was too short for a validation.
     """
     from matplotlib.figure import Figure
 
     curves = {key: read_losses(run) for key, run in runs.items()}
+    if not all(curves.values()):
+        return False
     modes = list(next(iter(curves.values())))
     figure = Figure(figsize=(3.4 * len(modes), 5.6), layout="constrained")
     panels = figure.subplots(2, len(modes), squeeze=False)
@@ -64,3 +67,4 @@ def write_curves(file: Path, runs: Mapping[tuple[str, int], Path], cost: float) 
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     with atomic_file(file) as temporary, temporary.open("wb") as out:
         figure.savefig(out, format="png", dpi=110)
+    return True

@@ -19,9 +19,10 @@ from selfflow_wm.files import atomic_file
 from selfflow_wm.probing.classifier import PENALTIES
 from selfflow_wm.probing.core import probe_checkpoints
 from selfflow_wm.probing.plot import dress
-from selfflow_wm.probing.sources import LabelledLatents, fingerprint, load_model
+from selfflow_wm.probing.sources import LabelledLatents, check_codec, fingerprint, load_model
 from selfflow_wm.probing.table import Table
 from selfflow_wm.training import checkpoint
+from selfflow_wm.training.model_files import read_codecs
 
 QUESTIONS = (("sign", "word"), ("figure", "limbs"), ("sound", "contour"))
 """Kind and label, one of each modality: the hardest of its kind."""
@@ -32,13 +33,17 @@ Runs = Mapping[int, Mapping[str, Path]]
 
 
 def probe_runs(out: Path, runs: Runs, samples: int) -> list[dict[str, Any]]:
-    """Probe all arms of all seeds, or go on, into `out`; rows of means over seeds.
+    """Probe all arms of all seeds, or go on, into `out`; rows of means over seeds. Questions of a
+    modality that the models lack are left out.
 
     Writes out/KIND-LABEL/seed_S/ (probe.json, probe.png), out/KIND-LABEL.png (accuracy by layer,
     means over seeds) and out/probes.json.
     """
     summary = []
+    [entry] = find_checkpoints([str(next(iter(next(iter(runs.values())).values())))])
     for kind, label in QUESTIONS:
+        if modality_of(kind) not in entry.modes:
+            continue
         name = f"{kind}-{label}"
         tables = {
             seed: _table(out / name / f"seed_{seed}", arms, (kind, label), samples)
@@ -47,19 +52,23 @@ def probe_runs(out: Path, runs: Runs, samples: int) -> list[dict[str, Any]]:
         summary += [{"question": name} | row for row in summarise(tables)]
         with atomic_file(out / f"{name}.png") as temporary:
             temporary.write_bytes(draw(tables))
-    checkpoint.write_json(out / "probes.json", summary)
+    with atomic_file(out / "probes.json") as temporary:
+        checkpoint.write_json(temporary, summary)
     return summary
 
 
 def _table(
     out: Path, arms: Mapping[str, Path], question: tuple[str, str], samples: int
 ) -> list[dict[str, Any]]:
-    file = out / "latents.safetensors"
-    if not file.is_file():
-        [entry] = find_checkpoints([str(next(iter(arms.values())))])
+    file, modality = out / "latents.safetensors", modality_of(question[0])
+    [entry] = find_checkpoints([str(next(iter(arms.values())))])
+    codec = read_codecs(entry.path, [modality])[modality].hash()
+    data = LabelledLatents(file, modality) if file.is_file() else None
+    if data is None or len(data) != samples or data.codec not in (None, codec):
         write_labelled(file, labelled_latents(entry, *question, samples))
-    modality = modality_of(question[0])
-    data = LabelledLatents(file, modality)
+        data = LabelledLatents(file, modality)
+    for path in arms.values():
+        check_codec(path, data)
     settings = {
         "data_sha256": data.sha256, "limit": None, "modality": modality, "pool": "mean", "seed": 0,
         "penalties": PENALTIES,

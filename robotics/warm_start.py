@@ -33,8 +33,8 @@ from selfflow_wm.training.transfer import (
     transfer,
 )
 
-_FREE = {"image_size", "frames", "dtype"}
-"""What a codec is applied to, not what the values of a token mean."""
+_FREE = {"image_size", "frames", "dtype", "tile"}
+"""What a codec is applied to and how exactly, not what the values of a token mean."""
 
 
 @dataclass(frozen=True)

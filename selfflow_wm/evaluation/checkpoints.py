@@ -75,9 +75,6 @@ def _paths(place: Path, curve: bool) -> list[Path]:
 def _read(path: Path, name: str) -> Entry:
     config = read_config(path)
     training = config["training"]
-    digest = hashlib.sha256()
-    for file in sorted(path.glob("*.safetensors")) + [path / "config.json"]:
-        digest.update(file.name.encode() + file.read_bytes())
     objective = _snake(training.get("objective", {}).get("_target_", "unknown").rsplit(".", 1)[-1])
     if training.get("objective", {}).get("separated"):
         objective += "_separated"
@@ -86,13 +83,20 @@ def _read(path: Path, name: str) -> Entry:
     return Entry(
         name or objective,
         path,
-        digest.hexdigest()[:16],
+        _fingerprint(path),
         int(training.get("seed", 0)),
         int(training.get("step", 0)),
         objective,
         modes,
         _world(path, training.get("data"), modes),
     )
+
+
+def _fingerprint(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(path.glob("*.safetensors")) + [path / "config.json"]:
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _snake(name: str) -> str:
@@ -151,8 +155,16 @@ def representatives(entries: Sequence[Entry]) -> list[Entry]:
 
 def open_checkpoint(entry: Entry, device: Any) -> tuple[SavedModel, SampleEncoder]:
     """The model and the way to its latents; ValueError when its codecs fit neither it nor the
-    world's sizes."""
+    world's sizes, or when another checkpoint has come to lie at its path."""
     saved = load_model(entry.path, device)
+    if (
+        _fingerprint(entry.path) != entry.fingerprint
+    ):  # its samples would be taken for the old one's
+        raise ValueError(
+            f"{entry.path}: expected the checkpoint that was there at the start, of step "
+            f"{entry.step}, got another; its run goes on: repeat the command, or give one of "
+            "checkpoints/step_*"
+        )
     try:
         encoder = SampleEncoder(saved.model.layout, saved.codecs, device)
         for codec in saved.codecs.values():

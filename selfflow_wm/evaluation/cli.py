@@ -13,7 +13,7 @@ import torch
 from selfflow_wm.cli import Parser, at_least, exit_code
 from selfflow_wm.evaluation.checkpoints import find_checkpoints, representatives
 from selfflow_wm.evaluation.features import Context, make_extractors, parse_features
-from selfflow_wm.evaluation.media import SHOWN, write_media
+from selfflow_wm.evaluation.media import SHOWN, slug, write_media
 from selfflow_wm.evaluation.page import print_results, write_page
 from selfflow_wm.evaluation.recogniser import find_recogniser
 from selfflow_wm.evaluation.results import collect, write_results
@@ -36,9 +36,11 @@ checkpoints of one name that differ in seed are also averaged, with an interval 
 
 Captions, condition pictures and noise of sample n are the same for all checkpoints, so differences
 are paired. Values of true renderings, and of renderings through the codec, stand beside: no model
-with these latents can be expected to beat the latter. Distances use features of the toy world's own
-recogniser unless --features says otherwise: they are no FID, FVD or FAD of the literature. Those of
-any two sets of pictures, videos or sounds: python -m selfflow_wm.evaluation.distance.
+with these latents can be expected to beat the latter. Where sound is held against the picture, what
+true films with the sound of another score stands below: chance is far from 0. Distances use
+features of the toy world's own recogniser unless --features says otherwise: they are no FID, FVD or
+FAD of the literature. Those of any two sets of pictures, videos or sounds:
+python -m selfflow_wm.evaluation.distance.
 
 Results: OUT/results.json, results.html (one file), pictures/, films/, sounds/. The same command
 goes on where it stopped; more checkpoints or a larger --samples add to what is there.
@@ -100,6 +102,7 @@ def run(arguments: argparse.Namespace, command: str) -> None:
     device = _device(a.device)
     chosen = parse_features(a.features)
     entries = find_checkpoints(a.checkpoints, a.curve)
+    _check_labels([entry.label for entry in entries])
     modes = pick_modes(entries, a.modes)
     world, solve = entries[0].world, Solve(a.steps, a.shift, guidance=a.guidance)
     found, codecs = origins(entries, modes, solve, a.seed, device)
@@ -130,6 +133,18 @@ def run(arguments: argparse.Namespace, command: str) -> None:
     page = write_page(a.out, results)
     print_results(results)
     print(f"{path}\n{page}")
+
+
+def _check_labels(labels: Sequence[str]) -> None:
+    """ValueError where the films of two checkpoints, or of the true samples, would share a name."""
+    taken = {slug(TRUE): "the true samples"}
+    for label in labels:
+        if (name := slug(label)) in taken or not name:
+            raise ValueError(
+                f"expected names that differ in letters or digits, got {label!r} beside "
+                f"{taken.get(name, 'none')!r}; write NAME=PATH with another"
+            )
+        taken[name] = label
 
 
 def _reader(known: dict[str, Any], name: str) -> dict[str, Any]:

@@ -17,7 +17,13 @@ import torch
 from jaxtyping import Float
 
 from selfflow_wm.cli import LINE_EVERY, Parser, at_least, exit_code, run_main
-from selfflow_wm.evaluation.features import Context, Extractor, make_extractors, parse_feature
+from selfflow_wm.evaluation.features import (
+    Context,
+    Extractor,
+    checked,
+    make_extractors,
+    parse_feature,
+)
 from selfflow_wm.evaluation.media_sets import NOUNS, Cut, MediaSet, open_sets
 from selfflow_wm.files import atomic_file
 from selfflow_wm.metrics.frechet import frechet_distance, plug_in_distance
@@ -181,14 +187,7 @@ def _extract(extract: Extractor, group: Sequence[np.ndarray]) -> list[np.ndarray
         parts: list[Any] = [group]
     else:
         parts = [np.stack(list(same)) for _, same in groupby(group, lambda sample: sample.shape)]
-    rows = [np.asarray(extract(part)) for part in parts]
-    for part, row in zip(parts, rows, strict=True):
-        if row.ndim != 2 or len(row) != len(part) or not np.isfinite(row).all():
-            raise ValueError(
-                f"{extract.name}: expected finite features ({len(part)}, D), got {row.shape}"
-                + ("" if np.isfinite(row).all() else " with nan or inf")
-            )
-    return rows
+    return [checked(extract, part) for part in parts]
 
 
 def measure(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -56,6 +56,17 @@ class Context:
     """Of video samples."""
     device: torch.device | str = "cpu"
     """Where networks work."""
+
+
+def checked(extract: Extractor, samples: Any) -> Float[np.ndarray, "B D"]:
+    """Features of `samples`; ValueError unless they are finite (B, D)."""
+    rows = np.asarray(extract(samples))
+    if rows.ndim != 2 or len(rows) != len(samples) or not np.isfinite(rows).all():
+        raise ValueError(
+            f"{extract.name}: expected finite features ({len(samples)}, D), got {rows.shape}"
+            + ("" if np.isfinite(rows).all() else " with nan or inf")
+        )
+    return rows
 
 
 Factory = Callable[[Context], Extractor]

@@ -15,6 +15,7 @@ from selfflow_wm.data.toy import ToyWorld
 from selfflow_wm.data.toy.source import RENDERED, as_sample
 from selfflow_wm.evaluation.checkpoints import Entry, find_checkpoints, open_checkpoint
 from selfflow_wm.files import atomic_file
+from selfflow_wm.probing.sources import codec_tensor
 from selfflow_wm.training import checkpoint
 from selfflow_wm.training.log import Progress
 
@@ -27,8 +28,8 @@ KIND=LABEL are a kind of the toy world and an attribute of its ground truth: sig
 sign=color, shapes=count, figure=limbs, figure=motion, sound=material, sound=contour, sound=count.
 
 FILE is what `python -m selfflow_wm.probe --data` takes: `latents` (N, tokens, C) by the codec of
-the checkpoint and `labels` (N,), places in the sorted values of the attribute. Checkpoints that
-share their codecs, as the twins of a seed do, can be probed with one file.
+the checkpoint, `labels` (N,), places in the sorted values of the attribute, and `codec`, the hash
+by which a probe knows the checkpoints that share that codec, as the twins of a seed do.
 
 example:
   python -m selfflow_wm.evaluation.labelled runs/self_flow sign=word --out words.safetensors
@@ -50,7 +51,8 @@ def modality_of(kind: str) -> str:
 def labelled_latents(
     entry: Entry, kind: str, label: str, count: int, device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
-    """`latents` (N, tokens, C) float32 and `labels` (N,) int64 of the first `count` renderings.
+    """`latents` (N, tokens, C) float32 and `labels` (N,) int64 of the first `count` renderings, and
+    `codec`, see `probing.sources.codec_tensor`.
 
     Raises:
         ValueError: a kind or label that the toy world lacks, or a modality that the checkpoint
@@ -80,7 +82,8 @@ def labelled_latents(
         progress.close()
     names = sorted(set(values))
     labels = torch.tensor([names.index(value) for value in values])
-    return {"latents": torch.cat(latents), "labels": labels}
+    codec = codec_tensor(encoder.codecs[modality].hash())
+    return {"latents": torch.cat(latents), "labels": labels, "codec": codec}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -55,7 +55,7 @@ METRICS = (
     _share("object_error", "video", "objects missing, moved, changed, extra or absent"),
     _share("limb_error", "video", "frames with a wrong number of limbs"),
     _share("strikes_right", "audio", "clips with as many strikes as asked for", True, True),
-    _share("contacts_heard", JOINT, "contacts heard when they are seen", True),
+    _share("contacts_heard", JOINT, "contacts heard, at one offset a clip", True),
     Metric(
         "offset_ms", JOINT, "sound against picture where matched, mean |offset|", "ms",
         bounds=_POSITIVE,

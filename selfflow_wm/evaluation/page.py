@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from selfflow_wm import pages
+from selfflow_wm.evaluation.metrics import FRECHET
 from selfflow_wm.files import atomic_file
 
 TITLES = {
@@ -47,8 +49,10 @@ def codec_value(row: Row) -> Row | None:
 
 
 def verdict(row: Row, unit_row: Row) -> str:
-    """Class of a difference: better, worse, or nothing where the interval holds 0."""
-    if row["value"] is None or row["low"] is None or row["low"] <= 0 <= row["high"]:
+    """Class of a difference: better, worse, or nothing where the interval holds 0, or has no width:
+    two seeds or a few samples that agree to the last digit say nothing of what others would do."""
+    low, high = row["low"], row["high"]
+    if row["value"] is None or low is None or low <= 0 <= high or math.isclose(low, high):
         return "soft"
     return "success" if (row["value"] > 0) == unit_row["higher_is_better"] else "failure"
 
@@ -70,7 +74,11 @@ def print_results(results: Row) -> None:
             *(show(values.get(row["name"]), row["unit"]) for values in columns.values()),
         )
     console.print(table)
-    print("features: " + "; ".join(f"{k}: {v}" for k, v in results["settings"]["features"].items()))
+    print("features: " + "; ".join(f"{k}: {v}" for k, v in _features(results).items()))
+    for row in results["metrics"]:
+        if row.get("unrelated"):
+            value = show(row["unrelated"], row["unit"])
+            print(f"chance (true films, sound of another): {row['title']} {value}")
     rows = {row["name"]: row for row in results["metrics"]}
     shown = results["arm_differences"] or results["differences"]
     if shown:
@@ -115,6 +123,9 @@ def write_page(out: Path, results: Row) -> Path:
         rows={row["name"]: row for row in results["metrics"]},
         codec_value=codec_value,
         verdict=verdict,
+        fewer=fewer,
+        features=_features(results),
+        **_seeds(results),
         titles=TITLES,
         media=media,
         curve=_curve(results),
@@ -123,6 +134,35 @@ def write_page(out: Path, results: Row) -> Path:
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
+
+
+def _seeds(results: Row) -> dict[str, Any]:
+    """The columns of the table over seeds: arms and pairs of arms, with all seeds of each."""
+    arms: dict[str, set[int]] = {}
+    pairs: dict[tuple[str, str], set[int]] = {}
+    for one in results["arms"]:
+        arms.setdefault(one["name"], set()).update(one["seeds"])
+    for one in results["arm_differences"]:
+        pairs.setdefault((one["a"], one["b"]), set()).update(one["seeds"])
+    return {
+        "pairs": list(pairs),
+        "arm_seeds": {name: sorted(seeds) for name, seeds in arms.items()},
+        "pair_seeds": {pair: sorted(seeds) for pair, seeds in pairs.items()},
+    }
+
+
+def _features(results: Row) -> dict[str, str]:
+    """By modality whose features Fréchet distances compare, and in how many directions."""
+    found = dict(results["settings"]["features"])
+    for row in results["metrics"]:
+        if row["name"] in FRECHET and row["true"]:
+            found[FRECHET[row["name"]][1]] = row["true"]["features"]
+    return found
+
+
+def fewer(seeds: Sequence[int], every: Sequence[int]) -> str:
+    """` (seeds 0, 2)` where a value is of fewer seeds than its column."""
+    return "" if list(seeds) == list(every) else f" (seeds {', '.join(map(str, seeds))})"
 
 
 def _named(out: Path, name: str) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from selfflow_wm.data import MODES
+from selfflow_wm.data import JOINT, MODES
 from selfflow_wm.evaluation import summary
 from selfflow_wm.evaluation.checkpoints import Entry
 from selfflow_wm.evaluation.metrics import FRECHET, METRICS, Columns, Metric, frechet_metric
-from selfflow_wm.evaluation.run import REFERENCE, TRUE, Judge, stored
+from selfflow_wm.evaluation.run import REFERENCE, TRUE, UNRELATED, Judge, stored
 from selfflow_wm.evaluation.summary import Value
 from selfflow_wm.files import atomic_file
 from selfflow_wm.training.checkpoint import write_json
@@ -54,10 +54,11 @@ def collect(
         values = {label: found for label, found in values.items() if found is not None}
         of_codecs = {codecs[entry.label]: value(metric, codecs[entry.label]) for entry in having}
         table[metric.name] = values
-        rows.append(
-            {name: value for name, value in asdict(metric).items() if name != "bounds"}
-            | {"true": value(metric, TRUE), "codecs": of_codecs, "checkpoints": values}
-        )
+        row = {name: value for name, value in asdict(metric).items() if name != "bounds"}
+        row |= {"true": value(metric, TRUE), "codecs": of_codecs, "checkpoints": values}
+        if metric.mode == JOINT and metric.name not in FRECHET:
+            row["unrelated"] = value(metric, UNRELATED)
+        rows.append(row)
         differences += _differences(metric, having, values, columns)
     means, between = summary.arms(metrics, entries, table) if _one_step(entries) else ([], [])
     return {

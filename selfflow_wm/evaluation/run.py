@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from selfflow_wm.data import MODES
+from selfflow_wm.data import JOINT, MODES
 from selfflow_wm.data.toy import ToyConfig, ToySource
 from selfflow_wm.data.toy.truth import Sample
 from selfflow_wm.evaluation.checkpoints import Entry, open_checkpoint
-from selfflow_wm.evaluation.features import Extractor
+from selfflow_wm.evaluation.features import Extractor, checked
 from selfflow_wm.evaluation.generate import Arrays, Maker, through_codec, true_samples
 from selfflow_wm.evaluation.media import SHOWN
 from selfflow_wm.evaluation.metrics import Columns, measure
@@ -23,8 +23,9 @@ from selfflow_wm.metrics.recogniser import Recogniser
 from selfflow_wm.sampling.run import REPORT_SECONDS, Solve
 from selfflow_wm.training.log import Progress
 
-TRUE, REFERENCE = "true", "reference"
-"""Renderings that models are asked for, and others of the same split that distances are to."""
+TRUE, REFERENCE, UNRELATED = "true", "reference", "unrelated"
+"""Renderings that models are asked for, others of the same split that distances are to, and films
+with the sound of another: what a model scores whose sound knows nothing of its picture."""
 
 OFFSET = 500_000
 """Number in the test split of the first reference rendering."""
@@ -42,16 +43,31 @@ class Judge:
 
     def asked(self, mode: str, numbers: Sequence[int], offset: int = 0) -> list[Sample]:
         """The renderings of the test split whose captions samples `numbers` are made from."""
-        source = ToySource(mode, 10**6, "test", self.world)
-        return [source.rendering(offset + number) for number in numbers]
+        return _renderings(self.world, mode, [offset + number for number in numbers])
 
     def __call__(self, mode: str, made: Arrays, asked: Sequence[Sample]) -> Columns:
         """Metrics and features of a batch, by column."""
         columns = measure(mode, made, asked, self.recogniser, self.world)
         features = {
-            f"features/{name}": self.extractors[name](value) for name, value in made.items()
+            f"features/{name}": checked(self.extractors[name], value)
+            for name, value in made.items()
         }
         return columns | features
+
+
+def _renderings(world: ToyConfig, mode: str, numbers: Sequence[int]) -> list[Sample]:
+    source = ToySource(mode, 10**6, "test", world)
+    return [source.rendering(number) for number in numbers]
+
+
+def with_other_sound(world: ToyConfig) -> Make:
+    """Makes the true films, each with the sound of the next one."""
+
+    def make(mode: str, asked: Sequence[Sample], numbers: Sequence[int]) -> Arrays:
+        others = _renderings(world, mode, [number + 1 for number in numbers])
+        return true_samples(mode, asked) | {"audio": true_samples(mode, others)["audio"]}
+
+    return make
 
 
 @dataclass(frozen=True)
@@ -75,17 +91,19 @@ def origins(
         Origin(TRUE, tuple(modes), lambda: true),
         Origin(REFERENCE, tuple(modes), lambda: true, OFFSET),
     ]
+    if JOINT in modes:
+        found.append(Origin(UNRELATED, (JOINT,), lambda: with_other_sound(entries[0].world)))
     codecs: dict[str, str] = {}
     for entry in entries:
         saved, encoder = open_checkpoint(entry, device)  # refuses what does not fit, before work
         key = "codec-" + "-".join(codec.hash()[:8] for codec in saved.codecs.values())
-        own = tuple(mode for mode in modes if mode in entry.modes)
-        own = tuple(mode for mode in modes if mode in entry.modes)
-        if key not in codecs.values():
-            coded: Make = lambda mode, asked, numbers, e=encoder, w=entry: through_codec(  # noqa: E731
-                e, mode, w, asked
-            )
-            found.append(Origin(key, own, lambda make=coded: make))
+        coded: Make = lambda mode, asked, numbers, e=encoder, w=entry: through_codec(  # noqa: E731
+            e, mode, w, asked
+        )
+        # Of the modes that no earlier checkpoint with these codecs was trained in.
+        known = {m for one in found if one.key == key for m in one.modes}
+        if new := tuple(m for m in modes if m in entry.modes and m not in known):
+            found.append(Origin(key, new, lambda make=coded: make))
         codecs[entry.label] = key
     for entry in entries:
         own = tuple(mode for mode in modes if mode in entry.modes)

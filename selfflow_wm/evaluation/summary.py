@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from selfflow_wm.evaluation.metrics import Columns, Metric
-from selfflow_wm.intervals import wilson
+from selfflow_wm.intervals import paired_difference, wilson
 from selfflow_wm.metrics.frechet import frechet_distance, reduce
 
 RESAMPLES = 1000
@@ -37,10 +37,18 @@ def describe(metric: Metric, columns: Columns, seed: int = 0) -> Value:
 
 
 def paired(metric: Metric, a: Columns, b: Columns, seed: int = 0) -> Value:
-    """b minus a on the same samples, resampled together."""
+    """b minus a on the same samples, with Tango's interval (of right or wrong) or the bootstrap's
+    of samples resampled together."""
     sums = [(c[metric.name], c[f"{metric.name}/of"]) for c in (a, b)]
     if not all(below.sum() for _, below in sums):
         return _value(None, None, None, 0)
+    if metric.binary:
+        concerned = (sums[0][1] > 0) & (sums[1][1] > 0)
+        first, second = (above[concerned] > 0 for above, _ in sums)
+        gained, lost = int((second & ~first).sum()), int((first & ~second).sum())
+        pairs = int(concerned.sum())
+        bounds = paired_difference(gained, lost, pairs)
+        return _value((gained - lost) / pairs, *bounds, pairs)
     point = [above.sum() / below.sum() for above, below in sums]
     # The same seed draws the same samples for both.
     draws = [_draws(above, below, seed) for above, below in sums]

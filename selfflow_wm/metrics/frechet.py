@@ -25,7 +25,9 @@ class Frechet:
     """Extrapolated to infinitely many samples (Chong and Forsyth 2020); may fall below 0."""
     low: float
     high: float
-    """95% interval of `unbiased`: 1.96 bootstrap standard errors to each side."""
+    """95% interval of `unbiased`: 1.96 bootstrap standard errors to each side. A cautious one: with
+    normal features of width 24 and 97 to 256 samples it was 1.5 to 2 times as wide as the spread of
+    `unbiased` over sets of samples, and held the true distance in all of 240 trials."""
     counts: tuple[int, int]
     extractor: str
     """Whose features; distances by different extractors can't be compared."""

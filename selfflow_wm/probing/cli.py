@@ -13,12 +13,13 @@ from selfflow_wm.cli import Parser, exit_code
 from selfflow_wm.probing.classifier import PENALTIES
 from selfflow_wm.probing.core import probe_checkpoints
 from selfflow_wm.probing.features import POOLS
-from selfflow_wm.probing.sources import LabelledLatents, fingerprint, load_model
+from selfflow_wm.probing.sources import LabelledLatents, check_codec, fingerprint, load_model
 from selfflow_wm.probing.table import Table
 
 EPILOG = """\
 The data is a safetensors file with `latents` (N, tokens, C), floating point, as the codec of the
-checkpoints makes them, and integer `labels` (N,). 20% of the rows choose the L2 penalty and 20%
+checkpoints makes them, integer `labels` (N,), and may hold `codec`, whose hash the checkpoints' must
+have then (python -m selfflow_wm.evaluation.labelled writes such files of the toy world). 20% of the rows choose the L2 penalty and 20%
 are tested on; the splits and the noise of every row depend on --seed alone.
 
 --out receives probe.json and probe.csv (after every probe) and probe.png. The same command goes on
@@ -41,6 +42,8 @@ def run(options: argparse.Namespace) -> None:
     """What the command does once its line is understood."""
     checkpoints = _named(options.checkpoint)
     data = LabelledLatents(options.data, options.modality, options.batch_size, options.limit)
+    for path in checkpoints.values():
+        check_codec(path, data)
     settings = {
         "data_sha256": data.sha256,
         "limit": options.limit,

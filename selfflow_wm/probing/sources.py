@@ -52,6 +52,29 @@ def fingerprint(path: Path) -> str:
     return _sha256(*files)
 
 
+def codec_tensor(digest: str) -> torch.Tensor:
+    """The hash of a codec (hex) as a uint8 tensor, for a file of labelled latents."""
+    return torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8)
+
+
+def check_codec(path: Path, data: LabelledLatents) -> None:
+    """ValueError when a checkpoint's codec is not the one that made the latents: its network was
+    trained on other values. Where either is not said, nothing is checked."""
+    if data.codec is None:
+        return
+    config = checkpoint.read_config(Path(path), "model.safetensors and config.json")
+    if not isinstance(config, dict):
+        return
+    row = (config.get("codecs") or {}).get(data.modality) or {}
+    own = row.get("hash") or config.get("codec_hash")
+    if own is not None and own != data.codec:
+        raise ValueError(
+            f"{path}: expected a checkpoint with the codec of {data.modality} {data.codec[:12]}, "
+            f"which made the latents, got one with {own[:12]}; probe it with latents of its own "
+            "(python -m selfflow_wm.evaluation.labelled) in another --out"
+        )
+
+
 def _sha256(*files: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
@@ -65,9 +88,10 @@ class LabelledLatents:
     """A safetensors file of labelled latents as batches, again and again in the same order.
 
     The file holds `latents` (N, tokens, C), floating point, as the checkpoint's codec makes
-    them, and `labels` (N,), integers of any values. Rows should not repeat: the probe splits
-    them at random. The captions of its batches are placeholders, to be replaced by the null
-    caption of whatever model sees them (`extract` with captions=False).
+    them, `labels` (N,), integers of any values, and may hold `codec` (`codec_tensor`). Rows
+    should not repeat: the probe splits them at random. The captions of its batches are
+    placeholders, to be replaced by the null caption of whatever model sees them (`extract` with
+    captions=False).
 
     Args:
         path: the file.
@@ -108,6 +132,7 @@ class LabelledLatents:
         if batch_size < 1 or (limit is not None and limit < 1):
             raise ValueError(f"expected batch_size and limit >= 1, got {batch_size} and {limit}")
         self.modality, self.batch_size = modality, batch_size
+        self.codec = bytes(tensors["codec"].tolist()).hex() if "codec" in tensors else None
         self.sha256 = _sha256(path)
 
     def __len__(self) -> int:

@@ -202,6 +202,7 @@ def test_wan_in_tiles_streams_and_is_the_crop_where_one_tile_lies_alone(wan):
     config = plain.config | {"image_size": [64, 112], "frames": 5}
     whole, tiled = (codec_from_config(config | {"tile": tile}) for tile in (None, 64))
     assert whole.hash() != tiled.hash()
+    assert "tile" not in whole.identity()  # nor was it before there were tiles
     same = codec_from_config(config | {"tile": 128})
     clip = noise(5, 64, 112, 3, seed=5)
     assert torch.equal(same.encode(clip), whole.encode(clip))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
-from benchmarks.claims import check_exports, make_jobs
+from benchmarks.claims import check_words, make_jobs
 from benchmarks.claims_curves import read_losses, write_curves
 from selfflow_wm.pretraining.build import compose_config
 
@@ -31,12 +32,53 @@ def test_two_runs_make_three_arms_that_share_all_but_the_objective(tmp_path):
 
 
 def test_arms_are_judged_at_a_step_that_is_exported():
-    check_exports(3000, [])
-    check_exports(3000, ["trainer.export_every=500"])
+    check_words(3000, [0], [])
+    check_words(3000, [0], ["trainer.export_every=500"])
     with pytest.raises(ValueError, match="a divisor of the 3000 steps"):
-        check_exports(3000, ["trainer.export_every=700"])
+        check_words(3000, [0], ["trainer.export_every=700"])
     with pytest.raises(ValueError, match="a divisor"):
-        check_exports(3000, ["trainer.export_every=0"])
+        check_words(3000, [0], ["trainer.export_every=0"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["optim.floor=0.1"], "optim.floor: expected 1, got 0.1"),
+        (["objective=sra"], "words that all runs share"),
+        (["seed=3"], "words that all runs share"),
+        (["trainer.total_steps=10"], "words that all runs share"),
+    ],
+)
+def test_words_that_would_compare_something_else_are_refused(words, message):
+    with pytest.raises(ValueError, match=message):
+        check_words(3000, [0, 1], words)
+
+
+def test_a_seed_counts_once():
+    with pytest.raises(ValueError, match="--seeds: expected different ones"):
+        check_words(3000, [0, 1, 0], [])
+
+
+def test_runs_of_other_settings_are_not_taken_for_these(tmp_path):
+    (job, *_) = make_jobs(tmp_path, [0], 300, 1.25, [])
+    job.check()
+    job.checkpoint("self_flow").mkdir(parents=True)
+    config = OmegaConf.to_container(compose_config(list(job.words)), resolve=True)
+    (job.out / "run.json").write_text(json.dumps(config))
+    assert job.done()
+    job.check()
+    (longer, *_) = make_jobs(tmp_path, [0], 600, 1.25, [])
+    longer.check()
+    for word, key in (("optim.lr=1e-4", "optim"), ("trainer.ema_decay=0.9", "trainer.ema_decay")):
+        (other, *_) = make_jobs(tmp_path, [0], 300, 1.25, [word])
+        with pytest.raises(ValueError, match=f"one with other {key}"):
+            other.check()
+
+
+def test_curves_of_runs_without_validation_are_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "train/loss": 2.0}\n')
+    assert not write_curves(tmp_path / "curves.png", {("self_flow", 0): tmp_path}, 1.3)
+    assert not (tmp_path / "curves.png").exists()
 
 
 def test_curves_are_of_the_held_out_loss_of_each_mode(tmp_path):
@@ -56,5 +98,5 @@ def test_curves_are_of_the_held_out_loss_of_each_mode(tmp_path):
         "image": {100: 2.0 / 102, 200: 2.0 / 202},
         "audio": {100: 1.0, 200: 1.0},
     }
-    write_curves(tmp_path / "curves.png", runs, 1.3)
+    assert write_curves(tmp_path / "curves.png", runs, 1.3)
     assert Image.open(tmp_path / "curves.png").size[0] > 300

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 
 from selfflow_wm.data.toy import ToyConfig
-from selfflow_wm.evaluation import checkpoints, run
+from selfflow_wm.evaluation import checkpoints, page, run, summary
 from selfflow_wm.evaluation.cli import main
+from selfflow_wm.evaluation.metrics import METRICS
+from selfflow_wm.intervals import paired_difference
 from selfflow_wm.metrics.recogniser import Recogniser, save_recogniser, word_accuracy
 from selfflow_wm.pretraining.build import build, compose_config
 
@@ -75,8 +78,8 @@ def test_two_runs_side_by_side_and_again_without_work(made, tmp_path, monkeypatc
         > (rows["frechet_image"]["true"]["value"])
     )
     assert {(d["a"], d["b"]) for d in results["differences"]} == {("self_flow", "flow_matching")}
-    page = (tmp_path / "results.html").read_text()
-    assert "data:video/mp4" in page and "data:audio/wav" in page and "{{" not in page
+    text = (tmp_path / "results.html").read_text()
+    assert "data:video/mp4" in text and "data:audio/wav" in text and "{{" not in text
     assert all((tmp_path / "pictures" / f"{mode}.png").is_file() for mode in results["modes"])
     film = (tmp_path / "films" / "video_audio_0_self-flow.mp4").read_bytes()
     assert b"mp4a" in film and b"avc1" in film
@@ -173,11 +176,16 @@ def test_what_does_not_fit_is_explained(made, tmp_path, capsys):
         ([str(made / "a"), "--features", "image=nothing.Here"], "--features image=nothing.Here"),
         ([str(made / "a"), "--features", "smell=toy"], "a modality of"),
         ([str(made / "a"), "--modes", "poem"], "got poem"),
+        ([f"true={made / 'a'}"], "got 'true' beside 'the true samples'"),
+        ([f"x.1={made / 'a'}", f"x-1={made / 'b'}"], "got 'x-1' beside 'x.1'"),
     ):
         assert evaluate(made, tmp_path / "out", *words) == 2
         assert message in capsys.readouterr().err
     other = checkpoints.find_checkpoints([str(made / "a")])[0]
     assert other.world.height == 32 and other.objective == "self_flow"
+
+
+(CONTACTS,) = [metric for metric in METRICS if metric.name == "contacts_heard"]
 
 
 class Mean:
@@ -198,3 +206,116 @@ def test_extractors_can_be_named_on_the_command_line(made, tmp_path, monkeypatch
     assert evaluate(made, tmp_path, *words) == 0
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["settings"]["features"]["image"] == "mean colour disk"
+
+
+def cells(text, title):
+    """Of the row of a metric in the first table: heading -> text."""
+    table = text[text.index("<table>") : text.index("</table>")]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in table.split("<tr>")[1:]]
+    (row,) = [row for row in rows if row[0].startswith(title)]
+    return dict(zip(rows[0], row, strict=True))
+
+
+def test_differences_stand_under_their_own_heading(made, tmp_path):
+    words = [f"quiet={made / 'silent'}", *(str(made / name) for name in ("a", "a1", "b", "b1"))]
+    assert evaluate(made, tmp_path, *words, "--modes", "image") == 0
+    text = (tmp_path / "results.html").read_text()
+    assert "2 euler steps of the ODE on a time grid shifted by 3.0" in text
+    assert "of 10 samples against 10 other true renderings" in text
+    assert "2 principal directions" in text
+    row = cells(text, "words read right")
+    assert list(row)[-3:] == [
+        "self_flow minus quiet", "flow_matching minus quiet", "flow_matching minus self_flow",
+    ]  # fmt: skip
+    assert evaluate(made, tmp_path, *words) == 0
+    row = cells((tmp_path / "results.html").read_text(), "clips with as many strikes")
+    assert row["quiet"] == row["self_flow minus quiet"] == row["flow_matching minus quiet"] == "–"
+    assert "[" in row["flow_matching minus self_flow"]
+
+
+def test_seeds_in_which_a_metric_is_undefined_are_told():
+    assert page.fewer([0, 2], [0, 1, 2]) == " (seeds 0, 2)" and page.fewer([1], [1]) == ""
+
+
+def test_an_interval_without_width_is_no_evidence():
+    better = {"higher_is_better": True}
+    assert page.verdict({"value": 0.1, "low": 0.05, "high": 0.15}, better) == "success"
+    assert page.verdict({"value": -0.1, "low": -0.15, "high": -0.05}, better) == "failure"
+    assert page.verdict(summary.over_seeds([0.1, 0.1, 0.1]), better) == "soft"
+
+
+def test_shares_of_the_same_samples_differ_with_an_interval_of_their_own():
+    (metric,) = [m for m in METRICS if m.name == "strikes_right"]
+
+    def columns(right):
+        return {metric.name: np.array(right, float), f"{metric.name}/of": np.ones(len(right))}
+
+    same = summary.paired(metric, columns([1, 1, 1, 1]), columns([1, 1, 1, 1]))
+    assert same["value"] == 0 and same["low"] < -0.4 and same["high"] > 0.4
+    found = summary.paired(metric, columns([1, 0, 0, 1, 0]), columns([1, 1, 1, 0, 1]))
+    assert found["value"] == pytest.approx(0.4)  # three gained, one lost
+    assert (found["low"], found["high"]) == paired_difference(3, 1, 5)
+
+
+def test_checkpoints_that_share_codecs_and_not_modes(made, tmp_path):
+    words = [*SMALL, f"init={made / 'a' / 'checkpoint'}", "modes.video_audio=null"]
+    build(compose_config([*words, f"out={tmp_path / 'run'}"])).trainer.train()
+    runs = [f"apart={tmp_path / 'run'}", str(made / "a")]
+    assert evaluate(made, tmp_path / "out", *runs, samples=4) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    (row,) = [row for row in results["metrics"] if row["name"] == "contacts_heard"]
+    assert len(row["codecs"]) == 1 and set(row["checkpoints"]) == {"self_flow"}
+
+
+def test_a_checkpoint_that_is_replaced_meanwhile_is_refused(made, tmp_path):
+    path = edit(made / "a", tmp_path / "run", lambda config: None)
+    (entry,) = checkpoints.find_checkpoints([path])
+    checkpoints.open_checkpoint(entry, "cpu")
+    for file in (made / "b" / "checkpoint").iterdir():
+        (tmp_path / "run" / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ValueError, match="that was there at the start, of step 2, got another"):
+        checkpoints.open_checkpoint(entry, "cpu")
+
+
+class Flat:
+    """An extractor of one number, without its axis."""
+
+    name = "flat"
+
+    def __call__(self, samples):
+        return samples.mean((1, 2, 3))
+
+
+def test_features_of_another_shape_are_refused():
+    judge = run.Judge(ToyConfig(32, 32), Recogniser(32, 24), {"image": Flat()})
+    asked = judge.asked("image", range(3))
+    with pytest.raises(ValueError, match=r"flat: expected finite features \(3, D\), got \(3,\)"):
+        judge("image", run.true_samples("image", asked), asked)
+
+
+def test_chance_of_a_match_is_that_of_another_films_sound():
+    world = ToyConfig(48, 48, frames=17, fps=12.5, sample_rate=8000)
+    judge = run.Judge(world, Recogniser(48, 24), {})
+    asked = judge.asked("video_audio", range(8))
+    (other,) = judge.asked("video_audio", [8])
+    makes = {run.UNRELATED: run.with_other_sound(world)}
+    makes[run.TRUE] = lambda mode, some, numbers: run.true_samples(mode, some)
+    found = {}
+    for name, make in makes.items():
+        arrays = make("video_audio", asked, range(8))
+        columns = run.measure("video_audio", arrays, asked, judge.recogniser, world)
+        found[name] = summary.describe(CONTACTS, columns)["value"]
+    assert (make_audio := makes[run.UNRELATED]("video_audio", asked[7:], [7])["audio"]).any()
+    assert np.array_equal(make_audio[0], other.audio)
+    assert found[run.TRUE] == 1 > found[run.UNRELATED] > 0.2
+
+
+def test_chance_stands_on_the_page(made, tmp_path):
+    assert evaluate(made, tmp_path, str(made / "a"), "--modes", "video_audio", samples=4) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {row["name"] for row in results["metrics"] if "unrelated" in row} == {
+        "contacts_heard", "offset_ms",
+    }  # fmt: skip
+    assert (
+        "with the sound of another film, which is chance" in (tmp_path / "results.html").read_text()
+    )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.claims_probes import draw, summarise
+from benchmarks.claims_probes import draw, probe_runs, summarise
 from selfflow_wm.data import MODES
 from selfflow_wm.data.toy import ToyWorld
 from selfflow_wm.data.toy.source import as_sample
 from selfflow_wm.evaluation.checkpoints import find_checkpoints, open_checkpoint
-from selfflow_wm.evaluation.labelled import BATCH, SPLIT, labelled_latents, main
+from selfflow_wm.evaluation.labelled import BATCH, SPLIT, labelled_latents, main, write_labelled
 from selfflow_wm.pretraining.build import build, compose_config
 from selfflow_wm.probing.cli import main as probe
 from selfflow_wm.training import checkpoint
@@ -78,6 +78,29 @@ def test_the_file_is_what_a_probe_takes(trained, tmp_path, capsys):
         assert main([str(trained), what, "--out", str(tmp_path / "no")]) == 2
         assert said in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
+
+
+def test_latents_of_another_codec_are_refused(trained, tmp_path, capsys):
+    file, arm = tmp_path / "signs.safetensors", f"a={trained / 'checkpoint'}"
+    assert main([str(trained), "sign=color", "--samples", "60", "--out", str(file)]) == 0
+    tensors = checkpoint.load_tensors(file)
+    tensors["codec"][0] += 1
+    write_labelled(file, tensors)
+    capsys.readouterr()
+    words = ["--data", str(file), "--out", str(tmp_path / "probe"), "--levels", "0"]
+    assert probe([*words, "--layers", "1", "--checkpoint", arm]) == 2
+    said = capsys.readouterr().err
+    assert "expected a checkpoint with the codec of image" in said and said.count("\n") == 1
+    assert not (tmp_path / "probe").exists()
+
+
+def test_claims_probe_what_the_models_have_and_as_many_samples_as_asked(trained, tmp_path):
+    runs = {0: {"sf": trained / "checkpoint"}}
+    found = probe_runs(tmp_path, runs, 60)
+    assert {row["question"] for row in found} == {"sign-word", "figure-limbs"}  # without sound
+    assert probe_runs(tmp_path, runs, 60) == found
+    with pytest.raises(ValueError, match="differ in data_sha256"):
+        probe_runs(tmp_path, runs, 70)
 
 
 def rows(accuracies):

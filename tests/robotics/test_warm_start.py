@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -138,6 +139,18 @@ def test_a_codec_is_adopted_at_other_sizes_only():
         adopt(PatchPCA((8, 32), 4, 8, per_position=True), placed)
     with pytest.raises(ValueError, match="has none"):
         adopt(found, None)
+
+
+def test_tiles_and_sizes_do_not_change_what_a_token_means():
+    def codec(**values):
+        return SimpleNamespace(identity=lambda: {"kind": "wan_video"} | values)
+
+    theirs = codec(image_size=[192, 320], frames=17, weights_sha256="a")
+    ours = codec(image_size=[256, 320], frames=49, weights_sha256="a", tile=128)
+    assert codec_differences(ours, theirs) == []
+    assert codec_differences(codec(weights_sha256="b"), codec(weights_sha256="a")) == [
+        "weights_sha256 b, the checkpoint's a"
+    ]
 
 
 def test_another_shape_is_refused_with_the_keys_that_differ(words, tmp_path, capsys):

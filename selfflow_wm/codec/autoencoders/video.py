@@ -75,6 +75,11 @@ class WanVideo(Autoencoder, VideoCodec):
         sizes = {"image_size": list(self.image_size), "frames": self.frames, "tile": self.tile}
         return {**self._common(), **sizes}
 
+    def identity(self) -> dict[str, Any]:
+        # Whole frames are what was done before there were tiles: the hash stays what it was.
+        whole = {"tile"} if self.tile is None else set()
+        return {name: value for name, value in super().identity().items() if name not in whole}
+
     def encode_group(self) -> EncodeGroup:
         from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
 
