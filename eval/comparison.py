@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from itertools import combinations
 from typing import Any
 
-from eval.metrics import latency, pooled, proportion, task_weights, weighted
+from eval.metrics import latency, pooled, proportion, start_of, task_weights, weighted
 from eval.paired import RESAMPLES, Counts, bootstrap, describe, holm
 from eval.real_robot import against_real
 from eval.runs import METRICS, Run, Start, check_comparable, flag, has_metric
@@ -113,6 +113,13 @@ def _pair(a: Run, b: Run, tasks: Sequence[str], metric: str, seed: int) -> dict[
         alone = len(first) + len(second) - 2 * len(outcomes[task])
         if alone:
             notes.append(f"{a.label}/{b.label}: {task}: {alone} episodes without a partner")
+        cells = {name.partition(" #")[0] for _, name in outcomes[task]}
+        if len(cells) < len(outcomes[task]):
+            notes.append(
+                f"{a.label}/{b.label}: {task}: {len(outcomes[task])} pairs of {len(cells)} cells, "
+                "some run more than once: the difference's interval, test and power take pairs for "
+                "independent and are surer than they should be"
+            )
         disagreements += _disagreements(a, b, task, outcomes[task])
     counts = {task: Counts.of(found.values()) for task, found in outcomes.items()}
     scopes = [
@@ -230,11 +237,12 @@ def _describe_run(run: Run, tasks: Sequence[str], metric: str) -> dict[str, Any]
     for task in tasks:
         records = run.episodes(task)
         episodes += records
+        starts = [start_of(record) for record in records]
         summary = run.results["tasks"][task]
         rows[task] = {
-            "rate": proportion(flag(record, metric) for record in records),
+            "rate": proportion((flag(record, metric) for record in records), starts),
             "stages": {
-                stage: proportion(flag(record, stage) for record in records)
+                stage: proportion((flag(record, stage) for record in records), starts)
                 for stage in summary["stages"]
             },
             "mean_steps": sum(r["steps"] for r in records) / len(records) if records else None,
@@ -249,7 +257,10 @@ def _describe_run(run: Run, tasks: Sequence[str], metric: str) -> dict[str, Any]
         "training": run.training or None, "not_run": absent, "crashed": crashed,
         "command": run.results["command"], "tasks": rows,
         "means": _means([row["rate"] for row in rows.values()], tasks),
-        "pooled": proportion(flag(record, metric) for record in episodes),
+        "pooled": proportion(
+            (flag(record, metric) for record in episodes),
+            ((record["task"], start_of(record)) for record in episodes),
+        ),
         "latency_ms": latency(episodes),
     }  # fmt: skip
 
@@ -307,7 +318,8 @@ def _real(
     rates: dict[str, dict[str, float]] = {}
     for task in tasks:
         for run, policy in zip(runs, policies, strict=True):
-            share = proportion(flag(record, metric) for record in run.episodes(task))
+            records = run.episodes(task)
+            share = proportion((flag(record, metric) for record in records), map(start_of, records))
             if share["rate"] is not None:
                 rates.setdefault(task, {})[policy] = share["rate"]
     return against_real(rates)

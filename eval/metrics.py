@@ -16,13 +16,13 @@ Several "averages" of the same episodes circulate. `means` gives them all, each 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from eval.tasks import get_task
-from selfflow_wm.intervals import mean_interval, wilson
+from selfflow_wm.intervals import independent_trials, mean_interval, wilson
 
 DRAWERS = ("open_drawer", "close_drawer")
 PLACE = "open_drawer_place"
@@ -30,14 +30,27 @@ MEANS = ("micro", "macro_tasks", "macro_variants", "simpler_rows", "without_plac
 HEADLINES = ("success_last_step", "success_any_step")
 
 
-def proportion(flags: Iterable[bool]) -> dict[str, Any]:
-    """{"count", "of", "rate" (None when nothing was seen), "low", "high"} with Wilson's 95%."""
+def proportion(flags: Iterable[bool], starts: Iterable[Hashable] | None = None) -> dict[str, Any]:
+    """{"count", "of", "rate" (None when nothing was seen), "low", "high"} with Wilson's 95%.
+
+    starts: from where each episode began. Where some are run more than once, episodes count as
+    what they are worth together: "independent" is added, the trials of the interval.
+    """
     values = [bool(flag) for flag in flags]
     count, of = sum(values), len(values)
-    low, high = wilson(count, of)
+    trials, more = float(of), {}
+    if starts is not None and len(set(starts := list(starts))) < of:
+        trials = independent_trials(values, starts)
+        more = {"independent": trials}
+    low, high = wilson(count / of * trials if of else 0, trials)
     return {
         "count": count, "of": of, "rate": count / of if of else None, "low": low, "high": high,
-    }  # fmt: skip
+    } | more  # fmt: skip
+
+
+def start_of(record: Mapping[str, Any]) -> str:
+    """Where an episode began: its cell, whatever its turn, or its seed."""
+    return str(record.get("cell", record.get("seed"))).partition(" #")[0]
 
 
 def summarize(task: str, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -50,17 +63,20 @@ def summarize(task: str, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     counted = [record for record in records if record["status"] != "error"]
     names = dict.fromkeys(get_task(task).stages)
     names.update(dict.fromkeys(stage for record in counted for stage in record["stages"]))
-    stages = {name: proportion(r["stages"].get(name, False) for r in counted) for name in names}
+    starts = [start_of(record) for record in counted]
+    stages = {
+        name: proportion((r["stages"].get(name, False) for r in counted), starts) for name in names
+    }
     steps = [record["steps"] for record in counted]
     return {
         "episodes": len(counted),
         "errors": len(records) - len(counted),
         "retries": sum(record.get("retries", 0) for record in records),
-        "success_last_step": proportion(record["success"] for record in counted),
-        "success_any_step": proportion(record["success_any"] for record in counted),
+        "success_last_step": proportion((record["success"] for record in counted), starts),
+        "success_any_step": proportion((record["success_any"] for record in counted), starts),
         "stages": stages,
         "mean_steps": float(np.mean(steps)) if steps else None,
-        "terminated_by_policy": proportion(record["terminated"] for record in counted),
+        "terminated_by_policy": proportion((record["terminated"] for record in counted), starts),
         "policy_latency_ms": latency(counted),
     }
 
@@ -98,11 +114,17 @@ def grouped(
         names: the group of each record.
         metric: the flag to count.
     """
-    groups: dict[str, list[bool]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for record, name in zip(records, names, strict=True):
         if record["status"] != "error":
-            groups.setdefault(name, []).append(record[metric])
-    return {name: proportion(flags) for name, flags in groups.items()}
+            groups.setdefault(name, []).append(record)
+    rates = {}
+    for name, found in groups.items():
+        starts = [start_of(record) for record in found]
+        # The rate of one cell is of its own turns, which are independent given the cell.
+        several = starts if len(set(starts)) > 1 else None
+        rates[name] = proportion((record[metric] for record in found), several)
+    return rates
 
 
 def task_weights(tasks: Sequence[str]) -> dict[str, tuple[str, dict[str, float]]]:
@@ -185,7 +207,8 @@ def _of_variants(variants: Mapping[str, dict[str, dict[str, Any]]], tasks: int) 
 def pooled(shares: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """{"rate", "low", "high"} of proportions counted together; of at least one trial."""
     count, of = sum(share["count"] for share in shares), sum(share["of"] for share in shares)
-    low, high = wilson(count, of)
+    trials = sum(share.get("independent", share["of"]) for share in shares)
+    low, high = wilson(count / of * trials, trials)
     return {"rate": count / of, "low": low, "high": high}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 Z95 = 1.959963984540054
@@ -30,6 +30,31 @@ def wilson(successes: float, trials: float, z: float = Z95) -> tuple[float, floa
     low = 0.0 if successes == 0 else max(0.0, center - spread)
     high = 1.0 if successes == trials else min(1.0, center + spread)
     return low, high
+
+
+def independent_trials(flags: Sequence[bool], groups: Sequence[Hashable]) -> float:
+    """How many independent trials these are worth for the rate of all groups, where trials of a
+    group may resemble each other (as two runs of one start): between the numbers of groups and of
+    trials.
+
+    The trials whose binomial variance is that of the rate with groups taken as they are, residuals
+    summed in each (Korn and Graubard, Survey Methodology 24, 1998). Where all agree nothing can be
+    told of resemblance, and groups are counted.
+    """
+    sums: dict[Hashable, float] = {}
+    rate = sum(flags) / max(1, len(flags))
+    for flag, group in zip(flags, groups, strict=True):
+        sums[group] = sums.get(group, 0.0) + flag - rate
+    count, distinct = len(flags), len(sums)
+    spread = sum(value**2 for value in sums.values())
+    if distinct in (0, 1, count):
+        return float(distinct)
+    if rate in (0.0, 1.0):
+        return float(distinct)
+    if spread == 0:
+        return float(count)
+    variance = distinct / (distinct - 1) * spread / count**2
+    return min(float(count), max(float(distinct), rate * (1 - rate) / variance))
 
 
 def mean_interval(

@@ -240,6 +240,17 @@ def test_cells_of_simpler_are_pairs_and_variants_are_averaged(tmp_path):
     assert rows[task]["pairs"] == 12  # the same cells by name, whatever their number
 
 
+def test_cells_that_are_run_twice_are_said_to_be(tmp_path):
+    task, half = "open_drawer_place", [True] * 7 + [False] * 7
+    a = simpler_run(tmp_path / "a", task, lambda grid: half, "paper")
+    b = simpler_run(tmp_path / "b", task, lambda grid: [True] * len(grid), "paper")
+    found = compare(load_runs([a, b]))
+    (note,) = found["notes"]
+    assert "14 pairs of 7 cells" in note and "surer than they should be" in note
+    rate = found["runs"][0]["tasks"][task]["rate"]
+    assert rate["of"] == 14 and 7 <= rate["independent"] < 14.5
+
+
 def test_other_stand_ins_are_noted(tmp_path):
     paths = []
     for name, lacking in (("a", []), ("b", ["stage table"])):

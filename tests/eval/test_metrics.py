@@ -1,11 +1,13 @@
+import itertools
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.metrics import grouped, mean_of_tasks, means, summarize
-from selfflow_wm.intervals import Z95, wilson
+from selfflow_wm.intervals import Z95, independent_trials, wilson
 
 
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -33,8 +35,12 @@ def test_wilson_at_the_ends():
         wilson(3, 2)
 
 
+SEEDS = itertools.count()
+
+
 def record(success, *, success_any=None, steps=10, latency=(), stages=None):
     return {
+        "seed": next(SEEDS),
         "status": "success" if success else "failure", "success": success,
         "success_any": success if success_any is None else success_any, "steps": steps,
         "terminated": success, "latency_ms": list(latency),
@@ -53,6 +59,60 @@ def test_a_crash_is_an_error_and_never_a_failure():
     assert nothing["mean_steps"] is None
 
 
+def turns(outcomes):
+    """Records of cells run as often as `outcomes` has columns."""
+    return [
+        record(won) | {"cell": f"cell {cell} #{turn}"}
+        for cell, row in enumerate(outcomes) for turn, won in enumerate(row, 1)
+    ]  # fmt: skip
+
+
+def test_the_same_cells_twice_count_as_what_they_are_worth_together():
+    once = summarize("move_near", [record(n < 3) for n in range(10)])["success_last_step"]
+    same = summarize("move_near", turns([(n < 3, n < 3) for n in range(10)]))["success_last_step"]
+    assert (same["count"], same["of"], same["rate"]) == (6, 20, once["rate"])
+    # Two runs that always agree are one.
+    assert same["independent"] == 10
+    assert (same["low"], same["high"]) == pytest.approx((once["low"], once["high"]))
+    # Turns that never agree tell as much as other cells would.
+    other = summarize("move_near", turns([(True, False)] * 10))["success_last_step"]
+    assert other["independent"] == 20
+    assert (other["low"], other["high"]) == pytest.approx(wilson(10, 20))
+    some = summarize(
+        "move_near", turns([(True, True)] * 4 + [(True, False)] * 3 + [(False,) * 2] * 3)
+    )
+    assert 10 < some["success_last_step"]["independent"] < 20
+    pooled_means = means({"move_near": some, "pick_coke_can": some}, {})["micro"]
+    doubled = 2 * some["success_last_step"]["independent"]
+    bounds = pooled_means["success_last_step"]
+    assert (bounds["low"], bounds["high"]) == pytest.approx(wilson(0.55 * doubled, doubled))
+    assert "independent" not in once
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=1, max_size=40))
+def test_trials_are_worth_between_their_groups_and_their_number(case):
+    flags, groups = zip(*case, strict=True)
+    worth = independent_trials(flags, groups)
+    assert len(set(groups)) <= worth <= len(flags)
+    assert independent_trials(flags, range(len(flags))) == len(flags)
+
+
+def test_trials_of_groups_keep_the_level():
+    random = np.random.default_rng(0)
+    inside = naive = 0
+    for _ in range(400):
+        easy = random.random(30) < 0.5  # each start is won always or never
+        flags = np.repeat(easy, 2).tolist()
+        share = sum(flags) / 60
+        trials = independent_trials(flags, np.repeat(np.arange(30), 2).tolist())
+        low, high = wilson(share * trials, trials)
+        inside += low <= 0.5 <= high
+        low, high = wilson(sum(flags), 60)
+        naive += low <= 0.5 <= high
+    assert inside / 400 > 0.92
+    assert naive / 400 < 0.9, "without groups the interval is too narrow"
+
+
 def test_rates_stages_steps_and_latency():
     records = [
         record(True, steps=10, latency=[1.0, 2.0]),
@@ -69,7 +129,7 @@ def test_rates_stages_steps_and_latency():
 
 
 def test_the_mean_counts_each_task_the_same_and_says_how_many():
-    many = summarize("move_near", [record(False)] * 9 + [record(True)])
+    many = summarize("move_near", [record(False) for _ in range(9)] + [record(True)])
     few = summarize("pick_coke_can", [record(True)])
     mean = mean_of_tasks({"move_near": many, "pick_coke_can": few})
     assert mean["success_last_step"] == pytest.approx(0.55)
@@ -82,9 +142,9 @@ def test_the_mean_counts_each_task_the_same_and_says_how_many():
 
 def test_every_mean_has_its_name_and_its_own_weights():
     tasks = {
-        "open_drawer": summarize("open_drawer", [record(True)] * 4),
-        "close_drawer": summarize("close_drawer", [record(False)] * 4),
-        "move_near": summarize("move_near", [record(True)] * 2),
+        "open_drawer": summarize("open_drawer", [record(True) for _ in range(4)]),
+        "close_drawer": summarize("close_drawer", [record(False) for _ in range(4)]),
+        "move_near": summarize("move_near", [record(True) for _ in range(2)]),
     }
     found = means(tasks, {})
     rates = {key: mean["success_last_step"]["rate"] for key, mean in found.items()}
@@ -93,7 +153,10 @@ def test_every_mean_has_its_name_and_its_own_weights():
     assert found["simpler_rows"]["name"] == "mean of 2 rows (drawers as one)"
     micro = found["micro"]["success_last_step"]
     assert (micro["low"], micro["high"]) == wilson(6, 10)
-    place = {**tasks, "open_drawer_place": summarize("open_drawer_place", [record(False)] * 3)}
+    place = {
+        **tasks,
+        "open_drawer_place": summarize("open_drawer_place", [record(False) for _ in range(3)]),
+    }
     rows = {key: means(place, {})[key] for key in ("simpler_rows", "without_place")}
     assert rows["simpler_rows"]["success_last_step"]["rate"] == pytest.approx(0.5)
     assert rows["without_place"]["success_last_step"] == found["simpler_rows"]["success_last_step"]
@@ -103,7 +166,9 @@ def test_every_mean_has_its_name_and_its_own_weights():
 
 
 def test_variants_count_the_same_whatever_their_size():
-    records = [record(True)] * 6 + [record(False)] * 2 + [{"status": "error"}]
+    records = (
+        [record(True) for _ in range(6)] + [record(False) for _ in range(2)] + [{"status": "error"}]
+    )
     rows = grouped(records, ["plain"] * 6 + ["red"] * 3)
     assert {name: (row["count"], row["of"]) for name, row in rows.items()} == {
         "plain": (6, 6), "red": (0, 2)
