@@ -60,6 +60,8 @@ def write_curves(file: Path, runs: Mapping[tuple[str, int], Path], cost: float) 
         panels[1, column].set_xlabel("compute, steps of flow_matching")
     for panel in panels.flat:
         panel.set_yscale("log")
+        panel.yaxis.set_major_formatter("{x:.2g}")
+        panel.yaxis.set_minor_formatter("{x:.2g}")
         panel.grid(alpha=0.25, which="both")
     panels[0, 0].set_ylabel("held-out loss")
     panels[1, 0].set_ylabel("held-out loss")

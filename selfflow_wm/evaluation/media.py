@@ -130,7 +130,7 @@ def _paper(width: int, height: int) -> Image.Image:
 
 
 def _name(paint: ImageDraw.ImageDraw, origin: str, top: int) -> None:
-    for line, part in enumerate(_wrapped(origin, 24)):
+    for line, part in enumerate(_wrapped(origin.replace("_", " "), 24)):
         paint.text((2, top + 13 * line), part, _INK, font_of("sans", 11))
 
 
