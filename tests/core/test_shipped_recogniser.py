@@ -9,8 +9,9 @@ from selfflow_wm.evaluation.recogniser import find_recogniser, shipped
 from selfflow_wm.metrics.recogniser import word_accuracy
 
 
-def test_it_reads_true_signs_about_as_well_as_it_says(tmp_path):
-    config = ToyConfig()
+@pytest.mark.parametrize("side", [48, 64])  # that of experiment=toy_multimodal, the default one
+def test_it_reads_true_signs_about_as_well_as_it_says(tmp_path, side):
+    config = ToyConfig(side, side)
     if not shipped(config).is_dir():
         pytest.skip(f"no recogniser is shipped: {shipped(config)}")
     model, name, known = find_recogniser(config, None, tmp_path)
