@@ -47,9 +47,7 @@ def independent_trials(flags: Sequence[bool], groups: Sequence[Hashable]) -> flo
         sums[group] = sums.get(group, 0.0) + flag - rate
     count, distinct = len(flags), len(sums)
     spread = sum(value**2 for value in sums.values())
-    if distinct in (0, 1, count):
-        return float(distinct)
-    if rate in (0.0, 1.0):
+    if distinct in (0, 1, count) or rate in (0.0, 1.0):
         return float(distinct)
     if spread == 0:
         return float(count)

@@ -58,15 +58,11 @@ class Preview:
 
     def __call__(self, ema: Any, step: int) -> None:
         """Make and write the picture of `step`."""
-        blocks = []
-        for mode, samples in self.samples.items():
-            blocks.append(draw_mode(mode, samples, self._make(ema, mode, samples)))
-        height = sum(block.height for block in blocks)
-        sheet = Image.new("RGB", (_NAME + _WIDTH, height), _PAPER)
-        top = 0
-        for block in blocks:
-            sheet.paste(block, (0, top))
-            top += block.height
+        blocks = [
+            draw_mode(mode, samples, self._make(ema, mode, samples))
+            for mode, samples in self.samples.items()
+        ]
+        sheet = _stacked(blocks)
         self.directory.mkdir(parents=True, exist_ok=True)
         with atomic_file(self.directory / f"step_{step:08d}.png") as temporary:
             sheet.save(temporary, format="PNG")
@@ -99,13 +95,20 @@ def draw_mode(mode: str, samples: Sequence[Sample], made: Arrays) -> Image.Image
              {name: made[name][number] for name in made})
             for number, one in enumerate(samples)
         ]  # fmt: skip
-    rows = [row for pair in pairs for row in _rows(mode.replace("_", " "), *pair)]
-    block = Image.new("RGB", (_NAME + _WIDTH, sum(row.height for row in rows)), _PAPER)
+    return _stacked([row for pair in pairs for row in _rows(mode.replace("_", " "), *pair)])
+
+
+def _stacked(rows: Sequence[Image.Image]) -> Image.Image:
+    sheet = _blank(sum(row.height for row in rows))
     top = 0
     for row in rows:
-        block.paste(row, (0, top))
+        sheet.paste(row, (0, top))
         top += row.height
-    return block
+    return sheet
+
+
+def _blank(height: int) -> Image.Image:
+    return Image.new("RGB", (_NAME + _WIDTH, height), _PAPER)
 
 
 def _own(one: Sample, name: str) -> np.ndarray:
@@ -114,7 +117,7 @@ def _own(one: Sample, name: str) -> np.ndarray:
 
 
 def _rows(title: str, caption: str, true: Mapping, made: Mapping) -> list[Image.Image]:
-    rows = [_text(f"{title}   {caption}", 0)]
+    rows = [_text(f"{title}   {caption}")]
     for label, media in (("held out", true), ("generated", made)):
         for name, value in media.items():
             row = _wave(value) if name == "audio" else _pictures(value)
@@ -123,15 +126,15 @@ def _rows(title: str, caption: str, true: Mapping, made: Mapping) -> list[Image.
     return rows
 
 
-def _text(line: str, left: int) -> Image.Image:
-    row = Image.new("RGB", (_NAME + _WIDTH, _LINE + _GAP), _PAPER)
-    ImageDraw.Draw(row).text((left + 2, _GAP), line, _INK, font_of("sans", 11))
+def _text(line: str) -> Image.Image:
+    row = _blank(_LINE + _GAP)
+    ImageDraw.Draw(row).text((2, _GAP), line, _INK, font_of("sans", 11))
     return row
 
 
 def _pictures(pictures: Any) -> Image.Image:
     """Up to FRAMES of them, evenly spaced."""
-    row = Image.new("RGB", (_NAME + _WIDTH, _SIDE + _GAP), _PAPER)
+    row = _blank(_SIDE + _GAP)
     shown = np.linspace(0, len(pictures) - 1, min(FRAMES, len(pictures))).round().astype(int)
     for column, number in enumerate(shown):
         picture = Image.fromarray(np.asarray(pictures[number]))
@@ -143,7 +146,7 @@ def _pictures(pictures: Any) -> Image.Image:
 
 
 def _wave(audio: np.ndarray) -> Image.Image:
-    row = Image.new("RGB", (_NAME + _WIDTH, _WAVE + _GAP), _PAPER)
+    row = _blank(_WAVE + _GAP)
     peak = max(1.0, float(np.abs(audio).max(initial=0.0)))
     row.paste(waveform(audio / peak, np.zeros(0), _WIDTH - _GAP, _WAVE, 1), (_NAME, 0))
     return row
