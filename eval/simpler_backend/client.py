@@ -82,7 +82,7 @@ class Child:
         except wire.Closed:
             raise SimulatorError(f"the simulator died during {operation}: {self._why()}") from None
         except wire.TimedOut:
-            self.end()
+            self.end(patience=0)
             raise SimulatorError(
                 f"the simulator gave no answer to {operation} in {limit:g} s and was ended"
             ) from None
@@ -92,14 +92,18 @@ class Child:
             raise ValueError(answer["error"])
         raise SimulatorError(f"the simulator failed during {operation}: {answer['error']}")
 
-    def end(self) -> None:
-        """Close the pipes and end the process, whatever it is doing."""
+    def end(self, patience: float = 2.0) -> None:
+        """Close the pipes and end the process, whatever it is doing.
+
+        patience: seconds in which it may leave by itself. None for one that hangs: waiting for it
+        would use up what `timeouts` keeps for naming it before the worker counts as hung, too.
+        """
         for fd in (self._write, self._read):
             with contextlib.suppress(OSError):
                 os.close(fd)
         self._write = self._read = -1
         try:
-            self._process.wait(timeout=2)
+            self._process.wait(timeout=patience)
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
