@@ -25,6 +25,7 @@ def build_parser() -> Parser:
 A pair is one start (task and seed, or task and SIMPLER cell) that both runs have. Differences are
 the later run minus the earlier one, with McNemar's exact test, Tango's and a bootstrap interval,
 and the number of paired episodes that would tell such a difference with 80% power at the 5% level.
+Cells that were run more than once count as what their pairs are worth together.
 Several runs are compared pair by pair with Holm's correction; checkpoints of one training make a
 learning curve.
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from itertools import combinations
 from typing import Any
 
-from eval.metrics import latency, pooled, proportion, start_of, task_weights, weighted
+from eval.metrics import latency, pooled, proportion, start_of, task_weights, weighted, without_turn
 from eval.paired import RESAMPLES, Counts, bootstrap, describe, holm
 from eval.real_robot import against_real
 from eval.runs import METRICS, Run, Start, check_comparable, flag, has_metric
@@ -16,7 +16,7 @@ from eval.runs import METRICS, Run, Start, check_comparable, flag, has_metric
 SCHEMA_VERSION = 1
 """Of compare.json."""
 _LEAST_IN_STRATUM = 5
-"""Pairs; drawing again from fewer says little about how much they could have varied."""
+"""Starts; drawing again from fewer says little about how much they could have varied."""
 
 
 def compare(
@@ -113,15 +113,17 @@ def _pair(a: Run, b: Run, tasks: Sequence[str], metric: str, seed: int) -> dict[
         alone = len(first) + len(second) - 2 * len(outcomes[task])
         if alone:
             notes.append(f"{a.label}/{b.label}: {task}: {alone} episodes without a partner")
-        cells = {name.partition(" #")[0] for _, name in outcomes[task]}
-        if len(cells) < len(outcomes[task]):
-            notes.append(
-                f"{a.label}/{b.label}: {task}: {len(outcomes[task])} pairs of {len(cells)} cells, "
-                "some run more than once: the difference's interval, test and power take pairs for "
-                "independent and are surer than they should be"
-            )
         disagreements += _disagreements(a, b, task, outcomes[task])
-    counts = {task: Counts.of(found.values()) for task, found in outcomes.items()}
+    counts = {
+        task: Counts.of(found.values(), (without_turn(name) for _, name in found))
+        for task, found in outcomes.items()
+    }
+    notes += [
+        f"{a.label}/{b.label}: {task}: {found.pairs} pairs of {len(found.repeated.starts)} cells, "
+        f"worth {found.independent:.0f} independent ones"
+        for task, found in counts.items()
+        if found.repeated
+    ]
     scopes = [
         {"scope": "task", "name": task, **describe(counts[task], seed)} for task in tasks
     ] + _mean_scopes(a, outcomes, counts, seed)
@@ -142,7 +144,10 @@ def _mean_scopes(
         return []
     scopes = []
     if len(counts) > 1:
-        every = Counts.of(pair for found in outcomes.values() for pair in found.values())
+        every = Counts.of(
+            [pair for found in outcomes.values() for pair in found.values()],
+            [(task, without_turn(name)) for task, found in outcomes.items() for _, name in found],
+        )
         together = describe(every, seed)
         low, high = bootstrap(counts, seed=seed)  # the tasks are given, not drawn
         together["bootstrap"] = {"low": low, "high": high}
@@ -168,7 +173,7 @@ def _weighted(
 
     rate_a = mean(lambda counts: counts.both + counts.only_a)
     rate_b = mean(lambda counts: counts.both + counts.only_b)
-    enough = min(counts.pairs for counts in strata.values()) >= _LEAST_IN_STRATUM
+    enough = min(len(counts.starts()) for counts in strata.values()) >= _LEAST_IN_STRATUM
     low, high = bootstrap(strata, weights, seed) if enough else (None, None)
     return {
         "scope": key, "name": name, "pairs": sum(counts.pairs for counts in strata.values()),
@@ -187,14 +192,17 @@ def _variants(
     if run.protocol is None or run.protocol in SEEDED:
         return {}
 
-    groups: dict[tuple[str, str], list[tuple[bool, bool]]] = {}
+    groups: dict[tuple[str, str], dict[Start, tuple[bool, bool]]] = {}
     for task, found in outcomes.items():
         names = {cell.name: cell.variant for cell in cells(task, run.protocol)}
-        for (_, cell), pair in found.items():
-            if not names.get(cell):
+        for start, pair in found.items():
+            if not names.get(start[1]):
                 return {}
-            groups.setdefault((task, names[cell]), []).append(pair)
-    return {name: Counts.of(pairs) for name, pairs in groups.items()}
+            groups.setdefault((task, names[start[1]]), {})[start] = pair
+    return {
+        name: Counts.of(found.values(), (without_turn(cell) for _, cell in found))
+        for name, found in groups.items()
+    }
 
 
 def _disagreements(

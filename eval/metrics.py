@@ -50,7 +50,12 @@ def proportion(flags: Iterable[bool], starts: Iterable[Hashable] | None = None) 
 
 def start_of(record: Mapping[str, Any]) -> str:
     """Where an episode began: its cell, whatever its turn, or its seed."""
-    return str(record.get("cell", record.get("seed"))).partition(" #")[0]
+    return without_turn(str(record.get("cell", record.get("seed"))))
+
+
+def without_turn(name: str) -> str:
+    """A cell's name without the ` #2` of its second turn."""
+    return name.partition(" #")[0]
 
 
 def summarize(task: str, records: Sequence[dict[str, Any]]) -> dict[str, Any]:

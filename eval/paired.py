@@ -2,19 +2,23 @@
 
 A pair is one start (task and seed, or task and cell) that both policies were run from. Pairs with
 the same outcome say nothing of the difference; the test and its power rest on the others.
+
+A start may be run more than once (SIMPLER's cells in the paper's protocol). Its pairs resemble each
+other, so the test swaps the policies of all pairs of a start together, the bootstrap draws starts,
+and interval and power count pairs as the independent ones they are worth.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from selfflow_wm.intervals import Z95, paired_difference
+from selfflow_wm.intervals import Z95, independent_trials, paired_difference
 
 LEVEL = 0.05
 POWER = 0.8
@@ -31,12 +35,19 @@ class Counts:
     only_a: int = 0
     only_b: int = 0
     neither: int = 0
+    repeated: Repeated | None = None
+    """What is to be known of starts where some have several pairs; None: each pair is one."""
 
     @classmethod
-    def of(cls, pairs: Iterable[tuple[bool, bool]]) -> Counts:
-        """Count (A succeeded, B succeeded)."""
+    def of(
+        cls, pairs: Iterable[tuple[bool, bool]], starts: Iterable[Hashable] | None = None
+    ) -> Counts:
+        """Count (A succeeded, B succeeded). starts: of each pair, None where all differ."""
         rows = [(bool(a), bool(b)) for a, b in pairs]
-        return cls(*(rows.count(kind) for kind in _KINDS))
+        groups = list(starts) if starts is not None else list(range(len(rows)))
+        several = len(set(groups)) < len(rows)
+        repeated = Repeated.of([b - a for a, b in rows], groups) if several else None
+        return cls(*(rows.count(kind) for kind in _KINDS), repeated=repeated)
 
     @property
     def pairs(self) -> int:
@@ -53,18 +64,58 @@ class Counts:
         """Rate of B minus rate of A; None without pairs."""
         return (self.only_b - self.only_a) / self.pairs if self.pairs else None
 
+    @property
+    def independent(self) -> float:
+        """Independent pairs that these are worth."""
+        return self.repeated.independent if self.repeated else float(self.pairs)
+
+    def starts(self) -> Sequence[tuple[int, int]]:
+        """(only B minus only A, pairs) of each start."""
+        if self.repeated:
+            return self.repeated.starts
+        same = self.both + self.neither
+        return [(-1, 1)] * self.only_a + [(1, 1)] * self.only_b + [(0, 1)] * same
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Pairs of which some begin alike."""
+
+    starts: tuple[tuple[int, int], ...]
+    """(only B minus only A, pairs) of each start."""
+    independent: float
+    """Pairs, all different, that tell the difference as well."""
+
+    @classmethod
+    def of(cls, differences: Sequence[int], groups: Sequence[Hashable]) -> Repeated:
+        """From B minus A of each pair, and its start."""
+        sums: dict[Hashable, tuple[int, int]] = {}
+        for difference, group in zip(differences, groups, strict=True):
+            total, pairs = sums.get(group, (0, 0))
+            sums[group] = total + difference, pairs + 1
+        return cls(tuple(sums.values()), independent_trials(differences, groups))
+
 
 _KINDS = ((True, True), (True, False), (False, True), (False, False))
 
 
-def mcnemar(only_a: int, only_b: int) -> float:
-    """Exact two-sided p of McNemar's test: discordant pairs fall either way with probability 1/2.
+def swap_test(sums: Iterable[int]) -> float:
+    """Exact two-sided p of no difference, from only B minus only A of each start.
 
-    1 without discordant pairs. McNemar, Psychometrika 12 (1947).
+    Were the policies alike, each start's sum could as well have the other sign: the share of all
+    choices of signs whose total is as far from 0 as the one seen (Fisher, The Design of
+    Experiments, 1935, section 21). Where every start has one pair this is McNemar's exact test
+    (McNemar, Psychometrika 12, 1947). 1 where all sums are 0.
     """
-    from scipy.stats import binomtest
-
-    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    sizes = [total for total in sums if total]
+    chances = np.ones(1)  # of every total, its lowest value first
+    for size in map(abs, sizes):
+        wider = np.zeros(len(chances) + 2 * size)
+        wider[: len(chances)] += chances / 2
+        wider[2 * size :] += chances / 2
+        chances = wider
+    totals = np.arange(len(chances)) - len(chances) // 2
+    return min(1.0, float(chances[np.abs(totals) >= abs(sum(sizes))].sum()))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -83,7 +134,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def bootstrap(
     strata: Mapping[Any, Counts], weights: Mapping[Any, float] | None = None, seed: int = 0
 ) -> tuple[float, float]:
-    """95% percentile interval of the difference (B minus A), pairs drawn again within each stratum.
+    """95% percentile interval of the difference (B minus A), starts drawn again in each stratum.
 
     Args:
         strata: counts of each task (or other group that is not a sample of more such groups).
@@ -98,11 +149,11 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     differences = np.zeros(RESAMPLES)
     for name, counts in strata.items():
-        # A resample of n pairs is one draw of how often each kind of pair comes up.
-        shares = np.array([counts.only_a, counts.only_b, counts.both + counts.neither])
-        drawn = rng.multinomial(counts.pairs, shares / counts.pairs, RESAMPLES)
+        # A resample of n starts is one draw of how often each kind of start comes up.
+        kinds, often = np.unique(np.array(counts.starts()), axis=0, return_counts=True)
+        drawn = rng.multinomial(often.sum(), often / often.sum(), RESAMPLES)
         weight = counts.pairs / total if weights is None else weights[name]
-        differences += weight * (drawn[:, 1] - drawn[:, 0]) / counts.pairs
+        differences += weight * (drawn @ kinds[:, 0]) / (drawn @ kinds[:, 1])
     low, high = np.percentile(differences, [2.5, 97.5])
     return float(low), float(high)
 
@@ -196,14 +247,17 @@ def describe(counts: Counts, seed: int = 0) -> dict[str, Any]:
     }  # fmt: skip
     if n == 0:
         return found
-    low, high = paired_difference(counts.only_b, counts.only_a, n)
+    worth = counts.independent / n
+    low, high = paired_difference(counts.only_b * worth, counts.only_a * worth, n * worth)
+    if counts.repeated:
+        found |= {"starts": len(counts.repeated.starts), "independent": counts.independent}
     return found | {
         "rate_a": (counts.both + counts.only_a) / n,
         "rate_b": (counts.both + counts.only_b) / n,
         "difference": counts.difference,
         "interval": {"low": low, "high": high, "method": "Tango 1998"},
         "bootstrap": _bounds(bootstrap({"all": counts}, seed=seed)),
-        "mcnemar_p": mcnemar(counts.only_a, counts.only_b),
+        "mcnemar_p": swap_test(total for total, _ in counts.starts()),
         "power": _power(counts),
     }
 
@@ -216,15 +270,21 @@ def _power(counts: Counts) -> dict[str, Any]:
     """Paired episodes for the observed difference and for 5 and 10 points, as discordant as here.
 
     Where no pair was discordant, or fewer than a difference needs, the least share that it needs.
+    Where starts are run more than once, episodes are of as many turns a start as here.
     """
     share = counts.discordant / counts.pairs
     size = abs(counts.difference or 0.0)
+
+    def needed(difference: float) -> int | None:
+        episodes = episodes_needed(difference, max(share, difference))
+        return episodes and math.ceil(episodes * counts.pairs / counts.independent)
+
     return {
         "level": LEVEL,
         "power": POWER,
         "discordant": share,
-        "episodes_observed": episodes_needed(size, share),
-        "episodes_5_points": episodes_needed(0.05, max(share, 0.05)),
-        "episodes_10_points": episodes_needed(0.10, max(share, 0.10)),
-        "detectable": detectable(counts.pairs, share),
+        "episodes_observed": needed(size),
+        "episodes_5_points": needed(0.05),
+        "episodes_10_points": needed(0.10),
+        "detectable": detectable(int(counts.independent), share),
     }

@@ -32,27 +32,30 @@ def wilson(successes: float, trials: float, z: float = Z95) -> tuple[float, floa
     return low, high
 
 
-def independent_trials(flags: Sequence[bool], groups: Sequence[Hashable]) -> float:
-    """How many independent trials these are worth for the rate of all groups, where trials of a
+def independent_trials(values: Sequence[float], groups: Sequence[Hashable]) -> float:
+    """How many independent trials these are worth for the mean of all groups, where trials of a
     group may resemble each other (as two runs of one start): between the numbers of groups and of
     trials.
 
-    The trials whose binomial variance is that of the rate with groups taken as they are, residuals
-    summed in each (Korn and Graubard, Survey Methodology 24, 1998). Where all agree nothing can be
-    told of resemblance, and groups are counted.
+    The trials whose variance is that of the mean with groups taken as they are, residuals summed
+    in each (Korn and Graubard, Survey Methodology 24, 1998). Where all agree nothing can be told of
+    resemblance, and groups are counted.
+
+    values: outcomes (0 and 1), or differences of paired outcomes (-1, 0, 1).
     """
     sums: dict[Hashable, float] = {}
-    rate = sum(flags) / max(1, len(flags))
-    for flag, group in zip(flags, groups, strict=True):
-        sums[group] = sums.get(group, 0.0) + flag - rate
-    count, distinct = len(flags), len(sums)
+    mean = sum(values) / max(1, len(values))
+    for value, group in zip(values, groups, strict=True):
+        sums[group] = sums.get(group, 0.0) + value - mean
+    count, distinct = len(values), len(sums)
     spread = sum(value**2 for value in sums.values())
-    if distinct in (0, 1, count) or rate in (0.0, 1.0):
+    if distinct in (0, 1, count) or min(values) == max(values):
         return float(distinct)
     if spread == 0:
         return float(count)
-    variance = distinct / (distinct - 1) * spread / count**2
-    return min(float(count), max(float(distinct), rate * (1 - rate) / variance))
+    alone = sum((value - mean) ** 2 for value in values)
+    together = distinct / (distinct - 1) * spread
+    return min(float(count), max(float(distinct), count * alone / together))
 
 
 def mean_interval(
@@ -75,12 +78,15 @@ def mean_interval(
     return max(0.0, mean - below), min(1.0, mean + above)
 
 
-def paired_difference(gained: int, lost: int, pairs: int, z: float = Z95) -> tuple[float, float]:
+def paired_difference(
+    gained: float, lost: float, pairs: float, z: float = Z95
+) -> tuple[float, float]:
     """Tango's score interval for the difference of two proportions of the same pairs, in [-1, 1].
 
     The differences that the score test does not reject; at difference 0 that test is McNemar's.
     Tango, Statistics in Medicine 17 (1998), equations 20 to 23. It holds its level where nothing or
-    everything differs, unlike the normal interval.
+    everything differs, unlike the normal interval. Counts of dependent pairs may be given as the
+    (fractional) numbers of independent ones they are worth.
 
     Args:
         gained: pairs of which only the second succeeded.

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from eval.metrics import without_turn
 from eval.simpler_backend.adapters import ROBOTS
 
 PROTOCOLS = ("vm", "va", "paper", "prepackaged", "train")
@@ -99,7 +100,7 @@ class Cell:
     @property
     def start(self) -> str:
         """The name without the turn of a cell that is run more than once."""
-        return self.name.partition(" #")[0]
+        return without_turn(self.name)
 
     def to_json(self) -> dict[str, Any]:
         """What travels to the simulator."""

@@ -6,10 +6,11 @@ from made_runs import episode, write
 
 from eval.compare import build_parser, main
 from eval.comparison import compare
-from eval.paired import describe, mcnemar
+from eval.paired import describe, swap_test
 from eval.runs import load_runs
 from eval.simpler_backend.cells import cells
 from selfflow_wm.cli import exit_code
+from selfflow_wm.intervals import paired_difference
 
 A = {"move_near": "1100110000", "open_drawer": "1111100000"}
 B = {"move_near": "1111110000", "open_drawer": "1111000011"}
@@ -30,10 +31,10 @@ def test_pairs_are_counted_tested_and_pooled(two):
     near = rows["move_near"]
     assert (near["both"], near["only_a"], near["only_b"], near["neither"]) == (4, 0, 2, 4)
     assert near["difference"] == pytest.approx(0.2)
-    assert near["mcnemar_p"] == mcnemar(0, 2) == 0.5
+    assert near["mcnemar_p"] == swap_test([1, 1]) == 0.5
     together = rows["all 20 pairs pooled"]
     assert (together["only_a"], together["only_b"]) == (1, 4)
-    assert together["mcnemar_p"] == mcnemar(1, 4)
+    assert together["mcnemar_p"] == swap_test([-1, 1, 1, 1, 1])
     assert together["holm_p"] is None  # one pooled test
     assert near["holm_p"] == 1.0  # the smaller of two p values, doubled
     mean = rows["mean of 2 tasks"]
@@ -240,15 +241,22 @@ def test_cells_of_simpler_are_pairs_and_variants_are_averaged(tmp_path):
     assert rows[task]["pairs"] == 12  # the same cells by name, whatever their number
 
 
-def test_cells_that_are_run_twice_are_said_to_be(tmp_path):
-    task, half = "open_drawer_place", [True] * 7 + [False] * 7
-    a = simpler_run(tmp_path / "a", task, lambda grid: half, "paper")
+def test_cells_that_are_run_twice_count_as_what_they_are_worth(tmp_path):
+    task, first = "open_drawer_place", [True] * 7 + [False] * 7
+    a = simpler_run(tmp_path / "a", task, lambda grid: first, "paper")
     b = simpler_run(tmp_path / "b", task, lambda grid: [True] * len(grid), "paper")
+    none = simpler_run(tmp_path / "none", task, lambda grid: [False] * len(grid), "paper")
     found = compare(load_runs([a, b]))
-    (note,) = found["notes"]
-    assert "14 pairs of 7 cells" in note and "surer than they should be" in note
+    assert found["notes"] == [f"a/b: {task}: 14 pairs of 7 cells, worth 14 independent ones"]
+    assert scopes(found)[task]["mcnemar_p"] == swap_test([1] * 7)
     rate = found["runs"][0]["tasks"][task]["rate"]
     assert rate["of"] == 14 and 7 <= rate["independent"] < 14.5
+    # Both turns of every cell tell the same of these two: seven cells, not fourteen.
+    found = compare(load_runs([none, b]))
+    row = scopes(found)[task]
+    assert (row["starts"], row["independent"]) == (7, 7)
+    assert row["mcnemar_p"] == swap_test([2] * 7) == 2 / 2**7
+    assert row["interval"]["low"] == pytest.approx(paired_difference(7, 0, 7)[0])
 
 
 def test_other_stand_ins_are_noted(tmp_path):

@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,8 +13,8 @@ from eval.paired import (
     detectable,
     episodes_needed,
     holm,
-    mcnemar,
     power,
+    swap_test,
 )
 from selfflow_wm.intervals import Z95, mean_interval, paired_difference, wilson
 
@@ -24,8 +26,13 @@ def test_counts_and_difference():
     assert Counts().difference is None
 
 
-@pytest.mark.parametrize(("a", "b"), [(0, 5), (3, 9), (16, 6), (7, 7)])
-def test_mcnemar_is_the_sign_test_of_the_discordant_pairs(a, b):
+def mcnemar(a: int, b: int) -> float:
+    """The test where every start has one pair."""
+    return swap_test([-1] * a + [1] * b + [0] * 3)
+
+
+@pytest.mark.parametrize(("a", "b"), [(0, 5), (3, 9), (16, 6), (7, 7), (300, 340)])
+def test_with_a_pair_a_start_it_is_the_sign_test_of_the_discordant_pairs(a, b):
     assert mcnemar(a, b) == pytest.approx(binomtest(min(a, b), a + b, 0.5).pvalue)
     assert mcnemar(a, b) == pytest.approx(mcnemar(b, a))
 
@@ -34,6 +41,52 @@ def test_mcnemar_by_hand():
     assert mcnemar(0, 0) == 1.0
     assert mcnemar(0, 5) == pytest.approx(2 / 2**5)
     assert mcnemar(1, 5) == pytest.approx(2 * (1 + 6) / 2**6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-3, 3), max_size=9))
+def test_the_swap_test_counts_every_choice_of_signs(sums):
+    totals = [sum(choice) for choice in product(*((size, -size) for size in sums))]
+    far = sum(abs(total) >= abs(sum(sums)) for total in totals)
+    assert swap_test(sums) == pytest.approx(far / len(totals))
+
+
+def test_a_start_twice_with_one_outcome_says_no_more_than_once():
+    once = [(True, False)] * 2 + [(False, True)] * 9 + [(True, True)] * 10 + [(False, False)] * 9
+    starts = list(range(30))
+    single = describe(Counts.of(once, starts))
+    twice = describe(Counts.of(once * 2, starts * 2))
+    assert "starts" not in single
+    assert (twice["pairs"], twice["starts"], twice["independent"]) == (60, 30, 30)
+    assert twice["mcnemar_p"] == single["mcnemar_p"] == mcnemar(2, 9)
+    assert twice["interval"] == pytest.approx(single["interval"])
+    assert twice["bootstrap"] == pytest.approx(single["bootstrap"], abs=0.02)
+    needed = "episodes_observed"
+    assert twice["power"][needed] == 2 * single["power"][needed]
+    # Counted as 60 pairs it would be surer than it is.
+    assert describe(Counts.of(once * 2))["mcnemar_p"] < 0.01 < single["mcnemar_p"]
+
+
+def test_repeated_starts_keep_level_and_coverage():
+    """Policies that are alike, each start twice, its two pairs mostly of one outcome."""
+    rng = np.random.default_rng(0)
+    rejected = missed = naive = 0
+    trials, starts = 400, np.repeat(np.arange(40), 2).tolist()
+    for _ in range(trials):
+        kinds = rng.choice(3, 40, p=[0.6, 0.2, 0.2])
+        again = np.where(rng.random(40) < 0.8, kinds, rng.choice(3, 40, p=[0.6, 0.2, 0.2]))
+        outcomes = [[(True, True), (True, False), (False, True)][k] for k in _pairs(kinds, again)]
+        found = describe(Counts.of(outcomes, starts))
+        rejected += found["mcnemar_p"] <= 0.05
+        missed += not found["interval"]["low"] <= 0 <= found["interval"]["high"]
+        naive += mcnemar(found["only_a"], found["only_b"]) <= 0.05
+    assert rejected / trials <= 0.07
+    assert missed / trials <= 0.08
+    assert naive / trials > 0.1
+
+
+def _pairs(first, second):
+    return np.stack([first, second], 1).ravel().tolist()
 
 
 def test_published_example():
