@@ -7,7 +7,10 @@ import errno
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import torch
 
 _DISK = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR,
@@ -52,6 +55,27 @@ def fraction(text: str) -> float:
     if value > 1:
         raise argparse.ArgumentTypeError(f"expected a number in [0, 1]; got {text!r}")
     return value
+
+
+def split_name(word: str) -> tuple[str, str]:
+    """(NAME, PATH) of `[NAME=]PATH`; the name is empty where there is none. A `=` behind a `/` is
+    the path's own."""
+    name, equals, place = word.partition("=")
+    return (name, place) if equals and "/" not in name else ("", word)
+
+
+def compute_device(name: str) -> torch.device:
+    """The device called cpu, cuda or cuda:N; ValueError for another word and for a GPU that is not
+    there."""
+    import torch  # only now: --help need not wait for it
+
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device: expected cpu or cuda, got {name!r}; choose one") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device: expected a CUDA GPU for {name!r}, found none; use cpu")
+    return device
 
 
 LINE_EVERY = 30.0

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from selfflow_wm.cli import split_name
 from selfflow_wm.codec import AudioCodec, Codec, ImageCodec, VideoCodec
 from selfflow_wm.data import MODES, SampleEncoder
 from selfflow_wm.data.toy import ToyConfig
-from selfflow_wm.training.model_files import SavedModel, load_model, read_config
+from selfflow_wm.training.model_files import SavedModel, load_model, newest, read_config
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,7 @@ def find_checkpoints(words: Sequence[str], curve: bool = False) -> list[Entry]:
     """
     entries = []
     for word in words:
-        name, equals, place = word.partition("=")
-        if not equals or "/" in name:
-            name, place = "", word
+        name, place = split_name(word)
         entries += [_read(path, name) for path in _paths(Path(place).expanduser(), curve)]
     if len({entry.fingerprint for entry in entries}) < len(entries):
         raise ValueError(
@@ -63,9 +62,8 @@ def find_checkpoints(words: Sequence[str], curve: bool = False) -> list[Entry]:
 def _paths(place: Path, curve: bool) -> list[Path]:
     if curve and (steps := sorted((place / "checkpoints").glob("step_[0-9]*"))):
         return steps
-    for path in (place / "checkpoint", place):
-        if (path / "config.json").is_file():
-            return [path]
+    if ((path := newest(place)) / "config.json").is_file():
+        return [path]
     raise ValueError(
         f"{place}: expected a run of selfflow_wm.pretrain with a checkpoint/, or a checkpoint "
         "directory, got neither; check the path, or train until the first export"
@@ -145,12 +143,12 @@ def _labelled(entries: Sequence[Entry]) -> list[Entry]:
 
 def representatives(entries: Sequence[Entry]) -> list[Entry]:
     """The newest checkpoint of each arm's first seed: those whose samples are shown."""
-    newest: dict[str, Entry] = {}
+    shown: dict[str, Entry] = {}
     for entry in entries:
-        known = newest.get(entry.name)
+        known = shown.get(entry.name)
         if known is None or (entry.seed, -entry.step) < (known.seed, -known.step):
-            newest[entry.name] = entry
-    return list(newest.values())
+            shown[entry.name] = entry
+    return list(shown.values())
 
 
 def open_checkpoint(entry: Entry, device: Any) -> tuple[SavedModel, SampleEncoder]:

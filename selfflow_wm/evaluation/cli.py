@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from selfflow_wm.cli import Parser, at_least, exit_code
+from selfflow_wm.cli import Parser, at_least, compute_device, exit_code
 from selfflow_wm.evaluation.checkpoints import find_checkpoints, representatives
 from selfflow_wm.evaluation.features import Context, make_extractors, parse_features
 from selfflow_wm.evaluation.media import SHOWN, slug, write_media
@@ -99,7 +97,7 @@ def _words() -> list[str]:
 def run(arguments: argparse.Namespace, command: str) -> None:
     """What the command does once its line is understood."""
     a = arguments
-    device = _device(a.device)
+    device = compute_device(a.device)
     chosen = parse_features(a.features)
     entries = find_checkpoints(a.checkpoints, a.curve)
     _check_labels([entry.label for entry in entries])
@@ -150,13 +148,3 @@ def _check_labels(labels: Sequence[str]) -> None:
 def _reader(known: dict[str, Any], name: str) -> dict[str, Any]:
     """What is known of the recogniser: its own ceiling is of the whole world of its size."""
     return {"name": name, "sha256": known["sha256"], "ceiling": known["ceiling"]}
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"--device: expected cpu or cuda, got {name!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device: expected a CUDA GPU, found none; use --device cpu")
-    return device

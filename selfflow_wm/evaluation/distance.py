@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
-from selfflow_wm.cli import LINE_EVERY, Parser, at_least, exit_code, run_main
+from selfflow_wm.cli import LINE_EVERY, Parser, at_least, compute_device, exit_code, run_main
 from selfflow_wm.evaluation.features import (
     Context,
     Extractor,
@@ -133,8 +132,7 @@ def _run(arguments: argparse.Namespace) -> None:
     a = arguments
     if a.resamples == 1:
         raise ValueError("--resamples: expected 0, or 2 or more, got 1")
-    if a.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device: expected a CUDA GPU, found none; use --device cpu")
+    compute_device(a.device)
     if a.json is not None and a.json.is_dir():
         raise ValueError(f"--json: expected a file to write, got the directory {a.json}")
     modality, choice = parse_feature(a.features)

@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from selfflow_wm.cli import Parser, exit_code
+from selfflow_wm.cli import Parser, compute_device, exit_code
 from selfflow_wm.probing.classifier import PENALTIES
 from selfflow_wm.probing.core import probe_checkpoints
 from selfflow_wm.probing.features import POOLS
 from selfflow_wm.probing.sources import LabelledLatents, check_codec, fingerprint, load_model
 from selfflow_wm.probing.table import Table
+from selfflow_wm.training.model_files import newest
 
 EPILOG = """\
 The data is a safetensors file with `latents` (N, tokens, C), floating point, as the codec of the
@@ -40,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> None:
     """What the command does once its line is understood."""
+    device = compute_device(options.device)
     checkpoints = _named(options.checkpoint)
     data = LabelledLatents(options.data, options.modality, options.batch_size, options.limit)
     for path in checkpoints.values():
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
         fingerprint=fingerprint,
         layers=options.layers,
         levels=options.levels,
-        device=options.device,
+        device=device,
         modality=options.modality,
         pool=options.pool,
         seed=options.seed,
@@ -84,7 +84,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         required=True,
         metavar="[NAME=]DIR",
-        help="checkpoint directory (model.safetensors, config.json); repeat to compare",
+        help="checkpoint directory (model.safetensors, config.json) or a run's; repeat to compare",
     )
     add("--data", required=True, type=Path, metavar="FILE", help="labelled latents, see below")
     add("--out", required=True, type=Path, metavar="DIR", help="where the table goes")
@@ -106,7 +106,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--batch-size", type=int, default=64, help="default: 64")
     add("--limit", type=int, help="use the first rows of the data only")
     add("--seed", type=int, default=0, help="of noise and splits (default: 0)")
-    add("--device", type=_device, default="cpu", help="cpu (default) or cuda")
+    add("--device", default="cpu", help="cpu (default) or cuda")
     return parser.parse_args(arguments)
 
 
@@ -122,22 +122,12 @@ def _list(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     return convert
 
 
-def _device(text: str) -> torch.device:
-    try:
-        device = torch.device(text)
-    except RuntimeError:
-        raise argparse.ArgumentTypeError(f"expected cpu or cuda, got {text!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise argparse.ArgumentTypeError("expected a CUDA device, got none; use --device cpu")
-    return device
-
-
 def _layers(text: str) -> list[int] | None:
     return None if text == "all" else _list(int)(text)
 
 
 def _named(values: Sequence[str]) -> dict[str, Path]:
-    """NAME=DIR, or DIR named after its last part."""
+    """NAME=DIR, or DIR named after its last part; a run's directory stands for its newest."""
     checkpoints: dict[str, Path] = {}
     for value in values:
         name, found, path = value.partition("=")
@@ -148,7 +138,7 @@ def _named(values: Sequence[str]) -> dict[str, Path]:
                 f"expected checkpoints of distinct names, got {name!r} twice or empty; write "
                 "NAME=DIR"
             )
-        checkpoints[name] = Path(path)
+        checkpoints[name] = newest(Path(path))
     return checkpoints
 
 

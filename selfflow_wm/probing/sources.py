@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from selfflow_wm.codec import codec_from_state
 from selfflow_wm.layout import NULL_BYTE, Batch, Layout
 from selfflow_wm.model import Backbone, SiT
 from selfflow_wm.probing.features import Labelled
@@ -65,14 +67,25 @@ def check_codec(path: Path, data: LabelledLatents) -> None:
     config = checkpoint.read_config(Path(path), "model.safetensors and config.json")
     if not isinstance(config, dict):
         return
-    row = (config.get("codecs") or {}).get(data.modality) or {}
-    own = row.get("hash") or config.get("codec_hash")
+    own = _codec_hash(Path(path), config, data.modality)
     if own is not None and own != data.codec:
         raise ValueError(
             f"{path}: expected a checkpoint with the codec of {data.modality} {data.codec[:12]}, "
             f"which made the latents, got one with {own[:12]}; probe it with latents of its own "
             "(python -m selfflow_wm.evaluation.labelled) in another --out"
         )
+
+
+def _codec_hash(path: Path, config: dict[str, Any], modality: str) -> str | None:
+    """The hash of a checkpoint's codec of `modality`; None where it has none."""
+    if row := (config.get("codecs") or {}).get(modality):
+        return row.get("hash")
+    if config.get("video_codec"):  # a world model's: of frames and of what follows, hashed together
+        tensors = checkpoint.load_tensors(path / "statistics.safetensors")
+        codec: Any = codec_from_state(config["video_codec"], tensors)
+        parts = {"image": codec.base, "video": getattr(codec, "video", codec)}
+        return parts[modality].hash() if modality in parts else None
+    return config.get("codec_hash")
 
 
 def _sha256(*files: Path) -> str:

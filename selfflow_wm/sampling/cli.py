@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from selfflow_wm.cli import Parser, exit_code
+from selfflow_wm.cli import Parser, compute_device, exit_code
 from selfflow_wm.data import JOINT, MODES
 from selfflow_wm.flow.solvers import SOLVERS
 from selfflow_wm.interop.official import load_official
@@ -256,12 +256,7 @@ def _fingerprint(path: Path) -> str:
 
 def _device(name: str) -> torch.device:
     """`cuda` becomes this rank's GPU."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"--device: expected cpu or cuda, got {name!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device: expected a CUDA GPU, found none; use --device cpu")
+    device = compute_device(name)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return device

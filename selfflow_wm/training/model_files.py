@@ -138,8 +138,9 @@ def read_config(path: Path | str) -> dict[str, Any]:
     config = checkpoint.read_config(path, "model.safetensors and config.json")
     if not isinstance(config, Mapping) or "kind" not in config:
         raise ValueError(
-            f"{path}: expected a bare model (config.json with its kind), got a checkpoint of "
-            "another sort; a world model is run by the commands that trained it"
+            f"{path}: expected a bare model (config.json with its kind), as selfflow_wm.pretrain "
+            "writes, got a checkpoint of another sort; a robot's world model is shown by "
+            "python -m robotics.imagine and run by python -m eval.simpler"
         )
     if config.get("schema") != SCHEMA:
         raise ValueError(

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from selfflow_wm.cli import compute_device
 from selfflow_wm.layout import Rows
 
 T = TypeVar("T")
@@ -174,10 +175,10 @@ def join(word: str = "auto", device: str = "auto") -> Ranks:
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto": the first GPU if there is one."""
+    """ "auto": the first GPU if there is one. ValueError for a GPU that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    return compute_device(name)
 
 
 def local_device(name: str) -> torch.device:

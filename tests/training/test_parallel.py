@@ -266,6 +266,7 @@ def test_words_and_devices_are_checked(monkeypatch):
     launched(monkeypatch, 4)
     with pytest.raises(ValueError, match="trainer.parallel=none: expected one process"):
         ranks.join("none", "cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ValueError, match="each of the 4 processes on this machine, got 2"):
         ranks.join("auto", "cuda")
