@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from selfflow_wm.files import atomic_file
-
-Curve = dict[int, float]
-"""Step -> loss."""
+from selfflow_wm.training.curves import Curve, dress, plot_mean, read_curves
 
 
 def read_losses(run: Path) -> dict[str, Curve]:
     """Mode -> its curve: the flow-matching loss of the EMA on held-out samples, with the same
     noise at every step and in every arm (metrics.jsonl)."""
-    curves: dict[str, Curve] = {}
-    for line in (run / "metrics.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        for name, value in row.items():
-            group, _, rest = name.removeprefix("validation/").partition("/")
-            if name.startswith("validation/") and rest == "loss":
-                curves.setdefault(group, {})[int(row["step"])] = float(value)
-    return curves
+    curves = read_curves(run)
+    wanted = [name for name in curves if name.startswith("validation/") and name.endswith("/loss")]
+    return {name.split("/")[1]: curves[name] for name in wanted}
 
 
 def write_curves(file: Path, runs: Mapping[tuple[str, int], Path], cost: float) -> bool:
@@ -46,23 +36,13 @@ def write_curves(file: Path, runs: Mapping[tuple[str, int], Path], cost: float) 
     for column, mode in enumerate(modes):
         for number, objective in enumerate(objectives):
             own = [curves[key][mode] for key in runs if key[0] == objective]
-            steps = sorted(set.intersection(*(set(curve) for curve in own)))
-            values = np.array([[curve[step] for step in steps] for curve in own])
             for row, scale in enumerate((1.0, cost if objective == "self_flow" else 1.0)):
-                at = scale * np.array(steps)
-                panel, color = panels[row, column], f"C{number}"
-                panel.plot(at, values.mean(0), "o-", color=color, markersize=3, label=objective)
-                panel.fill_between(
-                    at, values.min(0), values.max(0), color=color, alpha=0.2, linewidth=0
-                )
+                plot_mean(panels[row, column], own, objective, f"C{number}", scale)
         panels[0, column].set_title(mode.replace("_", " "), fontsize=10)
         panels[0, column].set_xlabel("steps")
         panels[1, column].set_xlabel("compute, steps of flow_matching")
     for panel in panels.flat:
-        panel.set_yscale("log")
-        panel.yaxis.set_major_formatter("{x:.2g}")
-        panel.yaxis.set_minor_formatter("{x:.2g}")
-        panel.grid(alpha=0.25, which="both")
+        dress(panel, log=True)
     panels[0, 0].set_ylabel("held-out loss")
     panels[1, 0].set_ylabel("held-out loss")
     handles, labels = panels[0, 0].get_legend_handles_labels()
