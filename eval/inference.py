@@ -65,6 +65,7 @@ class SharedWorld:
             ) from None
         said, _ = self._ask({"op": "describe"})
         self.embodiment: Embodiment = embodiment(said["embodiment"])
+        self.modes: tuple[str, ...] = tuple(said["modes"])
         self.horizon: int = said["horizon"]
         self.image_size: tuple[int, int] = tuple(said["image_size"])
         self.history_offsets: tuple[int, ...] = tuple(said["history_offsets"])
@@ -123,7 +124,8 @@ class Batcher:
         """What `SharedWorld` mirrors."""
         world = self._world
         return {
-            "embodiment": world.embodiment.name, "horizon": world.horizon,
+            "embodiment": world.embodiment.name, "modes": list(world.modes),
+            "horizon": world.horizon,
             "image_size": list(world.image_size), "history_offsets": list(world.history_offsets),
         }  # fmt: skip
 

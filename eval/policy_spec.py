@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from robotics.control import acting_mode
+
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINTS = ROOT / "checkpoints"
 SHIPPED = {"mujoco": "self_flow", "simpler": "simpler_self_flow"}
@@ -58,9 +60,10 @@ def parse_policy(
             "remedy: leave one of them out"
         )
     if kind == "checkpoint" and not rest:
-        return PolicySpec(
-            "checkpoint", str(find_checkpoint(checkpoint, backend)), options["policy"]
-        )
+        path = find_checkpoint(checkpoint, backend)
+        # What "auto" stands for is part of a run's settings, by its name.
+        mode = _acting_mode(path, options["policy"]["mode_name"])
+        return PolicySpec("checkpoint", str(path), {**options["policy"], "mode_name": mode})
     if kind == "expert" and not rest:
         return PolicySpec("expert")
     if kind == "random" and not rest:
@@ -83,18 +86,40 @@ def parse_policy(
 
 
 def find_checkpoint(name: str | None, backend: str = "mujoco") -> Path:
-    """The checkpoint directory for a path, a name in `checkpoints/`, or None (the simulator's)."""
+    """The checkpoint directory for a path, its own or a run's, a name in `checkpoints/`, or None
+    (the simulator's)."""
     wanted = name or SHIPPED.get(backend.partition("?")[0], SHIPPED["mujoco"])
-    candidates = [CHECKPOINTS / wanted] if name is None else [Path(wanted), CHECKPOINTS / wanted]
+    candidates = [CHECKPOINTS / wanted]
+    if name is not None:  # a run's directory stands for its newest
+        candidates = [Path(wanted), Path(wanted) / "checkpoint", *candidates]
     for path in candidates:
         if (path / "model.safetensors").is_file() and (path / "config.json").is_file():
             return path
     known = sorted(path.parent.name for path in CHECKPOINTS.glob("*/model.safetensors"))
     raise ValueError(
         "checkpoint: expected a directory with model.safetensors and config.json; got "
-        f"{' or '.join(map(str, candidates))}; remedy: train one with python -m robotics.finetune, "
+        f"{' or '.join(map(str, dict.fromkeys(candidates)))}; remedy: train one with "
+        "python -m robotics.finetune, "
         + (f"or name one of: {', '.join(known)}" if known else "or run --policy expert")
     )
+
+
+def _acting_mode(path: Path, asked: str) -> str:
+    """What `policy.mode_name` means for the checkpoint at `path`; `ValueError` for a checkpoint
+    of another sort, and where it was not trained in that mode."""
+    try:
+        config = json.loads((path / "config.json").read_text())
+    except ValueError:
+        config = None
+    if not isinstance(config, dict) or "modes" not in config:
+        raise ValueError(
+            f"checkpoint: expected one of python -m robotics.finetune; got {path} without its modes"
+            "; remedy: fine-tune with init= if it is of selfflow_wm.pretrain"
+        )
+    try:
+        return acting_mode(asked, config["modes"])
+    except ValueError as error:
+        raise ValueError(f"policy.{error} ({path})") from None
 
 
 def fingerprint(spec: PolicySpec) -> str | None:

@@ -30,7 +30,8 @@ how many to execute. GET /healthz says OK. There is no access control: listen wh
     add(
         "--checkpoint",
         metavar="DIR",
-        help="directory or name in checkpoints/ (default: the shipped checkpoints/self_flow)",
+        help="directory of a checkpoint or of its run (the newest), or a name in checkpoints/ "
+        "(default: the shipped checkpoints/self_flow)",
     )
     add("--host", default="127.0.0.1", help="address to listen at (default %(default)s)")
     add("--port", type=at_least(0), default=8000, help="default %(default)s; 0 takes a free one")

@@ -69,8 +69,8 @@ or hung in spite of --retries, 2 bad input.""",
     add(
         "--checkpoint",
         metavar="DIR",
-        help="directory or name in checkpoints/ (default: the shipped checkpoints/self_flow, with "
-        "SIMPLER checkpoints/simpler_self_flow)",
+        help="directory of a checkpoint or of its run (the newest), or a name in checkpoints/ "
+        "(default: the shipped checkpoints/self_flow, with SIMPLER checkpoints/simpler_self_flow)",
     )
     add(
         "--checkpoints",
@@ -187,6 +187,14 @@ def make_plan(args: Any, command: str) -> tuple[Plan, str]:
     config = load_config(args.overrides)
     backend, why = resolve_backend(_backend_words(args))
     spec = parse_policy(args.policy, args.checkpoint, config, backend.name)
+    if spec.kind == "checkpoint":
+        config["policy"] = spec.options
+    if spec.kind == "remote" and (idle := [w for w in args.overrides if w.startswith("policy.")]):
+        raise ValueError(
+            f"override: expected options of the server's own with --policy {args.policy}; got "
+            f"{' '.join(idle)}, which nobody would read; remedy: give them to the server "
+            "(python -m eval.serve), and remote.execute=N here"
+        )
     if spec.kind == "expert":
         require_expert(backend.name, tasks)
     if spec.kind == "replay":

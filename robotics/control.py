@@ -6,12 +6,17 @@ worker can import them without torch, MuJoCo or SIMPLER.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypedDict
 
 import numpy as np
 
 CONTROL_DIM = 7
 """Δxyz (m), axis-angle (rad) in the robot base frame, gripper (+1 closes, -1 opens)."""
+
+AUTO = "auto"
+ACTING_MODES = ("policy", "joint")
+"""Modes of `robotics.modes` that make actions from what a robot sees; the cheaper one first."""
 
 
 class Observation(TypedDict, total=False):
@@ -53,3 +58,27 @@ class Policy(Protocol):
     def act(self, observation: Observation | None) -> Action:
         """The next action; `observation` may be None when `needs_observation` is False."""
         ...
+
+
+def acting_mode(asked: str, trained: Sequence[str]) -> str:
+    """The mode in which a model acts: `asked`, or with "auto" the first of `ACTING_MODES` among
+    those it was trained in. ValueError for a mode that does not act, or one it was not trained in.
+    """
+    if asked != AUTO and asked not in ACTING_MODES:
+        raise ValueError(
+            f"mode_name: expected mode 'policy' or 'joint', or 'auto' for what the model was "
+            f"trained in, got {asked!r}; choose one of these"
+        )
+    able = [name for name in ACTING_MODES if name in trained]
+    if not able or asked not in (AUTO, *able):
+        wanted = "policy or joint" if asked == AUTO else asked
+        raise ValueError(
+            f"mode_name: expected a model trained in mode {wanted}, got one trained in "
+            f"{', '.join(trained) or 'none'}; "
+            + (
+                f"choose {' or '.join(able)}, or leave mode_name at auto"
+                if able
+                else "train one with modes=mixed, modes=policy_only or modes=joint_only"
+            )
+        )
+    return able[0] if asked == AUTO else asked

@@ -24,6 +24,7 @@ from robotics.embodiment import embodiment
 from robotics.finetune import compose_config, open_dataset, pick_device
 from robotics.model_files import read_codec
 from robotics.preparation import fit_codecs
+from selfflow_wm.cli import Parser, exit_code
 from selfflow_wm.codec import PairedCodec, ResidualCodec
 from selfflow_wm.training import checkpoint
 
@@ -41,6 +42,12 @@ channels x 2 bytes (float16): 12 KiB for 96 x 128 pixels in patches of 16 with 1
         --variants 4 --augment crop_colour --shard 0/2
     python -m robotics.finetune experiment=embedded data=data/demo latents=latents/demo out=runs/a
 """
+
+
+_CLIPS = (
+    "expected a codec whose video is made of single frames' latents, got one of clips: each "
+    "window's clip has latents of its own. Train from the pixels, with latents=null"
+)
 
 
 def encode(
@@ -66,6 +73,8 @@ def encode(
         raise ValueError(f"expected --shard i/n with 0 <= i < n, got {number}/{ranks}")
     if "[" in split:
         raise ValueError(f"expected a whole split, got {split!r}: shards are encoded whole")
+    if checkpoint_dir is None and "video" in config.codec:  # before anything is opened or fitted
+        raise ValueError(_CLIPS)
     device = pick_device(config.device)
     with _locked(out):
         codec = _codec(config, out, checkpoint_dir)
@@ -126,10 +135,7 @@ def _codec(config: DictConfig, out: Path, checkpoint_dir: Path | None) -> Residu
 
 def _of_frames(codec: ResidualCodec | PairedCodec) -> ResidualCodec:
     if not isinstance(codec, ResidualCodec):
-        raise ValueError(
-            "expected a codec whose video is made of single frames' latents, got one of clips: "
-            "each window's clip has latents of its own. Train from the pixels, with latents=null"
-        )
+        raise ValueError(_CLIPS)
     return codec
 
 
@@ -183,13 +189,8 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry; returns the exit status: 0 done, 2 misuse."""
-    parser = argparse.ArgumentParser(
-        prog="python -m robotics.encode",
-        description=__doc__,
-        epilog=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Entry; returns the exit status, see `selfflow_wm.cli.exit_code`."""
+    parser = Parser(prog="python -m robotics.encode", description=__doc__, epilog=HELP)
     parser.add_argument("--data", required=True, help="RLDS data set")
     parser.add_argument("--out", required=True, type=Path, help="directory of the latents")
     parser.add_argument("--checkpoint", type=Path, help="take the codec of this checkpoint")
@@ -200,29 +201,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--shard", type=_shard, default=(0, 1), metavar="i/n", help="0/1")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="see below")
     given = parser.parse_intermixed_args(argv)
+    return exit_code(lambda: _work(given), resumable=True)
+
+
+def _work(given: argparse.Namespace) -> None:
     words = [*given.overrides, f"data={given.data}"]
-    try:
-        config = compose_config([*words, *([f"augment={given.augment}"] if given.augment else [])])
-        settings: Any = OmegaConf.to_container(config.augment) if given.augment else None
-        counts = encode(
-            config,
-            given.out,
-            split=given.split,
-            checkpoint_dir=given.checkpoint,
-            dtype=given.dtype,
-            variants=given.variants,
-            augment=None if settings is None else Augment(**settings, seed=config.seed),
-            shard=given.shard,
-        )
-    except ValueError as error:
-        print(f"encode: {error}", file=sys.stderr)
-        return 2
+    config = compose_config([*words, *([f"augment={given.augment}"] if given.augment else [])])
+    settings: Any = OmegaConf.to_container(config.augment) if given.augment else None
+    counts = encode(
+        config,
+        given.out,
+        split=given.split,
+        checkpoint_dir=given.checkpoint,
+        dtype=given.dtype,
+        variants=given.variants,
+        augment=None if settings is None else Augment(**settings, seed=config.seed),
+        shard=given.shard,
+    )
     rate = counts["frames"] / max(counts["seconds"], 1e-9)
     print(
         f"{counts['written']} shards written, {counts['skipped']} there already; "
         f"{counts['frames']} frames in {counts['seconds']:.1f} s ({rate:.0f} frames/s); {given.out}"
     )
-    return 0
 
 
 if __name__ == "__main__":

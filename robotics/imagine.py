@@ -20,10 +20,12 @@ from robotics.mixture_spec import parse_mixture
 from robotics.scores import action_scores, video_scores
 from robotics.strips import strip, write_mp4, write_png
 from robotics.world_model import WorldModel
+from selfflow_wm.cli import Parser, at_least, exit_code
 from selfflow_wm.training.checkpoint import write_json
 
 BATCH = 32
-VIDEO_MODES, ACTION_MODES = ("forward", "video"), ("inverse", "policy")
+VIDEO_MODES = ("forward", "video", "joint")
+ACTION_MODES = ("inverse", "policy", "joint")
 
 EXAMPLES = """\
 examples:
@@ -33,43 +35,52 @@ examples:
 
 forward: future frames given the recorded actions. video: the same without the actions.
 inverse: actions given the recorded future frames. policy: actions from the current frame alone.
+joint: frames and actions together from the current frame. The modes it was trained in are shown.
 Written to --out: results.json, index.html, strips/*.png, films/*.mp4.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry; returns the exit status: 0 done, 2 misuse."""
+    """Entry; returns the exit status, see `selfflow_wm.cli.exit_code`."""
     arguments = _parser().parse_args(argv)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    try:
-        world = WorldModel.load(arguments.checkpoint, device=arguments.device)
-        dataset = _held_out(world, arguments)
-        report = run(world, dataset, arguments)
-    except ValueError as error:
-        print(f"imagine: {error}", file=sys.stderr)
-        return 2
-    print_report(report)
+    return exit_code(lambda: _work(arguments))
+
+
+def _work(arguments: argparse.Namespace) -> None:
+    world = WorldModel.load(arguments.checkpoint, device=arguments.device)
+    _check(world, arguments)
+    print_report(run(world, _held_out(world, arguments), arguments))
     print(f"written to {arguments.out}")
-    return 0
+
+
+def _check(world: WorldModel, arguments: argparse.Namespace) -> None:
+    """ValueError, before the data is opened, where nothing would come of it or be written."""
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise ValueError(
+            f"--out: expected a directory, got the file {arguments.out}; choose another"
+        )
+    if (arguments.episode or not arguments.windows) and not set(VIDEO_MODES) & set(world.modes):
+        raise ValueError(
+            f"--episode, --windows 0: expected a model trained in {', '.join(VIDEO_MODES[:-1])} or "
+            f"{VIDEO_MODES[-1]}, got one trained in {', '.join(world.modes)}, which has no frames "
+            "to draw; leave them out"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m robotics.imagine",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m robotics.imagine", description=__doc__, epilog=EXAMPLES)
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True, metavar="DIR")
     add("--data", type=Path, required=True, metavar="DIR", help="RLDS data set")
     add("--out", type=Path, required=True, metavar="DIR")
     add("--split", help="default: the one held out when the checkpoint was trained")
     add("--episode", type=int, action="append", metavar="N", help="to draw; default 0 1 2 3")
-    add("--windows", type=int, default=512, help="windows to measure on (default 512; 0: none)")
-    add("--steps", type=int, default=8, help="Euler steps (default 8)")
-    add("--seed", type=int, default=0, help="of windows and sampling noise")
+    count = at_least(0)
+    add("--windows", type=count, default=512, help="windows to measure on (default 512; 0: none)")
+    add("--steps", type=at_least(1), default=8, help="Euler steps (default 8)")
+    add("--seed", type=count, default=0, help="of windows and sampling noise")
     add("--device", default="cpu")
     add("--threads", type=int, help="torch threads")
     add("--cache-dir", type=Path, help="decoded frames; default beside the data")
@@ -113,6 +124,7 @@ def run(world: WorldModel, dataset: WindowDataset, arguments: argparse.Namespace
         "steps": arguments.steps,
         "seed": arguments.seed,
         "offsets": list(world.video_offsets),
+        "ahead": {},
         "strips": [],
         "films": [],
     }
@@ -140,19 +152,28 @@ def draw_episode(
 ) -> None:
     """A strip and a film of one episode: recorded frames above, imagined ones below.
 
-    The strip shows up to 8 windows, the film every step; frames are those at the last offset.
-    Each is imagined from its own recorded current frame, `offsets[-1]` steps before it.
+    The strip shows up to 8 windows, the film every step; frames are those at the last offset that
+    the episode is long enough for, which goes into `report["ahead"]` (steps, by episode). Each is
+    imagined from its own recorded current frame, so many steps before it.
     """
     steps = np.asarray(dataset.episodes[number])
+    there = np.flatnonzero(dataset.video_steps(steps)[1].any(0))
+    if not len(there):
+        print(
+            f"imagine: episode {number}: nothing drawn, its {len(steps)} steps end before "
+            f"{world.video_offsets[0]} steps ahead",
+            file=sys.stderr,
+        )
+        return
+    last = there[-1]
     true, imagined, current = [], [], []
     for samples in _batches(dataset, steps):
-        valid = np.asarray(samples["video_valid"])[:, -1]
+        valid = np.asarray(samples["video_valid"])[:, last]
         frames = _generate(world, samples, mode, arguments)["video"]
-        true += list(samples["video"][valid, -1])
-        imagined += list(frames[valid, -1])
+        true += list(samples["video"][valid, last])
+        imagined += list(frames[valid, last])
         current += list(samples["image"][valid])
-    if not true:
-        return
+    report["ahead"][str(number)] = world.video_offsets[last]
     name = f"episode_{number:04d}_{mode}"
     shown = np.unique(np.linspace(0, len(true) - 1, min(8, len(true))).astype(int))
     rows = [[column[i] for i in shown] for column in (current, true, imagined)]
@@ -172,7 +193,7 @@ def measure(
     episode = np.repeat(
         np.arange(len(dataset.episodes)), [len(steps) for steps in dataset.episodes]
     )[steps]
-    modes = [mode for mode in (*VIDEO_MODES, *ACTION_MODES) if mode in world.modes]
+    modes = [m for m in dict.fromkeys((*VIDEO_MODES, *ACTION_MODES)) if m in world.modes]
     parts: dict[str, list[np.ndarray]] = {}
 
     def keep(name: str, values: np.ndarray) -> None:
@@ -182,7 +203,7 @@ def measure(
         for name in ("image", "video", "video_valid", "action_valid"):
             keep(f"true {name}", samples[name])
         keep("true action", world.action.normalise(samples["action"])[..., ARM])
-        video = torch.as_tensor(samples["video"]).to(world.device)
+        video = torch.as_tensor(_held(samples)).to(world.device)
         current = world.image_codec.encode(torch.as_tensor(samples["image"]).to(world.device))
         coded = world.video_codec.encode(video, reference_latents=current)
         restored = world.video_codec.decode(coded, reference_latents=current)
@@ -190,18 +211,30 @@ def measure(
         for mode in modes:
             answer = _generate(world, samples, mode, arguments)
             if mode in VIDEO_MODES:
-                keep(mode, answer["video"])
-            else:
-                keep(mode, world.action.normalise(answer["action"])[..., ARM])
+                keep(f"video {mode}", answer["video"])
+            if mode in ACTION_MODES:
+                keep(f"action {mode}", world.action.normalise(answer["action"])[..., ARM])
     joined = {name: np.concatenate(values) for name, values in parts.items()}
     return _scores(world, joined, episode, modes)
+
+
+def _held(samples: dict[str, Any]) -> np.ndarray:
+    """The future frames, uint8 (B, F, H, W, 3); where there is none, the last one that there was.
+
+    A codec of clips mixes the frames of a group. Black ones at the end of an episode would spoil
+    what it restores of the real ones before them.
+    """
+    frames = np.concatenate([samples["image"][:, None], samples["video"]], axis=1)
+    valid = np.pad(samples["video_valid"], [(0, 0), (1, 0)], constant_values=True)
+    last = np.maximum.accumulate(np.where(valid, np.arange(valid.shape[1]), 0), axis=1)
+    return frames[np.arange(len(frames))[:, None], last][:, 1:]
 
 
 def _scores(
     world: WorldModel, joined: dict[str, np.ndarray], episode: np.ndarray, modes: Sequence[str]
 ) -> dict[str, Any]:
     report: dict[str, Any] = {}
-    videos = {mode: joined[mode] for mode in modes if mode in VIDEO_MODES}
+    videos = {mode: joined[f"video {mode}"] for mode in modes if mode in VIDEO_MODES}
     image, video, shown = (joined[f"true {k}"] for k in ("image", "video", "video_valid"))
     if videos:
         still = np.broadcast_to(image[:, None], video.shape)
@@ -212,10 +245,11 @@ def _scores(
             {"copy": still, **videos, "codec": joined["codec"]},
             episode,
         )
-    actions = {mode: joined[mode] for mode in modes if mode in ACTION_MODES}
+    actions = {mode: joined[f"action {mode}"] for mode in modes if mode in ACTION_MODES}
     if actions:
-        # Inverse dynamics can only be asked for actions between frames it was shown.
-        valid = joined["true action_valid"] & shown.all(axis=1, keepdims=True)
+        valid = joined["true action_valid"]
+        if "inverse" in actions:  # it can only be asked for actions between frames it was shown
+            valid = valid & shown.all(axis=1, keepdims=True)
         mean = np.asarray(world.action.statistics.mean, np.float32)
         mean = world.action.normalise(mean)[ARM]
         actions["mean"] = np.broadcast_to(mean, joined["true action"].shape)

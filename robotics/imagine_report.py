@@ -14,6 +14,7 @@ LEGEND = {
     "codec": "the true frames through the codec: what the model could reach at best",
     "inverse": "inferred from the recorded future frames",
     "policy": "predicted from the current frame alone",
+    "joint": "frames and actions imagined together, from the current frame alone",
     "mean": "the mean action of the training data",
 }
 
@@ -61,12 +62,18 @@ def write_html(path: Path, report: dict[str, Any]) -> None:
     legend = "".join(f"<li><b>{escape(k)}</b>: {escape(v)}</li>" for k, v in LEGEND.items())
     counts = report.get("video", {}).get("counts")
     counted = (
-        f"{counts['windows']} windows of {counts['episodes']} episodes, {counts['moving']} moving."
+        f"{counts['windows']} windows of {counts['episodes']} episodes, {counts['moving']} moving; "
+        f"patches of {counts['patch']} by {counts['patch']} pixels."
         if counts
         else ""
     )
     strips = "\n".join(
         f"<h3>{escape(name)}</h3><img src='{escape(name)}'>" for name in report["strips"]
+    )
+    ahead = "; ".join(
+        f"{steps} steps later in episode{'s' * (len(found) > 1)} {', '.join(found)}"
+        for steps in dict.fromkeys(report["ahead"].values())
+        if (found := [number for number, own in report["ahead"].items() if own == steps])
     )
     films = "\n".join(
         f"<figure><video src='{escape(name)}' controls loop muted></video>"
@@ -83,7 +90,7 @@ border-bottom:1px solid #ddd;text-align:left}}img{{max-width:100%}}figure{{displ
 {escape(counted)} Intervals: 95%, bootstrap over episodes.</p>
 <table><tr><th>what<th>where<th>who<th>mean [interval]</tr>
 {cells}</table><ul>{legend}</ul>
-<p>Strips: the current frame, the true frame {report["offsets"][-1]} steps later, the imagined one.
+<p>Strips: the current frame, the true frame some steps later, the imagined one ({escape(ahead)}).
 Films: true left, imagined right.</p>
 {strips}
 {films}

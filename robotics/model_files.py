@@ -11,10 +11,12 @@ from robotics.embodiment import EMBODIMENTS
 from robotics.normalize import Normalizer
 from robotics.statistics import statistics_hash
 from robotics.world_model import WorldModel
+from selfflow_wm.cli import compute_device
 from selfflow_wm.codec import PairedCodec, ResidualCodec, codec_from_state
 from selfflow_wm.layout import Layout
 from selfflow_wm.model import Backbone
 from selfflow_wm.training import checkpoint
+from selfflow_wm.training.model_files import newest
 
 SCHEMA = 1
 """Version of config.json. Raise it when a reader of the old one would misread the new one."""
@@ -76,11 +78,13 @@ def _normalizers(world: WorldModel) -> dict[str, Normalizer]:
 
 
 def load(path: Path, embodiment: str | None = None, device: str = "cpu") -> WorldModel:
-    """The model saved at `path`, weights in float32, in evaluation mode.
+    """The model saved at `path`, or of a run's directory the newest, weights in float32, in
+    evaluation mode.
 
     ValueError (expected, got, remedy) for a missing file, another schema, weights or codec
     arrays that do not fit the configuration, or another embodiment than `embodiment`.
     """
+    path = newest(path)
     config = read_config(path)
     if embodiment is not None and config["embodiment"] != embodiment:
         raise ValueError(
@@ -94,7 +98,7 @@ def load(path: Path, embodiment: str | None = None, device: str = "cpu") -> Worl
     backbone = Backbone(layout, **config["backbone"])
     checkpoint.load_weights(backbone, path / "model.safetensors")
     return WorldModel(
-        backbone.to(device).eval().requires_grad_(False),
+        backbone.to(compute_device(device)).eval().requires_grad_(False),
         video_codec=codec,
         **normalizers,
         embodiment=EMBODIMENTS[config["embodiment"]],
@@ -108,7 +112,8 @@ def load(path: Path, embodiment: str | None = None, device: str = "cpu") -> Worl
 
 def read_codec(path: Path) -> ResidualCodec | PairedCodec:
     """The checked codec of a checkpoint, without its weights; refuses as `load` does."""
-    return _read_codec(Path(path), read_config(path))
+    path = newest(Path(path))
+    return _read_codec(path, read_config(path))
 
 
 def _read_codec(path: Path, config: dict[str, Any]) -> ResidualCodec | PairedCodec:
@@ -155,6 +160,12 @@ def read_config(path: Path) -> dict[str, Any]:
     """The checked config.json of a checkpoint, without touching its weights."""
     path = Path(path)
     config = checkpoint.read_config(path, "model.safetensors, config.json and statistics.*")
+    if not isinstance(config, dict) or "kind" in config:
+        raise ValueError(
+            f"{path}: expected a robot's world model, of robotics.finetune, got a checkpoint of "
+            "another sort, as selfflow_wm.pretrain writes; make one of it with "
+            f"python -m robotics.finetune init={path}"
+        )
     if config.get("schema") != SCHEMA:
         raise ValueError(
             f"{path}: expected checkpoint schema {SCHEMA}, got {config.get('schema')}; use the "

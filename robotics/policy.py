@@ -11,13 +11,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from robotics.control import Action, Observation
+from robotics.control import AUTO, Action, Observation, acting_mode
 from robotics.embodiment import ARM, GRIPPER, POSITION, ROTATION, TERMINATE, Embodiment
 from robotics.episodes import proprio_vector
 from robotics.images import resize_image
-from robotics.modes import ACTION, mode
+from robotics.modes import ACTION
 from robotics.rotation import rpy_to_axis_angle
 from robotics.world_model import WorldModel
+from selfflow_wm.flow.solvers import time_grid
 
 GRIPPER_THRESHOLD = 0.3
 """Predicted closedness beyond which the gripper moves; below it, it keeps its state. The data
@@ -35,6 +36,9 @@ class Model(Protocol):
 
     @property
     def embodiment(self) -> Embodiment: ...
+
+    @property
+    def modes(self) -> tuple[str, ...]: ...
 
     @property
     def horizon(self) -> int: ...
@@ -59,9 +63,10 @@ class CheckpointPolicy:
 
     world: a model, anything that offers `Model`, or the path of a checkpoint directory.
     steps: Euler steps of the sampler. shift: shift of its time grid towards noise.
-    mode: "policy", or "joint" to imagine the video along with the actions. seed: of the sampling
-    noise when `reset` gives none; each episode has its own generator, so actions do not depend on
-    the episodes before it or the worker. clip: limit the arm's motions to the range of the training
+    mode_name: "policy", "joint" to imagine the video along with the actions, or "auto" for the
+    first of the two that the model was trained in. seed: of the sampling noise when `reset` gives
+    none; each episode has its own generator, so actions do not depend on the episodes before it or
+    the worker. clip: limit the arm's motions to the range of the training
     data; off by default, a prediction beyond it is sent as it is. embodiment: refuse a checkpoint
     of another robot. threads: torch's, None leaves them.
     latencies: seconds of every model call so far, resizing and encoding included.
@@ -74,7 +79,7 @@ class CheckpointPolicy:
         steps: int = 2,
         execute: int = 3,
         shift: float = 1.0,
-        mode_name: str = "policy",
+        mode_name: str = AUTO,
         seed: int = 0,
         clip: bool = False,
         embodiment: str | None = None,
@@ -90,13 +95,13 @@ class CheckpointPolicy:
                 f"expected a model for {embodiment!r}, got one for {world.embodiment.name!r}; "
                 "its actions would be misread"
             )
-        if ACTION not in mode(mode_name).generated or mode_name == "inverse":
-            raise ValueError(f"expected mode 'policy' or 'joint', got {mode_name!r}")
+        mode_name = acting_mode(mode_name, world.modes)
         if not 1 <= execute <= world.horizon:
             raise ValueError(
                 f"expected execute in 1..{world.horizon} (the chunk the model predicts), "
                 f"got {execute}"
             )
+        time_grid(steps, shift)  # refuses what no episode could be sampled with
         self.world = world
         self.steps, self.execute, self.shift, self.mode = steps, execute, shift, mode_name
         self.seed, self.clip = seed, clip

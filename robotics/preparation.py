@@ -173,6 +173,7 @@ def _whole_windows(dataset: Data, index: np.ndarray) -> tuple[torch.Tensor, torc
 
 def cached_codec(dataset: Data, config: Mapping[str, Any]) -> ResidualCodec:
     """The codec of the cached latents, if it is what the configuration asks for."""
+    check_cacheable(config)
     codec = load_codec(Path(config["latents"]))
     asked = unfitted_codecs(config["codec"], dataset.image_size, len(dataset.video_offsets))
     wanted, got = asked["video"].config, codec.config
@@ -182,6 +183,16 @@ def cached_codec(dataset: Data, config: Mapping[str, Any]) -> ResidualCodec:
             "the words given to python -m robotics.encode, or encode again"
         )
     return codec
+
+
+def check_cacheable(config: Mapping[str, Any]) -> None:
+    """ValueError for `latents` with codecs whose latents cannot be cached."""
+    if config.get("latents") and "video" in config["codec"]:
+        raise ValueError(
+            f"latents={config['latents']}: expected the codec of single frames that latents are "
+            "written with (codec=patch_pca), got one of clips; train from the pixels, with "
+            "latents=null"
+        )
 
 
 def _normalizers(dataset: Data, config: Mapping[str, Any]) -> dict[str, Any]:

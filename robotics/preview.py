@@ -16,7 +16,8 @@ from selfflow_wm.model import Backbone
 
 class Preview:
     """Writes `directory/step_*.png`: one pair of rows per window, the true future frames above
-    the generated ones, the current frame at the left of both.
+    the generated ones, the current frame at the left of both. What lies after the end of an episode
+    is left white.
 
     The mode is the first of video, forward and joint the model is trained in; without any it does
     nothing. Windows and sampling noise are fixed, so that strips of one run compare.
@@ -47,8 +48,9 @@ class Preview:
             self.samples, self.mode, steps=self.steps, generator=generator
         )["video"]
         rows = []
-        for current, true, imagined in zip(
-            self.samples["image"], self.samples["video"], video, strict=True
+        for current, true, shown, imagined in zip(
+            *(self.samples[name] for name in ("image", "video", "video_valid")), video, strict=True
         ):
-            rows += [[current, *true], [current, *imagined]]
+            seen = [frame if real else None for frame, real in zip(true, shown, strict=True)]
+            rows += [[current, *seen], [current, *imagined]]
         write_png(self.directory / f"step_{step:08d}.png", strip(rows))

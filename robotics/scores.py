@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,16 @@ from einops import rearrange, reduce
 
 MOVING = 8.0
 """A patch moves when its pixels change by more than this on average (of 255)."""
+
+LARGEST_PATCH = 16
+"""Pixels."""
+
+
+def patch_side(height: int, width: int) -> int:
+    """The side of the square patches that frames are judged in: the largest that divides both,
+    up to `LARGEST_PATCH` pixels."""
+    common = math.gcd(height, width)
+    return max(side for side in range(1, LARGEST_PATCH + 1) if common % side == 0)
 
 
 def squared_errors(true: np.ndarray, predicted: np.ndarray, patch: int) -> np.ndarray:
@@ -71,8 +82,6 @@ def video_scores(
     valid: np.ndarray,
     predictions: Mapping[str, np.ndarray],
     episode: np.ndarray,
-    *,
-    patch: int = 16,
 ) -> dict[str, Any]:
     """PSNR (dB) and SSIM of each prediction and their gain over the one called "copy".
 
@@ -80,8 +89,10 @@ def video_scores(
     PSNR is that of the squared error pooled over windows: a still window copied perfectly would
     otherwise count as infinite. Reported for all windows ("all"), for windows in which a patch
     moves ("moving windows"), and for the moving patches alone ("moving patches"). Which patches
-    move is read off the true frames, for all predictions alike.
+    move is read off the true frames, for all predictions alike; "patch" among the counts is their
+    side (see `patch_side`).
     """
+    patch = patch_side(*true.shape[2:4])
     moving = moving_patches(current, true, patch) & valid[..., None]
     windows = moving.any(axis=(1, 2), keepdims=True)
     bootstrap = Bootstrap(episode)
@@ -97,6 +108,7 @@ def video_scores(
         "windows": len(current),
         "episodes": len(bootstrap.names),
         "moving": int(windows.sum()),
+        "patch": patch,
     }
     report: dict[str, Any] = {"counts": counts}
     for region, mask in regions.items():

@@ -19,7 +19,14 @@ from torch import Tensor, nn
 from robotics import model_files as robot_files
 from robotics.embodiment import Embodiment
 from robotics.modes import HISTORY, IMAGE, VIDEO
-from robotics.preparation import Data, assemble, cached_codec, fit_codecs, unfitted_codecs
+from robotics.preparation import (
+    Data,
+    assemble,
+    cached_codec,
+    check_cacheable,
+    fit_codecs,
+    unfitted_codecs,
+)
 from robotics.world_model import WorldModel
 from selfflow_wm.codec import Codec, PairedCodec, ResidualCodec, codec_from_state
 from selfflow_wm.layout import BYTE_VOCABULARY, Layout
@@ -194,6 +201,7 @@ def _codecs(
     source: Source, dataset: Data, config: Mapping[str, Any]
 ) -> tuple[ResidualCodec | PairedCodec, dict[str, str], set[str]]:
     """The codec to train with, what is said of its two sides, and which are the checkpoint's."""
+    check_cacheable(config)
     asked = unfitted_codecs(config["codec"], dataset.image_size, len(dataset.video_offsets))
     taken: dict[str, Codec] = {}
     words: dict[str, str] = {}

@@ -320,7 +320,7 @@ class WorldModel:
         if row.name not in self.modes:
             raise ValueError(
                 f"expected a mode this model was trained in {self.modes}, got {row.name!r}; "
-                "use one of them (of a policy: policy.mode_name=joint), or train with that mode"
+                "use one of them, or train with that mode"
             )
         batch = self.encode(samples, row, names=row.given)
         outputs = sample(

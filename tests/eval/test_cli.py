@@ -9,7 +9,7 @@ import pytest
 
 from eval.config import load_config
 from eval.evaluate import evaluate
-from eval.policy_spec import find_checkpoint
+from eval.policy_spec import find_checkpoint, parse_policy
 from eval.records import EpisodeLog
 from eval.simpler import build_parser, main, make_plan
 
@@ -211,6 +211,14 @@ def command(*arguments):
         ["--task", "move_near", "--policy", "expert", "nonsense"],
         ["--task", "move_near", "--policy", "expert", "policy.steps=many"],
         ["--task", "move_near", "--policy", "expert", "--seed", "100"],
+        [
+            "--task",
+            "move_near",
+            "--policy",
+            "ws://localhost:9",
+            "remote.connect_s=0.1",
+            "policy.execute=6",
+        ],
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, tmp_path, capsys, monkeypatch):
@@ -227,6 +235,12 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, tmp_path, capsys, monk
     assert message.count("\n") == 1
     assert "remedy" in message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_options_that_a_server_would_never_see_are_refused(tmp_path):
+    arguments = words(tmp_path / "run", "policy.execute=6", policy="ws://localhost:9")
+    with pytest.raises(ValueError, match=r"got policy.execute=6, .* remote.execute=N here"):
+        plan_for([*arguments, "remote.connect_s=0.1"])
 
 
 def test_help_shows_flags_overrides_and_examples():
@@ -270,3 +284,24 @@ def test_a_checkpoint_is_found_by_path_or_name(tmp_path, monkeypatch):
     assert find_checkpoint(str(tmp_path / "other")) == tmp_path / "other"
     with pytest.raises(ValueError, match="other, self_flow, simpler_self_flow"):
         find_checkpoint("third")
+    (tmp_path / "run").mkdir()  # a run's directory stands for its newest
+    (tmp_path / "other").rename(tmp_path / "run" / "checkpoint")
+    assert find_checkpoint(str(tmp_path / "run")) == tmp_path / "run" / "checkpoint"
+
+
+def test_the_mode_follows_the_checkpoint(tmp_path):
+    def mode(config, *words):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        (tmp_path / "model.safetensors").touch()
+        spec = parse_policy("checkpoint", str(tmp_path), load_config(words))
+        return spec.options["mode_name"]
+
+    assert mode({"modes": ["policy", "joint"]}) == "policy"  # by name: as before there was auto
+    assert mode({"modes": ["joint"]}) == "joint"
+    assert mode({"modes": ["policy", "joint"]}, "policy.mode_name=joint") == "joint"
+    with pytest.raises(ValueError, match=r"policy.mode_name: .* got one trained in joint; choose"):
+        mode({"modes": ["joint"]}, "policy.mode_name=policy")
+    with pytest.raises(ValueError, match="expected mode 'policy' or 'joint'"):
+        mode({"modes": ["joint"]}, "policy.mode_name=forward")
+    with pytest.raises(ValueError, match="expected one of python -m robotics.finetune"):
+        mode({"kind": "backbone"})

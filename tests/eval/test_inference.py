@@ -95,7 +95,8 @@ def test_one_sample_a_call_is_a_model_of_ones_own_bit_for_bit(world):
         with pytest.raises(ValueError, match="embodiment|expected a model for"):
             CheckpointPolicy(SharedWorld(spec.address), embodiment="google_robot")
         # A request that the model refuses costs nobody else theirs.
-        policy = CheckpointPolicy(SharedWorld(spec.address), steps=0, execute=1)
+        policy = CheckpointPolicy(SharedWorld(spec.address), steps=1, execute=1)
+        policy.steps = 0
         policy.reset("open top drawer", seed=5)
         with pytest.raises(ValueError):
             policy.act(observation(world, 0))

@@ -264,8 +264,11 @@ def test_a_server_that_fails_says_why(capsys):
 @pytest.mark.skipif(not (CHECKPOINTS / "self_flow").is_dir(), reason="needs the shipped checkpoint")
 def test_a_checkpoint_acts_the_same_through_its_server(tmp_path):
     config = load_config(["policy.steps=2"])
-    more = ("--episodes", "1", "policy.steps=2", "policy.execute=5", "remote.execute=5")
-    here = run_here(words(tmp_path / "here", *more, policy="checkpoint", task="open_drawer_place"))
+    more = ("--episodes", "1", "remote.execute=5")
+    own = ("policy.steps=2", "policy.execute=5")
+    here = run_here(
+        words(tmp_path / "here", *more, *own, policy="checkpoint", task="open_drawer_place")
+    )
     server = make_server(None, "127.0.0.1", 0, config, threads=1)
     with listening(server._server) as url:
         arguments = words(tmp_path / "there", *more, policy=url, task="open_drawer_place")

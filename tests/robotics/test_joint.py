@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
+from robotics import imagine as imagining
 from robotics.dataset import WindowDataset
 from robotics.embodiment import EMBODIMENTS
+from robotics.encode import main as encode
 from robotics.finetune import build, compose_config, main
+from robotics.imagine import main as imagine
 from robotics.modes import MODES
 from robotics.preparation import fit_world
+from robotics.preview import Preview
+from robotics.rlds.fake import fake_dataset
+from robotics.scores import patch_side, video_scores
 from robotics.world_model import WorldModel
 from selfflow_wm.codec import PairedCodec, PatchPCA, PatchVideo, codec_from_state
+from selfflow_wm.probing.cli import _named
+from selfflow_wm.probing.sources import check_codec
 from selfflow_wm.training.run import make_objective
 
 SIZE = (32, 48)
@@ -89,6 +100,83 @@ def test_it_acts_and_imagines_and_comes_back_from_disk(joint, clips, tmp_path):
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
+def test_what_it_imagines_is_measured_with_its_actions(joint, rt1_directory, tmp_path, capsys):
+    joint.save(tmp_path / "checkpoint")
+    words = ["--checkpoint", str(tmp_path / "checkpoint"), "--data", str(rt1_directory)]
+    words += ["--out", str(tmp_path / "out"), "--windows", "8", "--steps", "1", "--episode", "0"]
+    assert imagine([*words, "--split", "train"]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {"joint", "copy", "joint - copy", "codec"} <= results["video"]["all"]["PSNR"].keys()
+    assert {"joint", "mean"} == results["action"].keys()
+    assert results["films"] == ["films/episode_0000_joint.mp4"]
+    assert "joint - copy" in capsys.readouterr().out
+
+
+def test_episodes_shorter_than_the_clip_are_drawn_as_far_as_they_go(joint, tmp_path, capsys):
+    joint.save(tmp_path / "run" / "checkpoint")
+    data = fake_dataset(tmp_path / "data", (3, 1, 8))
+    words = ["--checkpoint", str(tmp_path / "run"), "--data", str(data), "--windows", "0"]
+    words += ["--out", str(tmp_path / "out"), "--steps", "1", "--split", "train"]
+    assert imagine(words) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["ahead"] == {"0": 2, "2": 5} and len(results["strips"]) == 2
+    assert "episode 1: nothing drawn" in capsys.readouterr().err
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "2 steps later in episode 0; 5 steps later in episode 2" in page
+
+
+@pytest.mark.parametrize(("modes", "counted"), [(["joint"], True), (["joint", "inverse"], False)])
+def test_actions_count_without_frames_where_no_mode_was_shown_them(joint, modes, counted):
+    frames = np.zeros((2, 5, *SIZE, 3), np.uint8)
+    shown = np.ones((2, 5), bool)
+    shown[:, -1] = False  # as in every window of an episode that is shorter than the clip
+    actions = np.random.default_rng(0).normal(size=(2, 4, 6)).astype(np.float32)
+    joined = {"true image": frames[:, 0], "true video": frames, "true video_valid": shown}
+    joined |= {"true action": actions, "true action_valid": np.ones((2, 4), bool)}
+    joined |= {"codec": frames, **{f"video {m}": frames for m in modes}}
+    joined |= {f"action {m}": np.zeros_like(actions) for m in modes}
+    rows = imagining._scores(joint, joined, np.arange(2), modes)["action"]
+    assert (rows["joint"]["MSE"]["mean"] is not None) is counted
+
+
+def test_what_the_codec_restores_is_not_spoiled_by_what_lies_after_the_end(joint, clips):
+    end = clips.episodes[0][-1]
+    samples = clips.batch([end - 3])  # three real frames, the last two of them in a broken group
+    held = imagining._held(samples)
+    assert samples["video_valid"][0].tolist() == [True, True, True, False, False]
+    assert np.array_equal(held[0, :3], samples["video"][0, :3])
+    assert (held[0, 3:] == samples["video"][0, 2]).all() and not samples["video"][0, 3:].any()
+    alone = clips.batch([end])
+    assert (imagining._held(alone) == alone["image"][:, None]).all()
+
+
+def test_previews_show_no_frames_that_never_were(joint, clips, tmp_path):
+    from PIL import Image
+
+    preview = Preview(joint, clips, tmp_path, windows=12, steps=1)
+    preview(joint.backbone, 3)
+    picture = np.asarray(Image.open(tmp_path / "step_00000003.png"))
+    valid = preview.samples["video_valid"]
+    assert valid.any() and not valid.all()
+    for row, column in np.ndindex(valid.shape):
+        top, left = 2 * row * (SIZE[0] + 4), (1 + column) * (SIZE[1] + 4)
+        tile = picture[top : top + SIZE[0], left : left + SIZE[1]]
+        assert (tile == 255).all() != valid[row, column]
+
+
+@pytest.mark.parametrize(
+    ("size", "side"),
+    [((96, 128), 16), ((48, 60), 12), ((128, 160), 16), ((30, 45), 15), ((7, 9), 1)],
+)
+def test_frames_are_judged_in_patches_that_tile_them(size, side):
+    assert patch_side(*size) == side
+    frames = np.zeros((2, 3, *size, 3), np.uint8)
+    scores = video_scores(
+        frames[:, 0], frames, np.ones((2, 3), bool), {"copy": frames, "same": frames}, np.arange(2)
+    )
+    assert scores["counts"]["patch"] == side and scores["counts"]["moving"] == 0
+
+
 def test_a_pair_of_codecs_is_each_of_them():
     frames = torch.randint(0, 256, (12, 5, 16, 16, 3)).byte()
     image = PatchPCA((16, 16), 8, 12).fit(frames[:, 0])
@@ -122,6 +210,51 @@ def test_misuse_is_explained(joint_overrides, rt1_directory, tmp_path, words, me
                 ["experiment=rt1_small", *words, f"data={rt1_directory}", f"out={tmp_path}"]
             )
         )
+
+
+def test_nothing_is_imagined_in_silence(joint, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    joint.save(tmp_path / "joint")
+    only = joint.with_backbone(joint.backbone)
+    only.modes = ("policy",)
+    only.save(tmp_path / "policy")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text('{"schema": 1, "kind": "backbone"}')
+    for name, out, more, message in (
+        ("policy", "out", ["--windows", "0"], "no frames to draw"),
+        ("joint", "file", [], "expected a directory, got the file"),
+        ("joint", "out", ["--device", "gpu"], "expected cpu or cuda, got 'gpu'"),
+        ("bare", "out", [], "python -m robotics.finetune init="),
+    ):
+        words = ["--checkpoint", str(tmp_path / name), "--out", str(tmp_path / out), *more]
+        assert imagine([*words, "--data", "/nowhere"]) == 2
+        assert message in capsys.readouterr().err
+    for wrong in (["--windows", "-1"], ["--steps", "0"]):
+        with pytest.raises(SystemExit):
+            imagine([*words, "--data", "/nowhere", *wrong])
+
+
+def test_latents_of_clips_are_refused_before_the_data_is_opened(
+    joint, clips, joint_overrides, rt1_directory, tmp_path, capsys
+):
+    words = ["--data", "/nowhere", "--out", str(tmp_path / "latents"), "experiment=rt1_small"]
+    assert encode(words) == 2
+    assert "got one of clips" in capsys.readouterr().err and not (tmp_path / "latents").exists()
+    joint.save(tmp_path / "saved")
+    config = ["experiment=rt1_small", *joint_overrides, f"data={rt1_directory}"]
+    config += [f"out={tmp_path / 'run'}", f"init={tmp_path / 'saved'}", "latents=/elsewhere"]
+    with pytest.raises(ValueError, match="got one of clips; train from the pixels"):
+        build(compose_config(config))
+
+
+def test_a_probe_knows_each_of_its_codecs(joint, tmp_path):
+    joint.save(tmp_path / "run" / "checkpoint")
+    path = _named([f"a={tmp_path / 'run'}"])["a"]
+    own = {"image": joint.image_codec, "video": joint.video_codec.video}
+    for name, codec in own.items():
+        check_codec(path, SimpleNamespace(codec=codec.hash(), modality=name))
+        with pytest.raises(ValueError, match=f"codec of {name}"):
+            check_codec(path, SimpleNamespace(codec="ab" * 32, modality=name))
 
 
 def test_the_papers_experiment_can_be_planned_without_weights(capsys):

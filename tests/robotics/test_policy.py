@@ -121,6 +121,8 @@ def test_misuse_is_refused(world, policy, tmp_path):
         policy.act(None)
     with pytest.raises(ValueError, match="reset"):
         CheckpointPolicy(world).act(observation())
+    with pytest.raises(ValueError, match="expected steps >= 1"):
+        CheckpointPolicy(world, steps=0)
     with pytest.raises(ValueError, match="1..6"):
         CheckpointPolicy(world, execute=7)
     with pytest.raises(ValueError, match="'policy' or 'joint'"):
@@ -142,3 +144,27 @@ def test_clipping_keeps_motions_in_the_range_of_the_data(world):
     assert np.ptp([row.control[:3] for row in controls(free, 1)], axis=0).max() > 0
     for row in controls(clipped, 1):
         np.testing.assert_allclose(row.control[:3], centre[:3], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "trained", "found"),
+    [
+        ("auto", ("joint",), "joint"),
+        ("auto", ("joint", "forward", "policy"), "policy"),
+        ("joint", ("policy", "joint"), "joint"),
+        ("policy", ("joint",), "trained in mode policy, got one trained in joint; choose joint"),
+        ("joint", ("policy",), "trained in mode joint, got one trained in policy; choose policy"),
+        ("auto", ("video",), "trained in mode policy or joint, got one trained in video; train"),
+        ("inverse", ("inverse",), "expected mode 'policy' or 'joint'"),
+    ],
+)
+def test_it_acts_in_a_mode_it_was_trained_in(world, asked, trained, found):
+    world.modes = trained
+    if " " in found:
+        with pytest.raises(ValueError, match=found):
+            CheckpointPolicy(world, mode_name=asked)
+        return
+    policy = CheckpointPolicy(world, mode_name=asked, steps=1)
+    policy.reset("open top drawer", seed=1)
+    policy.act(observation())
+    assert policy.mode == found

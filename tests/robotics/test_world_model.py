@@ -224,7 +224,7 @@ def test_a_perfect_prediction_beats_copying_where_things_move():
     still = np.repeat(current[:, None], 2, 1)
     near = (true.astype(int) + np.where(true < 128, 1, -1)).astype(np.uint8)
     scores = video_scores(current, true, valid, {"copy": still, "model": near}, episode)
-    assert scores["counts"] == {"windows": 6, "episodes": 3, "moving": 4}
+    assert scores["counts"] == {"windows": 6, "episodes": 3, "moving": 4, "patch": 16}
     # off by one everywhere: PSNR of 255^2 / 1
     for region in ("all", "moving windows", "moving patches"):
         row = scores[region]["PSNR"]
