@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from robotics.control import acting_mode
+from selfflow_wm.files import newest_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINTS = ROOT / "checkpoints"
@@ -90,8 +91,8 @@ def find_checkpoint(name: str | None, backend: str = "mujoco") -> Path:
     (the simulator's)."""
     wanted = name or SHIPPED.get(backend.partition("?")[0], SHIPPED["mujoco"])
     candidates = [CHECKPOINTS / wanted]
-    if name is not None:  # a run's directory stands for its newest
-        candidates = [Path(wanted), Path(wanted) / "checkpoint", *candidates]
+    if name is not None:
+        candidates.insert(0, newest_checkpoint(Path(wanted)))
     for path in candidates:
         if (path / "model.safetensors").is_file() and (path / "config.json").is_file():
             return path

@@ -13,10 +13,10 @@ from robotics.statistics import statistics_hash
 from robotics.world_model import WorldModel
 from selfflow_wm.cli import compute_device
 from selfflow_wm.codec import PairedCodec, ResidualCodec, codec_from_state
+from selfflow_wm.files import newest_checkpoint
 from selfflow_wm.layout import Layout
 from selfflow_wm.model import Backbone
 from selfflow_wm.training import checkpoint
-from selfflow_wm.training.model_files import newest
 
 SCHEMA = 1
 """Version of config.json. Raise it when a reader of the old one would misread the new one."""
@@ -84,7 +84,7 @@ def load(path: Path, embodiment: str | None = None, device: str = "cpu") -> Worl
     ValueError (expected, got, remedy) for a missing file, another schema, weights or codec
     arrays that do not fit the configuration, or another embodiment than `embodiment`.
     """
-    path = newest(path)
+    path = newest_checkpoint(path)
     config = read_config(path)
     if embodiment is not None and config["embodiment"] != embodiment:
         raise ValueError(
@@ -112,7 +112,7 @@ def load(path: Path, embodiment: str | None = None, device: str = "cpu") -> Worl
 
 def read_codec(path: Path) -> ResidualCodec | PairedCodec:
     """The checked codec of a checkpoint, without its weights; refuses as `load` does."""
-    path = newest(Path(path))
+    path = newest_checkpoint(Path(path))
     return _read_codec(path, read_config(path))
 
 

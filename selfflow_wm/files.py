@@ -60,6 +60,13 @@ def atomic_file(path: Path) -> Iterator[Path]:
         raise
 
 
+def newest_checkpoint(path: Path) -> Path:
+    """The checkpoint that is meant by `path`: its own, or that of a run's directory, which stands
+    for its newest one. Whether there is one is not looked at."""
+    inside = path / "checkpoint"
+    return inside if not (path / "config.json").is_file() and inside.is_dir() else path
+
+
 def recover(path: Path) -> None:
     """Undo a replacement of `path` that a crash cut between its two renames."""
     old = path.parent / f".{path.name}.old"

@@ -13,7 +13,8 @@ from selfflow_wm.cli import split_name
 from selfflow_wm.codec import AudioCodec, Codec, ImageCodec, VideoCodec
 from selfflow_wm.data import MODES, SampleEncoder
 from selfflow_wm.data.toy import ToyConfig
-from selfflow_wm.training.model_files import SavedModel, load_model, newest, read_config
+from selfflow_wm.files import newest_checkpoint
+from selfflow_wm.training.model_files import SavedModel, load_model, read_config
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def find_checkpoints(words: Sequence[str], curve: bool = False) -> list[Entry]:
 def _paths(place: Path, curve: bool) -> list[Path]:
     if curve and (steps := sorted((place / "checkpoints").glob("step_[0-9]*"))):
         return steps
-    if ((path := newest(place)) / "config.json").is_file():
+    if ((path := newest_checkpoint(place)) / "config.json").is_file():
         return [path]
     raise ValueError(
         f"{place}: expected a run of selfflow_wm.pretrain with a checkpoint/, or a checkpoint "

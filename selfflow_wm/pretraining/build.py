@@ -15,6 +15,7 @@ from torch import nn
 from selfflow_wm.codec import Codec
 from selfflow_wm.data import Mixture, MixtureStream, SampleEncoder, Source, fixed_batches
 from selfflow_wm.data.source import check_captions, split_source
+from selfflow_wm.files import newest_checkpoint
 from selfflow_wm.layout import Layout
 from selfflow_wm.model import Backbone
 from selfflow_wm.objective import FlowMatching, WeightedByModality
@@ -23,7 +24,7 @@ from selfflow_wm.pretraining.preview import Preview
 from selfflow_wm.pretraining.sources import open_sources
 from selfflow_wm.training import run as core
 from selfflow_wm.training.log import MetricsLog
-from selfflow_wm.training.model_files import SavedModel, load_model, newest, save_model
+from selfflow_wm.training.model_files import SavedModel, load_model, save_model
 from selfflow_wm.training.parallel import make_parallel
 from selfflow_wm.training.ranks import join
 from selfflow_wm.training.trainer import Trainer
@@ -128,7 +129,7 @@ def _begin(
     if not fresh:
         saved = load_model(out / "initial")
         return saved, *_open(plain, mixture, saved.codecs)
-    source = load_model(newest(Path(plain["init"]))) if plain["init"] else None
+    source = load_model(newest_checkpoint(Path(plain["init"]))) if plain["init"] else None
     codecs = _codecs(plain, source)
     sources, held_out = _open(plain, mixture, codecs)
     if source is None:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from selfflow_wm.cli import Parser, compute_device, exit_code
+from selfflow_wm.cli import Parser, compute_device, exit_code, split_name
+from selfflow_wm.files import newest_checkpoint
 from selfflow_wm.probing.classifier import PENALTIES
 from selfflow_wm.probing.core import probe_checkpoints
 from selfflow_wm.probing.features import POOLS
 from selfflow_wm.probing.sources import LabelledLatents, check_codec, fingerprint, load_model
 from selfflow_wm.probing.table import Table
-from selfflow_wm.training.model_files import newest
 
 EPILOG = """\
 The data is a safetensors file with `latents` (N, tokens, C), floating point, as the codec of the
@@ -130,15 +130,13 @@ def _named(values: Sequence[str]) -> dict[str, Path]:
     """NAME=DIR, or DIR named after its last part; a run's directory stands for its newest."""
     checkpoints: dict[str, Path] = {}
     for value in values:
-        name, found, path = value.partition("=")
-        if not found:
-            name, path = Path(value).resolve().name, value
-        if not name or name in checkpoints:
+        name, path = split_name(value)
+        name = name or Path(path).resolve().name
+        if name in checkpoints:
             raise ValueError(
-                f"expected checkpoints of distinct names, got {name!r} twice or empty; write "
-                "NAME=DIR"
+                f"expected checkpoints of distinct names, got {name!r} twice; write NAME=DIR"
             )
-        checkpoints[name] = newest(Path(path))
+        checkpoints[name] = newest_checkpoint(Path(path))
     return checkpoints
 
 

@@ -13,6 +13,7 @@ import torch
 
 from selfflow_wm.cli import Parser, compute_device, exit_code
 from selfflow_wm.data import JOINT, MODES
+from selfflow_wm.files import newest_checkpoint
 from selfflow_wm.flow.solvers import SOLVERS
 from selfflow_wm.interop.official import load_official
 from selfflow_wm.sampling.clips import Clips
@@ -20,7 +21,7 @@ from selfflow_wm.sampling.conditions import Labels, make_conditions
 from selfflow_wm.sampling.decode import CodecDecoder, Decoder, vae_decoder
 from selfflow_wm.sampling.parts import Parts
 from selfflow_wm.sampling.run import Solve, finish, run_shard, shard_numbers
-from selfflow_wm.training.model_files import SavedModel, load_model, newest
+from selfflow_wm.training.model_files import SavedModel, load_model
 
 EPILOG = """\
 Results: OUT/samples.npz (arr_0: uint8 NHWC, for ADM's evaluation suite; arr_1: labels) and
@@ -143,7 +144,7 @@ def _run(args: argparse.Namespace) -> None:
     device = _device(args.device)
     numbers = shard_numbers(args.num, shard, shards)
     solve = Solve(args.steps, args.shift, args.solver, args.guidance, args.guidance_interval)
-    args.checkpoint = newest(args.checkpoint)
+    args.checkpoint = newest_checkpoint(args.checkpoint)
     saved = load_checkpoint(args.checkpoint, device, args.modality)
     conditions = make_conditions(saved.model.layout, args.classes, args.captions_file, args.seed)
     clips = _clips(saved, args, device)

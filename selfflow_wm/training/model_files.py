@@ -90,12 +90,6 @@ def save_model(path: Path | str, saved: SavedModel, dtype: torch.dtype = torch.f
         checkpoint.write_json(temporary / "config.json", config)
 
 
-def newest(path: Path) -> Path:
-    """A run's directory stands for its newest checkpoint."""
-    inside = path / "checkpoint"
-    return inside if not (path / "config.json").is_file() and inside.is_dir() else path
-
-
 def load_model(path: Path | str, device: torch.device | str = "cpu") -> SavedModel:
     """The model saved at `path`, float32, in evaluation mode.
 
