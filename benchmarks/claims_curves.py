@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from selfflow_wm.files import atomic_file
+from selfflow_wm.panels import panel_grid, to_png
 from selfflow_wm.training.curves import Curve, dress, plot_mean, read_curves
 
 
@@ -24,29 +25,26 @@ def write_curves(file: Path, runs: Mapping[tuple[str, int], Path], cost: float) 
     runs: (objective, seed) -> run. cost: FLOPs of a step of self_flow over one of flow_matching.
     False, and no file, when a run was too short for a validation.
     """
-    from matplotlib.figure import Figure
-
     curves = {key: read_losses(run) for key, run in runs.items()}
     if not all(curves.values()):
         return False
     modes = list(next(iter(curves.values())))
-    figure = Figure(figsize=(3.4 * len(modes), 5.6), layout="constrained")
-    panels = figure.subplots(2, len(modes), squeeze=False)
+    figure, panels = panel_grid(2 * len(modes), across=len(modes))
+    above, below = panels[: len(modes)], panels[len(modes) :]
     objectives = list(dict.fromkeys(objective for objective, _ in runs))
     for column, mode in enumerate(modes):
         for number, objective in enumerate(objectives):
             own = [curves[key][mode] for key in runs if key[0] == objective]
-            for row, scale in enumerate((1.0, cost if objective == "self_flow" else 1.0)):
-                plot_mean(panels[row, column], own, objective, f"C{number}", scale)
-        panels[0, column].set_title(mode.replace("_", " "), fontsize=10)
-        panels[0, column].set_xlabel("steps")
-        panels[1, column].set_xlabel("compute, steps of flow_matching")
-    for panel in panels.flat:
+            scale = cost if objective == "self_flow" else 1.0
+            plot_mean(above[column], own, objective, f"C{number}")
+            plot_mean(below[column], own, objective, f"C{number}", scale)
+        above[column].set_title(mode.replace("_", " "), fontsize=10)
+        above[column].set_xlabel("steps")
+        below[column].set_xlabel("compute, steps of flow_matching")
+    for panel in panels:
         dress(panel, log=True)
-    panels[0, 0].set_ylabel("held-out loss")
-    panels[1, 0].set_ylabel("held-out loss")
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    with atomic_file(file) as temporary, temporary.open("wb") as out:
-        figure.savefig(out, format="png", dpi=110)
+    above[0].set_ylabel("held-out loss")
+    below[0].set_ylabel("held-out loss")
+    with atomic_file(file) as temporary:
+        temporary.write_bytes(to_png(figure, panels))
     return True

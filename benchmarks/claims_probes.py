@@ -7,7 +7,6 @@ over seeds. A layer is chosen by one share of the samples and judged by another,
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from selfflow_wm.evaluation.checkpoints import find_checkpoints
 from selfflow_wm.evaluation.labelled import labelled_latents, modality_of, write_labelled
 from selfflow_wm.evaluation.summary import over_seeds
 from selfflow_wm.files import atomic_file
+from selfflow_wm.panels import panel_grid, to_png
 from selfflow_wm.probing.classifier import PENALTIES
 from selfflow_wm.probing.core import probe_checkpoints
 from selfflow_wm.probing.plot import dress
@@ -111,13 +111,10 @@ def _best(table: Sequence[Mapping[str, Any]], arm: str, level: float) -> Mapping
 
 def draw(tables: Mapping[int, Sequence[Mapping[str, Any]]]) -> bytes:
     """A PNG: accuracy by layer, a panel per noise level, a line per arm, a thin one per seed."""
-    from matplotlib.figure import Figure
-
     rows = [dict(row) | {"seed": seed} for seed, table in tables.items() for row in table]
     levels = sorted({row["level"] for row in rows})
     arms = list(dict.fromkeys(row["checkpoint"] for row in rows))
-    figure = Figure(figsize=(1 + 3.4 * len(levels), 3.6), layout="constrained")
-    panels = figure.subplots(1, len(levels), squeeze=False, sharey=True)[0]
+    figure, panels = panel_grid(len(levels), sharey=True)
     for panel, level in zip(panels, levels, strict=True):
         here = [row for row in rows if row["level"] == level]
         layers = sorted({row["layer"] for row in here})
@@ -133,11 +130,7 @@ def draw(tables: Mapping[int, Sequence[Mapping[str, Any]]]) -> bytes:
             panel.plot(layers, mean, f"C{color}o-", label=arm, markersize=3)
         dress(panel, level, here[0]["chance"])
     panels[0].set_ylabel("accuracy")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(arms))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
+    return to_png(figure, panels)
 
 
 def show(summary: Sequence[Mapping[str, Any]]) -> None:

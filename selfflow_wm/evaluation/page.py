@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from selfflow_wm import pages
 from selfflow_wm.evaluation.metrics import FRECHET
 from selfflow_wm.files import atomic_file
+from selfflow_wm.panels import panel_grid, to_png
 
 TITLES = {
     "image": "Images: signs with a word",
@@ -182,14 +182,9 @@ def _curve(results: Row) -> str | None:
 
 def draw_curves(metrics: Sequence[Row], lines: Mapping[tuple[str, int], Sequence[Row]]) -> bytes:
     """A PNG: a panel for each metric, a line with its band for each run, true values dashed."""
-    from matplotlib.figure import Figure
-
-    across = min(3, len(metrics))
-    down = -(-len(metrics) // across)
-    figure = Figure(figsize=(4.2 * across, 0.6 + 2.8 * down), layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False).ravel()
+    figure, panels = panel_grid(len(metrics), across=3)
     names = list(dict.fromkeys(name for name, _ in lines))
-    for panel, row in zip(panels, metrics, strict=False):
+    for panel, row in zip(panels, metrics, strict=True):
         scale = 100 if row["unit"] == "%" else 1
         for (name, seed), line in lines.items():
             points = sorted(
@@ -215,10 +210,4 @@ def draw_curves(metrics: Sequence[Row], lines: Mapping[tuple[str, int], Sequence
         panel.set_title(row["title"] + (f", {row['unit']}" if row["unit"] else ""), fontsize=9)
         panel.set_xlabel("step")
         panel.grid(alpha=0.25)
-    for panel in panels[len(metrics) :]:
-        panel.remove()
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, max(1, len(labels))))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return to_png(figure, panels)

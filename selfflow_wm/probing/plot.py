@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
+
+from selfflow_wm.panels import panel_grid, to_png
 
 COLUMNS = 4
 """Panels beside each other."""
@@ -15,15 +16,10 @@ def draw(rows: Sequence[dict[str, Any]]) -> bytes:
 
     The dashed line is chance. Expects at least one row.
     """
-    from matplotlib.figure import Figure
-
     levels = sorted({row["level"] for row in rows})
     names = list(dict.fromkeys(row["checkpoint"] for row in rows))
-    across = min(COLUMNS, len(levels))
-    down = -(-len(levels) // across)
-    figure = Figure(figsize=(1.2 + 3.2 * across, 0.8 + 2.8 * down), layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
-    for panel, level in zip(panels, levels, strict=False):
+    figure, panels = panel_grid(len(levels), COLUMNS, sharex=True, sharey=True)
+    for panel, level in zip(panels, levels, strict=True):
         here = [row for row in rows if row["level"] == level]
         for color, name in enumerate(names):
             line = sorted(
@@ -39,15 +35,9 @@ def draw(rows: Sequence[dict[str, Any]]) -> bytes:
                 markersize=3, linewidth=1.2,
             )  # fmt: skip
         dress(panel, level, here[0]["chance"])
-    for panel in panels[len(levels) :]:
-        panel.remove()
-    for panel in panels[: len(levels) : across]:
+    for panel in panels[::COLUMNS]:
         panel.set_ylabel("accuracy")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(names)))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
+    return to_png(figure, panels)
 
 
 def dress(panel: Any, level: float, chance: float) -> None:

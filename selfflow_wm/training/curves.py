@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from selfflow_wm.panels import panel_grid, to_png
+
 Curve = dict[int, float]
 """Step -> value."""
-
-COLUMNS = 4
-"""Panels beside each other."""
 
 
 def read_curves(run: Path) -> dict[str, Curve]:
@@ -92,10 +91,11 @@ def dress(panel: Any, log: bool) -> None:
         from matplotlib.ticker import LogLocator
 
         panel.set_yscale("log")
-        panel.yaxis.set_major_formatter("{x:.2g}")
         low, high = panel.get_ylim()
+        digits = 3 + max(0, math.floor(-math.log10(high / low - 1)))  # that ticks differ
+        panel.yaxis.set_major_formatter(f"{{x:.{digits}g}}")
         if high < 5 * low:
-            panel.yaxis.set_minor_formatter("{x:.2g}")
+            panel.yaxis.set_minor_formatter(f"{{x:.{digits}g}}")
         else:  # the names of all ticks would run into each other
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.yaxis.set_minor_formatter("")
@@ -107,13 +107,8 @@ def draw(arms: Mapping[str, Sequence[Mapping[str, Curve]]], metrics: Sequence[st
 
     arms: name -> what `read_curves` gave for each of its runs.
     """
-    from matplotlib.figure import Figure
-
-    across = min(COLUMNS, len(metrics))
-    down = -(-len(metrics) // across)
-    figure = Figure(figsize=(0.6 + 3.6 * across, 0.8 + 2.8 * down), layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False).ravel()
-    for panel, metric in zip(panels, metrics, strict=False):
+    figure, panels = panel_grid(len(metrics))
+    for panel, metric in zip(panels, metrics, strict=True):
         lowest = []
         for number, (name, runs) in enumerate(arms.items()):
             curves = [run[metric] for run in runs if metric in run]
@@ -123,16 +118,4 @@ def draw(arms: Mapping[str, Sequence[Mapping[str, Curve]]], metrics: Sequence[st
         dress(panel, log=min(lowest) > 0)
         panel.set_title(metric, fontsize=10)
         panel.set_xlabel("steps")
-    for panel in panels[len(metrics) :]:
-        panel.remove()
-    lines = {
-        label: handle
-        for panel in panels[: len(metrics)]
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        lines.values(), lines.keys(), loc="outside lower center", ncols=min(4, len(lines))
-    )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return to_png(figure, panels)
