@@ -114,10 +114,7 @@ def _pair(a: Run, b: Run, tasks: Sequence[str], metric: str, seed: int) -> dict[
         if alone:
             notes.append(f"{a.label}/{b.label}: {task}: {alone} episodes without a partner")
         disagreements += _disagreements(a, b, task, outcomes[task])
-    counts = {
-        task: Counts.of(found.values(), (without_turn(name) for _, name in found))
-        for task, found in outcomes.items()
-    }
+    counts = {task: _counts(found) for task, found in outcomes.items()}
     notes += [
         f"{a.label}/{b.label}: {task}: {found.pairs} pairs of {len(found.repeated.starts)} cells, "
         f"worth {found.independent:.0f} independent ones"
@@ -199,10 +196,12 @@ def _variants(
             if not names.get(start[1]):
                 return {}
             groups.setdefault((task, names[start[1]]), {})[start] = pair
-    return {
-        name: Counts.of(found.values(), (without_turn(cell) for _, cell in found))
-        for name, found in groups.items()
-    }
+    return {name: _counts(found) for name, found in groups.items()}
+
+
+def _counts(outcomes: dict[Start, tuple[bool, bool]]) -> Counts:
+    """Of a task's pairs; turns of a cell begin alike."""
+    return Counts.of(outcomes.values(), (without_turn(name) for _, name in outcomes))
 
 
 def _disagreements(

@@ -59,8 +59,10 @@ def fraction(text: str) -> float:
 
 def split_name(word: str) -> tuple[str, str]:
     """(NAME, PATH) of `[NAME=]PATH`; the name is empty where there is none. A `=` behind a `/` is
-    the path's own."""
+    the path's own. ValueError for a `=` with nothing before it."""
     name, equals, place = word.partition("=")
+    if equals and not name:
+        raise ValueError(f"expected NAME=PATH or PATH, got {word!r}; write a name, or leave out =")
     return (name, place) if equals and "/" not in name else ("", word)
 
 

@@ -132,9 +132,10 @@ def _named(values: Sequence[str]) -> dict[str, Path]:
     for value in values:
         name, path = split_name(value)
         name = name or Path(path).resolve().name
-        if name in checkpoints:
+        if not name or name in checkpoints:
             raise ValueError(
-                f"expected checkpoints of distinct names, got {name!r} twice; write NAME=DIR"
+                f"expected checkpoints of distinct names, got {name!r} twice or empty; write "
+                "NAME=DIR"
             )
         checkpoints[name] = newest_checkpoint(Path(path))
     return checkpoints

@@ -370,6 +370,7 @@ BAD = {
     "no such data": (["--data", "nowhere"], "nothing there"),
     "no such checkpoint": (["--checkpoint", "x=nowhere"], "no such file"),
     "twice": (["--checkpoint", "model0=elsewhere"], "distinct names"),
+    "unnamed": (["--checkpoint", "=elsewhere"], "got '=elsewhere'; write a name"),
     "layer": (["--layers", "9"], "layers in 1..2, got [9]"),
     "level": (["--levels", "0,2"], "noise level in [0, 1], got 2.0"),
     "modality": (["--modality", "audio"], "'audio'"),
