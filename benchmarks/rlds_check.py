@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.rlds_readers import CONTENDERS, FRAMES, all_frames
-from robotics.dataset import WindowDataset
+from robotics.data.windows import WindowDataset
 
 MOST = 4.0
 """Mean difference of a frame's pixels, of 255, that other filters may make."""

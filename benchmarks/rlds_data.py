@@ -7,11 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from robotics.episodes import Episode
-from robotics.images import encode_image
-from robotics.rlds import arrayrecord
-from robotics.rlds.schema import IMAGE_SHAPE, encode_episode, rt1_features
-from robotics.rlds.tfrecord import frame
+from robotics.data.episodes import Episode
+from robotics.data.images import encode_image
+from robotics.data.rlds import arrayrecord
+from robotics.data.rlds.schema import IMAGE_SHAPE, encode_episode, rt1_features
+from robotics.data.rlds.tfrecord import frame
 from selfflow_wm.files import atomic_directory, atomic_file
 
 POOL = 64

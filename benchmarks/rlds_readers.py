@@ -31,8 +31,8 @@ OURS = {  # what frames come from, whether windows come in groups of episodes
 
 def ours(name: str, a: Any) -> Iterator[dict[str, np.ndarray]]:
     """The toolkit's reader."""
-    from robotics.dataset import WindowDataset
-    from robotics.window_stream import WindowStream
+    from robotics.data.order import WindowStream
+    from robotics.data.windows import WindowDataset
 
     source, grouped = OURS[name]
     dataset = WindowDataset(
@@ -70,7 +70,7 @@ def data_source(_: str, a: Any) -> Iterator[dict[str, np.ndarray]]:
     """tfds.data_source as documented: random access to episodes, whose steps decode when read."""
     import tensorflow_datasets as tfds
 
-    from robotics.images import resize_image
+    from robotics.data.images import resize_image
 
     builder: Any = tfds.builder_from_directory(a.array_record)
     source = builder.as_data_source("train")
@@ -135,7 +135,7 @@ def rlds_tuned(_: str, a: Any) -> Iterator[dict[str, np.ndarray]]:
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    from robotics.rlds.tfdata import load_rlds
+    from robotics.data.rlds.tfdata import load_rlds
 
     rlds, auto = load_rlds(), tf.data.AUTOTUNE
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from robotics.dataset import WindowDataset
-from robotics.rlds.frames import PLACE
-from robotics.window_stream import grouped_order, same_episode_share
+from robotics.data.order import grouped_order, same_episode_share
+from robotics.data.rlds.frames import PLACE
+from robotics.data.windows import WindowDataset
 
 RT1_EPISODES, RT1_STEPS, RT1_SHARDS = 87_212, 3_786_400, 1024
 GROUPS = (8, 64, 256)

@@ -29,15 +29,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.policies import ExpertPolicy
-from eval.rollout import run_episode
-from eval.simpler_backend.adapters import Adapter
-from eval.simpler_backend.client import TIMEOUTS, Child, RemoteEnv
-from eval.simpler_backend.protocols import cell_at
-from eval.simpler_backend.server import SCENE_VARIABLE
-from eval.tasks import get_task
-from eval.workers import RENDERER_THREADS, started_with
-from robotics.control import Action, Observation
+from eval.envs.simpler.adapters import Adapter
+from eval.envs.simpler.client import TIMEOUTS, Child, RemoteEnv
+from eval.envs.simpler.protocols import cell_at
+from eval.envs.simpler.server import SCENE_VARIABLE
+from eval.envs.tasks import get_task
+from eval.policies.make import ExpertPolicy
+from eval.rollout.episode import run_episode
+from eval.rollout.workers import RENDERER_THREADS, started_with
+from robotics.embodiment.control import Action, Observation
 from selfflow_wm.cli import at_least, run_main
 from selfflow_wm.files import atomic_file
 

@@ -1,6 +1,6 @@
 """The simulator's side of `benchmarks.simpler`: both loops, timed by the same clock.
 
-Runs in the interpreter that SIMPLER is installed in, behind `eval.simpler_backend.server`. Seconds
+Runs in the interpreter that SIMPLER is installed in, behind `eval.envs.simpler.server`. Seconds
 go to exactly one part each: whatever no part claims is left to the caller as overhead.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.simpler_backend.scene import Scene
+from eval.envs.simpler.scene import Scene
 
 PARTS = ("build", "physics", "render", "policy", "overhead")
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import gymnasium
 
-import eval.sim  # noqa: F401  registers the environments
-from eval.policies import ExpertPolicy, attach
-from eval.rollout import run_episode
-from eval.tasks import ALL, Task, get_task
-from robotics.control import Action, Observation
+import eval.envs.mujoco  # noqa: F401  registers the environments
+from eval.envs.tasks import ALL, Task, get_task
+from eval.policies.make import ExpertPolicy, attach
+from eval.rollout.episode import run_episode
+from robotics.embodiment.control import Action, Observation
 
 ROUNDS = 5
 

@@ -1,12 +1,12 @@
 """`python -m eval.collect`: demonstrations as an RLDS dataset in RT-1's format.
 
-How they are perturbed stands in `eval.demonstrations`. Beside the dataset lies `executed/`, one
-`<task>-<seed>.npz` per episode with what was really executed: the dataset's own actions are the
-expert's, which are not the ones that moved the robot, so a replay needs both.
+How they are perturbed stands in `eval.rollout.demonstrations`. Beside the dataset lies
+`executed/`, one `<task>-<seed>.npz` per episode with what was really executed: the dataset's own
+actions are the expert's, which are not the ones that moved the robot, so a replay needs both.
 
 Starts follow from training seeds, which tests never use. On SIMPLER, whose tests are cells of a
 grid, demonstrations start beside the cells and on none of them; what they share with the tests is
-in `eval.simpler_backend.training`, and is printed and kept in the collection's provenance.
+in `eval.envs.simpler.training`, and is printed and kept in the collection's provenance.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.backends import resolve_backend
-from eval.demonstrations import Perturbation, Schedule, collect, starts
-from eval.tasks import ALL, get_task, parse_tasks
-from eval.workers import default_workers
+from eval.envs.registry import resolve_backend
+from eval.envs.tasks import ALL, get_task, parse_tasks
+from eval.rollout.demonstrations import Perturbation, Schedule, collect, starts
+from eval.rollout.workers import default_workers
 from selfflow_wm.cli import Parser, at_least, fraction, progress_bar, run_main
 
 
@@ -49,7 +49,7 @@ def parse_counts(task: str, episodes: int, counts: str | None) -> dict[str, int]
 
 def backend_words(backend: str, simpler_python: str | None) -> str:
     """`--backend` with SIMPLER's training starts; `ValueError` where the python is for another."""
-    from eval.simpler_backend import backend_name
+    from eval.envs.simpler import backend_name
 
     if backend not in ("auto", "simpler"):
         if simpler_python:

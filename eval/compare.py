@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.compare_report import print_comparison, write_comparison_page
-from eval.comparison import compare
-from eval.real_robot import POLICIES, parse_policies
-from eval.records import write_json
-from eval.runs import DIFFERENCES, load_runs
-from eval.tasks import parse_tasks
+from eval.envs.tasks import parse_tasks
+from eval.report.comparison import print_comparison, write_comparison_page
+from eval.results.comparison import compare
+from eval.results.real_robot import POLICIES, parse_policies
+from eval.results.records import write_json
+from eval.results.runs import DIFFERENCES, load_runs
 from selfflow_wm.cli import Parser, at_least, run_main
 
 

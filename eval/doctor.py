@@ -7,15 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from eval.simpler_backend import search_path
+from eval.envs.simpler import ROOT, search_path
 from selfflow_wm.cli import Parser, run_main
 
 Row = dict[str, Any]
-ROOT = Path(__file__).resolve().parents[1]
-PROBE = ROOT / "eval" / "simpler_backend" / "probe.py"
+PROBE = ROOT / "eval" / "envs" / "simpler" / "probe.py"
 
 
 def build_parser() -> Parser:
@@ -44,8 +42,8 @@ Exit codes: 0 nothing is missing, 1 something is, 2 bad input.""",
 def check_embedded() -> list[Row]:
     """The embedded simulator: its packages, and one rendered picture."""
     try:
-        from eval.backends import make_env, prepare_rendering
-        from eval.tasks import get_task
+        from eval.envs.registry import make_env, prepare_rendering
+        from eval.envs.tasks import get_task
 
         prepare_rendering("mujoco")
         env = make_env("mujoco", get_task("move_near"))
@@ -90,7 +88,7 @@ def check_simpler(python: str) -> list[Row]:
 
 def check_rendering(python: str) -> list[Row]:
     """Start SIMPLER, reset a drawer cell and draw it."""
-    from eval.simpler_backend.client import RemoteEnv, SimulatorError
+    from eval.envs.simpler.client import RemoteEnv, SimulatorError
 
     env = RemoteEnv("open_drawer_place", "vm", python)
     try:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.records import EpisodeLog, Record, read_episodes, read_object, write_json
-from eval.results import wanted_episodes, write_results
+from eval.results.records import EpisodeLog, Record, read_episodes, read_object, write_json
+from eval.results.results_file import wanted_episodes, write_results
 from selfflow_wm.cli import Parser, run_main
 from selfflow_wm.training.checkpoint import atomic_directory
 
@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`python -m eval.merge`; returns the exit code."""
     from rich.console import Console
 
-    from eval.report import print_errors, print_tables
+    from eval.report.run import print_errors, print_tables
 
     words = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(words)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.config import load_config
-from eval.policy_spec import fingerprint, parse_policy
-from eval.remote import METADATA
-from eval.remote.server import Server
+from eval.policies.remote import METADATA
+from eval.policies.remote.server import Server
+from eval.policies.spec import fingerprint, parse_policy
 from selfflow_wm.cli import Parser, at_least, run_main
 
 
@@ -43,8 +43,8 @@ def make_server(
     checkpoint: str | None, host: str, port: int, config: dict[str, Any], threads: int | None = None
 ) -> Server:
     """A server of a checkpoint; see `Server`. threads: torch's, None leaves them."""
-    from robotics.policy import CheckpointPolicy
-    from robotics.world_model import WorldModel
+    from robotics.model.policy import CheckpointPolicy
+    from robotics.model.world_model import WorldModel
 
     spec = parse_policy("checkpoint", checkpoint, config)
     options = dict(spec.options)

@@ -9,19 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval import controls
-from eval.backends import is_simpler, require_expert, resolve_backend
-from eval.checkpoints import evaluate_checkpoints, find_checkpoints
 from eval.config import load_config
-from eval.evaluate import evaluate
-from eval.plan import Plan, parse_films, parse_shard
-from eval.policies import replay_seeds
-from eval.policy_spec import fingerprint, parse_policy
-from eval.records import EpisodeLog, Record
-from eval.results import write_results
-from eval.tasks import ALL, GROUPS, WIDOWX, one_robot, parse_tasks, test_seed, train_seed
-from eval.watchdog import Limits
-from eval.workers import default_workers
+from eval.envs.registry import is_simpler, require_expert, resolve_backend
+from eval.envs.tasks import ALL, GROUPS, WIDOWX, one_robot, parse_tasks, test_seed, train_seed
+from eval.policies.make import replay_seeds
+from eval.policies.spec import fingerprint, parse_policy
+from eval.results.records import EpisodeLog, Record
+from eval.results.results_file import write_results
+from eval.rollout import controls
+from eval.rollout.checkpoints import evaluate_checkpoints, find_checkpoints
+from eval.rollout.plan import Plan, parse_films, parse_shard
+from eval.rollout.run import evaluate
+from eval.rollout.watchdog import Limits
+from eval.rollout.workers import default_workers
 from selfflow_wm.cli import Parser, at_least, progress_bar, run_main
 
 DEFAULT_EPISODES = 20
@@ -212,7 +212,7 @@ def make_plan(args: Any, command: str) -> tuple[Plan, str]:
         seeds = {task: _seeds(backend.name, task, args) for task in tasks}
     _check_batching(args)
     if args.executor == "ray":
-        from eval.ray_pool import require_ray
+        from eval.rollout.ray_pool import require_ray
 
         require_ray()
     name = next((word for word, group in GROUPS.items() if tasks == group), "+".join(tasks))
@@ -245,7 +245,7 @@ def _check_batching(args: Any) -> None:
 
 def _backend_words(args: Any) -> str:
     """`--backend` with SIMPLER's settings; `ValueError` where they are for another simulator."""
-    from eval.simpler_backend import backend_name
+    from eval.envs.simpler import backend_name
 
     shader = "ray_traced" if args.ray_tracing else "rasterised"
     # The seeds of a replay are those of collected demonstrations.
@@ -276,8 +276,8 @@ def _seeds(backend: str, task: str, args: Any) -> list[int]:
                 "remedy: use --backend simpler"
             )
         return [test_seed(args.seed, i) for i in range(args.episodes or DEFAULT_EPISODES)]
-    from eval.simpler_backend import settings
-    from eval.simpler_backend.cells import SEEDED, cells
+    from eval.envs.simpler import settings
+    from eval.envs.simpler.cells import SEEDED, cells
 
     protocol = settings(backend)["protocol"]
     if protocol in SEEDED:
@@ -297,8 +297,8 @@ def list_cells(tasks: Sequence[str], args: Any) -> str:
     reset's options. Where cells are drawn from seeds, the seed is the number."""
     import json
 
-    from eval.simpler_backend import backend_name
-    from eval.simpler_backend.protocols import cell_at
+    from eval.envs.simpler import backend_name
+    from eval.envs.simpler.protocols import cell_at
 
     protocol, lines = args.protocol or "vm", []
     for task in tasks:
@@ -341,7 +341,7 @@ def run_plan(plan: Plan, why: str) -> int:
     """Run what is left of a plan and write its results; returns the exit code."""
     from rich.console import Console
 
-    from eval.report import print_errors, print_tables
+    from eval.report.run import print_errors, print_tables
 
     log = EpisodeLog(plan.out, plan.settings())
     console = Console()

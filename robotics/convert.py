@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from robotics.lerobot_data import LeRobotReader, write
-from robotics.rlds import EpisodeReader, EpisodeWriter
-from robotics.rlds.spec import load_spec
+from robotics.data.lerobot import LeRobotReader, write
+from robotics.data.rlds import EpisodeReader, EpisodeWriter
+from robotics.data.rlds.spec import load_spec
 
 
 def rlds_to_lerobot(

@@ -17,13 +17,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from robotics import latents
-from robotics.augment import Augment
-from robotics.dataset import WindowDataset
-from robotics.embodiment import embodiment
+from robotics.data.augment import Augment
+from robotics.data.cache import latents
+from robotics.data.windows import WindowDataset
+from robotics.embodiment.table import embodiment
 from robotics.finetune import compose_config, open_dataset, pick_device
-from robotics.model_files import read_codec
-from robotics.preparation import fit_codecs
+from robotics.model.files import read_codec
+from robotics.training.fit import fit_codecs
 from selfflow_wm.cli import Parser, exit_code
 from selfflow_wm.codec import PairedCodec, ResidualCodec
 from selfflow_wm.training import checkpoint

@@ -16,20 +16,20 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from robotics.augment import Augment
-from robotics.dataset import WindowDataset
-from robotics.embodiment import embodiment
-from robotics.episodes import no_op_steps
-from robotics.latents import LatentCache
-from robotics.mixture import MixtureDataset
-from robotics.mixture_spec import check_conventions, parse_mixture, to_plain
-from robotics.modes import Mixture
-from robotics.plan import plan
-from robotics.preparation import fit_world
-from robotics.preview import Preview
-from robotics.stream import ModeStream, fixed_batches
-from robotics.warm_start import Loaded, adopt_projector, start_from
-from robotics.world_model import WorldModel
+from robotics.data.augment import Augment
+from robotics.data.batches import ModeStream, fixed_batches
+from robotics.data.cache.latents import LatentCache
+from robotics.data.episodes import no_op_steps
+from robotics.data.mixture import MixtureDataset
+from robotics.data.mixture_spec import check_conventions, parse_mixture, to_plain
+from robotics.data.windows import WindowDataset
+from robotics.embodiment.table import embodiment
+from robotics.model.modes import Mixture
+from robotics.model.world_model import WorldModel
+from robotics.training.fit import fit_world
+from robotics.training.plan import plan
+from robotics.training.preview import Preview
+from robotics.training.warm_start import Loaded, adopt_projector, start_from
 from selfflow_wm.cli import exit_code
 from selfflow_wm.model import Backbone
 from selfflow_wm.objective import FlowMatching

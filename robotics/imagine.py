@@ -13,13 +13,13 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from robotics.dataset import WindowDataset
-from robotics.embodiment import ARM
-from robotics.imagine_report import print_report, write_html
-from robotics.mixture_spec import parse_mixture
-from robotics.scores import action_scores, video_scores
-from robotics.strips import strip, write_mp4, write_png
-from robotics.world_model import WorldModel
+from robotics.data.mixture_spec import parse_mixture
+from robotics.data.windows import WindowDataset
+from robotics.embodiment.table import ARM
+from robotics.imagination.report import print_report, write_html
+from robotics.imagination.scores import action_scores, video_scores
+from robotics.imagination.strips import strip, write_mp4, write_png
+from robotics.model.world_model import WorldModel
 from selfflow_wm.cli import Parser, at_least, exit_code
 from selfflow_wm.training.checkpoint import write_json
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from robotics.data.rlds.spec import DatasetSpec
 from robotics.inspection import gripper, motion
 from robotics.inspection.findings import Finding
 from robotics.inspection.scan import PLACES, Scan, stored_parts
-from robotics.rlds.spec import DatasetSpec
 
 MANY = 0.3
 """Share of steps or episodes from which on a habit of the data is a warning."""

@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from robotics.data.rlds.convert import check_features
+from robotics.data.rlds.faults import Faults
+from robotics.data.rlds.raw import RawFormat, raw_format
+from robotics.data.rlds.schema import Leaf
+from robotics.data.rlds.spec import DatasetSpec, load_spec
 from robotics.inspection import checks, gripper, motion, proposal
 from robotics.inspection.draft import Proposal, as_yaml, corrected
 from robotics.inspection.examination import Examination
 from robotics.inspection.findings import Finding, worst_first
 from robotics.inspection.scan import preview, sample_places, scan
-from robotics.rlds.convert import check_features
-from robotics.rlds.faults import Faults
-from robotics.rlds.raw import RawFormat, raw_format
-from robotics.rlds.schema import Leaf
-from robotics.rlds.spec import DatasetSpec, load_spec
 from selfflow_wm.training import checkpoint
 
 KNOWN = ("rt1", "bridge")

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from robotics.data.rlds.spec import load_spec
 from robotics.inspection import gripper, motion
-from robotics.rlds.spec import load_spec
 
 
 @dataclass

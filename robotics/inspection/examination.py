@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from robotics.data.rlds.raw import RawFormat
+from robotics.data.rlds.spec import DatasetSpec
 from robotics.inspection import gripper, motion
 from robotics.inspection.findings import Finding, count
 from robotics.inspection.scan import TRACK_STEPS, Scan
-from robotics.rlds.raw import RawFormat
-from robotics.rlds.spec import DatasetSpec
 
 
 @dataclass(frozen=True)

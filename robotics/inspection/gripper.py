@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robotics.data.rlds.spec import DatasetSpec, Pose
 from robotics.inspection.motion import AGREES, CONTRADICTS, UNCLEAR, Verdict
 from robotics.inspection.scan import Track
-from robotics.rlds.spec import DatasetSpec, Pose
 
 LAGS = (1, 2, 3)
 """Short ones: over longer times a grasp and its release fall together."""

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from robotics.data.rlds.spec import DatasetSpec
+from robotics.embodiment.rotation import as_quaternion
 from robotics.inspection.scan import Track
-from robotics.rlds.spec import DatasetSpec
-from robotics.rotation import as_quaternion
 
 LAGS = (0, 1, 2, 3)
 OUTLYING = 20.0

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from robotics.imagination.strips import strip
 from robotics.inspection.gripper import Grip
 from robotics.inspection.motion import Motion
 from robotics.inspection.scan import PLACES, Scan
-from robotics.strips import strip
 
 BLUE, GREY, RED = "#3f6fb5", "#667080", "#b3382c"
 BINS = 60

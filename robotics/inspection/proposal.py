@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from robotics.data.rlds.raw import RawEpisode
+from robotics.data.rlds.schema import Leaf
+from robotics.data.rlds.spec import load_spec
 from robotics.inspection import gripper, motion
 from robotics.inspection.draft import Proposal, turn
 from robotics.inspection.scan import Track, stored_parts
-from robotics.rlds.raw import RawEpisode
-from robotics.rlds.schema import Leaf
-from robotics.rlds.spec import load_spec
 
 IMAGE_MARKS = (b"\xff\xd8\xff", b"\x89PNG")
 WRIST = re.compile(r"wrist|hand|gripper|depth|mask|goal")

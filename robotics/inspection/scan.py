@@ -13,16 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from robotics.episodes import Episode, no_op_steps, run_ends
-from robotics.images import decode_image, resize_image
-from robotics.rlds.convert import decode_episode, wanted
-from robotics.rlds.faults import Faults
-from robotics.rlds.raw import RawEpisode, RawFormat, read_raw
-from robotics.rlds.reader import index_shard
-from robotics.rlds.spec import DatasetSpec, column
-from robotics.rlds.storage import RemoteFile
-from robotics.rlds.tfrecord import RecordSpan
-from robotics.statistics import StreamingStatistics
+from robotics.data.episodes import Episode, no_op_steps, run_ends
+from robotics.data.images import decode_image, resize_image
+from robotics.data.rlds.convert import decode_episode, wanted
+from robotics.data.rlds.faults import Faults
+from robotics.data.rlds.raw import RawEpisode, RawFormat, read_raw
+from robotics.data.rlds.reader import index_shard
+from robotics.data.rlds.spec import DatasetSpec, column
+from robotics.data.rlds.storage import RemoteFile
+from robotics.data.rlds.tfrecord import RecordSpan
+from robotics.data.statistics import StreamingStatistics
 
 SEED = 0
 TRACK_STEPS = 200_000

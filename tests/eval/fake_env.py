@@ -15,8 +15,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from eval.tasks import Task
-from robotics.control import Action
+from eval.envs.tasks import Task
+from robotics.embodiment.control import Action
 
 HORIZON = 30
 FORCED_SWITCH = 20

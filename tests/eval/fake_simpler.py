@@ -1,4 +1,4 @@
-"""A stand-in for the `Scene` of `eval.simpler_backend` in the child: no simulator, no Vulkan."""
+"""A stand-in for the `Scene` of `eval.envs.simpler` in the child: no simulator, no Vulkan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from robotics.control import Action
+from robotics.embodiment.control import Action
 
 
 class FakeScene:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from eval.metrics import mean_of_tasks, means, summarize
-from eval.tasks import get_task
+from eval.envs.tasks import get_task
+from eval.results.metrics import mean_of_tasks, means, summarize
 
 
 def episode(

@@ -7,7 +7,7 @@ import json
 import pytest
 from made_runs import write
 
-from eval.checkpoints import evaluate_checkpoints, find_checkpoints
+from eval.rollout.checkpoints import evaluate_checkpoints, find_checkpoints
 from eval.simpler import main
 
 

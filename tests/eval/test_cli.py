@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from eval.config import load_config
-from eval.evaluate import evaluate
-from eval.policy_spec import find_checkpoint, parse_policy
-from eval.records import EpisodeLog
+from eval.policies.spec import find_checkpoint, parse_policy
+from eval.results.records import EpisodeLog
+from eval.rollout.run import evaluate
 from eval.simpler import build_parser, main, make_plan
 
 ROOT = Path(__file__).parents[2]
@@ -262,7 +262,7 @@ def test_overrides_reach_the_config_and_keep_its_types():
 
 
 def test_auto_says_which_simulator_it_took(tmp_path, capsys):
-    from eval.backends import resolve_backend
+    from eval.envs.registry import resolve_backend
 
     backend, why = resolve_backend("auto")
     assert backend.name == "mujoco"
@@ -272,7 +272,7 @@ def test_auto_says_which_simulator_it_took(tmp_path, capsys):
 
 
 def test_a_checkpoint_is_found_by_path_or_name(tmp_path, monkeypatch):
-    monkeypatch.setattr("eval.policy_spec.CHECKPOINTS", tmp_path)
+    monkeypatch.setattr("eval.policies.spec.CHECKPOINTS", tmp_path)
     for name in ("self_flow", "simpler_self_flow", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").touch()

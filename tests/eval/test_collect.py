@@ -3,14 +3,14 @@ import json
 import numpy as np
 import pytest
 
-from eval.backends import resolve_backend
 from eval.collect import backend_words, main, parse_counts
-from eval.demonstrations import MOST_DELAYS, Perturbation, PerturbedExpert, collect, starts
-from eval.policies import ReplayPolicy, replay_seeds
-from eval.rollout import run_episode
-from eval.tasks import TASKS
-from robotics.control import Action
-from robotics.rlds import read_episodes
+from eval.envs.registry import resolve_backend
+from eval.envs.tasks import TASKS
+from eval.policies.make import ReplayPolicy, replay_seeds
+from eval.rollout.demonstrations import MOST_DELAYS, Perturbation, PerturbedExpert, collect, starts
+from eval.rollout.episode import run_episode
+from robotics.data.rlds import read_episodes
+from robotics.embodiment.control import Action
 
 fake_env = pytest.importorskip("fake_env")
 BACKEND, _ = resolve_backend("fake_env:make")
@@ -173,7 +173,7 @@ def test_a_crash_is_an_error_and_a_hopeless_task_is_given_up(tmp_path, monkeypat
     assert len(schedule.errors) == 1
     assert "move_near seed 3: RuntimeError" in schedule.errors[0]
 
-    monkeypatch.setattr("eval.demonstrations.MOST_FAILURES", (2, 1))
+    monkeypatch.setattr("eval.rollout.demonstrations.MOST_FAILURES", (2, 1))
     schedule = gather(
         tmp_path / "b", {"move_near": 3}, perturbation=Perturbation(0.5, noise_probability=1.0)
     )

@@ -5,10 +5,10 @@ import pytest
 from made_runs import episode, write
 
 from eval.compare import build_parser, main
-from eval.comparison import compare
-from eval.paired import describe, swap_test
-from eval.runs import load_runs
-from eval.simpler_backend.cells import cells
+from eval.envs.simpler.cells import cells
+from eval.results.comparison import compare
+from eval.results.paired import describe, swap_test
+from eval.results.runs import load_runs
 from selfflow_wm.cli import exit_code
 from selfflow_wm.intervals import paired_difference
 
@@ -371,7 +371,7 @@ def test_missing_films_are_asked_for_by_number(two, tmp_path, capsys):
 
 def test_numbers_of_a_scope_are_those_of_its_counts(two):
     row = scopes(compare(load_runs(two)))["open_drawer"]
-    from eval.paired import Counts
+    from eval.results.paired import Counts
 
     expected = describe(Counts(both=4, only_a=1, only_b=2, neither=3))
     assert {key: row[key] for key in expected} == expected

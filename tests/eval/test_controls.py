@@ -3,11 +3,11 @@ import sys
 
 import pytest
 
-from eval import controls
-from eval.backend import Backend
-from eval.backends import MUJOCO
+from eval.envs.contract import Backend
+from eval.envs.registry import MUJOCO
+from eval.envs.simpler import backend, backend_name
+from eval.rollout import controls
 from eval.simpler import main
-from eval.simpler_backend import backend, backend_name
 
 
 def results(kind, **counts):
@@ -41,7 +41,7 @@ def test_controls_hold_for_one_simulator_and_its_versions(monkeypatch):
     controls.check(results("expert", move_near=5), MUJOCO)
     zero = results("checkpoint", move_near=0)
     assert controls.check(zero, Backend("a:b", "a:b", "", ("numpy",)))
-    monkeypatch.setattr("eval.controls.versions", lambda backend: {"mujoco": "another"})
+    monkeypatch.setattr("eval.rollout.controls.versions", lambda backend: {"mujoco": "another"})
     assert controls.check(zero, MUJOCO)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from eval import doctor
-from eval.backends import resolve_backend
+from eval.envs.registry import resolve_backend
+from eval.envs.simpler import backend_name, probe, search_path, settings, vulkan
 from eval.simpler import build_parser, main, make_plan
-from eval.simpler_backend import backend_name, probe, search_path, settings, vulkan
 
 
 def test_what_is_missing_is_named_with_the_line_that_mends_it(monkeypatch):

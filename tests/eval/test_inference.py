@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from eval.inference import Batcher, SharedWorld, shared
-from eval.policy_spec import PolicySpec
+from eval.policies.inference import Batcher, SharedWorld, shared
+from eval.policies.spec import PolicySpec
 from eval.simpler import build_parser, make_plan
-from robotics.policy import CheckpointPolicy
-from robotics.world_model import WorldModel
+from robotics.model.policy import CheckpointPolicy
+from robotics.model.world_model import WorldModel
 
 CHECKPOINT = Path(__file__).resolve().parents[2] / "checkpoints" / "self_flow"
 pytestmark = pytest.mark.skipif(

@@ -6,7 +6,7 @@ import pytest
 from test_cli import lines, run_here, without_times, words
 
 from eval.merge import main, merge
-from eval.plan import parse_shard, share
+from eval.rollout.plan import parse_shard, share
 from eval.simpler import main as simpler
 
 BOTH = "open_drawer_place,move_near"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.metrics import grouped, mean_of_tasks, means, summarize
+from eval.results.metrics import grouped, mean_of_tasks, means, summarize
 from selfflow_wm.intervals import Z95, independent_trials, wilson
 
 
@@ -180,7 +180,7 @@ def test_variants_count_the_same_whatever_their_size():
 
 
 def test_a_grid_gives_rates_by_cell_and_variant():
-    from eval.results import _add_cells
+    from eval.results.results_file import _add_cells
 
     records = [{**record(seed % 2 == 0), "seed": seed} for seed in range(14)]
     summaries = {"open_drawer_place": summarize("open_drawer_place", records)}
@@ -196,7 +196,7 @@ def test_a_grid_gives_rates_by_cell_and_variant():
 
 
 def test_a_checkpoint_says_what_training_it_is_of(tmp_path):
-    from eval.policy_spec import PolicySpec, trained
+    from eval.policies.spec import PolicySpec, trained
 
     def checkpoint(name, **training):
         (tmp_path / name).mkdir()

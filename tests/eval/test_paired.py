@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from eval.paired import (
+from eval.results.paired import (
     Counts,
     bootstrap,
     describe,

@@ -1,6 +1,6 @@
 import pytest
 
-from eval.real_robot import (
+from eval.results.real_robot import (
     PUBLISHED,
     REAL,
     against_real,

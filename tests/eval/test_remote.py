@@ -13,15 +13,15 @@ from scipy.spatial.transform import Rotation
 from test_cli import run_here, without_times, words
 
 from eval.config import load_config
-from eval.policy_spec import CHECKPOINTS, parse_policy
-from eval.remote.policy import RemoteError, RemotePolicy, fit
+from eval.policies.remote.policy import RemoteError, RemotePolicy, fit
+from eval.policies.spec import CHECKPOINTS, parse_policy
 
 NEEDS = "needs the extra remote: pip install 'selfflow-wm[remote]'"
 msgpack = pytest.importorskip("msgpack", reason=NEEDS)
 sync = pytest.importorskip("websockets.sync.server", reason=NEEDS)
 
-from eval.remote import messages  # noqa: E402
-from eval.remote.server import Server, Session  # noqa: E402
+from eval.policies.remote import messages  # noqa: E402
+from eval.policies.remote.server import Server, Session  # noqa: E402
 from eval.serve import make_server  # noqa: E402
 
 LOOK = {
@@ -217,7 +217,7 @@ class Counting:
         return self.left == 0
 
     def act(self, observation):
-        from robotics.control import Action
+        from robotics.embodiment.control import Action
 
         if self.left == 0:
             self.left, self.calls = 2, self.calls + 1

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from eval.metrics import means, summarize
-from eval.report import print_tables, write_report
-from eval.video import VideoWatcher
-from robotics.control import Action
+from eval.report.run import print_tables, write_report
+from eval.report.video import VideoWatcher
+from eval.results.metrics import means, summarize
+from robotics.embodiment.control import Action
 
 
 def record(task, index, status, video=None):

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from test_cli import lines, run_here, without_times, words
 
-from eval.evaluate import EvalSetup
-from eval.plan import Job
-from eval.policy_spec import PolicySpec
+from eval.policies.spec import PolicySpec
+from eval.rollout.plan import Job
+from eval.rollout.run import EvalSetup
+from eval.rollout.watchdog import Heartbeat, Limits, kill_tree
+from eval.rollout.workers import Pool, WorkerSetupError
 from eval.simpler import main
-from eval.watchdog import Heartbeat, Limits, kill_tree
-from eval.workers import Pool, WorkerSetupError
 
 
 def plain(records):
@@ -145,7 +145,8 @@ def assert_ends(number: int) -> None:
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_and_simulators_end_with_a_parent_that_is_killed(tmp_path, how):
     note = tmp_path / "note"
-    words = [sys.executable, "-c", "from sleeping_job import Setup; from eval.workers import Pool\n"
+    words = [sys.executable, "-c", "from sleeping_job import Setup\n"
+             "from eval.rollout.workers import Pool\n"
              "if __name__ == '__main__':\n"
              "    jobs = iter([1])\n"
              f"    with Pool(Setup({str(note)!r}), 1) as pool:\n"

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from fake_env import FORCED_SWITCH, HORIZON, make, make_crashing
 
-from eval.evaluate import EvalSetup
-from eval.plan import Job
-from eval.policy_spec import PolicySpec
-from eval.rollout import error_line, run_episode
-from eval.tasks import TASKS
-from eval.workers import Pool, WorkerSetupError
-from robotics.control import Action
+from eval.envs.tasks import TASKS
+from eval.policies.spec import PolicySpec
+from eval.rollout.episode import error_line, run_episode
+from eval.rollout.plan import Job
+from eval.rollout.run import EvalSetup
+from eval.rollout.workers import Pool, WorkerSetupError
+from robotics.embodiment.control import Action
 
 PLACE, PICK = TASKS["open_drawer_place"], TASKS["pick_coke_can"]
 

@@ -8,11 +8,11 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from scipy.spatial.transform import Rotation
 
-import eval.sim  # noqa: F401  registers the environments
-from eval.demonstrations import Perturbation, PerturbedExpert
-from eval.policies import attach
-from eval.rollout import EpisodeResult, run_episode
-from eval.tasks import TASKS
+import eval.envs.mujoco  # noqa: F401  registers the environments
+from eval.envs.tasks import TASKS
+from eval.policies.make import attach
+from eval.rollout.demonstrations import Perturbation, PerturbedExpert
+from eval.rollout.episode import EpisodeResult, run_episode
 
 NAMES = tuple(TASKS)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from eval.simpler_backend.adapters import Adapter, relative_pose
+from eval.envs.simpler.adapters import Adapter, relative_pose
 
 STICKY = 15
 

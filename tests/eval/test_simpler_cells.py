@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from eval.simpler_backend.cells import (
+from eval.envs.simpler.cells import (
     FIRST_SEED,
     HORIZONS,
     PAPER_CELLS,
     URDFS,
     cells,
 )
-from eval.simpler_backend.protocols import cell_at, prepackaged
-from eval.tasks import ALL, TASKS, WIDOWX
+from eval.envs.simpler.protocols import cell_at, prepackaged
+from eval.envs.tasks import ALL, TASKS, WIDOWX
 
 VM = {"pick_coke_can": 300, "move_near": 240, "open_drawer": 108, "close_drawer": 108,
       "open_drawer_place": 108}  # fmt: skip

@@ -13,16 +13,16 @@ import pytest
 
 from benchmarks.simpler import CHUNKS, SERIAL, Bench, Side, summarise
 from eval import doctor
-from eval.backends import resolve_backend
 from eval.collect import backend_words
-from eval.demonstrations import Perturbation, collect
-from eval.policies import ExpertPolicy, RandomPolicy, ReplayPolicy, executed_path, replay_seeds
-from eval.rollout import run_episode
-from eval.simpler_backend import installed
-from eval.simpler_backend.client import RemoteEnv
-from eval.simpler_backend.protocols import cell_at
-from eval.tasks import get_task
-from robotics.rlds import read_episodes
+from eval.envs.registry import resolve_backend
+from eval.envs.simpler import installed
+from eval.envs.simpler.client import RemoteEnv
+from eval.envs.simpler.protocols import cell_at
+from eval.envs.tasks import get_task
+from eval.policies.make import ExpertPolicy, RandomPolicy, ReplayPolicy, executed_path, replay_seeds
+from eval.rollout.demonstrations import Perturbation, collect
+from eval.rollout.episode import run_episode
+from robotics.data.rlds import read_episodes
 
 PYTHON = os.environ.get("SIMPLER_PYTHON", "")
 pytestmark = [
@@ -147,7 +147,7 @@ def test_a_picture_shows_the_photo_and_the_robot(env):
 COMPARED = """
 import json, sys
 import numpy as np
-from eval.simpler_backend.scene import Scene
+from eval.envs.simpler.scene import Scene
 
 scene = Scene("rasterised")
 for cell in json.load(sys.stdin):

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.backends import make_env, make_expert
-from eval.policies import RandomPolicy
-from eval.rollout import run_episode
+from eval.envs.registry import make_env, make_expert
+from eval.envs.simpler import backend_name, vulkan, wire
+from eval.envs.simpler.client import RemoteEnv, SimulatorError
+from eval.envs.simpler.scene import Scene
+from eval.envs.tasks import get_task
+from eval.policies.make import RandomPolicy
+from eval.rollout.episode import run_episode
 from eval.simpler import main
-from eval.simpler_backend import backend_name, vulkan, wire
-from eval.simpler_backend.client import RemoteEnv, SimulatorError
-from eval.simpler_backend.scene import Scene
-from eval.tasks import get_task
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 import pytest
 
-from eval.tasks import (
+from eval.envs.tasks import (
     ALL,
     SEED_STRIDE,
     TASKS,
@@ -42,7 +42,7 @@ def test_task_words():
 
 def test_the_table_agrees_with_the_embedded_simulator():
     gymnasium = pytest.importorskip("gymnasium")
-    import eval.sim  # noqa: F401
+    import eval.envs.mujoco  # noqa: F401
 
     for task in TASKS.values():
         spec = gymnasium.spec(task.env_id)

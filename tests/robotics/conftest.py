@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from robotics.dataset import WindowDataset
-from robotics.embodiment import EMBODIMENTS
+from robotics.data.rlds.fake import fake_dataset
+from robotics.data.windows import WindowDataset
+from robotics.embodiment.table import EMBODIMENTS
 from robotics.finetune import compose_config
-from robotics.preparation import fit_world
-from robotics.rlds.fake import fake_dataset
-from robotics.world_model import WorldModel
+from robotics.model.world_model import WorldModel
+from robotics.training.fit import fit_world
 
 TINY = (
     "embodiment=embedded",

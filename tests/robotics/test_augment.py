@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robotics.augment import Augment, apply
+from robotics.data.augment import Augment, apply
 
 STRONG = Augment(0.6, 0.3, 0.3, 0.3, 20, seed=3)
 IDENTITY = np.array([1.0, 0.5, 0.5]), np.eye(3, 4)

@@ -6,10 +6,10 @@ import multiprocessing
 import numpy as np
 import pytest
 
-from robotics.dataset import WindowDataset, WindowStream
-from robotics.images import decode_image, resize_image
-from robotics.rlds import EpisodeWriter, read_episodes
-from robotics.rlds.fake import fake_dataset, fake_episode
+from robotics.data.images import decode_image, resize_image
+from robotics.data.rlds import EpisodeWriter, read_episodes
+from robotics.data.rlds.fake import fake_dataset, fake_episode
+from robotics.data.windows import WindowDataset, WindowStream
 
 SIZE = (32, 40)
 LENGTHS = (12, 9, 15, 8, 7)
@@ -96,7 +96,7 @@ def test_the_cache_is_reused_after_episodes_were_added(tmp_path, monkeypatch):
         decoded.append(1)
         return decode_image(image)
 
-    monkeypatch.setattr("robotics.shard_cache.decode_image", counting)
+    monkeypatch.setattr("robotics.data.cache.shards.decode_image", counting)
     assert len(WindowDataset(tmp_path, SIZE, progress=False)) == 15
     assert len(decoded) == 6
     # Another size is another entry.
@@ -107,7 +107,7 @@ def test_the_cache_is_reused_after_episodes_were_added(tmp_path, monkeypatch):
 def test_a_build_that_was_interrupted_is_begun_again(tmp_path, monkeypatch):
     fake_dataset(tmp_path, (4, 5))
     with monkeypatch.context() as patch:
-        patch.setattr("robotics.shard_cache.np.savez", lambda *_, **__: 1 / 0)
+        patch.setattr("robotics.data.cache.shards.np.savez", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             WindowDataset(tmp_path, SIZE, progress=False)
     dataset = WindowDataset(tmp_path, SIZE, progress=False)

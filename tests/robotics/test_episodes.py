@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robotics.control import Action
-from robotics.embodiment import EMBODIMENTS, GRIPPER, TERMINATE, embodiment
-from robotics.episodes import (
+from robotics.data.episodes import (
     EpisodeRecorder,
     action_window,
     proprio_vector,
     run_ends,
     video_window,
 )
-from robotics.images import decode_image, encode_image, resize_image
-from robotics.rlds.fake import fake_episode
-from robotics.rotation import rpy_to_axis_angle
+from robotics.data.images import decode_image, encode_image, resize_image
+from robotics.data.rlds.fake import fake_episode
+from robotics.embodiment.control import Action
+from robotics.embodiment.rotation import rpy_to_axis_angle
+from robotics.embodiment.table import EMBODIMENTS, GRIPPER, TERMINATE, embodiment
 
 
 def observation(value=0):

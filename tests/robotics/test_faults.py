@@ -9,16 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from robotics.dataset import WindowDataset
-from robotics.episodes import Episode
-from robotics.images import encode_image
-from robotics.rlds import arrayrecord, read_episodes, tfrecord
-from robotics.rlds.convert import decode_episode
-from robotics.rlds.fake import fake_dataset, fake_episode
-from robotics.rlds.faults import Faults
-from robotics.rlds.frames import SharedFile
-from robotics.rlds.reader import container, index_shard, split_shards
-from robotics.rlds.schema import encode_episode
+from robotics.data.episodes import Episode
+from robotics.data.images import encode_image
+from robotics.data.rlds import arrayrecord, read_episodes, tfrecord
+from robotics.data.rlds.convert import decode_episode
+from robotics.data.rlds.fake import fake_dataset, fake_episode
+from robotics.data.rlds.faults import Faults
+from robotics.data.rlds.frames import SharedFile
+from robotics.data.rlds.reader import container, index_shard, split_shards
+from robotics.data.rlds.schema import encode_episode
+from robotics.data.windows import WindowDataset
 
 SIZE = (16, 20)
 LENGTHS = (4, 5, 6, 3, 7)
@@ -124,7 +124,7 @@ def test_many_threads_read_more_files_than_are_kept_open(tmp_path):
 
 
 def test_only_the_frames_of_a_window_are_decoded(intact, tmp_path, monkeypatch):
-    from robotics.rlds import frames
+    from robotics.data.rlds import frames
 
     dataset = windows(intact, cache_dir=tmp_path, decoded=False)
     count, decode = [], frames.decode_image

@@ -12,12 +12,12 @@ import time
 import pytest
 import torch
 
+from robotics.data.batches import ModeStream
+from robotics.data.mixture import MixtureDataset
 from robotics.finetune import CONFIG_DIR, build, compose_config, main
 from robotics.imagine import main as imagine
-from robotics.mixture import MixtureDataset
-from robotics.modes import Mixture
-from robotics.stream import ModeStream
-from robotics.world_model import WorldModel
+from robotics.model.modes import Mixture
+from robotics.model.world_model import WorldModel
 from selfflow_wm.training import checkpoint
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))

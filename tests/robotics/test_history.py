@@ -7,19 +7,19 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from robotics.dataset import WindowDataset
-from robotics.embodiment import EMBODIMENTS
+from robotics.data.batches import ModeStream
+from robotics.data.cache.latents import LatentCache, load_codec
+from robotics.data.images import decode_image
+from robotics.data.rlds.reader import read_episodes
+from robotics.data.windows import WindowDataset
+from robotics.embodiment.table import EMBODIMENTS
 from robotics.encode import encode
 from robotics.finetune import build, compose_config
-from robotics.images import decode_image
 from robotics.imagine import main as imagine
-from robotics.latents import LatentCache, load_codec
-from robotics.modes import MODES, Mixture
-from robotics.policy import CheckpointPolicy
-from robotics.preparation import fit_world
-from robotics.rlds.reader import read_episodes
-from robotics.stream import ModeStream
-from robotics.world_model import WorldModel, robot_layout
+from robotics.model.modes import MODES, Mixture
+from robotics.model.policy import CheckpointPolicy
+from robotics.model.world_model import WorldModel, robot_layout
+from robotics.training.fit import fit_world
 
 OFFSETS = (4, 2)
 WORDS = ("dataset.history=2", "dataset.history_stride=2")

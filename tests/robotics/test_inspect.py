@@ -8,12 +8,12 @@ import tensorflow_datasets as tfds
 from omegaconf import OmegaConf
 from scipy.spatial.transform import Rotation
 
-from robotics.dataset import WindowDataset
-from robotics.images import encode_image
+from robotics.data.images import encode_image
+from robotics.data.rlds.fake import fake_dataset, write_dataset
+from robotics.data.rlds.spec import load_spec
+from robotics.data.windows import WindowDataset
 from robotics.inspect import main
 from robotics.inspection.doctor import examine
-from robotics.rlds.fake import fake_dataset, write_dataset
-from robotics.rlds.spec import load_spec
 from selfflow_wm.cli import exit_code
 
 EPISODES, STEPS = 14, 30

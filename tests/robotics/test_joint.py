@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from robotics import imagine as imagining
-from robotics.dataset import WindowDataset
-from robotics.embodiment import EMBODIMENTS
+from robotics.data.rlds.fake import fake_dataset
+from robotics.data.windows import WindowDataset
+from robotics.embodiment.table import EMBODIMENTS
 from robotics.encode import main as encode
 from robotics.finetune import build, compose_config, main
+from robotics.imagination.scores import patch_side, video_scores
 from robotics.imagine import main as imagine
-from robotics.modes import MODES
-from robotics.preparation import fit_world
-from robotics.preview import Preview
-from robotics.rlds.fake import fake_dataset
-from robotics.scores import patch_side, video_scores
-from robotics.world_model import WorldModel
+from robotics.model.modes import MODES
+from robotics.model.world_model import WorldModel
+from robotics.training.fit import fit_world
+from robotics.training.preview import Preview
 from selfflow_wm.codec import PairedCodec, PatchPCA, PatchVideo, codec_from_state
 from selfflow_wm.probing.cli import _named
 from selfflow_wm.probing.sources import check_codec

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from robotics import latents
-from robotics.augment import Augment, apply
-from robotics.dataset import WindowDataset
+from robotics.data.augment import Augment, apply
+from robotics.data.batches import ModeStream
+from robotics.data.cache import latents
+from robotics.data.cache.latents import LatentCache
+from robotics.data.rlds.fake import fake_dataset
+from robotics.data.windows import WindowDataset
 from robotics.encode import encode, main
 from robotics.finetune import build, compose_config
-from robotics.latents import LatentCache
-from robotics.modes import Mixture
-from robotics.rlds.fake import fake_dataset
-from robotics.stream import ModeStream
+from robotics.model.modes import Mixture
 
 SIZE = (32, 48)
 SPLITS = ('dataset.train_split="train[:5]"', 'dataset.validation_split="train[5:]"')

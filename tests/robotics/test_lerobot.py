@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from robotics import lerobot_data
 from robotics.convert import main
-from robotics.images import decode_image
-from robotics.rlds.reader import read_episodes
+from robotics.data import lerobot as lerobot_data
+from robotics.data.images import decode_image
+from robotics.data.rlds.reader import read_episodes
 
 EXACT = ("world_vector", "rotation_delta", "gripper", "terminate", "tool_pose", "gripper_closed")
 

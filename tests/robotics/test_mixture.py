@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from robotics.dataset import WindowDataset
+from robotics.data.mixture import BLOCK, MixtureDataset, MixtureStream, pooled, shuffled
+from robotics.data.mixture_spec import check_conventions, parse_mixture, to_plain
+from robotics.data.rlds.fake import fake_dataset
+from robotics.data.windows import WindowDataset
+from robotics.embodiment.normalize import Quantiles
 from robotics.finetune import build, compose_config, main
-from robotics.mixture import BLOCK, MixtureDataset, MixtureStream, pooled, shuffled
-from robotics.mixture_spec import check_conventions, parse_mixture, to_plain
-from robotics.normalize import Quantiles
-from robotics.rlds.fake import fake_dataset
 
 SIZE = (32, 48)
 WEIGHTS = {"one": 3.0, "two": 1.0}
@@ -168,8 +168,8 @@ def test_sets_whose_actions_mean_something_else_are_refused(monkeypatch, parts):
     check_conventions(entries, "embedded", "bridge", mixed_rates=True)
     from dataclasses import replace
 
-    from robotics import mixture_spec
-    from robotics.embodiment import EMBODIMENTS
+    from robotics.data import mixture_spec
+    from robotics.embodiment.table import EMBODIMENTS
 
     rows = EMBODIMENTS | {
         "other": replace(EMBODIMENTS["embedded"], name="other", gripper_closes=-1)

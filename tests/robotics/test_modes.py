@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from robotics.modes import MODES, Mixture, Share, mode
+from robotics.model.modes import MODES, Mixture, Share, mode
 
 
 def test_every_mode_generates_what_it_is_not_given():

@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from robotics.normalize import Normalizer, Quantiles, action_normalizer, proprio_normalizer
+from robotics.embodiment.normalize import (
+    Normalizer,
+    Quantiles,
+    action_normalizer,
+    proprio_normalizer,
+)
 
 values = arrays(
     np.float32,

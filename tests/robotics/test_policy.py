@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from robotics.images import resize_image
-from robotics.normalize import Normalizer
-from robotics.policy import CheckpointPolicy, to_action
+from robotics.data.images import resize_image
+from robotics.embodiment.normalize import Normalizer
+from robotics.model.policy import CheckpointPolicy, to_action
 
 
 def observation(seed=0, **changes):

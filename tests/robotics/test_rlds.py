@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from robotics.images import decode_image, encode_image
-from robotics.rlds import EpisodeReader, EpisodeWriter, read_episodes, tfrecord
-from robotics.rlds.convert import decode_episode
-from robotics.rlds.fake import INSTRUCTIONS, fake_dataset, fake_episode
-from robotics.rlds.schema import encode_episode, rt1_features
+from robotics.data.images import decode_image, encode_image
+from robotics.data.rlds import EpisodeReader, EpisodeWriter, read_episodes, tfrecord
+from robotics.data.rlds.convert import decode_episode
+from robotics.data.rlds.fake import INSTRUCTIONS, fake_dataset, fake_episode
+from robotics.data.rlds.schema import encode_episode, rt1_features
 
 LENGTHS = (12, 9, 15, 8)
 
@@ -106,8 +106,8 @@ def test_splits_are_those_of_tfds(dataset):
 def test_nothing_needs_tensorflow(tmp_path):
     code = (
         "import sys, pathlib\n"
-        "from robotics.rlds.fake import fake_dataset\n"
-        "from robotics.dataset import WindowDataset\n"
+        "from robotics.data.rlds.fake import fake_dataset\n"
+        "from robotics.data.windows import WindowDataset\n"
         "d = fake_dataset(pathlib.Path(sys.argv[1]), (4,))\n"
         "assert len(WindowDataset(d, (32, 40))) == 4\n"
         "assert 'tensorflow' not in sys.modules\n"

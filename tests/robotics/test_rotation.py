@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from robotics.rotation import axis_angle_to_rpy, canonical_quaternion, rpy_to_axis_angle
+from robotics.embodiment.rotation import axis_angle_to_rpy, canonical_quaternion, rpy_to_axis_angle
 
 small = arrays(np.float64, (5, 3), elements=st.floats(-1.2, 1.2))
 quaternions = arrays(np.float64, (5, 4), elements=st.floats(-1, 1))

@@ -6,13 +6,13 @@ import pytest
 import tensorflow_datasets as tfds
 from scipy.spatial.transform import Rotation
 
-from robotics.dataset import WindowDataset
-from robotics.images import encode_image
-from robotics.rlds import read_episodes
-from robotics.rlds.convert import decode_episode
-from robotics.rlds.fake import fake_dataset, fake_episode, write_dataset
-from robotics.rlds.schema import encode_episode, rt1_stored, stored_features
-from robotics.rlds.spec import SPEC_DIR, column, load_spec
+from robotics.data.images import encode_image
+from robotics.data.rlds import read_episodes
+from robotics.data.rlds.convert import decode_episode
+from robotics.data.rlds.fake import fake_dataset, fake_episode, write_dataset
+from robotics.data.rlds.schema import encode_episode, rt1_stored, stored_features
+from robotics.data.rlds.spec import SPEC_DIR, column, load_spec
+from robotics.data.windows import WindowDataset
 
 SIZE = (24, 32)
 BASE = {

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robotics.dataset import WindowDataset
-from robotics.normalize import Quantiles
-from robotics.statistics import StreamingStatistics, cached_statistics
+from robotics.data.statistics import StreamingStatistics, cached_statistics
+from robotics.data.windows import WindowDataset
+from robotics.embodiment.normalize import Quantiles
 
 RANK_ERROR = 5e-4
 """Of the 1% and 99% quantiles: between 0.95% and 1.05%."""

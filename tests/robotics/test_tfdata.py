@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from robotics.dataset import WindowDataset
-from robotics.images import decode_image, resize_image
-from robotics.rlds import arrayrecord
-from robotics.rlds.fake import fake_dataset
+from robotics.data.images import decode_image, resize_image
+from robotics.data.rlds import arrayrecord
+from robotics.data.rlds.fake import fake_dataset
+from robotics.data.windows import WindowDataset
 
 pytestmark = pytest.mark.rlds
 REASON = "NOT CHECKED: parity with tf.data and rlds needs pip install 'selfflow-wm[rlds]'"
@@ -36,7 +36,7 @@ def pixels(image):
 @pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
 @pytest.mark.parametrize("decoded", [True, False])
 def test_windows_equal_those_of_the_reference(directory, tmp_path, file_format, decoded):
-    from robotics.rlds.tfdata import reference_windows
+    from robotics.data.rlds.tfdata import reference_windows
 
     ours = WindowDataset(
         directory / file_format,
@@ -87,7 +87,7 @@ def test_windows_equal_those_of_the_reference(directory, tmp_path, file_format, 
 def test_training_never_loads_tensorflow_where_it_is_installed(directory, tmp_path):
     code = (
         "import sys\n"
-        "from robotics.dataset import WindowDataset\n"
+        "from robotics.data.windows import WindowDataset\n"
         f"WindowDataset({str(directory / 'array_record')!r}, {SIZE}, progress=False, "
         f"cache_dir={str(tmp_path)!r}).batch([0])\n"
         "assert 'tensorflow' not in sys.modules and 'rlds' not in sys.modules\n"

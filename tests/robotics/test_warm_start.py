@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from robotics.data.rlds.fake import fake_dataset
 from robotics.finetune import build, compose_config, main
-from robotics.preparation import unfitted_codecs
-from robotics.rlds.fake import fake_dataset
-from robotics.warm_start import adopt, codec_differences
-from robotics.world_model import WorldModel
+from robotics.model.world_model import WorldModel
+from robotics.training.fit import unfitted_codecs
+from robotics.training.warm_start import adopt, codec_differences
 from selfflow_wm.codec import MDCTCodec, PatchPCA, PatchVideo
 from selfflow_wm.layout import Layout, Modality
 from selfflow_wm.model import Backbone

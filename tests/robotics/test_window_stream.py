@@ -8,10 +8,10 @@ import json
 import numpy as np
 import pytest
 
-from robotics.dataset import WindowDataset
-from robotics.frame_cache import FrameCache
-from robotics.rlds.fake import fake_dataset
-from robotics.window_stream import WindowStream, grouped_order, same_episode_share
+from robotics.data.cache.frames import FrameCache
+from robotics.data.order import WindowStream, grouped_order, same_episode_share
+from robotics.data.rlds.fake import fake_dataset
+from robotics.data.windows import WindowDataset
 
 SIZE = (32, 48)
 LENGTHS = (12, 9, 15, 8, 11, 10, 3)

@@ -8,10 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robotics.augment import Augment
-from robotics.dataset import WindowDataset, WindowStream
-from robotics.embodiment import GRIPPER, TERMINATE
-from robotics.episodes import (
+from robotics.data.augment import Augment
+from robotics.data.batches import ModeStream
+from robotics.data.episodes import (
     action_window,
     history_window,
     keypose_steps,
@@ -19,9 +18,10 @@ from robotics.episodes import (
     run_ends,
     video_window,
 )
+from robotics.data.windows import WindowDataset, WindowStream
+from robotics.embodiment.table import GRIPPER, TERMINATE
 from robotics.finetune import build, compose_config
-from robotics.modes import MODES, Mixture
-from robotics.stream import ModeStream
+from robotics.model.modes import MODES, Mixture
 from selfflow_wm.flow.time_laws import UniformTime
 from selfflow_wm.objective import FlowMatching
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from robotics.modes import MODES
-from robotics.scores import Bootstrap, action_scores, video_scores
-from robotics.world_model import WorldModel, robot_layout
+from robotics.imagination.scores import Bootstrap, action_scores, video_scores
+from robotics.model.modes import MODES
+from robotics.model.world_model import WorldModel, robot_layout
 from selfflow_wm.training.checkpoint import load_tensors, save_tensors
 
 

@@ -1,0 +1,254 @@
+"""A policy server as a `Policy`: asks for a chunk of actions, executes its first ones open loop."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from eval.policies.remote import METADATA, messages, require
+from robotics.data.images import resize_image
+from robotics.embodiment.control import CONTROL_DIM, Action, Observation
+from robotics.embodiment.rotation import rpy_to_axis_angle
+
+ROTATIONS = ("axis_angle", "rpy")
+GRIPPERS = ("close_positive", "open_positive", "close_unit", "open_unit")
+STATES = ("quaternion", "axis_angle")
+
+
+class RemoteError(RuntimeError):
+    """The policy server is gone, silent, or failed."""
+
+
+class RemotePolicy:
+    """The client's side of one connection; see the package for what is sent and expected.
+
+    Args:
+        url: `ws://host:port`.
+        embodiment: refuse a server of ours that serves another robot.
+        execute: rows of a chunk that are executed before the next request; 0 is all of them.
+        rotation: columns 3 to 5 of an action: `axis_angle` or `rpy` (fixed axes), rad.
+        gripper: column 6: `close_positive` (+1 closes, -1 opens, 0 keeps), `open_positive` (the
+            opposite), `close_unit` (1 closed, 0 open) or `open_unit` (the opposite).
+        state: rotation in `observation/state`, `quaternion` (xyzw) or `axis_angle`.
+        image_size: side of the square the picture is fitted into, padded with black; 0 leaves it.
+        connect_s: how long to wait for the server to be there, s.
+        timeout_s: how long to wait for one answer, s.
+
+    Raises:
+        ValueError: no server, an option it does not have, or a server of other conventions.
+    """
+
+    def __init__(
+        self, url: str, *, embodiment: str | None = None, execute: int = 3,
+        rotation: str = "axis_angle", gripper: str = "close_positive", state: str = "quaternion",
+        image_size: int = 0, connect_s: float = 60.0, timeout_s: float = 120.0,
+    ) -> None:  # fmt: skip
+        for name, value, known in (
+            ("rotation", rotation, ROTATIONS), ("gripper", gripper, GRIPPERS),
+            ("state", state, STATES),
+        ):  # fmt: skip
+            if value not in known:
+                raise ValueError(
+                    f"remote.{name}: expected {', '.join(known)}; got {value!r}; "
+                    "remedy: choose one of these"
+                )
+        if execute < 0 or image_size < 0:
+            raise ValueError(
+                f"remote: expected execute and image_size of at least 0; got {execute} and "
+                f"{image_size}; remedy: 0 stands for the whole chunk and for the picture as it is"
+            )
+        self.url, self.execute, self.image_size = url, execute, image_size
+        self.rotation, self.gripper, self.state = rotation, gripper, state
+        self._connect_s, self._timeout_s = connect_s, timeout_s
+        self._socket: Any = None
+        self._open = contextlib.ExitStack()
+        self._plan: deque[Action] = deque()
+        self._instruction, self._seed, self._call = "", 0, 0
+        self.metadata: dict[str, Any] = {}
+        try:
+            self._connect()
+        except RemoteError as error:
+            raise ValueError(
+                f"policy: expected a policy server; got {error}; remedy: start one, such as "
+                "python -m eval.serve, and give its address as ws://HOST:PORT"
+            ) from None
+        self._agree(embodiment)
+
+    def reset(self, instruction: str, seed: int | None = None) -> None:
+        """Start an episode."""
+        self._seed, self._call = seed or 0, 0
+        self.instruct(instruction)
+
+    def instruct(self, instruction: str) -> None:
+        """Take a new instruction and drop what was planned for the old one."""
+        self._instruction = instruction
+        self._plan.clear()
+
+    @property
+    def needs_observation(self) -> bool:
+        """True when the next `act` asks the server."""
+        return not self._plan
+
+    def act(self, observation: Observation | None) -> Action:
+        """The next action; `RemoteError` for a server that fails, `ValueError` for a bad answer."""
+        if not self._plan:
+            if observation is None:
+                raise ValueError(
+                    "expected an observation, got None: the planned actions are used up; "
+                    "remedy: ask needs_observation before each step"
+                )
+            chunk = self._chunk(self._ask(self._request(observation)))
+            self._plan.extend(chunk[: self.execute or None])
+            self._call += 1
+        return self._plan.popleft()
+
+    def close(self) -> None:
+        """Close the connection."""
+        with contextlib.suppress(Exception):
+            self._open.close()
+        self._socket = None
+
+    def _agree(self, embodiment: str | None) -> None:
+        """Refuse a server of ours whose actions would be misread."""
+        served = self.metadata.get(METADATA)
+        if not isinstance(served, dict):
+            return
+        wanted = {"embodiment": embodiment, "rotation": self.rotation, "gripper": self.gripper,
+                  "state": self.state}  # fmt: skip
+        for name, value in wanted.items():
+            if value is not None and served.get(name, value) != value:
+                self.close()
+                raise ValueError(
+                    f"policy: expected a server with {name}={value}; got {self.url} with "
+                    f"{name}={served[name]}; remedy: serve another checkpoint, or set remote.{name}"
+                )
+
+    def _request(self, observation: Observation) -> dict[str, Any]:
+        values: dict[str, Any] = dict(observation)
+        pose = np.asarray(values["tool_pose"], np.float32)
+        turn = pose[3:]
+        if self.state == "axis_angle":
+            turn = Rotation.from_quat(turn).as_rotvec().astype(np.float32)
+        image = np.asarray(values["image"])
+        ours = METADATA in self.metadata
+        return {
+            "observation/image": fit(image, self.image_size) if self.image_size else image,
+            "observation/state": np.concatenate([pose[:3], turn, values["gripper_closed"]]),
+            "prompt": self._instruction,
+            **({"episode/seed": self._seed, "episode/call": self._call} if ours else {}),
+        }
+
+    def _connect(self) -> None:
+        """Connect and read the metadata, waiting for a server that is still starting."""
+        client = require("websockets.sync.client")
+        errors = require("websockets.exceptions")
+        require("msgpack")
+        deadline = time.monotonic() + self._connect_s
+        while True:
+            left = max(0.1, deadline - time.monotonic())
+            try:
+                # No keepalive: a server that computes in its event loop answers no ping meanwhile.
+                connection = client.connect(
+                    self.url, compression=None, max_size=messages.MAX_BYTES, open_timeout=left,
+                    ping_interval=None,
+                )  # fmt: skip
+                self._socket = self._open.enter_context(connection)
+                first = self._socket.recv(timeout=left)
+                self.metadata = messages.unpack(first) if isinstance(first, bytes) else {}
+                return
+            except errors.InvalidURI:
+                raise ValueError(
+                    f"policy: expected an address ws://HOST:PORT; got {self.url!r}; remedy: as said"
+                ) from None
+            except (OSError, TimeoutError, errors.WebSocketException) as error:
+                self.close()
+                if time.monotonic() + 0.5 > deadline:
+                    raise RemoteError(f"no server at {self.url} ({_words(error)})") from None
+                time.sleep(0.5)
+
+    def _ask(self, request: dict[str, Any]) -> Any:
+        """The server's answer; a connection that is lost is made anew once."""
+        errors = require("websockets.exceptions")
+        data = messages.pack(request)
+        for last in (False, True):
+            if self._socket is None:
+                self._connect()
+            socket: Any = self._socket
+            try:
+                socket.send(data)
+                answer = socket.recv(timeout=self._timeout_s)
+            except TimeoutError:
+                self.close()  # the late answer must not be taken for that of the next request
+                raise RemoteError(
+                    f"{self.url} gave no answer in {self._timeout_s:g} s (remote.timeout_s)"
+                ) from None
+            except (OSError, errors.ConnectionClosed) as error:
+                self.close()
+                if last:
+                    raise RemoteError(f"{self.url} closed the line ({_words(error)})") from None
+                continue
+            if isinstance(answer, str):
+                self.close()
+                text = answer.strip().splitlines()
+                raise RemoteError(f"{self.url} failed: {text[-1] if text else 'no reason given'}")
+            return messages.unpack(answer)
+        raise AssertionError("the loop returns or raises")
+
+    def _chunk(self, answer: Any) -> list[Action]:
+        """Actions of an answer in the project's own convention."""
+        if not isinstance(answer, dict) or "actions" not in answer:
+            got = sorted(map(str, answer)) if isinstance(answer, dict) else type(answer).__name__
+            raise ValueError(
+                f"remote: expected a map with 'actions' from {self.url}; got {got}; "
+                "remedy: check what the server serves"
+            )
+        rows = np.asarray(answer["actions"])
+        if rows.ndim != 2 or rows.shape[1] not in (CONTROL_DIM, CONTROL_DIM + 1) or not len(rows):
+            raise ValueError(
+                f"remote: expected actions of shape (H, 7) or (H, 8); got {rows.shape} from "
+                f"{self.url}; remedy: check what the server serves"
+            )
+        if rows.dtype.kind not in "fiu" or not np.isfinite(rows).all():
+            raise ValueError(
+                f"remote: expected finite actions; got NaN, infinity or dtype {rows.dtype} from "
+                f"{self.url}; remedy: check the server's checkpoint and normalisation"
+            )
+        return [self._action(row) for row in rows]
+
+    def _action(self, row: np.ndarray) -> Action:
+        turn = row[3:6] if self.rotation == "axis_angle" else rpy_to_axis_angle(row[3:6])
+        grip = float(row[6])
+        if self.gripper in ("close_unit", "open_unit"):
+            grip = 2 * grip - 1
+        if self.gripper in ("open_positive", "open_unit"):
+            grip = -grip
+        control = np.concatenate([row[:3], turn, [grip]]).astype(np.float32)
+        return Action(control, len(row) > CONTROL_DIM and bool(row[CONTROL_DIM] > 0.5))
+
+
+def fit(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 (H, W, 3) to (size, size, 3): the longer side is `size`, the rest black."""
+    height, width = image.shape[:2]
+    scale = size / max(height, width)
+    inner = max(1, round(height * scale)), max(1, round(width * scale))
+    top, left = (size - inner[0]) // 2, (size - inner[1]) // 2
+    square = np.zeros((size, size, 3), np.uint8)
+    square[top : top + inner[0], left : left + inner[1]] = resize_image(image, inner)
+    return square
+
+
+def served_sha256(url: str, options: dict[str, Any]) -> str | None:
+    """The hash of the checkpoint that a server of ours names; None for others."""
+    policy = RemotePolicy(url, **options)
+    policy.close()
+    served = policy.metadata.get(METADATA)
+    return served.get("checkpoint_sha256") if isinstance(served, dict) else None
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,185 @@
+"""A run for people: tables in the terminal and one self-contained HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.envs.tasks import get_task
+from eval.results.records import Record, write_text
+from selfflow_wm import pages
+
+VIDEOS_PER_OUTCOME = 2
+"""Films shown per task and outcome; all of them lie in `videos/`."""
+
+
+def rate(share: dict[str, Any]) -> str:
+    """`72% 18/25`: rate and counts."""
+    if share["rate"] is None:
+        return "–"
+    return f"{100 * share['rate']:.0f}% {share['count']}/{share['of']}"
+
+
+def interval(share: dict[str, Any]) -> str:
+    """`52–86`: Wilson's 95% interval in percent."""
+    if share["rate"] is None:
+        return "–"
+    return f"{100 * share['low']:.0f}–{100 * share['high']:.0f}"
+
+
+def percent(share: dict[str, Any]) -> str:
+    """`72% 18/25 [52–86]`: both."""
+    return "–" if share["rate"] is None else f"{rate(share)} [{interval(share)}]"
+
+
+def milliseconds(latency: dict[str, Any]) -> str:
+    """`41.0/58.2`: median and 95th percentile."""
+    return f"{latency['p50']:.1f}/{latency['p95']:.1f}" if latency["calls"] else "–"
+
+
+def simulator_line(results: dict[str, Any]) -> str:
+    """The simulator and what its numbers may not be compared with."""
+    note = results["simulator_note"]
+    return results["simulator"] + (f" — {note}" if note else "")
+
+
+def stand_in_lines(results: dict[str, Any]) -> list[str]:
+    """One sentence for each task that was shown with stand-ins."""
+    return [
+        f"{task}: a stand-in for {', '.join(summary['stand_ins'])}, which this installation of "
+        "SIMPLER lacks: close to, but not, its own numbers"
+        for task, summary in results["tasks"].items()
+        if summary.get("stand_ins")
+    ]
+
+
+def policy_line(results: dict[str, Any]) -> str:
+    """The policy, with its checkpoint and the checkpoint's hash."""
+    policy = results["policy"]
+    words = [policy["kind"], policy["path"] or ""]
+    if policy["checkpoint_sha256"]:
+        words.append(f"sha256 {policy['checkpoint_sha256'][:12]}")
+    return " ".join(word for word in words if word)
+
+
+def print_tables(console: Any, results: dict[str, Any]) -> None:
+    """The outcome of a run in the terminal."""
+    from rich.table import Table
+
+    console.print(f"\nsimulator: [bold]{simulator_line(results)}[/]", highlight=False)
+    console.print(f"policy: {policy_line(results)}", highlight=False, markup=False)
+    for line in stand_in_lines(results):
+        console.print(line, style="yellow", highlight=False, markup=False)
+    table = Table(
+        title="success", title_justify="left", box=None, padding=(0, 1, 0, 0),
+        caption="95%: Wilson interval in percent; ms per model call",
+    )  # fmt: skip
+    for heading in ("task", "last step", "95%", "any step", "steps", "ms p50/p95", "errors"):
+        table.add_column(heading, justify="left" if heading == "task" else "right", no_wrap=True)
+    for task, summary in results["tasks"].items():
+        last, errors = summary["success_last_step"], summary["errors"]
+        table.add_row(
+            task,
+            f"[bold]{rate(last)}[/]",
+            interval(last),
+            rate(summary["success_any_step"]),
+            "–" if summary["mean_steps"] is None else f"{summary['mean_steps']:.1f}",
+            milliseconds(summary["policy_latency_ms"]),
+            f"[red]{errors}[/]" if errors else "0",
+        )
+    for number, mean in enumerate(results["means"].values()):
+        if not number:
+            table.add_section()
+        last, ever = mean["success_last_step"], mean["success_any_step"]
+        table.add_row(
+            mean["name"],
+            f"[bold]{100 * last['rate']:.1f}%[/]",
+            interval(last),
+            f"{100 * ever['rate']:.1f}%",
+        )
+    console.print(table)
+    if results["errors"]:
+        console.print(
+            f"[red]{results['errors']} episodes are errors[/]: they crashed or hung, are not "
+            "counted as failures\nand stand in no rate; each rate's denominator is what is left",
+            highlight=False,
+        )
+    if results.get("retries"):
+        console.print(f"{results['retries']} tries crashed or hung and were repeated")
+    stages = Table("task", "stage reached", "rate", box=None, padding=(0, 2, 0, 0))
+    for task, summary in results["tasks"].items():
+        for number, (stage, share) in enumerate(summary["stages"].items()):
+            stages.add_row("" if number else task, stage, percent(share))
+    console.print(stages)
+
+
+def print_errors(console: Any, records: Iterable[Record]) -> None:
+    """One line for each episode that came to nothing."""
+    for record in records:
+        if record["status"] == "error":
+            tries = f" ({record['retries'] + 1} tries)" if record.get("retries") else ""
+            console.print(
+                f"error in {record['task']} seed {record['seed']}{tries}: {record['error']}",
+                style="red", highlight=False, markup=False,
+            )  # fmt: skip
+
+
+def funnel(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of a task's plot, from the first stage to success."""
+    names = {"success_any_step": "success, any step", "success_last_step": "success, last step"}
+    rows = [
+        {"label": stage.replace("_", " "), **share} for stage, share in summary["stages"].items()
+    ]
+    rows += [{"label": label, **summary[name]} for name, label in names.items()]
+    return [{**row, "text": percent(row)} for row in rows if row["rate"] is not None]
+
+
+def pick_videos(out: Path, records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Some films of successes and some of failures, embedded as base64, successes first."""
+    films = []
+    for status in ("success", "failure"):
+        those = [r for r in records if r["status"] == status and r.get("video")]
+        for record in those[:VIDEOS_PER_OUTCOME]:
+            if data := pages.embedded(out / record["video"]):
+                films.append({**record, "data": data})
+    return films
+
+
+def write_report(out: Path, results: dict[str, Any], records: Sequence[Record | None]) -> Path:
+    """Write `report.html` into `out`; it needs no other file to be read.
+
+    Args:
+        out: directory of the run, with its `videos/`.
+        results: as in `results.json`.
+        records: the run's episodes, None for those that were not run yet.
+    """
+    tasks = []
+    for name, summary in results["tasks"].items():
+        those = [record for record in records if record and record["task"] == name]
+        tasks.append(
+            {
+                "task": get_task(name),
+                "summary": summary,
+                "funnel": funnel(summary),
+                "videos": pick_videos(out, those),
+                "records": sorted(those, key=lambda record: record["index"]),
+            }
+        )
+    path = out / "report.html"
+    page = render(
+        "run.html.j2",
+        results=results,
+        tasks=tasks,
+        simulator=simulator_line(results),
+        stand_ins=stand_in_lines(results),
+        policy=policy_line(results),
+    )
+    write_text(path, page)
+    return path
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from a template beside this file; see `selfflow_wm.pages.render`."""
+    filters = {"percent": percent, "milliseconds": milliseconds, "interval": interval}
+    return pages.render(Path(__file__).with_name(template), filters, **values)

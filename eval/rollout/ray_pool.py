@@ -1,0 +1,188 @@
+"""Episodes as calls of Ray actors, on this machine or a cluster; the interface of `Pool`.
+
+Each actor is a pool of one worker process, so that crashes, hangs and retries inside a machine are
+dealt with there, exactly as without Ray; what is left to do here is the loss of an actor itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from eval.rollout.watchdog import Limits
+from eval.rollout.workers import Attempt, Outcome, Pool, Setup, WorkerSetupError
+
+STARTS = 3
+"""How often Ray is started before that counts as impossible."""
+
+
+def require_ray() -> Any:
+    """Import ray; `ValueError` naming the extra where it is missing."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report home
+
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise ValueError(
+            f"executor: expected Ray to be installed; got none ({error}); "
+            "remedy: pip install 'selfflow-wm[ray]', or leave --executor out"
+        ) from None
+
+
+class Host:
+    """The actor: one worker process, one job at a time."""
+
+    def __init__(self, setup: Setup, limits: Limits, retries: int, start: int) -> None:
+        self._pool = Pool(setup, 1, limits=limits, retries=retries, first_start=start)
+
+    def open(self) -> str | None:
+        """Start the worker; what the user should mend, or None."""
+        try:
+            self._pool.__enter__()
+        except WorkerSetupError as error:
+            return str(error)
+        return None
+
+    def run(self, job: Any) -> Outcome | str:
+        """Do a job; text where the worker could not be started again."""
+        jobs = iter([job])
+        try:
+            (outcome,) = self._pool.run(lambda: next(jobs, None))
+        except WorkerSetupError as error:
+            return str(error)
+        return outcome
+
+    def close(self) -> None:
+        """End the worker."""
+        self._pool.close()
+
+
+class RayPool:
+    """`workers` actors; see `Pool` for the arguments and for what `run` does.
+
+    Uses the cluster that RAY_ADDRESS names, else one that is started here and ends with the pool.
+    Every machine of a cluster needs this project, the checkpoint and the run's directory under the
+    same paths.
+    """
+
+    def __init__(self, setup: Setup, workers: int, *, limits: Limits, retries: int) -> None:
+        self._ray = require_ray()
+        self._setup, self._count, self._limits, self._retries = setup, workers, limits, retries
+        self._started_here = False
+        self._idle: list[Any] = []
+        self._busy: dict[Any, tuple[Any, Attempt]] = {}
+        self._starts = 0
+
+    def __enter__(self) -> RayPool:
+        try:
+            self._connect()
+            actors = [self._actor() for _ in range(max(1, self._count))]
+            self._idle = [self._opened(actor, opening) for actor, opening in actors]
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, next_job: Callable[[], Any]) -> Iterator[Outcome]:
+        """Outcomes as they come; `next_job()` gives a job, or None when there is none now."""
+        again: deque[Attempt] = deque()
+        while True:
+            while self._idle:
+                attempt = again.popleft() if again else _attempt(next_job())
+                if attempt is None:
+                    break
+                actor = self._idle.pop()
+                self._busy[actor.run.remote(attempt.job)] = actor, attempt
+            if not self._busy:
+                return
+            (done, *_), _ = self._ray.wait(list(self._busy))
+            actor, attempt = self._busy.pop(done)
+            try:
+                outcome = self._ray.get(done)
+            except self._ray.exceptions.RayError as error:
+                self._idle.append(self._opened(*self._actor()))
+                reason = f"the Ray actor was lost: {' '.join(str(error).split())[:300]}"
+                if len(attempt.failed) < self._retries:
+                    again.append(Attempt(attempt.job, (*attempt.failed, reason)))
+                    continue
+                yield Outcome(attempt.job, error=reason, retried=attempt.failed)
+                continue
+            if isinstance(outcome, str):
+                raise WorkerSetupError(outcome)
+            self._idle.append(actor)
+            yield replace(outcome, retried=(*attempt.failed, *outcome.retried))
+
+    def close(self) -> None:
+        """End the actors, and Ray itself where it was started here."""
+        if not self._ray.is_initialized():
+            return
+        actors = [*self._idle, *(actor for actor, _ in self._busy.values())]
+        closing = [actor.close.remote() for actor in self._idle]
+        self._ray.wait(closing, num_returns=len(closing), timeout=10) if closing else None
+        for actor in actors:
+            self._ray.kill(actor)
+        self._idle.clear()
+        self._busy.clear()
+        if self._started_here:
+            self._ray.shutdown()
+
+    def _connect(self) -> None:
+        if not self._ray.is_initialized():
+            self._begin()
+            self._started_here = True
+        cores = self._ray.cluster_resources().get("CPU", 0)
+        if cores < self._count:
+            raise ValueError(
+                f"workers: expected at most one for each of the cluster's {cores:g} cores; got "
+                f"{self._count}; remedy: give fewer --workers"
+            )
+
+    def _begin(self) -> None:
+        """Connect to the cluster, or start one; Ray allows its own processes few seconds (15 and
+        30, both fixed) to start, which a busy machine may exceed once and not again."""
+        quiet = {"logging_level": "ERROR", "log_to_driver": False}
+        if os.environ.get("RAY_ADDRESS"):
+            self._ray.init(**quiet)
+            return
+        for left in reversed(range(STARTS)):
+            try:
+                self._ray.init(
+                    address="local", num_cpus=max(1, self._count), include_dashboard=False, **quiet
+                )
+                return
+            except Exception as error:  # Ray raises just this when one of its processes is late
+                self._ray.shutdown()
+                if not left:
+                    raise ValueError(
+                        f"executor: expected Ray to start on this machine; got, {STARTS} times, "
+                        f"{' '.join(str(error).split())[:300]}; remedy: try again when the machine "
+                        "is less busy, start Ray beforehand and set RAY_ADDRESS=auto, or leave "
+                        "--executor out"
+                    ) from None
+
+    def _actor(self) -> tuple[Any, Any]:
+        actor = self._ray.remote(Host).options(num_cpus=1).remote(
+            self._setup, self._limits, self._retries, self._starts
+        )  # fmt: skip
+        self._starts += 1
+        return actor, actor.open.remote()
+
+    def _opened(self, actor: Any, opening: Any) -> Any:
+        try:
+            problem = self._ray.get(opening)
+        except self._ray.exceptions.RayError as error:
+            problem = f"a Ray actor could not start: {' '.join(str(error).split())[:300]}"
+        if problem is not None:
+            raise WorkerSetupError(problem)
+        return actor
+
+
+def _attempt(job: Any) -> Attempt | None:
+    return None if job is None else Attempt(job)

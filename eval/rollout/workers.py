@@ -1,0 +1,328 @@
+"""Worker processes that each hold an environment and a policy and run one job at a time.
+
+Processes are spawned, never forked: an OpenGL context or a thread pool does not survive a fork.
+A job that raises, hangs, or takes its process down with it is tried again, in a new process where
+the old one is lost, and in the end comes back as an error in its own name; the others go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol
+
+from eval.rollout.episode import error_line
+from eval.rollout.watchdog import Heartbeat, Limits, end_with_parent, kill_tree
+
+
+class WorkerSetupError(ValueError):
+    """A worker could not build its environment or policy; its message is meant for the user."""
+
+
+class JobRunner(Protocol):
+    """Built once in each worker; called once per job; closed at the end."""
+
+    def __call__(self, job: Any, beat: Callable[[], None]) -> Any:
+        """Do `job`; call `beat` after each of its steps, or it counts as hung."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Setup(Protocol):
+    """Builds the `JobRunner` in a worker; picklable."""
+
+    def __call__(self, start: int = 0) -> JobRunner:
+        """`start`: the how-manieth start of a worker it is; for checks that one start state alone
+        must not be able to fail for ever."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job came to: `value`, or one line of `error`."""
+
+    job: Any
+    value: Any = None
+    error: str | None = None
+    retried: tuple[str, ...] = ()
+    """Why each earlier try failed."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A job to do and why it was not done so far."""
+
+    job: Any
+    failed: tuple[str, ...] = ()
+
+
+_BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+ONE_THREAD: dict[str, str] = dict.fromkeys(_BLAS, "1")
+"""For BLAS and OpenMP, which read it when numpy is imported."""
+RENDERER_THREADS = {"LP_NUM_THREADS": "1"}
+"""For Mesa's software renderer, which otherwise takes every core for each of several workers."""
+
+
+@contextlib.contextmanager
+def started_with(variables: Mapping[str, str]) -> Iterator[None]:
+    """Children started inside have these environment variables."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+class Worker:
+    """One process, its end of the pipe and what it is doing."""
+
+    def __init__(
+        self, context: Any, setup: Setup, start: int, limits: Limits, variables: Mapping[str, str]
+    ) -> None:
+        self.attempt: Attempt | None = None
+        self.ready = False
+        self.heart = Heartbeat(context, limits)
+        self.connection: Connection
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(
+            target=_serve, args=(theirs, setup, start, self.heart), daemon=True
+        )
+        with started_with(variables):
+            self.process.start()
+        theirs.close()
+
+    def end(self) -> None:
+        """End the process, with all that it started, whatever it is doing."""
+        self.connection.close()
+        if self.process.exitcode is None:  # else its number may be another's by now
+            kill_tree(self.process.pid)
+            self.process.join()
+
+    def buried(self) -> str:
+        """How a process died that closed its pipe."""
+        self.process.join(10)
+        self.end()
+        return _death(self.process)
+
+
+class Pool:
+    """`workers` processes running `setup()`'s result; `workers=0` runs jobs in this process.
+
+    Entering starts the processes and waits until every one is ready; a `ValueError` in `setup`
+    becomes a `WorkerSetupError` here at once, anything else does after `retries` more starts in a
+    row.
+
+    Args:
+        setup: builds the runner in a worker.
+        workers: how many.
+        limits: when a worker counts as hung; not watched with `workers=0`.
+        retries: how often a job that raised, hung or killed its worker is tried again.
+        first_start: number of the first worker's start, see `Setup`.
+    """
+
+    def __init__(
+        self, setup: Setup, workers: int, *, limits: Limits | None = None, retries: int = 0,
+        first_start: int = 0,
+    ) -> None:  # fmt: skip
+        self._setup = setup
+        self._count = workers
+        self._limits = limits or Limits()
+        self._retries = retries
+        self._context = multiprocessing.get_context("spawn")
+        self._workers: list[Worker] = []
+        self._local: JobRunner | None = None
+        self._again: deque[Attempt] = deque()
+        self._starts = first_start
+        self._failed_starts = 0
+        """In a row."""
+
+    def __enter__(self) -> Pool:
+        try:
+            if self._count == 0:
+                self._local = self._setup()
+            while len(self._workers) < self._count or not all(w.ready for w in self._workers):
+                while len(self._workers) < self._count:
+                    self._start()
+                for worker in self._await([w for w in self._workers if not w.ready]):
+                    self._take(worker)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, next_job: Callable[[], Any]) -> Iterator[Outcome]:
+        """Outcomes as they come; `next_job()` gives a job, or None when there is none now.
+
+        It is asked again after every outcome, so later jobs may depend on earlier results.
+        """
+        if self._local is not None:
+            while (attempt := self._next(next_job)) is not None:
+                found = _run_job(self._local, attempt.job, lambda: None)
+                if (outcome := self._settle(attempt, found)) is not None:
+                    yield outcome
+            return
+        while True:
+            while self._has_room() and (attempt := self._next(next_job)) is not None:
+                self._give(attempt)
+            busy = [worker for worker in self._workers if worker.attempt is not None]
+            if not busy:
+                return
+            for worker in self._await(busy):
+                if (outcome := self._take(worker)) is not None:
+                    yield outcome
+
+    def close(self) -> None:
+        """End every process, whatever it is doing."""
+        for worker in self._workers:
+            if worker.ready and worker.attempt is None:
+                worker.process.terminate()  # its simulator sees the pipe close and leaves by itself
+                worker.process.join(5)
+            worker.end()
+        self._workers.clear()
+        self._again.clear()
+        if self._local is not None:
+            self._local.close()
+        self._local = None
+
+    def _has_room(self) -> bool:
+        return len(self._workers) < self._count or any(w.attempt is None for w in self._workers)
+
+    def _next(self, next_job: Callable[[], Any]) -> Attempt | None:
+        if self._again:
+            return self._again.popleft()
+        job = next_job()
+        return None if job is None else Attempt(job)
+
+    def _start(self) -> Worker:
+        variables = ONE_THREAD | (RENDERER_THREADS if self._count > 1 else {})
+        worker = Worker(self._context, self._setup, self._starts, self._limits, variables)
+        self._starts += 1
+        self._workers.append(worker)
+        return worker
+
+    def _give(self, attempt: Attempt) -> None:
+        """Hand over to a worker with nothing to do, or to a new one in place of a lost one."""
+        worker = next((w for w in self._workers if w.attempt is None), None) or self._start()
+        worker.attempt = attempt
+        if worker.ready:
+            self._send(worker)
+
+    def _send(self, worker: Worker) -> None:
+        assert worker.attempt is not None
+        worker.heart.begin()
+        try:
+            worker.connection.send(worker.attempt.job)
+        except OSError:  # it died while it had nothing to do, which is not the job's fault
+            self._workers.remove(worker)
+            worker.buried()
+            self._give(worker.attempt)
+
+    @staticmethod
+    def _await(workers: Sequence[Worker]) -> list[Worker]:
+        """Those that have something to say, else those that hang."""
+        by_connection = {worker.connection: worker for worker in workers}
+        while True:
+            left = max(0.0, min(worker.heart.left() for worker in workers))
+            if ready := wait(list(by_connection), left):
+                return [by_connection[connection] for connection in ready]  # type: ignore[index]
+            if hung := [worker for worker in workers if worker.heart.left() <= 0]:
+                return hung
+
+    def _take(self, worker: Worker) -> Outcome | None:
+        """Deal with what a worker says, or with its loss; an outcome when a job is over."""
+        message: Any = None
+        try:
+            if worker.connection.poll():
+                message = worker.connection.recv()
+            else:
+                worker.end()
+                reason = f"the worker process hung and was ended: {worker.heart.why()}"
+        except (EOFError, OSError):
+            reason = f"the worker process died ({worker.buried()})"
+        if message is None:
+            self._workers.remove(worker)
+            if not worker.ready:
+                return self._start_failed(worker, reason, final=False)
+            assert worker.attempt is not None
+            return self._settle(worker.attempt, Outcome(worker.attempt.job, error=reason))
+        if isinstance(message, Outcome):
+            attempt, worker.attempt = worker.attempt, None
+            assert attempt is not None
+            return self._settle(attempt, message)
+        kind, text = message
+        if kind != "ready":
+            self._workers.remove(worker)
+            worker.end()
+            return self._start_failed(worker, text, final=kind == "value")
+        worker.ready, self._failed_starts = True, 0
+        if worker.attempt is not None:
+            self._send(worker)
+        return None
+
+    def _settle(self, attempt: Attempt, outcome: Outcome) -> Outcome | None:
+        """The outcome with its history, or None where the job is to be tried again."""
+        if outcome.error is not None and len(attempt.failed) < self._retries:
+            self._again.append(Attempt(attempt.job, (*attempt.failed, outcome.error)))
+            return None
+        return Outcome(outcome.job, outcome.value, outcome.error, attempt.failed)
+
+    def _start_failed(self, worker: Worker, reason: str, *, final: bool) -> None:
+        self._failed_starts += 1
+        if final or self._failed_starts > self._retries:
+            raise WorkerSetupError(reason)
+        if worker.attempt is not None:
+            self._again.appendleft(worker.attempt)
+
+
+def _serve(connection: Connection, setup: Setup, start: int, heart: Heartbeat) -> None:
+    # Ctrl-C reaches the whole process group; the parent alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+    try:
+        run = setup(start)
+    except ValueError as error:
+        connection.send(("value", str(error)))
+        return
+    except Exception as error:
+        connection.send(("crash", f"a worker could not start: {error_line(error)}"))
+        return
+    connection.send(("ready", ""))
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            connection.send(_run_job(run, connection.recv(), heart.beat))
+
+
+def _run_job(run: JobRunner, job: Any, beat: Callable[[], None]) -> Outcome:
+    try:
+        return Outcome(job, value=run(job, beat))
+    except Exception as error:
+        return Outcome(job, error=error_line(error))
+
+
+def _death(process: Any) -> str:
+    code = process.exitcode
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        return f"killed by {name}" + ("; out of memory?" if name == "SIGKILL" else "")
+    return f"exit code {code}"
+
+
+def default_workers() -> int:
+    """One worker per available core, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(cores or 1, 8))

@@ -1,0 +1,286 @@
+"""Several data sets trained on as one: windows drawn by weight, statistics pooled by weight.
+
+A model has one robot's conventions and one normaliser, so the sets must share their actions' and
+the statistics are those of what is drawn: of a set with share w, every step counts w / steps.
+(Octo and OpenVLA normalise each data set on its own; then a prediction means another motion for
+each of them, and a checkpoint must be told which one it acts for.)
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from robotics.data.order import WindowStream
+from robotics.data.windows import WindowDataset
+from robotics.embodiment.normalize import Quantiles
+
+BLOCK = 1000
+"""Draws after which every set has had its share, but for rounding."""
+_CHOICE = 10  # keeps these draws apart from others that start from the same seed
+
+
+class MixtureDataset:
+    """The windows of several datasets one after the other, under one numbering.
+
+    Args:
+        parts: the sets by name, all of one window shape.
+        weights: of the windows drawn, what comes from each set, > 0; scaled to sum to 1.
+
+    Raises:
+        ValueError: no sets, other names, a weight not above 0, or sets whose windows differ.
+    """
+
+    def __init__(self, parts: Mapping[str, WindowDataset], weights: Mapping[str, float]) -> None:
+        values = {name: float(value) for name, value in weights.items()}
+        if not parts or set(parts) != set(values):
+            raise ValueError(
+                f"expected a weight for each of {sorted(parts)} and at least one set, got "
+                f"{sorted(values)}; see configs/mixture/template.yaml."
+            )
+        if not all(np.isfinite(value) and value > 0 for value in values.values()):
+            raise ValueError(f"expected weights above 0, got {values}; leave a set out instead.")
+        shapes = {
+            name: (part.image_size, part.horizon, part.video_offsets, part.history_offsets)
+            for name, part in parts.items()
+        }
+        if len(set(shapes.values())) > 1:
+            raise ValueError(
+                "expected sets with one image size, horizon, video offsets and history, got "
+                f"{shapes}; open them alike."
+            )
+        self.parts = dict(parts)
+        total = sum(values.values())
+        self.shares = {name: values[name] / total for name in parts}
+        """Share of each set among the windows drawn; sums to 1."""
+        self.starts = np.cumsum([0] + [len(part) for part in parts.values()])
+        """Number of each set's first window, and the number of windows at the end."""
+        first = next(iter(parts.values()))
+        self.image_size, self.horizon = first.image_size, first.horizon
+        self.video_offsets, self.history_offsets = first.video_offsets, first.history_offsets
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    @property
+    def num_episodes(self) -> int:
+        """Episodes of all sets."""
+        return sum(part.num_episodes for part in self.parts.values())
+
+    @property
+    def episodes(self) -> list[range]:
+        """Windows of every episode of every set."""
+        return [
+            range(episode.start + start, episode.stop + start)
+            for start, part in zip(self.starts.tolist(), self.parts.values(), strict=False)
+            for episode in part.episodes
+        ]
+
+    @property
+    def actions(self) -> np.ndarray:
+        """float32 (windows, 8) in physical units, a copy."""
+        return np.concatenate([part.actions for part in self.parts.values()])
+
+    @property
+    def episode_start(self) -> np.ndarray:
+        """int64 (windows,): the first window of every window's episode."""
+        pairs = zip(self.starts.tolist(), self.parts.values(), strict=False)
+        return np.concatenate([part.episode_start + start for start, part in pairs])
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float64 (windows,): how often each is drawn; sums to 1."""
+        return np.concatenate(
+            [np.full(len(part), self.shares[name] / len(part)) for name, part in self.parts.items()]
+        )
+
+    def batch(self, indices: ArrayLike, **options: Any) -> dict[str, Any]:
+        """Windows of any of the sets stacked in the order asked for, see `WindowDataset.batch`."""
+        steps = np.asarray(indices, np.int64).reshape(-1)
+        if len(steps) == 0 or steps.min() < 0 or steps.max() >= len(self):
+            raise ValueError(f"expected one or more indices in 0..{len(self) - 1}, got {steps}.")
+        owner = np.searchsorted(self.starts, steps, side="right") - 1
+        merged: dict[str, Any] = {}
+        for number, part in enumerate(self.parts.values()):
+            rows = np.flatnonzero(owner == number)
+            if not len(rows):
+                continue
+            for name, values in part.batch(steps[rows] - self.starts[number], **options).items():
+                _scatter(merged, name, values, rows, len(steps))
+        return merged
+
+    def statistics(self) -> dict[str, Quantiles]:
+        """Statistics {"action", "proprio"} of the steps as they are drawn: pooled by weight."""
+        shares = list(self.shares.values())
+        parts = self.parts.values()
+        return {
+            "action": pooled([part.actions for part in parts], shares),
+            "proprio": pooled([part.proprio for part in parts], shares),
+        }
+
+    def describe(self, drawn: float) -> list[str]:
+        """A line for each set: share, size, and its epochs when `drawn` windows are drawn."""
+        width = max(map(len, self.parts))
+        return [
+            f"{name:<{width}}  {self.shares[name]:6.1%}  {part.num_episodes} episodes, {len(part)} "
+            f"windows, {drawn * self.shares[name] / len(part):.3g} epochs"
+            for name, part in self.parts.items()
+        ]
+
+
+def _scatter(merged: dict[str, Any], name: str, values: Any, rows: np.ndarray, count: int) -> None:
+    """Put the rows of one set into the whole batch."""
+    if isinstance(values, np.ndarray):
+        if name not in merged:
+            merged[name] = np.empty((count, *values.shape[1:]), values.dtype)
+        merged[name][rows] = values
+        return
+    column = merged.setdefault(name, [None] * count)
+    for row, value in zip(rows.tolist(), values, strict=True):
+        column[row] = value
+
+
+def pooled(arrays: Sequence[np.ndarray], shares: Sequence[float]) -> Quantiles:
+    """Statistics of vectors drawn with probability shares[i] from arrays[i] (n_i, D).
+
+    Quantiles interpolate linearly between the sorted values at the weight that lies below each,
+    which for equal weights is numpy's quantile.
+    """
+    weights = np.concatenate(
+        [
+            np.full(len(array), share / len(array))
+            for array, share in zip(arrays, shares, strict=True)
+        ]
+    )
+    weights /= weights.sum()
+    columns = []
+    for dimension in range(arrays[0].shape[1]):
+        values = np.concatenate([array[:, dimension] for array in arrays]).astype(np.float64)
+        mean = float(weights @ values)
+        std = float(np.sqrt(weights @ (values - mean) ** 2))
+        order = np.argsort(values, kind="stable")
+        values, sorted_weights = values[order], weights[order]
+        below = np.cumsum(sorted_weights) - sorted_weights
+        below /= below[-1] if below[-1] > 0 else 1.0
+        q01, q99 = np.interp([0.01, 0.99], below, values).tolist()
+        columns.append((q01, q99, mean, std, float(values[0]), float(values[-1])))
+    return Quantiles(*zip(*columns, strict=True), count=len(weights))
+
+
+def shuffled(dataset: WindowDataset | MixtureDataset, generator: np.random.Generator) -> np.ndarray:
+    """All windows in random order; of a mixture, those drawn more often tend to come earlier."""
+    if isinstance(dataset, WindowDataset):
+        return generator.permutation(len(dataset))
+    # Each waits for an exponential time of its rate: sampling by weight without replacement.
+    return np.argsort(generator.exponential(size=len(dataset)) / dataset.probabilities)
+
+
+def open_stream(
+    dataset: WindowDataset | MixtureDataset,
+    seed: int = 0,
+    keep: np.ndarray | None = None,
+    **options: Any,
+) -> WindowStream | MixtureStream:
+    """The stream over either kind of dataset; arguments as of `WindowStream`."""
+    kind = MixtureStream if isinstance(dataset, MixtureDataset) else WindowStream
+    return kind(dataset, seed, keep, **options)  # pyright: ignore[reportArgumentType]
+
+
+class MixtureStream:
+    """An endless order over a mixture's windows that draws each set by its share, resumably.
+
+    Which set a draw comes from follows from the seed and the draw's number: of each `BLOCK` draws
+    every set has its share, rounded up or down at random. Each set goes through its own epochs in
+    its own order (a `WindowStream`), which other sets and their weights do not change. All readers
+    take their k-th window from the same set, different windows of it.
+
+    Arguments as of `WindowStream`; `group` episodes are open in each set.
+    """
+
+    def __init__(
+        self,
+        dataset: MixtureDataset,
+        seed: int = 0,
+        keep: np.ndarray | None = None,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        group: int | None = None,
+    ) -> None:
+        self.dataset, self.keep, self.seed = dataset, keep, int(seed)
+        self.rank, self.world_size, self.group = int(rank), int(world_size), group
+        self.drawn = 0
+        self.streams: dict[str, WindowStream] = {}
+        for number, (name, part) in enumerate(dataset.parts.items()):
+            first, end = dataset.starts[number : number + 2]
+            own = None if keep is None else keep[(keep >= first) & (keep < end)] - first
+            if own is not None and not len(own):
+                raise ValueError(f"{name}: expected at least one window to draw, got none.")
+            self.streams[name] = WindowStream(
+                part, _seed(seed, name), own, rank=rank, world_size=world_size, group=group
+            )
+        self.size = sum(stream.size for stream in self.streams.values())
+        self._edges = np.cumsum(list(dataset.shares.values()))
+        self._block = functools.lru_cache(maxsize=2)(self._choose)
+
+    def draw(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The next `count` windows: their indices in the mixture and their sets' epochs, int64."""
+        numbers = self.drawn + np.arange(count)
+        indices, epochs = np.empty((2, count), np.int64)
+        chosen = np.empty(count, np.int64)
+        for block in np.unique(numbers // BLOCK).tolist():
+            here = numbers // BLOCK == block
+            chosen[here] = self._block(block)[numbers[here] % BLOCK]
+        for number, stream in enumerate(self.streams.values()):
+            rows = np.flatnonzero(chosen == number)
+            if len(rows):
+                part, epochs[rows] = stream.draw(len(rows))
+                indices[rows] = part + self.dataset.starts[number]
+        self.drawn += count
+        return indices, epochs
+
+    def indices(self, count: int) -> np.ndarray:
+        """The next `count` windows' indices (count,) int64."""
+        return self.draw(count)[0]
+
+    def batch(self, size: int, *, video: bool = True) -> dict[str, Any]:
+        """The next `size` >= 1 windows, see `MixtureDataset.batch`."""
+        return self.dataset.batch(self.indices(size), video=video)
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able position, the same for every reader at the same number of windows drawn."""
+        return {
+            "drawn": self.drawn,
+            "seed": self.seed,
+            "shares": self.dataset.shares,
+            "sets": {name: stream.state_dict() for name, stream in self.streams.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at `state`; `ValueError` if it is of other sets, shares or another seed."""
+        mine = {"seed": self.seed, "shares": self.dataset.shares}
+        theirs = {name: state.get(name) for name in mine}
+        if mine != theirs or list(mine["shares"]) != list(state["sets"]):
+            raise ValueError(
+                f"expected the state of a mixture with {mine}, got {theirs}; resume with the same "
+                "sets, weights and seed, or start a new run."
+            )
+        for name, stream in self.streams.items():
+            stream.load_state_dict(state["sets"][name])
+        self.drawn = int(state["drawn"])
+
+    def _choose(self, block: int) -> np.ndarray:
+        generator = np.random.default_rng([self.seed, _CHOICE, block])
+        points = (np.arange(BLOCK) + generator.random()) / BLOCK
+        sets = np.searchsorted(self._edges, points, side="right")
+        return generator.permutation(np.minimum(sets, len(self._edges) - 1))
+
+
+def _seed(seed: int, name: str) -> int:
+    """Sets of one size must not go through their windows in the same order."""
+    return int(np.random.SeedSequence([seed, crc32(name.encode())]).generate_state(1)[0])

@@ -1,0 +1,134 @@
+"""Which data sets a run trains on, as written in `data=`, and whether they belong together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robotics.data.rlds.spec import load_spec
+from robotics.data.rlds.storage import expanded
+from robotics.embodiment.table import embodiment
+
+CONVENTIONS = ("action_dim", "gripper_closes", "data_rotation")
+"""What the robots of one model must share: its actions mean one thing."""
+
+
+@dataclass(frozen=True)
+class MixtureEntry:
+    """One data set of a mixture; None: as the run's configuration has it."""
+
+    path: str
+    """Directory or URL of the RLDS data set."""
+    weight: float = 1.0
+    """Its part of the windows drawn, relative to the other sets'."""
+    spec: str | None = None
+    """How it is read: a file of configs/dataset_spec or a path."""
+    train_split: str | None = None
+    validation_split: str | None = None
+    embodiment: str | None = None
+    """The robot that recorded it, a row of robotics.embodiment.table."""
+
+
+def parse_mixture(data: Any) -> dict[str, MixtureEntry] | None:
+    """The sets of `data` by name; None when it is a plain directory.
+
+    data: the path of a yaml (see configs/mixture/template.yaml), its content (name: entry), or a
+    list of entries, which are then named by their directories.
+
+    ValueError: unknown or missing keys, a weight that is no positive number, or a name twice.
+    """
+    if isinstance(data, (str, Path)):
+        if not str(data).endswith((".yaml", ".yml")):
+            return None
+        data = _load(Path(data))
+    if isinstance(data, Sequence):
+        names = [Path(str(_mapping(row, "data").get("path", ""))).name for row in data]
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"data: expected sets with different directory names, got {doubled} more than "
+                "once; name them: data={one: {path: ...}, two: {path: ...}}"
+            )
+        data = dict(zip(names, data, strict=True))
+    rows = _mapping(data, "data")
+    if not rows:
+        raise ValueError("data: expected at least one data set, got none")
+    return {str(name): _entry(f"data.{name}", row) for name, row in rows.items()}
+
+
+def to_plain(entries: Mapping[str, MixtureEntry]) -> dict[str, Any]:
+    """JSON values, which `parse_mixture` reads back."""
+    return {name: dataclasses.asdict(entry) for name, entry in entries.items()}
+
+
+def _mapping(value: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f"{place}: expected a directory, a yaml, or sets such as {{path: DIR, weight: 2}}, got "
+            f"{value!r}; see configs/mixture/template.yaml"
+        )
+    return value
+
+
+def _entry(place: str, row: Any) -> MixtureEntry:
+    known = [item.name for item in dataclasses.fields(MixtureEntry)]
+    unknown = sorted(set(_mapping(row, place)) - set(known))
+    if unknown or not row.get("path"):
+        raise ValueError(
+            f"{place}: expected a path, and entries out of {known}, got {sorted(row)}; see "
+            "configs/mixture/template.yaml"
+        )
+    weight = row.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0:
+        raise ValueError(f"{place}: expected a weight above 0, got {weight!r}")
+    path = expanded(str(row["path"]))
+    return MixtureEntry(**{**row, "path": path, "weight": float(weight)})
+
+
+def _load(path: Path) -> Any:
+    from omegaconf import OmegaConf
+
+    if not path.is_file():
+        raise ValueError(f"data: expected a directory or a yaml, got {path}, which is not there")
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except Exception as error:  # of the yaml parser, which has its own family of errors
+        raise ValueError(f"{path}: expected a yaml, got {error}") from error
+
+
+def check_conventions(
+    entries: Mapping[str, MixtureEntry],
+    robot: str,
+    spec: str | None,
+    mixed_rates: bool | None = None,
+) -> None:
+    """Refuse sets that one model's actions cannot mean the same for.
+
+    Args:
+        entries: the sets.
+        robot: row of robotics.embodiment.table the model is for.
+        spec: of the sets that state none.
+        mixed_rates: let control rates differ. An action is a motion within one control step: at
+            another rate the same values are another speed, and a horizon another time.
+
+    Raises:
+        ValueError: which sets differ, and in what.
+    """
+    model = embodiment(robot)
+    rates = {}
+    for name, entry in entries.items():
+        row = embodiment(entry.embodiment or robot)
+        if differing := [key for key in CONVENTIONS if getattr(row, key) != getattr(model, key)]:
+            raise ValueError(
+                f"data.{name}: expected a robot with the action conventions of {robot}, got "
+                f"{row.name}, which differs in {', '.join(differing)}; train a model of its own"
+            )
+        rates[name] = load_spec(entry.spec or spec).control_hz
+    if len(set(rates.values())) > 1 and not mixed_rates:
+        listed = ", ".join(f"{name} {rate:g} Hz" for name, rate in rates.items())
+        raise ValueError(
+            f"data: expected sets of one control rate, got {listed}; an action is the motion of "
+            "one control step. To train on them all the same: mixed_rates=true"
+        )

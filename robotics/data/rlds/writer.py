@@ -1,0 +1,278 @@
+"""Writing TFDS datasets in RT-1's format, without TensorFlow in the process."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from robotics.data.episodes import Episode
+from robotics.data.rlds import tfrecord
+from robotics.data.rlds.schema import (
+    DATASET_NAME,
+    DATASET_VERSION,
+    encode_episode,
+    load_tfds,
+    rt1_features,
+)
+
+_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+
+
+class EpisodeWriter:
+    """Collects episodes into a TFDS dataset; safe against crashes, several processes at once.
+
+    `write` puts each episode into a file of its own under `.staging/`, visible only when complete.
+    `finalize` packs the staged episodes into shards and writes the metadata. Shards are immutable:
+    a later finalize adds shards and renames the old ones (their names hold the total). At every
+    moment a newly opened reader finds either the old dataset or the new one, and after a crash
+    finalize continues where it stopped.
+
+    Beside TFDS's files lies `collection-<split>.json`: provenance, and per episode key its shard,
+    number of steps and whatever else `write` was given.
+
+    Args:
+        directory: dataset directory, made if missing; reopening it continues.
+        split: split to write.
+        shard_episodes: most episodes of a shard.
+        provenance: JSON values that hold for all episodes (simulator, embodiment, perturbation...).
+            Writers of one directory must agree on it.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        split: str = "train",
+        *,
+        shard_episodes: int = 64,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        if shard_episodes < 1 or not re.fullmatch(r"[a-z0-9_]+", split):
+            raise ValueError(
+                "expected shard_episodes >= 1 and a split of lower-case letters, digits or _, "
+                f"got {shard_episodes} and {split!r}."
+            )
+        self.directory = Path(directory)
+        self.split = split
+        self.shard_episodes = shard_episodes
+        self._staging = self.directory / ".staging" / split
+        self._staging.mkdir(parents=True, exist_ok=True)
+        self._collection_path = self.directory / f"collection-{split}.json"
+        info = self.directory / "dataset_info.json"
+        rows = json.loads(info.read_text()).get("splits", []) if info.exists() else []
+        if not self._collection_path.exists() and split in {row["name"] for row in rows}:
+            raise ValueError(
+                f"expected a new directory or one this writer made, got {directory} with a split "
+                f"{split!r} of other origin; write into another directory."
+            )
+        if provenance is not None:
+            with self._locked():
+                self._agree(json.loads(json.dumps(provenance)))
+
+    def done(self) -> set[str]:
+        """Keys that need no further work: written (staged or packed) or discarded."""
+        collection = self._collection()
+        keys = set(collection["episodes"]) | set(collection["discarded"])
+        for path in self._staging.iterdir():
+            if path.name.endswith((".tfrecord", ".discarded.json")):
+                keys.add(path.name.removesuffix(".tfrecord").removesuffix(".discarded.json"))
+        return keys
+
+    def __contains__(self, key: str | int) -> bool:
+        name = _checked_key(key)
+        staged = (self._staging / f"{name}{end}" for end in (".tfrecord", ".discarded.json"))
+        if any(path.exists() for path in staged):
+            return True
+        collection = self._collection()
+        return name in collection["episodes"] or name in collection["discarded"]
+
+    def write(self, key: str | int, episode: Episode, **metadata: Any) -> None:
+        """Stage one episode; once this returns it survives a crash.
+
+        Args:
+            key: unique name of the episode, such as its seed (letters, digits, `_`, `-`).
+            episode: what to write; images must be JPEGs of 256 x 320.
+            metadata: JSON values kept in `collection-<split>.json` (seed, task, ...).
+        """
+        name = self._new_key(key)
+        record = encode_episode(episode)
+        row = {**metadata, "steps": len(episode), "success": bool(episode.success)}
+        _write_atomically(self._staging / f"{name}.json", json.dumps(row).encode())
+        # The record comes last: its presence is what makes the episode count.
+        _write_atomically(self._staging / f"{name}.tfrecord", tfrecord.frame(record))
+
+    def discard(self, key: str | int, **metadata: Any) -> None:
+        """Note that an episode was tried and not kept (say, the expert failed)."""
+        path = self._staging / f"{self._new_key(key)}.discarded.json"
+        _write_atomically(path, json.dumps(metadata).encode())
+
+    def finalize(self) -> None:
+        """Pack everything staged into the dataset; one process at a time, others may still write.
+
+        Episodes are ordered by a hash of their key, so the outcome does not depend on how many
+        processes collected them, and slices such as "train[:90%]" mix tasks and seeds.
+        """
+        with self._locked():
+            collection = self._collection()
+            staged = sorted(self._staging.glob("*.tfrecord"), key=lambda path: _rank(path.stem))
+            fresh = [path for path in staged if path.stem not in collection["episodes"]]
+            discarded = sorted(self._staging.glob("*.discarded.json"))
+            old = len(collection["shards"])
+            if fresh:
+                collection["shards"] += self._pack(fresh, old)
+            if not collection["shards"]:
+                raise ValueError(f"expected at least one episode in {self.directory}, got none.")
+            for path in fresh:
+                row = json.loads(path.with_suffix(".json").read_text())
+                collection["episodes"][path.stem] = row
+            for path in discarded:
+                name = path.name.removesuffix(".discarded.json")
+                collection["discarded"][name] = json.loads(path.read_text())
+            # The commit: from here on the staged copies are surplus.
+            self._save_collection(collection)
+            self._write_metadata(collection)
+            self._clean(len(collection["shards"]), [*staged, *discarded])
+
+    def _pack(self, staged: list[Path], old: int) -> list[dict[str, Any]]:
+        """Link the old shards to their new names and write the new ones."""
+        groups = [
+            staged[first : first + self.shard_episodes]
+            for first in range(0, len(staged), self.shard_episodes)
+        ]
+        total = old + len(groups)
+        for shard in range(old):
+            target = self._shard(shard, total)
+            target.unlink(missing_ok=True)
+            try:
+                os.link(self._shard(shard, old), target)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(self._shard(shard, old), target)
+        rows = []
+        for shard, group in enumerate(groups, start=old):
+            size = 0
+            target = self._shard(shard, total)
+            partial = target.with_name(f".{target.name}.partial")
+            with partial.open("wb") as file:
+                for path in group:
+                    spans = tfrecord.index_records(path)
+                    if len(spans) != 1:
+                        raise ValueError(f"{path}: expected one record, got {len(spans)}.")
+                    record = tfrecord.read_record(path, spans[0], 0)
+                    size += len(record)
+                    file.write(tfrecord.frame(record))
+                _flush(file)
+            partial.replace(target)
+            rows.append({"keys": [path.stem for path in group], "bytes": size})
+        return rows
+
+    def _write_metadata(self, collection: dict[str, Any]) -> None:
+        load_tfds()
+        from google.protobuf import json_format
+        from tensorflow_datasets.core.proto import dataset_info_pb2
+
+        path = self.directory / "dataset_info.json"
+        info = dataset_info_pb2.DatasetInfo()  # pyright: ignore
+        if path.exists():
+            json_format.Parse(path.read_text(), info)
+        info.name, info.version, info.file_format = DATASET_NAME, DATASET_VERSION, "tfrecord"
+        info.description = "Demonstrations in RT-1's format; see collection-<split>.json."
+        others = [row for row in info.splits if row.name != self.split]
+        del info.splits[:]
+        info.splits.extend(others)
+        info.splits.add(
+            name=self.split,
+            shard_lengths=[len(shard["keys"]) for shard in collection["shards"]],
+            num_bytes=sum(shard["bytes"] for shard in collection["shards"]),
+            filepath_template=_TEMPLATE,
+        )
+        features = json.dumps(rt1_features().to_json(), indent=4, sort_keys=True)
+        _write_atomically(self.directory / "features.json", features.encode())
+        # Last: without it there is no dataset.
+        _write_atomically(path, json_format.MessageToJson(info, sort_keys=True).encode())
+
+    def _clean(self, total: int, staged: list[Path]) -> None:
+        keep = {self._shard(shard, total).name for shard in range(total)}
+        for path in self.directory.glob(f"*{DATASET_NAME}-{self.split}.tfrecord-*"):
+            if path.name not in keep:
+                path.unlink()
+        for path in staged:
+            path.unlink()
+            if path.suffix == ".tfrecord":
+                path.with_suffix(".json").unlink(missing_ok=True)
+                for leftover in self._staging.glob(f".{path.stem}.*.partial"):
+                    leftover.unlink()  # of an earlier attempt that was killed
+
+    def _shard(self, shard: int, total: int) -> Path:
+        name = f"{DATASET_NAME}-{self.split}.tfrecord-{shard:05d}-of-{total:05d}"
+        return self.directory / name
+
+    def _collection(self) -> dict[str, Any]:
+        if self._collection_path.exists():
+            return json.loads(self._collection_path.read_text())
+        return {"provenance": None, "shards": [], "episodes": {}, "discarded": {}}
+
+    def _save_collection(self, collection: dict[str, Any]) -> None:
+        collection["counts"] = {
+            "episodes": len(collection["episodes"]),
+            "steps": sum(row["steps"] for row in collection["episodes"].values()),
+            "discarded": len(collection["discarded"]),
+        }
+        text = json.dumps(collection, indent=1, sort_keys=True)
+        _write_atomically(self._collection_path, text.encode())
+
+    def _agree(self, provenance: Any) -> None:
+        collection = self._collection()
+        if collection["provenance"] is None:
+            self._save_collection({**collection, "provenance": provenance})
+        elif collection["provenance"] != provenance:
+            raise ValueError(
+                f"expected the provenance {self.directory} was begun with, "
+                f"{collection['provenance']}, got {provenance}; write into another directory."
+            )
+
+    def _new_key(self, key: str | int) -> str:
+        name = _checked_key(key)
+        if name in self:
+            raise ValueError(
+                f"expected a new episode key, got {name!r} which {self.directory} already has; "
+                "skip keys that are `in` the writer."
+            )
+        return name
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.directory / ".staging" / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _checked_key(key: str | int) -> str:
+    name = str(key)
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ValueError(f"expected a key of letters, digits, '_', '-', got {name!r}.")
+    return name
+
+
+def _rank(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _flush(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    """The file appears under its name only when complete and on disk."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        _flush(file)
+    partial.replace(path)

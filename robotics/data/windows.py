@@ -1,0 +1,375 @@
+"""Windows over demonstrations: the samples a world model is trained on, and their order.
+
+A window starts at every step of every episode: the current frame, proprioception and instruction,
+the chunk of actions from there on, and future frames and, if wanted, past ones.
+
+What does not exist is masked and zero, never a copy of the last step: actions after the end of an
+episode or of its sub-task, frames after it, frames before the first one. The last recorded step
+counts like any other: in RT-1 its action is the one that terminates. Steps in which nothing is
+commanded are kept unless `WindowStream` is told to draw others only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from robotics.data.cache.frames import FrameCache
+from robotics.data.cache.shards import ShardArrays, ShardCache
+from robotics.data.episodes import (
+    action_window,
+    history_window,
+    keypose_steps,
+    run_ends,
+    video_window,
+)
+from robotics.data.images import resize_image
+from robotics.data.order import WindowStream
+from robotics.data.rlds import storage
+from robotics.data.rlds.faults import Faults
+from robotics.data.rlds.reader import record_format, split_shards
+from robotics.data.rlds.spec import DatasetSpec
+from robotics.data.statistics import cached_statistics
+from robotics.embodiment.normalize import Quantiles
+
+__all__ = ["WindowDataset", "WindowStream", "resize_image"]
+
+
+class Source(NamedTuple):
+    """A run of a dataset's steps in the cache of decoded frames."""
+
+    name: str
+    """Of the cache entry of the shard: its contents' fingerprint and the frames' size."""
+    first: int
+    """Step of the shard that the run begins with."""
+    steps: int
+
+
+class WindowDataset:
+    """All windows of a split, in memory but for the frames, which are read when asked for.
+
+    Split by episode with tensorflow-datasets' slices: train on "train[:90%]", validate on
+    "train[90%:]"; both share one cache. The first use decodes every frame of the shards touched.
+
+    Args:
+        directory: TFDS dataset directory (TFRecord or ArrayRecord), or the URL of one (TFRecord).
+        image_size: height and width of the frames.
+        split: split or slice of it.
+        horizon: actions of a chunk.
+        video_offsets: future frames, in control steps after the current one.
+        history: past frames of a window.
+        history_stride: control steps between them, and from the last of them to the current one.
+        cache_dir: where decoded frames are kept (H * W * 3 bytes a step); default
+            `directory/.cache`, to be given for a URL. Entries are named by content; delete any that
+            are not wanted.
+        threads: that decode while the cache is built.
+        progress: show a progress bar while the cache is built.
+        spec: where things are in the data (`robotics.data.rlds.spec.load_spec`); RT-1's by default.
+        on_error: "error" stops at damaged data, "skip" leaves those episodes out; what was left out
+            is counted in `faults` (`faults.summary()`).
+        decoded: keep decoded frames in the cache; False keeps an index and decodes the frames of a
+            window when it is read, for data sets too large for pixels.
+        frame_cache_mb: decoded=False only: MB of decoded frames kept in memory, the ones used last.
+            It saves decoding where windows that share frames come together, see
+            `robotics.data.order`.
+        draft: decoded=False only: decode JPEGs to the size that is wanted, with fast arithmetic.
+            It takes less of the CPU; pixels differ by about a grey level, see
+            `robotics.data.images.decode_image`.
+
+    Raises:
+        ValueError: no such dataset or split, an empty one, a specification that does not fit it, or
+            damaged or malformed records.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        image_size: Sequence[int],
+        *,
+        split: str = "train",
+        horizon: int = 6,
+        video_offsets: Sequence[int] = (3, 6),
+        history: int = 0,
+        history_stride: int = 1,
+        cache_dir: str | os.PathLike[str] | None = None,
+        threads: int = 2,
+        progress: bool = True,
+        spec: str | Path | DatasetSpec | None = None,
+        on_error: str = "error",
+        decoded: bool = True,
+        frame_cache_mb: float = 0,
+        draft: bool = False,
+    ) -> None:
+        offsets = tuple(int(offset) for offset in video_offsets)
+        if horizon < 1 or any(offset < 1 for offset in offsets):
+            raise ValueError(
+                f"expected horizon >= 1 and video offsets >= 1, got {horizon} and {offsets}; the "
+                "current frame is in every window already."
+            )
+        if history < 0 or history_stride < 1:
+            raise ValueError(
+                f"expected history >= 0 frames at a stride >= 1, got {history} at "
+                f"{history_stride}; history=0 leaves past frames out."
+            )
+        self.history_offsets = tuple(history_stride * i for i in range(history, 0, -1))
+        """Past frames, in control steps before the current one, oldest first."""
+        if draft and decoded:
+            raise ValueError(
+                "expected draft only with decoded=False, got decoded=True; the decoded frames that "
+                "are kept are exact."
+            )
+        height, width = (int(value) for value in image_size)
+        self.image_size, self.horizon, self.video_offsets = (height, width), horizon, offsets
+        if storage.is_url(directory) and cache_dir is None:
+            raise ValueError(
+                f"expected a local cache_dir for {directory}, got none; the index and the pixels "
+                "of what lies behind a URL are kept there."
+            )
+        self._cache = Path(cache_dir or Path(directory) / ".cache")
+        self.frame_cache: FrameCache | None = None
+        """Decoded frames in memory; None where they are read from disk."""
+        if not decoded:
+            self.frame_cache = FrameCache(int(frame_cache_mb * 1e6), self.image_size, threads)
+        self.faults = Faults(on_error)
+        self.sources: list[Source] = []
+        """Where the steps come from, in their order."""
+        parts = self._open(
+            directory,
+            split,
+            ShardCache(
+                directory=self._cache,
+                format=record_format(directory, spec),
+                image_size=self.image_size,
+                decoded=decoded,
+                threads=threads,
+                faults=self.faults,
+                draft=draft,
+            ),
+            progress,
+        )
+        self._frames = [part.frames for part in parts]
+        self._frame_starts = np.cumsum([0] + [len(frames) for frames in self._frames])
+        self.actions = np.concatenate([part.action for part in parts])
+        """float32 (steps, 8) in physical units."""
+        self.proprio = np.concatenate([part.proprio for part in parts])
+        """float32 (steps, 8) in physical units."""
+        self.instructions, self._instruction_id = _merged_instructions(parts)
+        self._index(np.concatenate([part.lengths for part in parts]))
+
+    def _open(
+        self, directory: str | os.PathLike[str], split: str, cache: ShardCache, progress: bool
+    ) -> list[ShardArrays]:
+        shards = split_shards(directory, split)
+        there = storage.mapped(cache.is_cached, shards, storage.is_url(directory))
+        missing = [shard for shard, cached in zip(shards, there, strict=True) if not cached]
+        parts = []
+        with _progress(sum(shard.total for shard in missing), progress) as advance:
+            for shard in shards:
+                arrays = cache.open(shard, advance)
+                parts.append(_cut(arrays, shard.first, shard.count))
+                before = int(arrays.lengths[: shard.first].sum())
+                steps = len(parts[-1].action)
+                self.sources.append(Source(cache.entry_name(shard), before, steps))
+        if not sum(len(part.action) for part in parts):
+            left_out = cache.faults.summary()
+            raise ValueError(
+                f"expected episodes in {split!r} of {directory}, got none. {left_out}".rstrip()
+            )
+        if cache.faults.found and progress:
+            print(cache.faults.summary(), file=sys.stderr)
+        return parts
+
+    def _index(self, lengths: np.ndarray) -> None:
+        lengths = lengths[lengths > 0]  # what was left out has none
+        ends = np.cumsum(lengths)
+        self.episodes = [
+            range(end - length, end)
+            for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)
+        ]
+        """Steps, and so windows, of every episode."""
+        episode = np.repeat(np.arange(len(lengths)), lengths)
+        self._episode_end = ends[episode]
+        self.episode_start = (ends - lengths)[episode]
+        """int64 (steps,): the first step of every step's episode."""
+        # An instruction can be the same in two neighbouring episodes, so both must be compared.
+        self._segment_end = run_ends(np.stack([episode, self._instruction_id.reshape(-1)], axis=1))
+        self._keypose = keypose_steps(self.actions, self.episode_start, self._segment_end)
+
+    def __len__(self) -> int:
+        """Number of windows, one for each step."""
+        return len(self.actions)
+
+    @property
+    def num_episodes(self) -> int:
+        """Episodes of the split."""
+        return len(self.episodes)
+
+    def frames(self, steps: ArrayLike) -> np.ndarray:
+        """Frames uint8 (..., H, W, 3) of the given steps (...)."""
+        wanted = np.asarray(steps, np.int64)
+        flat = wanted.reshape(-1)
+        self._check(flat)
+        out = np.empty((len(flat), *self.image_size, 3), np.uint8)
+        self._copy_frames(flat, out)
+        return out.reshape(*wanted.shape, *out.shape[1:])
+
+    def batch(
+        self, indices: ArrayLike, *, video: bool = True, pixels: bool = True
+    ) -> dict[str, Any]:
+        """Windows stacked along the first axis, actions and proprioception in physical units.
+
+        Args:
+            indices: B windows.
+            video: whether to read future frames.
+            pixels: False leaves out all frames, and keeps their masks.
+
+        Returns:
+            image uint8 (B, H, W, 3), proprio float32 (B, 8), keypose float32 (B, 8) (the
+            proprioception at `robotics.data.episodes.keypose_steps`), instruction (B strings),
+            action float32 (B, horizon, 8), action_valid bool (B, horizon), and if wanted
+            video uint8 (B, F, H, W, 3), video_valid bool (B, F). With history, also history uint8
+            (B, P, H, W, 3), oldest first, history_valid bool (B, P). What is not valid is zero.
+        """
+        steps = np.asarray(indices, np.int64).reshape(-1)
+        self._check(steps)
+        segment_end = self._segment_end[steps]
+        index, valid = action_window(steps, segment_end, self.horizon)
+        samples: dict[str, Any] = {"image": self.frames(steps)} if pixels else {}
+        samples |= {
+            "proprio": self.proprio[steps],
+            "keypose": self.proprio[self._keypose[steps]],
+            "instruction": self.instructions[self._instruction_id[steps]].tolist(),
+            "action": np.where(valid[..., None], self.actions[index], np.float32(0)),
+            "action_valid": valid,
+        }
+        if self.history_offsets:
+            index, valid = self.history_steps(steps)
+            samples["history_valid"] = valid
+            if pixels:
+                samples["history"] = self._masked_frames(index, valid)
+        if video:
+            index, valid = self.video_steps(steps)
+            samples["video_valid"] = valid
+            if pixels:
+                samples["video"] = self._masked_frames(index, valid)
+        return samples
+
+    def video_steps(self, indices: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Steps of the future frames of B windows, int64 (B, F), and which exist, bool (B, F)."""
+        steps = np.asarray(indices, np.int64).reshape(-1)
+        ends = self._segment_end[steps], self._episode_end[steps]
+        return video_window(steps, *ends, self.video_offsets)
+
+    def history_steps(self, indices: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Steps of the past frames of B windows, int64 (B, P), and which exist, bool (B, P)."""
+        steps = np.asarray(indices, np.int64).reshape(-1)
+        return history_window(steps, self.episode_start[steps], self.history_offsets)
+
+    def sample(self, index: int) -> dict[str, Any]:
+        """One window: as `batch` without the first axis."""
+        return {name: values[0] for name, values in self.batch([index]).items()}
+
+    def statistics(self) -> dict[str, Quantiles]:
+        """Statistics over every step once: {"action", "proprio"}; exact up to
+        `robotics.data.statistics.EXACT_LIMIT` steps. Take them from the training split alone."""
+        arrays = {"action": self.actions, "proprio": self.proprio}
+        return cached_statistics(arrays, self.fingerprint, self._cache)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Identifies the recorded vectors, instructions and episodes of this split."""
+        digest = hashlib.sha256()
+        for array in (self.actions, self.proprio, self._instruction_id, self._episode_end):
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update("\0".join(self.instructions.tolist()).encode())
+        return digest.hexdigest()[:20]
+
+    def _masked_frames(self, index: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        frames = np.zeros((*index.shape, *self.image_size, 3), np.uint8)
+        self._copy_frames(index.reshape(-1), frames.reshape(-1, *frames.shape[2:]), valid)
+        return frames
+
+    def _copy_frames(
+        self, steps: np.ndarray, out: np.ndarray, where: np.ndarray | None = None
+    ) -> None:
+        rows = np.arange(len(steps)) if where is None else np.flatnonzero(where)
+        shards = np.searchsorted(self._frame_starts, steps[rows], side="right") - 1
+        places = steps[rows] - self._frame_starts[shards]
+        if self.frame_cache is not None:
+            self.frame_cache.copy(
+                steps[rows],
+                [out[row] for row in rows],
+                lambda i: self._frames[shards[i]][places[i]],
+            )
+            return
+        for row, shard, place in zip(rows, shards, places, strict=True):
+            self._frames[shard].read_into(int(place), out[row])
+
+    def _check(self, steps: np.ndarray) -> None:
+        if len(steps) == 0 or steps.min() < 0 or steps.max() >= len(self):
+            raise ValueError(f"expected one or more indices in 0..{len(self) - 1}, got {steps}.")
+
+
+@contextlib.contextmanager
+def _progress(episodes: int, shown: bool) -> Iterator[Callable[[], None]]:
+    """Yields what to call after each decoded episode; the bar appears with the first one."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    bar = Progress(
+        *Progress.get_default_columns()[:2],
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not shown,
+    )
+    task = bar.add_task("decoding episodes", total=episodes)
+
+    def advance() -> None:
+        bar.start()
+        bar.advance(task)
+
+    try:
+        yield advance
+    finally:
+        bar.stop()
+
+
+def _cut(arrays: ShardArrays, first: int, count: int) -> ShardArrays:
+    """Episodes first ... first + count of a shard."""
+    ends = np.concatenate([[0], np.cumsum(arrays.lengths)])
+    steps = slice(int(ends[first]), int(ends[first + count]))
+    return ShardArrays(
+        frames=arrays.frames[steps],
+        action=arrays.action[steps],
+        proprio=arrays.proprio[steps],
+        instruction_id=arrays.instruction_id[steps],
+        instructions=arrays.instructions,
+        lengths=arrays.lengths[first : first + count],
+    )
+
+
+def _merged_instructions(parts: Sequence[ShardArrays]) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct instructions (sorted) and every step's number among them.
+
+    Shard by shard: a text for every step, padded to the longest, would take gigabytes.
+    """
+    used = [np.unique(part.instruction_id) for part in parts]
+    names = [part.instructions[ids] for part, ids in zip(parts, used, strict=True)]
+    merged = np.unique(np.concatenate(names))
+    numbers = []
+    for part, ids, texts in zip(parts, used, names, strict=True):
+        table = np.zeros(len(part.instructions), np.int64)
+        table[ids] = np.searchsorted(merged, texts)
+        numbers.append(table[part.instruction_id])
+    return merged, np.concatenate(numbers)

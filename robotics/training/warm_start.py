@@ -1,0 +1,311 @@
+"""Fine-tuning from a checkpoint: of pretraining, or of another fine-tuning run.
+
+What is loaded are the EMA weights, which a checkpoint holds and nothing else. Student and teacher
+both start from them: they are the better of the two and the ones that were evaluated, and a teacher
+is the average of its own student's past, so at step 0 the two are equal. (The last student of the
+other run would begin with that run's noise, and with another teacher than its average.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robotics.embodiment.table import Embodiment
+from robotics.model import files as robot_files
+from robotics.model.modes import HISTORY, IMAGE, VIDEO
+from robotics.model.world_model import WorldModel
+from robotics.training.fit import (
+    Data,
+    assemble,
+    cached_codec,
+    check_cacheable,
+    fit_codecs,
+    unfitted_codecs,
+)
+from selfflow_wm.codec import Codec, PairedCodec, ResidualCodec, codec_from_state
+from selfflow_wm.layout import BYTE_VOCABULARY, Layout
+from selfflow_wm.training import checkpoint
+from selfflow_wm.training import model_files as bare_files
+from selfflow_wm.training.transfer import (
+    FATES,
+    Transfer,
+    differing_shape,
+    full_arguments,
+    transfer,
+)
+
+_FREE = {"image_size", "frames", "dtype", "tile"}
+"""What a codec is applied to and how exactly, not what the values of a token mean."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint to start from."""
+
+    path: Path
+    """Its directory."""
+    run: Path | None
+    """The run's directory, if that was given."""
+    sort: str
+    """The command that wrote it."""
+    layout: Layout
+    arguments: dict[str, Any]
+    """Of its `Backbone`."""
+    codecs: dict[str, Codec]
+    """Of image and video."""
+    training: dict[str, Any]
+
+    def weights(self) -> dict[str, Tensor]:
+        return checkpoint.load_tensors(self.path / "model.safetensors")
+
+
+@dataclass
+class Loaded:
+    """What came of a checkpoint, for the run's record and for the reader."""
+
+    source: str
+    sort: str
+    step: int | None
+    transfer: Transfer
+    codecs: dict[str, str]
+    """Of image and video: where it comes from and why."""
+    projector: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; counts as [tensors, parameters]."""
+        return {
+            "source": self.source,
+            "written_by": self.sort,
+            "step": self.step,
+            "weights": "EMA, for student and teacher",
+            "parts": self.transfer.parts,
+            "codecs": self.codecs,
+            "projector": self.projector,
+            "statistics": "of the training data",
+        }
+
+    def lines(self) -> list[str]:
+        """A table of parts: tensors and parameters that were loaded, resized, added, dropped."""
+        step = "" if self.step is None else f", step {self.step}"
+        shown = [fate for fate in FATES if self.transfer.total(fate)[0]]
+        parts = self.transfer.parts | {"all": {f: self.transfer.total(f) for f in shown}}
+        width = max(map(len, [*parts, "tensors, parameters"]))
+        return [
+            f"init        {self.source} ({self.sort}{step}): EMA weights for student and teacher",
+            _row("tensors, parameters", shown, width),
+            *(
+                _row(name, [_pair(part[fate]) for fate in shown], width)
+                for name, part in parts.items()
+            ),
+            *(f"{f'{name} codec':<12}{words}" for name, words in self.codecs.items()),
+            f"projector   {self.projector}",
+            "statistics  of the training data",
+        ]
+
+
+def _row(name: str, cells: Sequence[str], width: int) -> str:
+    return f"            {name:<{width}}" + "".join(f"{cell:>18}" for cell in cells)
+
+
+def _pair(counts: Sequence[int]) -> str:
+    return f"{counts[0]}, {counts[1]:,}" if counts[0] else "-"
+
+
+def start_from(
+    place: Path | str,
+    dataset: Data,
+    config: Mapping[str, Any],
+    modes: Sequence[str],
+    embodiment: Embodiment,
+) -> tuple[WorldModel, Loaded]:
+    """The world model of `config` with what it shares with the checkpoint at `place`.
+
+    place: a checkpoint of `selfflow_wm.pretrain` or `robotics.finetune`, or the directory of such
+    a run. Modalities keep their projections if their tokens mean the same, that is with the codec
+    of the checkpoint; statistics are those of `dataset`.
+
+    Raises:
+        ValueError: no checkpoint there, not of a backbone, or one of another shape.
+    """
+    source = read_source(place)
+    _check_shape(source, config)
+    codec, words, taken = _codecs(source, dataset, config)
+    world = assemble(dataset, config, modes, embodiment, codec)
+    held = {IMAGE: "image" in taken, HISTORY: "image" in taken, VIDEO: "video" in taken}
+    kept = [
+        row.name
+        for row in world.layout.modalities
+        if row.name in source.layout
+        and held.get(row.name, True)
+        and source.layout[row.name].channels == row.channels
+    ]
+    done = transfer(world.backbone, source.weights(), source.layout, kept)
+    step = source.training.get("step")
+    return world, Loaded(str(place), source.sort, step, done, words)
+
+
+def read_source(place: Path | str) -> Source:
+    """What there is to know of a checkpoint, or of a run's newest, before its weights are read."""
+    path, run = Path(place), None
+    if not (path / "config.json").is_file() and (path / "checkpoint").is_dir():
+        path, run = path / "checkpoint", path
+    config = checkpoint.read_config(path, "model.safetensors and config.json, or a run's directory")
+    if "kind" in config:
+        config = bare_files.read_config(path)
+        if config["kind"] != "backbone":
+            raise ValueError(
+                f"init={place}: expected a multimodal backbone, got a network of kind "
+                f"{config['kind']!r}; start from a run of selfflow_wm.pretrain"
+            )
+        codecs = bare_files.read_codecs(path, ("image", "video"))
+        sort, arguments = "selfflow_wm.pretrain", config["arguments"]
+    else:
+        config = robot_files.read_config(path)
+        codec = robot_files.read_codec(path)
+        video = codec.video if isinstance(codec, PairedCodec) else codec
+        codecs = {"image": codec.base, "video": video}
+        sort, arguments = "robotics.finetune", config["backbone"]
+    layout = Layout.from_dict(config["layout"])
+    return Source(path, run, sort, layout, arguments, codecs, config["training"] or {})
+
+
+def _check_shape(source: Source, config: Mapping[str, Any]) -> None:
+    asked, found = full_arguments(config["model"]), full_arguments(source.arguments)
+    if differing := differing_shape(asked, found):
+        raise ValueError(
+            f"init={config['init']}: expected a backbone with "
+            + ", ".join(f"{name} {asked[name]}" for name in differing)
+            + ", got "
+            + ", ".join(f"{name} {found[name]}" for name in differing)
+            + "; set "
+            + " ".join(f"model.{name}={found[name]}" for name in differing)
+            + ", or choose another checkpoint"
+        )
+    if source.layout.vocabulary != BYTE_VOCABULARY:
+        raise ValueError(
+            f"init={config['init']}: expected captions of {BYTE_VOCABULARY} ids (bytes), got "
+            f"{source.layout.vocabulary}; choose a checkpoint trained on captions"
+        )
+
+
+# ---------------------------------------------------------------- codecs
+
+
+def _codecs(
+    source: Source, dataset: Data, config: Mapping[str, Any]
+) -> tuple[ResidualCodec | PairedCodec, dict[str, str], set[str]]:
+    """The codec to train with, what is said of its two sides, and which are the checkpoint's."""
+    check_cacheable(config)
+    asked = unfitted_codecs(config["codec"], dataset.image_size, len(dataset.video_offsets))
+    taken: dict[str, Codec] = {}
+    words: dict[str, str] = {}
+    for name, wanted in asked.items():
+        try:
+            taken[name] = adopt(wanted, source.codecs.get(name))
+        except ValueError as error:
+            words[name] = f"new: {error}"
+    video = taken.get("video")
+    if isinstance(video, ResidualCodec):  # it has its own image codec, the same one
+        taken["image"] = video.base
+    if taken.keys() < asked.keys() and config.get("latents"):
+        codec: ResidualCodec | PairedCodec = cached_codec(dataset, config)
+        words |= dict.fromkeys(asked, f"that of latents={config['latents']}")
+        return codec, words, set()
+    codec = fit_codecs(dataset, config["codec"], config["seed"], taken)
+    words |= {name: f"the checkpoint's, {found.kind}" for name, found in taken.items()}
+    if "image" in taken and codec.base.state_dict():
+        words["image"] += _suits(codec, dataset)
+    return codec, {name: words[name] for name in asked}, set(taken)
+
+
+def adopt(asked: Codec, found: Codec | None) -> Codec:
+    """`found` at the sizes of `asked`, its tokens meaning what they did; ValueError says why it
+    can't be."""
+    if found is None:
+        raise ValueError("the checkpoint has none")
+    if differing := codec_differences(asked, found):
+        raise ValueError(", ".join(differing))
+    if asked.config == found.config:
+        return found
+    if not found.state_dict():  # published weights, the same ones
+        return asked
+    return codec_from_state(asked.config, found.state_dict())
+
+
+def codec_differences(asked: Codec, found: Codec) -> list[str]:
+    """Why a token of the one means something else than a token of the other; their sizes do not
+    count. Fitted tensors are not looked at."""
+    ours, theirs = _flat(asked.identity()), _flat(found.identity())
+    # A mean picture is of one frame size.
+    placed = any(v is True for n, v in ours.items() if n.endswith("per_position"))
+    free = _FREE - {"image_size"} if placed else _FREE
+    return [
+        f"{name} {ours.get(name)}, the checkpoint's {theirs.get(name)}"
+        for name in dict.fromkeys([*ours, *theirs])
+        if name.rpartition(".")[2] not in free and ours.get(name) != theirs.get(name)
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _suits(codec: ResidualCodec | PairedCodec, dataset: Data, count: int = 64) -> str:
+    """How a codec fitted to other pictures does on these: their latents should have mean 0 and
+    variance 1, and what is lost of a picture no model can learn."""
+    index = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).long().numpy()
+    frames = torch.as_tensor(dataset.batch(index, video=False)["image"])
+    latents = codec.base.encode(frames)
+    error = (codec.base.decode(latents).float() - frames.float()).square().mean()
+    return (
+        f"; on these data its latents have mean {float(latents.mean()):.2f} and variance "
+        f"{float(latents.var()):.2f}, and it restores pictures at "
+        f"{float(10 * torch.log10(255**2 / error.clamp(min=1e-9))):.1f} dB PSNR"
+    )
+
+
+# ---------------------------------------------------------------- projector
+
+
+def adopt_projector(place: Path | str, objective: Mapping[str, Any], modules: nn.Module) -> str:
+    """Load the projector of the run at `place` into the objective's `modules`, if there is one of
+    the same objective; what was done, in words.
+
+    A checkpoint has no projector; the last state of the run has. A new one has to be learned
+    first, and until then pulls the student towards what it happens to project.
+
+    objective: the configuration's.
+    """
+    if not list(modules.parameters()):
+        return "none"
+    source = read_source(place)
+    if source.run is None:
+        return "new: a checkpoint has none; give the run's directory to keep it"
+    state = checkpoint.latest_step(source.run / "state")
+    file = state / "objective.safetensors" if state else None
+    if file is None or not file.is_file():
+        return f"new: no state in {source.run / 'state'}"
+    theirs = source.training.get("objective") or {}
+    keys = ("_target_", "student_layer", "teacher_layer")
+    if differing := [key for key in keys if objective.get(key) != theirs.get(key)]:
+        return "new: another objective, " + ", ".join(
+            f"{key} {objective.get(key)} and there {theirs.get(key)}" for key in differing
+        )
+    try:
+        checkpoint.load_strict(modules, checkpoint.load_tensors(file), file)
+    except ValueError:
+        return "new: the run's is of another shape"
+    count = sum(parameter.numel() for parameter in modules.parameters())
+    return f"the run's, {count:,} parameters, from {file.parent.name}"
