@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from selfflow_wm.devices import to_device
+
 NULL_BYTE = 256
 """Text id of a dropped (or empty) caption of bytes; ids 0..255 are UTF-8 bytes."""
 
@@ -22,14 +24,18 @@ BYTE_VOCABULARY = 257
 
 def null_caption(
     ids: Int[Tensor, "B L"],
-    mask: Bool[Tensor, "B L"],
+    mask: Bool[Tensor, "B L"] | None,
     drop: Bool[Tensor, "B"],
     null_id: int = NULL_BYTE,
-) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
-    """Replace the captions of the rows in `drop` by a single `null_id`."""
-    first = torch.arange(ids.shape[1], device=ids.device) == 0
+) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"] | None]:
+    """Replace the captions of the rows in `drop` by a single `null_id`. mask: None where all ids
+    are text, as they still are afterwards if a caption is one id."""
     drop = drop[:, None]
-    return ids.masked_fill(drop, null_id), torch.where(drop, first, mask)
+    dropped = ids.masked_fill(drop, null_id)
+    if mask is None and ids.shape[1] == 1:
+        return dropped, None
+    first = torch.arange(ids.shape[1], device=ids.device) == 0
+    return dropped, first | ~drop if mask is None else torch.where(drop, first, mask)
 
 
 @dataclass(frozen=True)
@@ -240,11 +246,12 @@ class Batch:
 
     latents: dict[str, Float[Tensor, "B n C"]]
     valid: dict[str, Bool[Tensor, "B n"]]
-    """False: padding (past the end of an episode), neither attended to nor in the loss."""
+    """False: padding (past the end of an episode), neither attended to nor in the loss. A modality
+    without an entry has none, and attention may go without a mask."""
     text_ids: Int[Tensor, "B L"]
     """UTF-8 bytes or a class label; `Layout.null_id` for a dropped caption and for padding."""
-    text_mask: Bool[Tensor, "B L"]
-    """True on text; at least one True per row."""
+    text_mask: Bool[Tensor, "B L"] | None
+    """True on text; at least one True per row. None: all ids are text."""
     given: frozenset[str] = field(default_factory=frozenset)
     rows: Rows = field(default_factory=Rows)
     """Which samples these are, when several processes share a batch."""
@@ -257,15 +264,14 @@ class Batch:
     def generated(self) -> tuple[str, ...]:
         return tuple(name for name in self.latents if name not in self.given)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=non_blocking)
-
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on `device`; the host does not wait for a copy to a GPU."""
+        mask = self.text_mask
         return Batch(
-            latents={name: move(value) for name, value in self.latents.items()},
-            valid={name: move(value) for name, value in self.valid.items()},
-            text_ids=move(self.text_ids),
-            text_mask=move(self.text_mask),
+            latents={name: to_device(value, device) for name, value in self.latents.items()},
+            valid={name: to_device(value, device) for name, value in self.valid.items()},
+            text_ids=to_device(self.text_ids, device),
+            text_mask=mask if mask is None else to_device(mask, device),
             given=self.given,
             rows=self.rows,
         )
@@ -288,10 +294,11 @@ class Batch:
             if name in self.valid and tuple(self.valid[name].shape) != expected[:2]:
                 got = tuple(self.valid[name].shape)
                 raise ValueError(f"{name}: expected valid of shape {expected[:2]}, got {got}")
-        if self.text_mask.shape != self.text_ids.shape or self.text_ids.ndim != 2:
+        mask = self.text_ids if self.text_mask is None else self.text_mask
+        if mask.shape != self.text_ids.shape or mask.ndim != 2:
             raise ValueError(
                 "expected text_ids and text_mask of one shape (B, L), got "
-                f"{tuple(self.text_ids.shape)} and {tuple(self.text_mask.shape)}"
+                f"{tuple(self.text_ids.shape)} and {tuple(mask.shape)}"
             )
         if self.text_ids.shape[1] > layout.text_length:
             raise ValueError(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from selfflow_wm.codec.base import AudioCodec, check_latents
 from selfflow_wm.codec.principal import PrincipalMap, check_whitening
+from selfflow_wm.devices import to_device
 
 _FLOOR = 1e-3
 
@@ -153,7 +154,7 @@ def _dct_iv(like: Tensor) -> Tensor:
     size = like.shape[-1]
     half = torch.arange(size, dtype=torch.float64) + 0.5
     matrix = math.sqrt(2 / size) * torch.cos(math.pi / size * half[:, None] * half)
-    return matrix.to(like)
+    return to_device(matrix.to(like.dtype), like.device)
 
 
 def _rotate(blocks: Tensor, direction: float) -> Tensor:
@@ -165,7 +166,10 @@ def _rotate(blocks: Tensor, direction: float) -> Tensor:
     half = blocks.shape[-1] // 2
     place = torch.arange(half, dtype=torch.float64) + 0.5 + half
     angle = math.pi / (4 * half) * place
-    inside, outside = angle.sin().to(blocks), (direction * angle.cos()).to(blocks)
+    inside, outside = (
+        to_device(turn.to(blocks.dtype), blocks.device)
+        for turn in (angle.sin(), direction * angle.cos())
+    )
     right = blocks[..., 1:, :half]
     left = blocks[..., :-1, half:].flip(-1)
     turned = blocks.clone()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from selfflow_wm.codec.base import ImageCodec, check_frames, check_latents, take
 from selfflow_wm.codec.principal import check_whitening, latent_scale, principal_axes
+from selfflow_wm.devices import to_device
 
 _STD_FLOOR = 1e-3
 """In units of pixels scaled to [-1, 1]: components flatter than this are not amplified."""
@@ -167,9 +168,9 @@ class PatchPCA(ImageCodec):
         patches = self._patches(check_frames(images, self.image_size)).to(torch.float32)
         device = patches.device
         flat = patches.flatten(0, -2)
-        latents = (flat @ self._encode_weight.to(device)).view(*patches.shape[:-1], -1)
+        latents = (flat @ to_device(self._encode_weight, device)).view(*patches.shape[:-1], -1)
         return rearrange(
-            latents + self._encode_bias.to(device),
+            latents + to_device(self._encode_bias, device),
             "... (h i w j) c -> ... (h w) (i j c)",
             h=self.grid[1],
             i=self.pack,
@@ -188,7 +189,8 @@ class PatchPCA(ImageCodec):
             i=self.pack,
             j=self.pack,
         )
-        pixels = latents @ self._decode_weight.to(device) + self._decode_bias.to(device)
+        weight, bias = (to_device(x, device) for x in (self._decode_weight, self._decode_bias))
+        pixels = latents @ weight + bias
         return rearrange(
             pixels.round().clamp(0, 255).to(torch.uint8),
             "... (h w) (p q c) -> ... (h p) (w q) c",

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from selfflow_wm.codec.base import take
+from selfflow_wm.devices import to_device
 
 _ROWS = 8192
 """Rows taken to float64 at a time."""
@@ -98,10 +99,11 @@ class PrincipalMap:
         return cls(mean, *principal_axes(centred, channels), whitening, floor)
 
     def encode(self, rows: Float[Tensor, "... D"]) -> Float[Tensor, "... C"]:
-        return (rows - self.mean.to(rows.device)) @ self._encode.to(rows.device)
+        return (rows - to_device(self.mean, rows.device)) @ to_device(self._encode, rows.device)
 
     def decode(self, latents: Float[Tensor, "... C"]) -> Float[Tensor, "... D"]:
-        return latents.float() @ self._decode.to(latents.device) + self.mean.to(latents.device)
+        weight, mean = (to_device(x, latents.device) for x in (self._decode, self.mean))
+        return latents.float() @ weight + mean
 
     def state(self, prefix: str = "") -> dict[str, Tensor]:
         """The fitted tensors, their names after `prefix`."""

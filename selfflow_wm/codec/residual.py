@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from selfflow_wm.codec.base import Codec, ImageCodec, codec_from_config, codec_from_state, take
+from selfflow_wm.devices import to_device
 
 _FLOOR = 0.1
 """Smallest channel scale, as a fraction of the root mean square scale over channels."""
@@ -103,7 +104,8 @@ class ResidualCodec(Codec):
         return self._scaled(latents - reference_latents.unsqueeze(-3))
 
     def _scaled(self, residual: Tensor) -> Tensor:
-        return rearrange(residual / self._fitted().to(residual.device), "... t n c -> ... (t n) c")
+        scale = to_device(self._fitted(), residual.device)
+        return rearrange(residual / scale, "... t n c -> ... (t n) c")
 
     def decode(
         self,
@@ -114,9 +116,8 @@ class ResidualCodec(Codec):
     ) -> UInt8[Tensor, "... T H W 3"]:
         """The frames that `latents` and the reference stand for."""
         reference_latents = self._reference(reference, reference_latents)
-        residual = rearrange(
-            latents * self._fitted().to(latents.device), "... (t n) c -> ... t n c", t=self.frames
-        )
+        scale = to_device(self._fitted(), latents.device)
+        residual = rearrange(latents * scale, "... (t n) c -> ... t n c", t=self.frames)
         return self.base.decode(residual + reference_latents.unsqueeze(-3))
 
     def token_valid(self, valid: Bool[Tensor, "... T"]) -> Bool[Tensor, "... T*n"]:

@@ -21,6 +21,7 @@ from selfflow_wm.codec.weights import (
     pack_patches,
     unpack_patches,
 )
+from selfflow_wm.devices import to_device
 
 FILES = {"encoder": "taef2_encoder.safetensors", "decoder": "taef2_decoder.safetensors"}
 
@@ -168,14 +169,14 @@ class TAEFlux2(ImageCodec):
     def encode(self, images: UInt8[Tensor, "... H W 3"]) -> Float[Tensor, "... n C"]:
         """Tokens of uint8 images, normalised by `shift` and `scale`."""
         raw = self._raw(images)
-        return (raw - self.shift.to(raw.device)) / self.scale.to(raw.device)
+        return (raw - to_device(self.shift, raw.device)) / to_device(self.scale, raw.device)
 
     def decode(self, latents: Float[Tensor, "... n C"]) -> UInt8[Tensor, "... H W 3"]:
         """The images of tokens, rounded and clipped to uint8."""
         check_latents(latents, self)
         device = latents.device
         self._decoder.to(device)
-        raw = latents.float() * self.scale.to(device) + self.shift.to(device)
+        raw = latents.float() * to_device(self.scale, device) + to_device(self.shift, device)
         planes = unpack_patches(raw.reshape(-1, *raw.shape[-2:]), self.grid, _PACK)
 
         def decode(rows: Tensor) -> Tensor:

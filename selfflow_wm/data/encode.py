@@ -12,6 +12,7 @@ from torch import Tensor
 from selfflow_wm.codec import AudioCodec, Codec, ImageCodec, VideoCodec, encode_text, pad_clip
 from selfflow_wm.data.modes import Mode
 from selfflow_wm.data.source import Sample
+from selfflow_wm.devices import to_device
 from selfflow_wm.layout import Batch, Layout
 
 FAMILIES: dict[str, type[Codec]] = {"image": ImageCodec, "video": VideoCodec, "audio": AudioCodec}
@@ -61,8 +62,8 @@ class SampleEncoder:
         return Batch(
             latents,
             valid,
-            ids.to(self.device),
-            mask.to(self.device),
+            to_device(ids, self.device),
+            to_device(mask, self.device),
             given=frozenset(self.layout.present(mode.given)),
         )
 
@@ -82,7 +83,7 @@ class SampleEncoder:
             valid.append(codec.token_valid(real))
         shape = (codec.frames, *codec.image_size, 3)
         frames = self._stack("video", clips, shape, "resize or crop the frames")
-        return codec.encode(frames), torch.stack(valid).to(self.device)
+        return codec.encode(frames), to_device(torch.stack(valid), self.device)
 
     def _audio(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
         codec: Any = self.codecs["audio"]
@@ -97,7 +98,7 @@ class SampleEncoder:
         shape = (codec.audio_channels, codec.samples)
         waveforms = self._stack("audio", clips, shape, "cut the clips, mix the channels")
         latents = codec.encode(waveforms, codec.sample_rate)
-        return latents, codec.token_valid(lengths).to(self.device)
+        return latents, to_device(codec.token_valid(lengths), self.device)
 
     def _stack(
         self, name: str, arrays: Sequence[Any], shape: tuple[int, ...], remedy: str
@@ -109,7 +110,8 @@ class SampleEncoder:
                     f"{name}: expected samples of shape {shape}, as codecs.{name} takes them, got "
                     f"{tuple(np.shape(array))}; {remedy}, or change codecs.{name}"
                 )
-        return torch.from_numpy(np.stack([np.asarray(one) for one in arrays])).to(self.device)
+        stacked = torch.from_numpy(np.stack([np.asarray(one) for one in arrays]))
+        return to_device(stacked, self.device)
 
     def _all(self, latents: Tensor) -> Tensor:
         return torch.ones(latents.shape[:2], dtype=torch.bool, device=self.device)

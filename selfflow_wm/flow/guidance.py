@@ -58,9 +58,13 @@ def twice(tensors: Mapping[str, Tensor]) -> State:
 
 
 def doubled_captions(
-    text_ids: Int[Tensor, "B L"], text_mask: Bool[Tensor, "B L"], null_id: int
-) -> tuple[Int[Tensor, "2*B L"], Bool[Tensor, "2*B L"]]:
+    text_ids: Int[Tensor, "B L"], text_mask: Bool[Tensor, "B L"] | None, null_id: int
+) -> tuple[Int[Tensor, "2*B L"], Bool[Tensor, "2*B L"] | None]:
     """The captions, then as many null captions (a single `null_id`)."""
     everyone = torch.ones(len(text_ids), dtype=torch.bool, device=text_ids.device)
     null_ids, null_mask = null_caption(text_ids, text_mask, everyone, null_id)
-    return torch.cat([text_ids, null_ids]), torch.cat([text_mask, null_mask])
+    ids = torch.cat([text_ids, null_ids])
+    if null_mask is None:
+        return ids, None
+    text_mask = torch.ones_like(null_mask) if text_mask is None else text_mask
+    return ids, torch.cat([text_mask, null_mask])

@@ -153,7 +153,7 @@ class Backbone(Network):
         noisy: Mapping[str, Float[Tensor, "B n C"]],
         noise_levels: NoiseLevels,
         text_ids: Int[Tensor, "B L"],
-        text_mask: Bool[Tensor, "B L"],
+        text_mask: Bool[Tensor, "B L"] | None,
         valid: Mapping[str, Bool[Tensor, "B n"]] | None = None,
         feature_layer: int | None = None,
         stop_at_feature: bool = False,
@@ -165,8 +165,11 @@ class Backbone(Network):
             noisy: the modalities present; tokens are ordered as in the layout.
             noise_levels: their noise levels, index (B, N) in that order. Where it says
                 `separated`, tokens of different levels do not attend to each other.
-            text_ids, text_mask: caption ids; text counts as free of noise (level 0).
-            valid: False tokens are not attended to (missing modalities are all valid).
+            text_ids, text_mask: caption ids, and which of them are text (None: all are); text
+                counts as free of noise (level 0).
+            valid: False tokens are not attended to (missing modalities are all valid). Where
+                neither this nor a mask of the text nor groups of tokens close anything to
+                attention, it goes without a mask.
             feature_layer: 1..depth, the block whose output becomes `features`.
             stop_at_feature: end there, without a velocity.
             outputs: modalities whose velocity and features are wanted (None: all present).
@@ -198,7 +201,7 @@ class Backbone(Network):
         names: tuple[str, ...],
         noise_levels: NoiseLevels,
         text_ids: Tensor,
-        text_mask: Tensor,
+        text_mask: Tensor | None,
         valid: Mapping[str, Tensor] | None,
         select: slice | Tensor,
         feature_layer: int | None,
@@ -206,7 +209,7 @@ class Backbone(Network):
     ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B M D"] | None, Float[Tensor, "B K D"]]:
         """Blocks 1..last: the selected main tokens, their features, the level vectors."""
         text, text_mask = self.text(text_ids, text_mask)
-        key_mask = self._key_mask(names, text_mask, valid, noise_levels)
+        key_mask = self._key_mask(names, text, text_mask, valid, noise_levels)
         table = self._table(names, text_ids.device)
         pooled = self._pool(noisy, text, text_mask)
         vectors = self.level(noise_levels.levels) + pooled
@@ -246,12 +249,14 @@ class Backbone(Network):
         return x, features, vectors
 
     def _pool(
-        self, noisy: Mapping[str, Tensor], text: Tensor, text_mask: Tensor
+        self, noisy: Mapping[str, Tensor], text: Tensor, text_mask: Tensor | None
     ) -> Float[Tensor, "B 1 D"] | float:
         """The sum of the `vector_in` embeddings of what is present."""
         pooled: Tensor | float = 0.0
         for name, embed in self.vector_in.items():
-            if name == "text":
+            if name == "text" and text_mask is None:
+                pooled = pooled + embed(text.mean(1, keepdim=True))
+            elif name == "text":
                 keep = text_mask[..., None].to(text.dtype)
                 pooled = pooled + embed((text * keep).sum(1, keepdim=True) / keep.sum(1, True))
             elif name in noisy:
@@ -294,20 +299,27 @@ class Backbone(Network):
     def _key_mask(
         self,
         names: tuple[str, ...],
-        text_mask: Tensor,
+        text: Tensor,
+        text_mask: Tensor | None,
         valid: Mapping[str, Tensor] | None,
         noise_levels: NoiseLevels,
-    ) -> Bool[Tensor, "B 1 #S S"]:
-        """Which of [text, main] may be attended to, by all or, if separated, by each token."""
+    ) -> Bool[Tensor, "B 1 #S S"] | None:
+        """Which of [text, main] may be attended to, by all or, if separated, by each token; None
+        (faster, see `model.attention`) where all may by all."""
+        valid = {name: valid[name] for name in names if name in valid} if valid else {}
+        separate = noise_levels.separated or self.blind_conditions
+        if text_mask is None and not valid and not separate:
+            return None
         full = torch.ones_like(noise_levels.index, dtype=torch.bool)
         main = [
-            valid[name] if valid and name in valid else full[:, piece]
-            for name, piece in self.layout.slices(names).items()
+            valid.get(name, full[:, piece]) for name, piece in self.layout.slices(names).items()
         ]
+        if text_mask is None:
+            text_mask = full.new_ones(len(full), text.shape[1])
         key_mask = torch.cat([text_mask, *main], dim=1)[:, None, None]
-        if not (noise_levels.separated or self.blind_conditions):
+        if not separate:
             return key_mask
-        group = F.pad(noise_levels.groups(), (text_mask.shape[1], 0))  # text is a condition
+        group = F.pad(noise_levels.groups(), (text.shape[1], 0))  # text is a condition
         return group_mask(key_mask, group)
 
     def _table(self, names: tuple[str, ...], device: torch.device) -> Float[Tensor, "2 N 1 half"]:

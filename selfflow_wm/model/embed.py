@@ -122,11 +122,15 @@ class TextEmbedding(nn.Module):
         self.merge = nn.Linear(patch * width, width) if patch > 1 else nn.Identity()
 
     def forward(
-        self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]
-    ) -> tuple[Float[Tensor, "B l D"], Bool[Tensor, "B l"]]:
-        """The tokens, l = ceil(L / patch), and which of them hold any text."""
+        self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"] | None
+    ) -> tuple[Float[Tensor, "B l D"], Bool[Tensor, "B l"] | None]:
+        """The tokens, l = ceil(L / patch), and which of them hold any text; None for all, as it is
+        where there is one token, because every caption holds some text."""
         missing = -ids.shape[1] % self.patch
         ids = F.pad(ids, (0, missing), value=self.null_id).unflatten(1, (-1, self.patch))
-        mask = F.pad(mask, (0, missing)).unflatten(1, (-1, self.patch)).any(-1)
+        if mask is None or ids.shape[1] == 1:
+            mask = None
+        else:
+            mask = F.pad(mask, (0, missing)).unflatten(1, (-1, self.patch)).any(-1)
         tokens = self.merge(self.bytes(ids).flatten(2))
         return tokens + self.position[: tokens.shape[1]], mask

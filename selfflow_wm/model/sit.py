@@ -105,7 +105,7 @@ class SiT(Network):
         noisy: Mapping[str, Float[Tensor, "B N C"]],
         noise_levels: NoiseLevels,
         text_ids: Int[Tensor, "B 1"],
-        text_mask: Bool[Tensor, "B 1"],
+        text_mask: Bool[Tensor, "B 1"] | None,
         valid: Mapping[str, Bool[Tensor, "B N"]] | None = None,
         feature_layer: int | None = None,
         stop_at_feature: bool = False,

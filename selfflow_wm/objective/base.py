@@ -200,9 +200,9 @@ class FlowMatching:
         device, size = batch.text_ids.device, batch.batch_size * batch.rows.step
         t = self._law(batch.generated)((size,), generator).to(device)
         dropped = (torch.rand(size, **source(generator)) < self.caption_dropout).to(device)
-        ids, mask = null_caption(
-            batch.text_ids, batch.text_mask, batch.rows.of(dropped), layout.null_id
-        )
+        ids, mask = batch.text_ids, batch.text_mask
+        if self.caption_dropout:
+            ids, mask = null_caption(ids, mask, batch.rows.of(dropped), layout.null_id)
         noise, condition = {}, {}
         for name in layout.present(batch.latents):
             largest = self.condition_noise.get(name, 0.0)

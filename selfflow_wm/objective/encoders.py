@@ -13,6 +13,7 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from selfflow_wm.devices import to_device
 from selfflow_wm.layout import Batch, Layout
 
 Pixels = Callable[[Batch, str], UInt8[Tensor, "B T H W 3"] | None]
@@ -66,7 +67,7 @@ class RandomProjection:
             generator = torch.Generator().manual_seed(self.seed + crc32(name.encode()))
             weight = torch.randn(key[1], self.width, generator=generator)
             self._weights[key] = weight / key[1] ** 0.5
-        return self._weights[key].to(batch.latents[name].device)
+        return to_device(self._weights[key], batch.latents[name].device)
 
 
 class DINOv2:
@@ -142,7 +143,9 @@ class DINOv2:
             align_corners=False,
             antialias=True,
         )
-        mean, std = (images.new_tensor(x)[:, None, None] for x in (self.MEAN, self.STD))
+        mean, std = (
+            to_device(torch.tensor(x)[:, None, None], images.device) for x in (self.MEAN, self.STD)
+        )
         hidden = self.model.to(images.device)(pixel_values=(images - mean) / std).last_hidden_state
         patches = hidden[:, -height * width :]  # after the class token and any registers
         return rearrange(patches, "(b t) n d -> b (t n) d", t=count)

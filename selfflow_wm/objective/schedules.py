@@ -27,7 +27,7 @@ class Draws:
     t: Float[Tensor, "B"]
     noise: dict[str, Float[Tensor, "B n C"]]
     condition: dict[str, Float[Tensor, "B"]]
-    text: dict[str, Tensor]
+    text: dict[str, Tensor | None]
     """Of the own rows from the start: nothing is drawn that depends on others' captions."""
 
     def own(self, rows: Rows) -> Draws:

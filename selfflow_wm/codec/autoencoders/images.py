@@ -24,6 +24,7 @@ from selfflow_wm.codec.weights import (
     to_pixels,
     unpack_patches,
 )
+from selfflow_wm.devices import to_device
 
 
 class _ImageAutoencoder(Autoencoder, ImageCodec):
@@ -175,7 +176,9 @@ class Flux2AE(_ImageAutoencoder):
         return {**self._common(), "image_size": list(self.image_size)}
 
     def _normalize(self, tokens: Tensor) -> Tensor:
-        return (tokens - self.shift.to(tokens.device)) / self.scale.to(tokens.device)
+        shift, scale = (to_device(x, tokens.device) for x in (self.shift, self.scale))
+        return (tokens - shift) / scale
 
     def _restore(self, tokens: Tensor) -> Tensor:
-        return tokens * self.scale.to(tokens.device) + self.shift.to(tokens.device)
+        shift, scale = (to_device(x, tokens.device) for x in (self.shift, self.scale))
+        return tokens * scale + shift

@@ -22,6 +22,7 @@ from selfflow_wm.codec.video import (
     latent_frames,
 )
 from selfflow_wm.codec.weights import from_pixels, to_pixels
+from selfflow_wm.devices import to_device
 
 
 class WanVideo(Autoencoder, VideoCodec):
@@ -98,7 +99,8 @@ class WanVideo(Autoencoder, VideoCodec):
                     parts.append(network.quant_conv(hidden)[:, : self.channels].float())
             raw = self._tiles.blend(parts, 1)
             tokens = rearrange(raw, "b c 1 h w -> b (h w) c")
-            tokens = (tokens - self.shift.to(tokens.device)) / self.scale.to(tokens.device)
+            shift, scale = (to_device(x, tokens.device) for x in (self.shift, self.scale))
+            tokens = (tokens - shift) / scale
             return tokens.view(*leading, *tokens.shape[1:])
 
         return encode
@@ -111,7 +113,8 @@ class WanVideo(Autoencoder, VideoCodec):
 
         def decode(latents: Float[Tensor, "... h*w C"]) -> UInt8[Tensor, "... t H W 3"]:
             network, leading = self._moved(latents.device), latents.shape[:-2]
-            raw = latents.float() * self.scale.to(latents.device) + self.shift.to(latents.device)
+            shift, scale = (to_device(x, latents.device) for x in (self.shift, self.scale))
+            raw = latents.float() * scale + shift
             raw = rearrange(
                 raw.reshape(-1, *latents.shape[-2:]), "b (h w) c -> b c 1 h w", h=self.grid[1]
             )
