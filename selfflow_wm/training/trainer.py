@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 import time
@@ -23,6 +22,8 @@ from selfflow_wm.training.ema import EMA
 from selfflow_wm.training.log import MetricsLog, NoLog, Progress
 from selfflow_wm.training.optim import AdamWCosine
 from selfflow_wm.training.parallel import Alone
+from selfflow_wm.training.readings import NonFiniteLoss as NonFiniteLoss
+from selfflow_wm.training.readings import Readings
 
 STATE_SCHEMA = 1
 
@@ -35,10 +36,6 @@ class BatchStream(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-class NonFiniteLoss(RuntimeError):
-    """The loss or its gradient became NaN or infinite; nothing was updated or saved."""
 
 
 class Trainer:
@@ -60,6 +57,9 @@ class Trainer:
     `training.diagnostics`; logged as `diagnosis/*`.
     The state is saved every `save_every` steps, at the end and on SIGINT or SIGTERM.
     max_minutes: stop (with a saved state) after this long, whatever the step.
+
+    A step does not wait for a GPU: its loss is read every `log_every` steps, before a hook and
+    before saving, see `training.readings`.
     """
 
     def __init__(
@@ -131,8 +131,7 @@ class Trainer:
         self._signal: int | None = None
         self._exported = -1
         self._batch: Batch | None = None
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self.readings = Readings(self.device, self.out_dir / "state")
 
     def _prepare(self, compile: bool, activation_checkpointing: bool) -> None:
         """Checkpointing inside, compilation around it, sharding outermost; the optimiser comes
@@ -199,7 +198,8 @@ class Trainer:
         return self.log or MetricsLog(self.out_dir, resume_step=self.step)
 
     def train_step(self) -> None:
-        """One optimiser step over `accumulate` batches, then the EMA's."""
+        """One optimiser step over `accumulate` batches, then the EMA's; NonFiniteLoss if it has to
+        stop, on a GPU only once the readings are read."""
         rate = self.optim.rate(self.step, self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -210,47 +210,24 @@ class Trainer:
                 loss = self.parallel.train(lambda student, batch=batch: self._loss(student, batch))
                 # Of all processes, so that all stop when one has to.
                 terms = self.ranks.mean({"loss": loss.total.detach(), **loss.terms})
-                if not torch.isfinite(terms["loss"]):
-                    self._refuse("loss", terms["loss"], terms)
+                self.readings.add(self.step + 1, terms)
                 (loss.total / self.accumulate).backward()
-            self._record(terms)
             self._batch = batch
         norm = self.parallel.clip(self.trainable, self.optim.clip_norm)
-        if not torch.isfinite(norm):
-            self._refuse("gradient norm", norm, {})
+        self.readings.add(self.step + 1, {"grad_norm": norm})
+        broken = self.readings.broken
+        # By the protocol of torch.amp.GradScaler: where it is 1, the fused kernel does nothing.
+        cast(Any, self.optimizer).found_inf = broken
         self.optimizer.step()
-        self.ema.update(self.model)
-        self._record({"grad_norm": norm})
+        self.ema.update(self.model, unless=broken)
         self.step += 1
 
     def _loss(self, student: Any, batch: Batch) -> LossOutput:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             return self.objective.loss(student, self.ema.model, batch, self.generator)
 
-    def _refuse(self, what: str, value: Tensor, terms: dict[str, Tensor]) -> None:
-        broken = [
-            name
-            for name, term in terms.items()
-            if not name.startswith("bin/") and name != "loss" and not term.isfinite()
-        ]
-        kept = checkpoint.latest_step(self.out_dir / "state")
-        raise NonFiniteLoss(
-            f"step {self.step + 1}: the {what} is {float(value.detach())}"
-            + (f" (from {', '.join(broken)})" if broken else "")
-            + f". Nothing was updated; the last good state is {kept or 'none yet'}. "
-            "Lower optim.lr, lengthen optim.warmup, or look for broken values in the data."
-        )
-
-    def _record(self, terms: dict[str, Tensor]) -> None:
-        for name, value in terms.items():
-            value = value.detach().double()
-            if math.isfinite(value):  # a noise bin that no token fell into is NaN
-                self._sums[name] = self._sums.get(name, 0.0) + value
-                self._counts[name] = self._counts.get(name, 0) + 1
-
     def _report(self, log: MetricsLog | NoLog, progress: Progress) -> None:
-        means = {k: float(v / self._counts[k]) for k, v in self._sums.items()}
-        self._sums, self._counts = {}, {}
+        means = self.readings.means()
         means["lr"] = self.optimizer.param_groups[0]["lr"]
         log.write(
             self.step,
@@ -261,15 +238,21 @@ class Trainer:
         progress.report(self.step, shown)
 
     def _run_hooks(self, log: MetricsLog | NoLog) -> None:
-        if self.diagnose_every and self.step % self.diagnose_every == 0:
+        def due(every: int) -> bool:
+            return bool(every) and self.step % every == 0
+
+        everything = (self.diagnose_every, self.export_every, *(every for every, _ in self.hooks))
+        if any(map(due, everything)):
+            self.readings.read()  # nothing is shown or exported of a run that went wrong
+        if due(self.diagnose_every):
             log.write(self.step, self._diagnose())
         for every, hook in self.hooks:
-            if hook is None or not every or self.step % every:
+            if hook is None or not due(every):
                 continue
             values = self._on_whole_ema(hook)
             if values:
                 log.write(self.step, values)
-        if self.export_every and self.step % self.export_every == 0:
+        if due(self.export_every):
             self._export()
 
     def _on_whole_ema(self, hook: Callable[[Any, int], Any]) -> Any:
@@ -325,7 +308,9 @@ class Trainer:
         """Write `out_dir/state/step_*` in one piece and drop the older ones.
 
         The same files whatever the number of processes and `parallel`: whole tensors.
+        NonFiniteLoss, and nothing written, if a step since the last report went wrong.
         """
+        self.readings.read()
         path = checkpoint.step_directory(self.out_dir / "state", self.step)
         gather = self.parallel.gather
         files = {
@@ -388,6 +373,12 @@ class Trainer:
             self.optimizer, checkpoint.load_tensors(found / "optimizer.safetensors"), place
         )
         rng = checkpoint.load_tensors(found / "rng.safetensors")
+        if rng["generator"].shape != self.generator.get_state().shape:
+            raise ValueError(
+                f"{found}: expected the state of a generator on a {self.device.type} device, got "
+                "one of another; resume with the device= it was saved with, or start another run "
+                "from the checkpoint with init="
+            )
         self.generator.set_state(rng["generator"])
         torch.set_rng_state(rng["torch"])
         self.batches.load_state_dict(header["batches"])
