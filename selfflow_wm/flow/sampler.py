@@ -6,13 +6,14 @@ model and an inverse dynamics model are the same loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from selfflow_wm.devices import to_device
 from selfflow_wm.flow.guidance import doubled_captions, guided, twice
 from selfflow_wm.flow.noising import interpolate, mode_levels
 from selfflow_wm.flow.solvers import State, VelocityField, get_solver
@@ -48,6 +49,33 @@ def draw_noise(
     }
 
 
+def starting_noise(
+    layout: Layout,
+    given: Iterable[str],
+    generate: Sequence[str],
+    batch_size: int,
+    *,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    noise: Mapping[str, Float[Tensor, "B n C"]] | None = None,
+    condition_level: float | Mapping[str, float] = 0.0,
+) -> dict[str, Float[Tensor, "B n C"]]:
+    """All that `sample` draws before its first step: `noise`, and what of it is missing."""
+    given, generated = layout.present(given), layout.present(generate)
+    held, start = _levels(given, condition_level), dict(noise or {})
+    # Generated modalities first: the same draws whether or not the given ones are noised.
+    for group in (generated, [name for name in given if held[name]]):
+        missing = [name for name in group if name not in start]
+        start |= draw_noise(layout, missing, batch_size, generator)
+    return start
+
+
+def _levels(given: Sequence[str], condition_level: float | Mapping[str, float]) -> dict[str, float]:
+    """The noise level at which each given modality is held."""
+    if not isinstance(condition_level, Mapping):
+        condition_level = dict.fromkeys(given, condition_level)
+    return {name: float(condition_level.get(name, 0.0)) for name in given}
+
+
 @torch.no_grad()
 def sample(
     model: Callable,
@@ -55,7 +83,7 @@ def sample(
     latents_given: Mapping[str, Float[Tensor, "B n C"]],
     generate: Sequence[str],
     text_ids: Int[Tensor, "B L"],
-    text_mask: Bool[Tensor, "B L"],
+    text_mask: Bool[Tensor, "B L"] | None,
     *,
     steps: int = 8,
     shift: float = 1.0,
@@ -71,6 +99,7 @@ def sample(
 
     Args:
         model: a `Backbone`, or anything called like one.
+        text_ids, text_mask: the captions; a mask of None says that all ids are text.
         steps, shift: the time grid, see `solvers.time_grid`.
         generator: source of all noise here, that of stochastic steps too; a sequence of one
             generator per sample makes each sample independent of the batch it is in.
@@ -93,15 +122,12 @@ def sample(
         raise ValueError(f"expected disjoint given and generate, got {given} and {generated}")
     method = get_solver(solver)
     times = method.grid(steps, shift)
-    if not isinstance(condition_level, Mapping):
-        condition_level = dict.fromkeys(given, condition_level)
-    held = {name: float(condition_level.get(name, 0.0)) for name in given}
-    start = dict(noise or {})
-    # Generated modalities first: the same draws whether or not the given ones are noised.
-    for group in (generated, [name for name in given if held[name]]):
-        missing = [name for name in group if name not in start]
-        start |= draw_noise(layout, missing, len(text_ids), generator)
-    start = {name: x.to(text_ids.device) for name, x in start.items()}
+    held = _levels(given, condition_level)
+    start = starting_noise(
+        layout, given, generated, len(text_ids),
+        generator=generator, noise=noise, condition_level=held,
+    )  # fmt: skip
+    start = {name: to_device(x, text_ids.device) for name, x in start.items()}
     fixed = {name: _hold(latents_given[name], start.get(name), held[name]) for name in given}
     field = partial(_field, model, layout, generated, held)
     velocity = guided(
@@ -127,7 +153,7 @@ def _field(
     held: Mapping[str, float],
     fixed: State,
     text_ids: Tensor,
-    text_mask: Tensor,
+    text_mask: Tensor | None,
     valid: Mapping[str, Tensor] | None,
 ) -> VelocityField:
     """The velocity of the generated modalities beside the `fixed` ones, `held` at their levels."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from selfflow_wm.devices import to_device
 from selfflow_wm.flow.noising import clean_from_velocity, shift_time
 
 State = dict[str, Tensor]
@@ -114,7 +115,8 @@ def euler_maruyama(
         state = _advance(state, drift, after - now)
         if step < len(times) - 1:
             fresh, scale = draw(), sqrt(2.0 * now * (now - after))
-            state = {name: x + scale * fresh[name].to(x) for name, x in state.items()}
+            fresh = {name: to_device(x, state[name].device) for name, x in fresh.items()}
+            state = {name: x + scale * fresh[name].to(x.dtype) for name, x in state.items()}
     return state
 
 

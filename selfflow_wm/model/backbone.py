@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from selfflow_wm.devices import to_device
 from selfflow_wm.flow.noising import NoiseLevels
 from selfflow_wm.layout import Layout
 from selfflow_wm.model.attention import group_mask, rotary_identity, rotary_table
@@ -329,5 +330,5 @@ class Backbone(Network):
             table = rotary_table(
                 self.layout.positions(names), self.width // self.heads, self.rope_theta
             )
-            self._tables[key] = table.to(device)
+            self._tables[key] = to_device(table, device)
         return self._tables[key]

@@ -14,6 +14,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
+from selfflow_wm.devices import to_device
 from selfflow_wm.flow.sampler import sample
 from selfflow_wm.sampling.clips import Clips
 from selfflow_wm.sampling.conditions import Captions, Labels, noise_seed
@@ -79,8 +80,8 @@ def sample_images(
             model.layout,
             clips.given(numbers) if clips else {},
             names,
-            ids.to(device),
-            mask.to(device),
+            to_device(ids, device),
+            to_device(mask, device),
             generator=generators,
             **solve.options(),
         )
