@@ -1,4 +1,18 @@
-"""Attention over the joint sequence: rotary positions, qk-norm, key mask, groups."""
+"""Attention over the joint sequence: rotary positions, qk-norm, key mask, groups.
+
+What is closed to attention decides the mask, and the mask which kernels of torch's
+`scaled_dot_product_attention` can run on a CUDA GPU:
+
+| closed | `attn_mask` | kernels in bfloat16 |
+|---|---|---|
+| nothing: no `valid`, captions of one id or `text_mask` None | None | flash, cuDNN, efficient |
+| padding of captions or of a modality | bool (B, 1, 1, S) | cuDNN, efficient |
+| separated levels, `blind_conditions` | bool (B, 1, S, S) | cuDNN, efficient |
+
+In float32 there is the efficient one alone. Captions of bytes are padded to one length, and a
+dropped one is a single id: their padding has to be closed in every batch, by a mask that is one for
+all queries and heads. Which of these kernels torch takes is for `chosen_kernel` to say.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +21,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend
 
 
 def rotary_table(
@@ -122,3 +137,14 @@ def attend(
     q, k, v = (rearrange(x, "b n h d -> b h n d") for x in (q, k, v))
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask)
     return rearrange(mixed, "b h n d -> b n (h d)")
+
+
+def chosen_kernel(
+    q: Float[Tensor, "B heads M d"],
+    k: Float[Tensor, "B heads N d"],
+    v: Float[Tensor, "B heads N d"],
+    key_mask: Bool[Tensor, "B 1 #M N"] | None,
+) -> str:
+    """The kernel that torch picks for `attend` here: math, flash, efficient or cudnn."""
+    number = torch._fused_sdp_choice(q, k, v, key_mask)
+    return SDPBackend(number).name.removesuffix("_ATTENTION").split("_")[0].lower()
