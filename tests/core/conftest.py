@@ -1,6 +1,6 @@
-"""Makes `small_networks` and, one up, `stand_in` importable by name."""
+"""Makes `small_networks` importable by name."""
 
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path.insert(0, str(Path(__file__).parent))
