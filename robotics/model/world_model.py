@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -15,9 +15,11 @@ from robotics.embodiment.normalize import Normalizer
 from robotics.embodiment.table import ACTION_DIM, PROPRIO_DIM, TERMINATE, Embodiment
 from robotics.model.modes import ACTION, HISTORY, IMAGE, KEYPOSE, MODES, PROPRIO, VIDEO, Mode, mode
 from selfflow_wm.codec import PairedCodec, ResidualCodec, encode_text
+from selfflow_wm.devices import to_device
 from selfflow_wm.flow.sampler import sample
 from selfflow_wm.layout import Batch, Layout, Modality
 from selfflow_wm.model import Backbone
+from selfflow_wm.sampling.captured import CapturedSampler
 
 Samples = Mapping[str, Any]
 """A collated batch of windows: image uint8 (B, H, W, 3), proprio float32 (B, 8), instruction
@@ -165,6 +167,17 @@ class WorldModel:
         self.modes = tuple(mode(name).name for name in modes)
         self.condition_level = condition_level
         self.config = dict(config or {})
+        self.sampler: Callable[..., dict[str, Tensor]] = sample
+
+    def capture(self, *, compile: bool = False) -> None:
+        """From now on `generate` from CUDA graphs, one for each mode, batch size and step count.
+        compile: the blocks of the backbone, too. ValueError on another device than a GPU."""
+        if self.device.type != "cuda":
+            raise ValueError(
+                f"capture: expected a model on a CUDA GPU, got one on {self.device}; load it with "
+                'device="cuda"'
+            )
+        self.sampler = CapturedSampler(compile=compile)
 
     @property
     def layout(self) -> Layout:
@@ -229,12 +242,12 @@ class WorldModel:
             latents[KEYPOSE] = self._tensor(keypose)[:, None]
         if VIDEO in wanted:
             latents[VIDEO] = self._video_latents(samples, image)
-            shown = torch.as_tensor(samples["video_valid"]).to(self.device)
+            shown = to_device(torch.as_tensor(samples["video_valid"]), self.device)
             valid[VIDEO] = self.video_codec.token_valid(shown)
         if ACTION in wanted:
             action = self.action.normalise(np.asarray(samples["action"], np.float32))
             latents[ACTION] = self._tensor(action[..., : self.layout[ACTION].channels])
-            valid[ACTION] = torch.as_tensor(samples["action_valid"]).to(self.device)
+            valid[ACTION] = to_device(torch.as_tensor(samples["action_valid"]), self.device)
         for name in latents.keys() - valid.keys():
             shape = (count, self.layout[name].num_tokens)
             valid[name] = torch.ones(shape, dtype=torch.bool, device=self.device)
@@ -243,8 +256,8 @@ class WorldModel:
         return Batch(
             latents={name: latents[name] for name in order},
             valid={name: valid[name] for name in order},
-            text_ids=ids.to(self.device),
-            text_mask=mask.to(self.device),
+            text_ids=to_device(ids, self.device),
+            text_mask=to_device(mask, self.device),
             given=frozenset(self._in_layout(mode.given)),
         )
 
@@ -253,12 +266,12 @@ class WorldModel:
         return tuple(name for name in names if name in self.layout)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.as_tensor(np.asarray(array, np.float32)).to(self.device)
+        return to_device(torch.as_tensor(np.asarray(array, np.float32)), self.device)
 
     def _image_latents(self, samples: Samples) -> Tensor:
         if "image_latents" in samples:
             return self._tensor(samples["image_latents"])
-        return self.image_codec.encode(torch.as_tensor(samples["image"]).to(self.device))
+        return self.image_codec.encode(to_device(torch.as_tensor(samples["image"]), self.device))
 
     def _video_latents(self, samples: Samples, image: Tensor) -> Tensor:
         if "video_latents" in samples:
@@ -268,7 +281,7 @@ class WorldModel:
                     "with latents=null"
                 )
             return self.video_codec.relative(self._tensor(samples["video_latents"]), image)
-        frames = torch.as_tensor(samples["video"]).to(self.device)
+        frames = to_device(torch.as_tensor(samples["video"]), self.device)
         return self.video_codec.encode(frames, reference_latents=image)
 
     def _history_latents(self, samples: Samples) -> Tensor:
@@ -282,12 +295,14 @@ class WorldModel:
         if "history_latents" in samples:
             latents = self._tensor(samples["history_latents"])
         else:
-            latents = self.image_codec.encode(torch.as_tensor(samples["history"]).to(self.device))
+            latents = self.image_codec.encode(
+                to_device(torch.as_tensor(samples["history"]), self.device)
+            )
         return rearrange(latents, "b p n c -> b (p n) c")
 
     def _frames_valid(self, name: str, valid: Any) -> Tensor:
         _, height, width = self.layout[name].grid
-        frames = torch.as_tensor(valid).to(self.device)
+        frames = to_device(torch.as_tensor(valid), self.device)
         return repeat(frames, "b f -> b (f n)", n=height * width)
 
     @torch.no_grad()
@@ -324,7 +339,7 @@ class WorldModel:
                 "use one of them, or train with that mode"
             )
         batch = self.encode(samples, row, names=row.given)
-        outputs = sample(
+        outputs = self.sampler(
             self.backbone,
             self.layout,
             batch.latents,
