@@ -134,7 +134,7 @@ def fake_batch(layout: Layout, arguments: argparse.Namespace) -> Batch:
     """Random latents and captions of full length."""
     generator = torch.Generator().manual_seed(0)
     batch = layout.fake_batch(arguments.batch, generator=generator)
-    batch.text_mask = torch.ones_like(batch.text_mask)
+    batch.text_mask = torch.ones_like(batch.text_ids, dtype=torch.bool)
     return batch.to(arguments.device)
 
 

@@ -255,11 +255,13 @@ class Backbone(Network):
         """The sum of the `vector_in` embeddings of what is present."""
         pooled: Tensor | float = 0.0
         for name, embed in self.vector_in.items():
-            if name == "text" and text_mask is None:
-                pooled = pooled + embed(text.mean(1, keepdim=True))
-            elif name == "text":
-                keep = text_mask[..., None].to(text.dtype)
-                pooled = pooled + embed((text * keep).sum(1, keepdim=True) / keep.sum(1, True))
+            if name == "text":
+                if text_mask is None:
+                    mean = text.mean(1, keepdim=True)
+                else:
+                    keep = text_mask[..., None].to(text.dtype)
+                    mean = (text * keep).sum(1, keepdim=True) / keep.sum(1, True)
+                pooled = pooled + embed(mean)
             elif name in noisy:
                 pooled = pooled + embed(noisy[name].flatten(1)[:, None])
         return pooled

@@ -60,9 +60,12 @@ class Readings:
     def read(self) -> None:
         """Wait for the device, and add up what it has; NonFiniteLoss if anything went wrong."""
         unread, self._unread = self._unread, []
-        numbers = iter(torch.cat([values for *_, values in unread]).tolist() if unread else ())
+        numbers: list[float] = (
+            torch.cat([values for *_, values in unread]).tolist() if unread else []
+        )
+        rest = iter(numbers)
         for step, names, _ in unread:
-            row = {name: next(numbers) for name in names}
+            row: dict[str, float] = {name: next(rest) for name in names}
             self._failure = self._failure or self._check(step, row)
             if self._failure is not None:
                 break
