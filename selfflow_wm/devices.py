@@ -14,6 +14,8 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     before. The way back, from a GPU to the CPU, has to wait and does.
     """
     device = torch.device(device)
+    if tensor.device == device:
+        return tensor
     if tensor.device.type == "cpu" and device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=device.type != "cpu")

@@ -48,7 +48,7 @@ class Readings:
     def add(self, step: int, terms: dict[str, Tensor]) -> None:
         """Take the scalars of `step`, with one of `WATCHED` among them; NonFiniteLoss at once if
         nothing is late."""
-        values = torch.stack([value.detach().double() for value in terms.values()])
+        values = torch.stack([value.detach() for value in terms.values()]).double()
         self._unread.append((step, tuple(terms), values))
         if self.broken is None:
             self.read()
