@@ -1,0 +1,49 @@
+"""One stage in a process of its own: `python -m benchmarks.gpu.worker NAME JOB.json`."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.record import Bench, OutOfTime
+
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+
+
+def main() -> int:
+    """The exit status: 0 done, 1 failed, 3 cut."""
+    name, job = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
+    if sys.platform == "linux":  # a killed parent must not leave a GPU busy
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
+
+    def stop(number: int, _frame: Any) -> None:
+        raise OutOfTime(signal.Signals(number).name)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and decides
+    bench = Bench(
+        Path(job["results"]), Path(job["out"]), job["deadline"], job["settings"], job["before"]
+    )
+    bench.flush()
+    try:
+        importlib.import_module(f"benchmarks.gpu.{name}").run(bench)
+    except OutOfTime:
+        bench.flush()
+        return 3
+    except Exception:
+        bench.found["traceback"] = traceback.format_exc()
+        bench.flush()
+        traceback.print_exc()
+        return 1
+    bench.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
