@@ -34,8 +34,8 @@ A machine without a package index (bring the repository and wheels there):
 Words with "=" change the recipe of the stage train (benchmarks/gpu/recipes), for example
   python -m benchmarks.gpu --stages train --minutes 9 --out DIR train.seeds=[0,1,2] \\
       train.steps=4000 collect.episodes=100 evaluate.episodes=50
-and what it brought back goes on with --resume DIR. Exit codes: 0 all stages done, 1 not all,
-2 bad input, 130 interrupted; a check that fails is in the report and changes no exit code."""
+and what it brought back goes on with --resume DIR. Exit codes: 0 all done and every
+check passed, 1 not so, 2 bad input, 130 or 143 interrupted."""
 )
 
 

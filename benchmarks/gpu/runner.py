@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.record import write_json
-from benchmarks.gpu.report import summary, write_report
+from benchmarks.gpu.report import not_reached, summary, write_report
 from benchmarks.gpu.stages import Stage, budgets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,8 +71,8 @@ class Runner:
     # ---------------------------------------------------------------- the whole
 
     def run(self) -> int:
-        """All stages; the exit status: 0 all done, 1 one failed, was cut or lacks packages, 130 or
-        143 when stopped."""
+        """All stages; the exit status: 0 all done and every check passed, 1 not so, 130 or 143 when
+        stopped."""
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / "log.txt").unlink(missing_ok=True)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -95,7 +95,7 @@ class Runner:
 
     def _close(self) -> int:
         entries = self.results["stages"].values()
-        whole = all(entry["status"] == "done" for entry in entries)
+        whole = all(entry["status"] == "done" and _sound(entry) for entry in entries)
         self.results["status"] = "stopped" if self.stopped else "complete" if whole else "partial"
         self.results["seconds"] = round(time.time() - self.began, 1)
         self.flush()
@@ -132,6 +132,7 @@ class Runner:
         log = self.out / "log.txt"
         with log.open("ab") as file:
             file.write(f"==== {stage.name}\n".encode())
+            file.flush()  # before the stage writes to it
             if self.stopped is None:
                 self.child = self._start(stage, work, path, cut, file)
                 code = self._watch(entry, path, cut)
@@ -143,6 +144,8 @@ class Runner:
         _trim(log)
         entry["seconds"] = round(time.time() - begun, 1)
         entry["status"] = _status(code, self.stopped is not None)
+        if entry["status"] == "done" and (entry["failed"] or not_reached(entry)):
+            entry["status"] = "partial"
         if entry["status"] in ("failed", "died"):
             entry["log"] = log.read_bytes()[-4000:].decode(errors="replace")
         print(f"      {entry['status']} after {entry['seconds']:.0f} s{_counts(entry)}", flush=True)
@@ -223,6 +226,11 @@ def _status(code: int | None, stopped: bool) -> str:
     if code is None:
         return "killed"
     return {1: "failed", 3: "cut"}.get(code, "died")
+
+
+def _sound(entry: dict[str, Any]) -> bool:
+    """Whether every check passed."""
+    return all(check["verdict"] == "ok" for check in entry.get("checks", []))
 
 
 def _counts(entry: dict[str, Any]) -> str:
