@@ -154,12 +154,11 @@ class Runner:
         self, stage: Stage, work: Path, results: Path, cut: float, log: Any
     ) -> subprocess.Popen[bytes]:
         job = work / f"{stage.name}.job"
-        before = {name: entry for name, entry in self.results["stages"].items()}
         write_json(
             job,
             {
                 "results": str(results), "out": str(self.out.resolve()), "deadline": cut,
-                "settings": self.settings, "before": before,
+                "settings": self.settings, "before": self.results["stages"], "module": stage.path,
             },
         )  # fmt: skip
         paths = [str(ROOT), self.path, os.environ.get("PYTHONPATH", "")]
@@ -168,7 +167,7 @@ class Runner:
             environment.setdefault(name, value)
         environment["TMPDIR"] = str(work)
         return subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.gpu.worker", stage.name, str(job)],
+            [sys.executable, "-m", "benchmarks.gpu.worker", str(job)],
             cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log,
             stderr=subprocess.STDOUT, process_group=0,
         )  # fmt: skip

@@ -12,7 +12,7 @@ DATA = (*ROBOT, "tensorflow_datasets", "google.protobuf")
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage; its module is `benchmarks.gpu.<name>` with a function `run(bench)`."""
+    """One stage; its module has a function `run(bench)`."""
 
     name: str
     question: str
@@ -22,6 +22,12 @@ class Stage:
     """Modules that have to be importable."""
     optional: bool = False
     """Only run when it is named."""
+    module: str = ""
+
+    @property
+    def path(self) -> str:
+        """Of the module: `benchmarks.gpu.<name>` where none is given."""
+        return self.module or f"benchmarks.gpu.{self.name}"
 
 
 STAGES = (

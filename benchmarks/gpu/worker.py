@@ -1,4 +1,4 @@
-"""One stage in a process of its own: `python -m benchmarks.gpu.worker NAME JOB.json`."""
+"""One stage in a process of its own: `python -m benchmarks.gpu.worker JOB.json`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 def main() -> int:
     """The exit status: 0 done, 1 failed, 3 cut."""
-    name, job = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
+    job = json.loads(Path(sys.argv[1]).read_text())
     if sys.platform == "linux":  # a killed parent must not leave a GPU busy
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
 
@@ -32,7 +32,11 @@ def main() -> int:
     )
     bench.flush()
     try:
-        importlib.import_module(f"benchmarks.gpu.{name}").run(bench)
+        if bench.device == "cuda":
+            import torch
+
+            bench.found["card"] = torch.cuda.get_device_name(0)
+        importlib.import_module(job["module"]).run(bench)
     except OutOfTime:
         bench.flush()
         return 3
