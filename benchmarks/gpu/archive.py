@@ -99,7 +99,7 @@ def unpack(source: Path, kept: Path) -> None:
     """Put what `pack` left in `source` back; ValueError where there is nothing."""
     found = sorted(source.glob("train-*.tar"))
     if not found:
-        raise ValueError(f"resume: expected train-*.tar in {source}, found none; give another --out")
+        raise ValueError(f"resume: expected train-*.tar in {source}; found none; give another")
     for path in found:
         with tarfile.open(path) as tar:
             tar.extractall(kept, filter="data")

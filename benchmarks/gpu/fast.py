@@ -38,7 +38,9 @@ class Cell:
         way = ("compiled" if self.compile else "eager") + (
             ", checkpointed" if self.checkpointing else ""
         )
-        return f"{self.preset} {self.kind} {way}" + (", naive too" if "naive" in self.variants else "")
+        return f"{self.preset} {self.kind} {way}" + (
+            ", naive too" if "naive" in self.variants else ""
+        )
 
 
 HALF: dict[str, Any] = dict(variants=VARIANTS, share=0.5)

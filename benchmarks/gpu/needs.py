@@ -1,4 +1,4 @@
-"""What has to be there before the first stage: Python, torch, and packages, carried or installed."""
+"""What has to be there before the first stage: Python, torch and packages, carried or not."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ PACKAGES = {
     "hydra": "hydra-core",
     "tensorflow_datasets": "tensorflow-datasets",
     "OpenGL": "pyopengl",
+    "attr": "attrs",
+    "tree": "dm-tree",
 }
 """Packages that are called otherwise than their modules."""
 LARGE = ("torch", "numpy", "einops", "safetensors", "pillow", "scipy", "opencv-python-headless")
@@ -69,7 +71,7 @@ def _has(name: str) -> bool:
 
 
 def missing(stages: Sequence[Stage]) -> dict[str, list[str]]:
-    """By stage, the packages that are not importable here; stages that lack nothing are left out."""
+    """By stage, the packages that cannot be imported; stages that lack nothing are left out."""
     found = {
         stage.name: [PACKAGES.get(name, name) for name in stage.needs if not _importable(name)]
         for stage in stages
@@ -102,7 +104,7 @@ def remedy(lacking: dict[str, list[str]]) -> str:
 
 def check_versions() -> None:
     """ValueError for a Python or torch that is too old; neither is imported for it."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036  there is no installation that would check it
         raise ValueError(
             f"python: expected 3.11 or newer; got {sys.version.split()[0]}; remedy: run it with "
             "such a python"

@@ -12,7 +12,7 @@ STDOUT_LIMIT = 10_500
 
 
 def summary(results: Mapping[str, Any], limit: int = STDOUT_LIMIT) -> str:
-    """Status of each stage, headline figures, checks that failed, then tables as far as they fit."""
+    """Stages, headline figures and checks, then tables as far as they fit."""
     head = [
         f"{results['command']}, begun {results['began']}, {results['status']} after "
         f"{results.get('seconds', 0):.0f} s",

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from benchmarks.gpu.clock import median_ms
 from benchmarks.gpu.record import Bench
 from robotics.finetune import compose_config
+from robotics.model import world_model
 from robotics.model.modes import MODES
 from robotics.model.world_model import WorldModel
 from robotics.training.plan import planned_layout
@@ -28,7 +29,7 @@ BATCHES = (1, 16)
 SHIPPED = ("self_flow", "flow_matching", "simpler_self_flow", "simpler_flow_matching")
 EMBEDDED = ("experiment=embedded",)
 PAPER = ("experiment=rt1_paper", "modes=policy_only")
-CONTROL_HZ = 3.0
+WAYS = ("eager", "CUDA graph", "compiled", "compiled CUDA graph")
 Act = Callable[[int, int], Callable[[], Any]]
 """(batch, Euler steps) -> a call that gives one chunk for each sample of the batch."""
 
@@ -39,7 +40,7 @@ def run(bench: Bench) -> None:
     networks = [*_shipped(bench), ("625M policy", lambda: _paper(bench))]
     if bench.tiny:
         networks = networks[:1]
-    ways = ("eager",) if bench.tiny else ("eager", "compiled", "CUDA graph")
+    ways = ("eager",) if bench.tiny else WAYS
     cells = [(name, way, make) for way in ways for name, make in networks]
     bench.plan([f"{name}, {way}" for name, way, _ in cells])
     for name, way, make in cells:
@@ -51,9 +52,8 @@ def _time(bench: Bench, name: str, way: str, make: Callable[[], Policy]) -> None
     policy = make()
     if way == "compiled":
         policy.network.compile()
-    if way == "CUDA graph" and not policy.capture():
-        bench.note(f"{name}: this version has no captured sampler; not measured")
-        return
+    if way.endswith("CUDA graph"):
+        policy.capture(compile=way.startswith("compiled"))
     rounds = 2 if bench.tiny else 20
     for batch in BATCHES[:1] if bench.tiny else BATCHES:
         for steps in STEPS[:2] if bench.tiny else STEPS:
@@ -77,15 +77,22 @@ class Policy:
         """Of one chunk for each of `batch` observations."""
         raise NotImplementedError
 
-    def capture(self) -> bool:
-        """From now on sample from captured graphs; False where this version cannot."""
-        return False
+    def capture(self, compile: bool) -> None:
+        """From now on sample from recorded graphs, of compiled blocks or plain ones."""
+        from selfflow_wm.sampling.captured import CapturedSampler  # pyright: ignore
+
+        self.use(CapturedSampler(compile=compile))
+
+    def use(self, sampler: Callable[..., Any]) -> None:
+        """Call this instead of `flow.sampler.sample`."""
+        raise NotImplementedError
 
 
 class Shipped(Policy):
     """A checkpoint, from the camera's picture to actions in physical units."""
 
     def __init__(self, path: Path, device: str) -> None:
+        world_model.sample = sample  # whatever a policy before has put there
         self.world = WorldModel.load(path, device=device)
         self.network = self.world.backbone
         self.describe = f"{self.network.num_parameters() / 1e6:.1f}M, float32, whole policy"
@@ -101,6 +108,9 @@ class Shipped(Policy):
         noise = [torch.Generator().manual_seed(number) for number in range(batch)]
         return lambda: self.world.generate(samples, "policy", steps=steps, generator=noise)
 
+    def use(self, sampler: Callable[..., Any]) -> None:
+        world_model.sample = sampler  # pyright: ignore
+
 
 class Untrained(Policy):
     """A network of random weights on latents, without codec: the same work otherwise."""
@@ -111,6 +121,7 @@ class Untrained(Policy):
         )
         self.layout: Layout = planned_layout(plain, tuple(plain["modes"]))
         self.device, self.precision = device, precision
+        self.sampler: Callable[..., Any] = sample
         with torch.device(device):
             self.network = Backbone(self.layout, **plain["model"]).eval()
         millions = self.network.num_parameters() / 1e6
@@ -125,13 +136,16 @@ class Untrained(Policy):
 
         def chunk() -> Any:
             with torch.autocast(self.device, torch.bfloat16) if half else nullcontext():
-                drawn = sample(
+                drawn = self.sampler(
                     self.network, self.layout, found.latents, generated, found.text_ids,
                     found.text_mask, steps=steps,
                 )  # fmt: skip
             return drawn["action"].float().cpu()
 
         return chunk
+
+    def use(self, sampler: Callable[..., Any]) -> None:
+        self.sampler = sampler
 
 
 def _shipped(bench: Bench) -> list[tuple[str, Callable[[], Policy]]]:
@@ -152,9 +166,7 @@ def _shipped(bench: Bench) -> list[tuple[str, Callable[[], Policy]]]:
         bench.note("no checkpoint is here: the embedded policy is timed with random weights")
         make = lambda: Untrained(EMBEDDED, bench.device, "float32")  # noqa: E731
         return [("embedded policy", make)]
-    return [
-        (name, lambda path=path: Shipped(path, bench.device)) for name, path in found.values()
-    ]
+    return [(name, lambda path=path: Shipped(path, bench.device)) for name, path in found.values()]
 
 
 def _paper(bench: Bench) -> Policy:

@@ -159,6 +159,7 @@ class Runner:
             {
                 "results": str(results), "out": str(self.out.resolve()), "deadline": cut,
                 "settings": self.settings, "before": self.results["stages"], "module": stage.path,
+                "parent": os.getpid(),
             },
         )  # fmt: skip
         paths = [str(ROOT), self.path, os.environ.get("PYTHONPATH", "")]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 CORE = ("torch", "numpy", "einops", "safetensors", "jaxtyping", "hydra", "omegaconf", "PIL")
 ROBOT = (*CORE, "scipy", "crc32c", "rich", "cv2", "simplejpeg")
-DATA = (*ROBOT, "tensorflow_datasets", "google.protobuf")
+DATA = (*ROBOT, "tensorflow_datasets", "google.protobuf", "tree", "attr")
 
 
 @dataclass(frozen=True)

@@ -34,19 +34,49 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("290M, images: FLOP use", "fast", r"MFU, 290m image compiled"),
     ("1B, images: FLOP use", "fast", r"MFU, 1b image compiled"),
     ("SiT-XL/2: FLOP use", "fast", r"MFU, sit image compiled"),
-    ("625M, images: Self-Flow step / vanilla step", "fast", r"Self-Flow / vanilla, 625m image compiled"),  # noqa: E501
-    ("625M, video: Self-Flow step / vanilla step", "fast", r"Self-Flow / vanilla, 625m video compiled"),  # noqa: E501
-    ("625M, images: naive Self-Flow step / Self-Flow step", "fast", r"naive / Self-Flow, 625m image eager, naive too"),  # noqa: E501
-    ("625M, images: memory above the plan", "fast", r"memory against the plan, 625m image compiled"),  # noqa: E501
+    (
+        "625M, images: Self-Flow step / vanilla step",
+        "fast",
+        r"Self-Flow / vanilla, 625m image compiled",
+    ),
+    (
+        "625M, video: Self-Flow step / vanilla step",
+        "fast",
+        r"Self-Flow / vanilla, 625m video compiled",
+    ),
+    (
+        "625M, images: naive Self-Flow step / Self-Flow step",
+        "fast",
+        r"naive / Self-Flow, 625m image eager, naive too",
+    ),
+    (
+        "625M, images: memory above the plan",
+        "fast",
+        r"memory against the plan, 625m image compiled",
+    ),
     ("625M, video: memory above the plan", "fast", r"memory against the plan, 625m video compiled"),
     ("625M, images: GPU idle in a compiled step", "why", r"idle share of the timeline, compiled"),
-    ("625M, images: host waits in a compiled step", "why", r"host synchronisations a step, compiled"),  # noqa: E501
+    (
+        "625M, images: host waits in a compiled step",
+        "why",
+        r"host synchronisations a step, compiled",
+    ),
     ("a chunk of `self_flow`, 2 steps: eager", "robot", r"chunk, self_flow, eager.*"),
-    ("a chunk of `self_flow`, 2 steps: compiled", "robot", r"chunk, self_flow, compiled.*"),
+    ("a chunk of `self_flow`, 2 steps: compiled", "robot", r"chunk, self_flow, compiled, .*"),
     ("a chunk of `self_flow`, 2 steps: CUDA graph", "robot", r"chunk, self_flow, CUDA graph.*"),
+    (
+        "a chunk of `self_flow`, 2 steps: compiled, CUDA graph",
+        "robot",
+        r"chunk, self_flow, compiled CUDA graph.*",
+    ),
     ("a chunk of a 625M policy, 2 steps: eager", "robot", r"chunk, 625M policy, eager.*"),
-    ("a chunk of a 625M policy, 2 steps: compiled", "robot", r"chunk, 625M policy, compiled.*"),
+    ("a chunk of a 625M policy, 2 steps: compiled", "robot", r"chunk, 625M policy, compiled, .*"),
     ("a chunk of a 625M policy, 2 steps: CUDA graph", "robot", r"chunk, 625M policy, CUDA graph.*"),
+    (
+        "a chunk of a 625M policy, 2 steps: compiled, CUDA graph",
+        "robot",
+        r"chunk, 625M policy, compiled CUDA graph.*",
+    ),
     ("waiting for robot data", "fed", r"waiting for data, robot, decoded when read"),
     ("waiting for pictures, 0 workers", "fed", r"waiting for data, pictures, 0 workers"),
     ("waiting for pictures, 12 workers", "fed", r"waiting for data, pictures, 12 workers"),
@@ -75,7 +105,14 @@ def rows(results: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """The table's rows, each from the newest results that have its figure."""
     table = []
     for what, stage, pattern in ROWS:
-        row = {"what": what, "figure": NOT_MEASURED, "bar": "", "card": "", "date": "", "command": ""}
+        row = {
+            "what": what,
+            "figure": NOT_MEASURED,
+            "bar": "",
+            "card": "",
+            "date": "",
+            "command": "",
+        }
         for result in results:
             entry = result["stages"].get(stage, {})
             value = _passed(entry) if not pattern else _figure(entry, pattern)
@@ -97,7 +134,10 @@ def _passed(entry: Mapping[str, Any]) -> dict[str, str] | None:
         return None
     passed = sum(check["verdict"] == "ok" for check in checks)
     failed = [check["check"] for check in checks if check["verdict"] != "ok"]
-    return {"figure": f"{passed} of {len(checks)}", "bar": f"failed: {', '.join(failed)}" * bool(failed)}
+    return {
+        "figure": f"{passed} of {len(checks)}",
+        "bar": f"failed: {', '.join(failed)}" * bool(failed),
+    }
 
 
 def _figure(entry: Mapping[str, Any], pattern: str) -> dict[str, str] | None:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu import archive, recipe
-from benchmarks.gpu.record import Bench
 from benchmarks.gpu.recipe import Job
+from benchmarks.gpu.record import Bench
 from benchmarks.gpu.runner import ROOT
 
 CLOSING = 12.0
@@ -134,7 +134,8 @@ class Study:
             )
         counts = json.loads(file.read_text())["counts"]
         self.bench.row("demonstrations", share=done, **counts)
-        self.bench.figure("demonstrations", counts["episodes"], f"episodes, {done:.0%} of those asked")
+        asked = f"episodes, {done:.0%} of those asked for"
+        self.bench.figure("demonstrations", counts["episodes"], asked)
         return True
 
     # ---------------------------------------------------------------- training
@@ -218,4 +219,3 @@ class Study:
                 note for note in self.bench.found["notes"] if not note.startswith("no room for")
             ]
             self.bench.note(f"no room for {', '.join(left_out)} in what comes back")
-

@@ -1,4 +1,4 @@
-"""Stage why: the profile of ten training steps, as tables of kernels and of gaps, and as a trace."""
+"""Stage why: the profile of ten training steps: tables of kernels and gaps, and a trace."""
 
 from __future__ import annotations
 
@@ -105,9 +105,7 @@ def gaps(work: Sequence[tuple[float, float, str]]) -> list[tuple[float, str, str
     return found
 
 
-def _tables(
-    bench: Bench, way: str, work: Sequence[tuple[float, float, str]], steps: int
-) -> None:
+def _tables(bench: Bench, way: str, work: Sequence[tuple[float, float, str]], steps: int) -> None:
     if not work:
         raise ValueError("expected events of the device in the profile, got none")
     span = max(end for _, end, _ in work) - work[0][0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import json
+import os
 import signal
 import sys
 import traceback
@@ -21,6 +22,8 @@ def main() -> int:
     job = json.loads(Path(sys.argv[1]).read_text())
     if sys.platform == "linux":  # a killed parent must not leave a GPU busy
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
+        if os.getppid() != job["parent"]:  # it was killed before it could be asked
+            return 3
 
     def stop(number: int, _frame: Any) -> None:
         raise OutOfTime(signal.Signals(number).name)
