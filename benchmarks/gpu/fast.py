@@ -35,12 +35,10 @@ class Cell:
 
     @property
     def name(self) -> str:
-        way = ("compiled" if self.compile else "eager") + (
-            ", checkpointed" if self.checkpointing else ""
-        )
-        return f"{self.preset} {self.kind} {way}" + (
-            ", naive too" if "naive" in self.variants else ""
-        )
+        words = [f"{self.preset} {self.kind} {'compiled' if self.compile else 'eager'}"]
+        words += ["checkpointed"] if self.checkpointing else []
+        words += ["naive too"] if "naive" in self.variants else []
+        return ", ".join(words)
 
 
 HALF: dict[str, Any] = dict(variants=VARIANTS, share=0.5)
@@ -235,12 +233,15 @@ def _try_batch(
     bench: Bench, case: Case, measured: Measured, batch: int, checkpointing: bool
 ) -> int | None:
     """Peak bytes of a step with `batch` samples (0 on a CPU); None when they do not fit."""
+    seconds: float | None = None
     try:
         measured.resize(batch)
         reset_peak(bench.device)
         measured.step()
         seconds = wall(measured.step, bench.device)
     except torch.OutOfMemoryError:
+        pass
+    if seconds is None:  # out here, where the error holds no frames with tensors any more
         measured.trainer.optimizer.zero_grad(set_to_none=True)
         free()
         bench.row("batches tried", case=case.name, ckpt=checkpointing, batch=batch, gib="no room")

@@ -135,11 +135,15 @@ def _context_lost(error: Exception) -> bool:
 
 
 def free() -> None:
-    """Give back what a cell's tensors held."""
+    """Give back what a cell's tensors held, and its compiled graphs: a class has room for a limited
+    number of them, beyond which torch silently runs uncompiled."""
     import gc
+    import sys
 
     import torch
 
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.cases import Case, Measured, Setup, paper, sit
-from benchmarks.gpu.clock import synchronise
 from benchmarks.gpu.record import Bench
 from benchmarks.gpu.suite import run_marked
 from selfflow_wm.flow.sampler import sample
@@ -161,12 +161,27 @@ def _compiled(bench: Bench, case: Case) -> None:
     bench.check("compiled against eager, loss after 3 steps", off, 1e-4, "relative")
 
 
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Kernels that give the same bits every time; attention's fused ones, backwards, do not."""
+    kinds = ("flash", "mem_efficient", "cudnn")
+    before = {kind: getattr(torch.backends.cuda, f"{kind}_sdp_enabled")() for kind in kinds}
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    for kind in kinds:
+        getattr(torch.backends.cuda, f"enable_{kind}_sdp")(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        for kind, value in before.items():
+            getattr(torch.backends.cuda, f"enable_{kind}_sdp")(value)
+
+
 def _resumed(bench: Bench, case: Case) -> None:
     """Six steps in one go, and three, saved and resumed, with deterministic kernels."""
     folder = bench.path.parent / "right"
     shutil.rmtree(folder, ignore_errors=True)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
+    with deterministic():
         straight = _trained(bench, case, 6)
         again = _trained(bench, case, 6)
         half = _trained(bench, case, 3)
@@ -176,9 +191,7 @@ def _resumed(bench: Bench, case: Case) -> None:
             raise ValueError(f"expected a saved state in {folder}, found none")
         for _ in range(3):
             resumed.step()
-    finally:
-        torch.use_deterministic_algorithms(False)
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     noise = relative(_weights(again), _weights(straight))
     off = relative(_weights(resumed), _weights(straight))
     bench.row("resuming", what="the same six steps once more", difference=noise)
@@ -192,29 +205,24 @@ def _parallel(bench: Bench, case: Case) -> None:
     from selfflow_wm.training.parallel import make_parallel
 
     ranks.TIMEOUT = timedelta(seconds=max(5.0, min(30.0, bench.left() / 2)))
-    alone = _trained(bench, case, 3)
-    loss, weights = alone.loss(), _weights(alone)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    os.environ |= {
-        "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
+    with socket.socket() as free_port:
+        free_port.bind(("127.0.0.1", 0))
+        port = str(free_port.getsockname()[1])
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     try:
-        for mode in ("ddp", "fsdp2"):
-            parallel = make_parallel(ranks.join(mode, bench.device))
-            measured = _trained(bench, case, 3, parallel=parallel)
-            gathered = parallel.gather(dict(measured.trainer.model.named_parameters()))
-            found = {name: value.detach() for name, value in gathered.items()}
-            off = relative(found, weights)
-            bench.check(
-                f"{mode} of one process against none, weights", off, 1e-6, f"loss {loss:.4f}"
-            )
-            synchronise(bench.device)
+        with deterministic():
+            weights = _weights(_trained(bench, case, 3))
+            os.environ |= alone | where
+            for mode in ("ddp", "fsdp2"):
+                parallel = make_parallel(ranks.join(mode, bench.device))
+                model = _trained(bench, case, 3, parallel=parallel).trainer.model
+                found = parallel.gather(dict(model.named_parameters()))
+                off = relative({name: value.detach() for name, value in found.items()}, weights)
+                bench.check(f"{mode} of one process against none, weights", off, 1e-6, "relative")
     finally:
         ranks.leave()
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        for name in (*alone, *where):
             os.environ.pop(name, None)
 
 

@@ -31,6 +31,7 @@ LOG_LIMIT = 8 << 20
 SETTINGS = {
     # Without it cuBLAS may choose another algorithm for the same product.
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "MUJOCO_GL": "egl",
     "PYTHONUNBUFFERED": "1",
     "WANDB_MODE": "disabled",
     "HF_HUB_OFFLINE": "1",

@@ -142,7 +142,11 @@ def _short(name: str, limit: int = 70) -> str:
 def write_trace(path: Path, events: Sequence[dict[str, Any]], limit: int = TRACE_LIMIT) -> None:
     """The events as a gzipped chrome trace of at most `limit` bytes: where all are too many, those
     that began first."""
-    events = sorted(events, key=lambda event: float(event.get("ts", 0)))
+    events = [
+        # The names of processes and threads are arguments; those of others are most of the bytes.
+        event if event.get("ph") == "M" else {k: v for k, v in event.items() if k != "args"}
+        for event in sorted(events, key=lambda event: float(event.get("ts", 0)))
+    ]
     share = 1.0
     while True:
         kept = events[: int(len(events) * share)]

@@ -191,7 +191,7 @@ def test_the_page_holds_the_table_as_it_was_written():
 def test_the_rehearsal_runs_every_stage_on_a_cpu(tmp_path):
     """The command as on a GPU: all stages, each in its process, at the size of a CPU."""
     names = "machine,right,fast,why,robot,fed,train"
-    words = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--device", "cpu", "--minutes", "30"]
+    words = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--device", "cpu", "--minutes", "60"]
     done = subprocess.run(
         [*words, "--out", str(tmp_path / "out"), "--stages", names],
         cwd=ROOT, capture_output=True, text=True,
