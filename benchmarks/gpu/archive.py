@@ -15,11 +15,11 @@ KEPT = ("metrics.jsonl", "run.json", "init.txt")
 DONE = "steps.json"
 
 
-def keep(run: Path, out: Path, before: int) -> int | None:
+def keep(run: Path, kept: Path, name: str, before: int) -> int | None:
     """Keep a training run's weights in float16, its curves and settings; the steps it has done.
 
-    before: steps of the earlier run that it went on from. None: it has no checkpoint, and what was
-    kept before stays.
+    before: steps of the earlier run that it went on from, whose evaluation is then one of other
+    weights and set aside. None: it has no checkpoint, and what was kept before stays.
     """
     import torch
 
@@ -28,14 +28,16 @@ def keep(run: Path, out: Path, before: int) -> int | None:
     if not (run / "checkpoint" / "model.safetensors").is_file():
         return None
     world = WorldModel.load(run / "checkpoint")
-    steps = before + int(world.config["step"])
+    steps, out = before + int(world.config["step"]), kept / "runs" / name
+    played = kept / "evaluations" / name
+    if before and played.is_dir():
+        played.replace(played.with_name(f"{name}-at-{before}"))
     out.mkdir(parents=True, exist_ok=True)
     world.save(out / "checkpoint", dtype=torch.float16)
-    for name in KEPT:
-        if (run / name).is_file():
+    for file in KEPT:
+        if (run / file).is_file():
             # A run that goes on keeps the curve of its beginning.
-            target = out / (f"{before}-{name}" if before else name)
-            shutil.copy2(run / name, target)
+            shutil.copy2(run / file, out / (f"{before}-{file}" if before else file))
     (out / DONE).write_text(json.dumps({"steps": steps}))
     return steps
 

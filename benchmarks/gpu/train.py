@@ -169,7 +169,7 @@ class Study:
         if job.name not in self.processes:
             return True
         code = self.finish(job.name, self.until["train"])
-        steps = archive.keep(self.work / job.name, self.kept / "runs" / job.name, before[job.name])
+        steps = archive.keep(self.work / job.name, self.kept, job.name, before[job.name])
         if steps is None:
             raise RuntimeError(f"{job.name} left no checkpoint, status {code}; see log.txt")
         self.bench.row(

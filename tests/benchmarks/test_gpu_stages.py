@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -219,3 +220,22 @@ def _goes_on(tmp_path, words):
     assert done.returncode == 0, done.stdout
     assert "training" not in found["tables"]
     assert len(found["tables"]["success"]) == 2
+
+
+def test_a_run_that_goes_on_sets_its_earlier_evaluation_aside(tmp_path):
+    run, kept = tmp_path / "run", tmp_path / "kept"
+    shutil.copytree(ROOT / "checkpoints" / "self_flow", run / "checkpoint")
+    (run / "metrics.jsonl").write_text("first\n")
+    config = json.loads((run / "checkpoint" / "config.json").read_text())
+    config["training"]["step"] = 30
+    (run / "checkpoint" / "config.json").write_text(json.dumps(config))
+    assert archive.keep(run, kept, "a-0", before=0) == 30
+    assert archive.steps_done(kept, "a-0") == 30
+    (kept / "evaluations" / "a-0").mkdir(parents=True)
+    (run / "metrics.jsonl").write_text("second\n")
+    assert archive.keep(run, kept, "a-0", before=30) == 60
+    assert [path.name for path in (kept / "evaluations").iterdir()] == ["a-0-at-30"]
+    assert (kept / "runs" / "a-0" / "metrics.jsonl").read_text() == "first\n"
+    assert (kept / "runs" / "a-0" / "30-metrics.jsonl").read_text() == "second\n"
+    assert archive.keep(tmp_path / "none", kept, "a-0", before=60) is None
+    assert archive.steps_done(kept, "a-0") == 60
