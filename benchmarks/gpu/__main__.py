@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry; returns the exit status."""
+    began = time.time()
     given = build_parser().parse_intermixed_args(argv)
     stages = chosen(given.stages)
     _check_words(given)
@@ -80,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "words": given.words,
         "resume": str(given.resume.resolve()) if given.resume else None,
     }
-    return Runner(given.out, given.minutes, stages, settings, path, lacking).run()
+    return Runner(given.out, given.minutes, stages, settings, path, lacking, began).run()
 
 
 def _check_words(given: argparse.Namespace) -> None:
@@ -91,6 +93,11 @@ def _check_words(given: argparse.Namespace) -> None:
         raise ValueError(
             "words: expected KEY=VALUE and --resume only with the stage train; got "
             f"--stages {given.stages or ','.join(DEFAULT)}; add --stages train"
+        )
+    if (given.out / "results.json").exists() and not given.check:
+        raise ValueError(
+            f"out: expected a new directory; got {given.out} with an earlier run's results; choose "
+            "another, and give this one to --resume if the stage train is to go on"
         )
     if given.resume and not (given.resume / "results.json").is_file():
         raise ValueError(

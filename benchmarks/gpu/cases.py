@@ -78,15 +78,17 @@ class Case:
         """Tokens of a sample, its caption's excepted."""
         return self.layout.num_tokens(self.mode.present)
 
-    def batch(self, size: int, device: str) -> Batch:
-        """Random latents and captions of full length."""
+    def batch(self, size: int, device: str, masked: bool = True) -> Batch:
+        """Random latents and captions of full length, with masks, as training has them, or without,
+        which means the same."""
         generator = torch.Generator().manual_seed(0)
         batch = self.layout.fake_batch(size, self.mode.present, generator, self.mode.given)
         # As in training, where captions are padded to the longest there may be.
         length = self.layout.text_length
         ids = torch.randint(0, self.layout.null_id, (size, length), generator=generator)
         mask = torch.ones(size, length, dtype=torch.bool)
-        return replace(batch, text_ids=ids, text_mask=mask).to(device)
+        batch = replace(batch, text_ids=ids, text_mask=mask)
+        return (batch if masked else replace(batch, text_mask=None, valid={})).to(device)
 
     def flops(self, size: int) -> dict[str, float]:
         """FLOPs of a step by variant, naive left out: from the shapes, or counted by torch."""
@@ -174,6 +176,7 @@ class Setup:
     precision: str = "bfloat16"
     compile: bool = False
     checkpointing: bool = False
+    masked: bool = True
     tiny: bool = False
     seed: int = 0
     out: Path | str = "unused"
@@ -198,7 +201,7 @@ class Measured:
         self.trainer = Trainer(
             network,
             self.objectives["self_flow"],
-            Repeated(case.batch(setup.batch, setup.device)),
+            Repeated(case.batch(setup.batch, setup.device, setup.masked)),
             out_dir=setup.out,
             total_steps=1_000_000,
             optim=AdamWCosine(lr=1e-4, warmup=1),
@@ -225,7 +228,9 @@ class Measured:
 
     def resize(self, batch: int) -> None:
         """Train on batches of this size from now on."""
-        self.trainer.batches = Repeated(self.case.batch(batch, self.setup.device))
+        self.trainer.batches = Repeated(
+            self.case.batch(batch, self.setup.device, self.setup.masked)
+        )
 
     def step(self) -> None:
         """One optimiser step."""

@@ -32,11 +32,14 @@ class Cell:
     variants: Sequence[str] = BOTH
     share: float = 1.0
     """Of the batch that fills the card: the naive step needs more memory than the others."""
+    masked: bool = True
+    """Attention with a mask for padding, as captions of several lengths need one; or without."""
 
     @property
     def name(self) -> str:
         words = [f"{self.preset} {self.kind} {'compiled' if self.compile else 'eager'}"]
         words += ["checkpointed"] if self.checkpointing else []
+        words += [] if self.masked else ["unmasked"]
         words += ["naive too"] if "naive" in self.variants else []
         return ", ".join(words)
 
@@ -47,6 +50,7 @@ CELLS = (
     Cell("625m", "video"),
     Cell("625m", "audio"),
     Cell("625m", "image", compile=False, **HALF),
+    Cell("625m", "image", masked=False),
     Cell("sit", "image"),
     Cell("1b", "image"),
     Cell("290m", "image"),
@@ -105,7 +109,7 @@ def _measure(bench: Bench, cell: Cell, batches: dict, peak: float) -> None:
     batch = max(1, int(batches[key] * cell.share))
     setup = Setup(
         bench.device, batch, compile=cell.compile, checkpointing=cell.checkpointing,
-        tiny=bench.tiny, out=bench.path.parent,
+        masked=cell.masked, tiny=bench.tiny, out=bench.path.parent,
     )  # fmt: skip
     measured = Measured(case, setup)
     first = {}
@@ -147,7 +151,9 @@ def _write(
         peaked = memory[name]
         bench.row(
             "steps", model=cell.preset, batch_of=cell.kind,
-            way=("compiled" if cell.compile else "eager") + (" ckpt" * cell.checkpointing),
+            way=("compiled" if cell.compile else "eager")
+            + " ckpt" * cell.checkpointing
+            + " unmasked" * (not cell.masked),
             step=name, batch=batch, tokens=case.tokens, ms=1e3 * medians[name],
             samples_per_s=batch / medians[name],
             mfu=flops[name] / medians[name] / peak if name in flops else None,

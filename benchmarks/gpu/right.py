@@ -34,7 +34,7 @@ def run(bench: Bench) -> None:
         ("sampling", lambda: _sampling(bench, image)),
         ("bfloat16 against float32", lambda: _precision(bench, image)),
         ("straight against resumed", lambda: _resumed(bench, video)),
-        ("compiled against eager", lambda: _compiled(bench, image)),
+        ("compiled against eager", lambda: _compiled(bench, sit(True) if bench.tiny else video)),
         ("captured against eager sampling", lambda: _captured(bench, image)),
         ("tests marked gpu", lambda: run_marked(bench)),
         # Last: where processes cannot find each other, it waits.

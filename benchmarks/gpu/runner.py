@@ -26,7 +26,7 @@ CLOSING = 3.0
 """s for the report at the end."""
 LINE_EVERY = 15.0
 """s between lines of progress."""
-LOG_LIMIT = 8 << 20
+LOG_LIMIT = 2 << 20
 """Bytes of log.txt; a stage that prints more is cut short there, not stopped."""
 SETTINGS = {
     # Without it cuBLAS may choose another algorithm for the same product.
@@ -51,15 +51,16 @@ class Runner:
     """Of further packages, before PYTHONPATH."""
     skipped: dict[str, list[str]] = field(default_factory=dict)
     """Stages that cannot run, with the packages they lack."""
+    began: float = field(default_factory=time.time)
+    """s since the epoch, from which the minutes count."""
 
     def __post_init__(self) -> None:
-        self.began = time.time()
         self.ends = self.began + 60 * self.minutes
         self.stopped: int | None = None
         self.child: subprocess.Popen[bytes] | None = None
         self.results: dict[str, Any] = {
             "command": "python -m benchmarks.gpu " + shlex.join(sys.argv[1:]),
-            "began": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "began": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.began)),
             "minutes": self.minutes,
             "settings": self.settings,
             "status": "running",
@@ -75,7 +76,6 @@ class Runner:
         """All stages; the exit status: 0 all done and every check passed, 1 not so, 130 or 143 when
         stopped."""
         self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / "log.txt").unlink(missing_ok=True)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
         self.flush()

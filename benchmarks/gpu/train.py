@@ -188,6 +188,8 @@ class Study:
         out = self.kept / "evaluations" / job.name
         self.start("evaluate", "eval.simpler", recipe.evaluate_words(self.recipe, weights, out))
         code = self.finish("evaluate", self.until["evaluate"])
+        if code == 130:
+            raise RuntimeError(f"{job.name}: cut before every episode was played")
         if code not in (0, 1):
             raise RuntimeError(f"eval.simpler of {job.name} ended with {code}; see log.txt")
         return True

@@ -29,7 +29,8 @@ def main() -> int:
         raise OutOfTime(signal.Signals(number).name)
 
     signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and decides
+    # The parent hears it and decides. Not SIG_IGN, which commands started here would inherit.
+    signal.signal(signal.SIGINT, lambda number, frame: None)
     bench = Bench(
         Path(job["results"]), Path(job["out"]), job["deadline"], job["settings"], job["before"]
     )
