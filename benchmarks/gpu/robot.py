@@ -15,7 +15,6 @@ from omegaconf import OmegaConf
 from benchmarks.gpu.clock import median_ms
 from benchmarks.gpu.record import Bench
 from robotics.finetune import compose_config
-from robotics.model import world_model
 from robotics.model.modes import MODES
 from robotics.model.world_model import WorldModel
 from robotics.training.plan import planned_layout
@@ -92,7 +91,6 @@ class Shipped(Policy):
     """A checkpoint, from the camera's picture to actions in physical units."""
 
     def __init__(self, path: Path, device: str) -> None:
-        world_model.sample = sample  # whatever a policy before has put there
         self.world = WorldModel.load(path, device=device)
         self.network = self.world.backbone
         self.describe = f"{self.network.num_parameters() / 1e6:.1f}M, float32, whole policy"
@@ -109,7 +107,7 @@ class Shipped(Policy):
         return lambda: self.world.generate(samples, "policy", steps=steps, generator=noise)
 
     def use(self, sampler: Callable[..., Any]) -> None:
-        world_model.sample = sampler  # pyright: ignore
+        self.world.sampler = sampler  # pyright: ignore
 
 
 class Untrained(Policy):
