@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,12 +102,29 @@ def case_of(cell: Cell, tiny: bool) -> Case:
 
 
 def _measure(bench: Bench, cell: Cell, batches: dict, peak: float) -> None:
+    """The cell with the batch that fills the card, or less where that has no room after all."""
     case = case_of(cell, bench.tiny)
     key = (cell.preset, cell.kind, cell.checkpointing)
     if key not in batches:
         batches[key] = scan(bench, case, cell.checkpointing)
         free()
-    batch = max(1, int(batches[key] * cell.share))
+    for share in (1.0, 0.75, 0.5):
+        batch = max(1, int(batches[key] * cell.share * share))
+        found = None
+        with suppress(torch.OutOfMemoryError):
+            found = _timed(bench, cell, case, batch)
+        if found is not None:
+            _write(bench, cell, case, batch, *found, peak)
+            return
+        bench.note(f"{cell.name}: no room for a batch of {batch}")
+        free()
+    raise RuntimeError(f"{cell.name}: no room for half the batch that a scan found to fit")
+
+
+def _timed(
+    bench: Bench, cell: Cell, case: Case, batch: int
+) -> tuple[dict[str, list[float]], dict[str, int | None], dict[str, float]]:
+    """Seconds a step and peak memory by variant, and the seconds of each one's first step."""
     setup = Setup(
         bench.device, batch, compile=cell.compile, checkpointing=cell.checkpointing,
         masked=cell.masked, tiny=bench.tiny, out=bench.path.parent,
@@ -117,8 +135,7 @@ def _measure(bench: Bench, cell: Cell, batches: dict, peak: float) -> None:
         measured.choose(variant)
         first[variant] = wall(measured.step, bench.device)
         measured.step()
-    times, memory = _rounds(bench, measured, cell.variants)
-    _write(bench, cell, case, batch, times, memory, first, peak)
+    return *_rounds(bench, measured, cell.variants), first
 
 
 def _rounds(
@@ -212,18 +229,22 @@ def scan(bench: Bench, case: Case, checkpointing: bool) -> int:
         out=bench.path.parent,
     )  # fmt: skip
     measured, room = Measured(case, setup), total_bytes(bench.device)
-    batch, fits, peaks = setup.batch, setup.batch, []
-    while True:
-        row = _try_batch(bench, case, measured, batch, checkpointing)
-        if row is None:
-            break
-        fits = batch
-        peaks.append((batch, row))
-        if len(peaks) >= (2 if room is None else 4):
-            break
-        batch = 2 * batch if len(peaks) < 2 or room is None else foreseen(peaks, FILL * room)
+    batch, fits, peaks, failed = setup.batch, 0, [], False
+    for _ in range(2 if room is None else 6):
+        peak = _try_batch(bench, case, measured, batch, checkpointing)
+        if peak is None:
+            failed, batch = True, _rounded(0.85 * batch)
+        else:
+            fits = batch
+            peaks.append((batch, peak))
+            if failed or len(peaks) == 4:
+                break
+            early = len(peaks) < 2 or room is None
+            batch = 2 * batch if early else foreseen(peaks, FILL * room)
         if batch <= fits:
             break
+    if not fits:
+        raise RuntimeError(f"{case.name}: no batch fits the card")
     return fits
 
 
@@ -231,8 +252,12 @@ def foreseen(peaks: Sequence[tuple[int, int]], room: float) -> int:
     """The batch whose peak is `room` bytes on the line through the last two (batch, bytes)."""
     (first, low), (second, high) = peaks[-2:]
     slope = max(1.0, (high - low) / (second - first))
-    batch = int(second + (room - high) / slope)
-    return batch // 4 * 4 if batch >= 8 else max(1, batch)
+    return _rounded(second + (room - high) / slope)
+
+
+def _rounded(batch: float) -> int:
+    """Down to a multiple of 4, from 8 on."""
+    return int(batch) // 4 * 4 if batch >= 8 else max(1, int(batch))
 
 
 def _try_batch(
@@ -240,13 +265,11 @@ def _try_batch(
 ) -> int | None:
     """Peak bytes of a step with `batch` samples (0 on a CPU); None when they do not fit."""
     seconds: float | None = None
-    try:
+    with suppress(torch.OutOfMemoryError):
         measured.resize(batch)
         reset_peak(bench.device)
         measured.step()
         seconds = wall(measured.step, bench.device)
-    except torch.OutOfMemoryError:
-        pass
     if seconds is None:  # out here, where the error holds no frames with tensors any more
         measured.trainer.optimizer.zero_grad(set_to_none=True)
         free()

@@ -6,14 +6,17 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks.gpu import archive, recipe, table, why
+from benchmarks.gpu import archive, fast, recipe, table, why
 from benchmarks.gpu.cases import VARIANTS, Measured, Setup, paper, sit
 from benchmarks.gpu.fast import foreseen
+from benchmarks.gpu.record import Bench
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,6 +48,63 @@ def test_the_batch_that_fills_the_card_is_foreseen():
         peaks = [(number, 40 + 3 * number) for number in (4, 8)]
         assert foreseen(peaks, 40 + 3 * batch) == batch
     assert foreseen([(4, 900), (8, 1800)], room) < 8
+
+
+class Card:
+    """A card of 1,000 bytes, of which a step takes 100 and 10 a sample, `more` beyond a few."""
+
+    def __init__(self, monkeypatch, more=0):
+        self.batch, self.more = 0, more
+        monkeypatch.setattr(fast, "Measured", lambda case, setup: self)
+        monkeypatch.setattr(fast, "total_bytes", lambda device: 1000)
+        monkeypatch.setattr(fast, "peak_bytes", lambda device: self.peak)
+        self.trainer = SimpleNamespace(optimizer=SimpleNamespace(zero_grad=lambda **options: None))
+
+    def resize(self, batch):
+        self.batch = batch
+
+    @property
+    def peak(self):
+        return 100 + (10 + self.more * (self.batch > 20)) * self.batch
+
+    def step(self):
+        if self.peak > 1000:
+            raise torch.OutOfMemoryError("no room")
+
+
+def bench_in(tmp_path):
+    settings = {"tiny": True, "device": "cpu", "words": []}
+    return Bench(tmp_path / "r.json", tmp_path, time.time() + 600, settings)
+
+
+@pytest.mark.parametrize(("more", "most"), [(0, 80), (3, 69)])
+def test_the_scan_fills_the_card_whether_or_not_memory_grows_evenly(
+    tmp_path, monkeypatch, more, most
+):
+    card = Card(monkeypatch, more)
+    found = fast.scan(bench_in(tmp_path), SimpleNamespace(name="case"), False)
+    assert 0.8 * most <= found <= most
+    card.batch = found
+    assert card.peak <= 1000
+
+
+def test_a_batch_that_has_no_room_after_all_is_made_smaller(tmp_path, monkeypatch):
+    tried = []
+
+    def timed(bench, cell, case, batch):
+        tried.append(batch)
+        if batch > 70:
+            raise torch.OutOfMemoryError("no room")
+        once = dict.fromkeys(fast.BOTH, [1.0])
+        return once, {"vanilla": 10, "self_flow": 2 << 20}, dict.fromkeys(fast.BOTH, 1.0)
+
+    monkeypatch.setattr(fast, "_timed", timed)
+    monkeypatch.setattr(fast, "scan", lambda *arguments: 80)
+    bench = bench_in(tmp_path)
+    fast._measure(bench, fast.Cell("625m", "image"), {}, 1e12)
+    assert tried == [80, 60]
+    assert {row["batch"] for row in bench.found["tables"]["steps"]} == {60}
+    assert "memory against the plan, 625m image compiled" in bench.found["figures"]
 
 
 def test_gaps_are_where_nothing_runs():
