@@ -239,8 +239,8 @@ def scan(bench: Bench, case: Case, checkpointing: bool) -> int:
             peaks.append((batch, peak))
             if failed or len(peaks) == 4:
                 break
-            early = len(peaks) < 2 or room is None
-            batch = 2 * batch if early else foreseen(peaks, FILL * room)
+            early = room is None or len(peaks) < 2
+            batch = 2 * batch if early else foreseen(peaks, FILL * (room or 0))
         if batch <= fits:
             break
     if not fits:

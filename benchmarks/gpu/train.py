@@ -10,6 +10,7 @@ where a run has steps to go, which then goes on from its weights with a new opti
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -82,7 +83,11 @@ class Study:
     def start(self, name: str, module: str, words: list[str]) -> subprocess.Popen[bytes]:
         """`python -m module words`, its output in the stage's log."""
         print(f"-- python -m {module} {' '.join(words)}", flush=True)
-        process = subprocess.Popen([sys.executable, "-m", module, *words], cwd=ROOT)
+        # Processes fill the cores: one that takes more threads is in the others' way.
+        environment = {"OMP_NUM_THREADS": "1"} | os.environ
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *words], cwd=ROOT, env=environment
+        )
         self.processes[name] = process
         return process
 
