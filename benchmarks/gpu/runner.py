@@ -83,7 +83,9 @@ class Runner:
         for name, packages in self.skipped.items():
             entry = self.results["stages"][name]
             entry |= {"status": "skipped", "why": "missing " + ", ".join(packages)}
-        with tempfile.TemporaryDirectory(prefix="selfflow-gpu-") as work:
+        with tempfile.TemporaryDirectory(
+            prefix="selfflow-gpu-", ignore_cleanup_errors=True
+        ) as work:
             while left and self.stopped is None:
                 remaining = self.ends - time.time() - CLOSING
                 budget = budgets(left, remaining)[left[0].name]
@@ -92,7 +94,7 @@ class Runner:
                     number = len(self.stages) - len(self.skipped) - len(left)
                     self._run_stage(stage, budget, Path(work), number)
                 self.flush()
-        return self._close()
+            return self._close()  # before gigabytes are removed
 
     def _close(self) -> int:
         entries = self.results["stages"].values()
@@ -147,7 +149,7 @@ class Runner:
         entry["status"] = _status(code, self.stopped is not None)
         if entry["status"] == "done" and (entry["failed"] or not_reached(entry)):
             entry["status"] = "partial"
-        if entry["status"] in ("failed", "died"):
+        if entry["status"] in ("failed", "died", "killed"):
             entry["log"] = log.read_bytes()[-4000:].decode(errors="replace")
         print(f"      {entry['status']} after {entry['seconds']:.0f} s{_counts(entry)}", flush=True)
 
