@@ -60,6 +60,22 @@ find_python() {
         "PYTHON=/path/to/python3.11 ./run ..."
 }
 
+# Sets PYTHON_BIN to a Python that has torch, .venv's first; without one, to any that is new enough.
+find_torch_python() {
+    local candidate
+    if is_in_place; then
+        PYTHON_BIN="$VENV/bin/python"
+        return
+    fi
+    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+        if "$candidate" -c 'import importlib.util as u; assert u.find_spec("torch")' >/dev/null 2>&1; then
+            PYTHON_BIN=$candidate
+            return
+        fi
+    done
+    find_python
+}
+
 # What the contents of .venv depend on: the packages and the project's metadata.
 environment_key() {
     cat "$LOCK" "$ROOT/pyproject.toml" | { sha256sum 2>/dev/null || shasum -a 256; } | cut -d ' ' -f 1

@@ -276,6 +276,15 @@ def test_arguments_of_test_go_to_pytest_alone(machine: Machine) -> None:
     assert ran == ["ran -m pytest tests/core -k levels MUJOCO_GL=egl"]
 
 
+def test_gpu_runs_with_the_python_that_has_torch_and_installs_nothing(machine: Machine) -> None:
+    machine.program("python3", "exit 1")  # has none
+    result = machine.run("gpu", "--tiny")
+    assert result.returncode == 0, result.stderr
+    log = machine.log()
+    assert log[-1] == "ran -m benchmarks.gpu --tiny MUJOCO_GL=egl"
+    assert not any(line.startswith(("venv", "pip")) for line in log)
+
+
 def test_an_unknown_command_installs_nothing(machine: Machine) -> None:
     result = machine.run("evla")
     assert result.returncode == 1

@@ -1,0 +1,117 @@
+"""Stage fed: the share of a training step's time that it waits for its data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.gpu.cases import Repeated
+from benchmarks.gpu.clock import wall
+from benchmarks.gpu.record import Bench
+from benchmarks.rlds_data import made_set
+
+WORKERS = (0, 4, 12)
+SIDE = 256
+MEDIA = (
+    "experiment=paper_625m", "only=image", "codecs.image=null",
+    f"++codecs.image={{kind: patch_pca, image_size: [{SIDE}, {SIDE}], patch: 16, channels: 128}}",
+    "trainer.compile=false", "fit_samples=32", "held_out=0.1", "layout.text_length=64",
+)  # fmt: skip
+ROBOT = ("experiment=embedded", "modes=policy_only", "spec=rt1")
+TINY = ("model=tiny", "model.width=48", "model.heads=2", "model.single=2")
+TINY_ROBOT = (
+    "modes.policy.batch_size=4", "dataset.train_split='train[:50%]'",
+    "dataset.validation_split='train[50%:]'",
+)  # fmt: skip
+QUIET = (
+    "log.wandb=disabled", "trainer.validate_every=0", "trainer.preview_every=0",
+    "trainer.diagnose_every=0", "trainer.validation_batches=1", "resume=false",
+)  # fmt: skip
+
+
+def run(bench: Bench) -> None:
+    """See the module."""
+    torch.set_float32_matmul_precision("high")
+    root = bench.path.parent / "fed"
+    robot = [(f"robot, {way}", way) for way in ("decoded in advance", "decoded when read")]
+    media = [(f"pictures, {n} workers", n) for n in (WORKERS[:2] if bench.tiny else WORKERS)]
+    bench.plan(["data", *(name for name, _ in (*robot, *media))])
+    made = bench.cell("data", lambda: _make(bench, root))
+    if made is None:
+        return
+    bench.note(
+        "robot data has no reading workers: the training process reads, two threads decode; "
+        f"pictures are read by threads of it; {len(os.sched_getaffinity(0))} cores"
+    )
+    for name, way in robot:
+        bench.cell(name, lambda name=name, way=way: _robot(bench, name, root, way))
+    for name, workers in media:
+        bench.cell(name, lambda name=name, n=workers: _media(bench, name, root, n))
+
+
+def _make(bench: Bench, root: Path) -> Path:
+    """RT-1 episodes as RLDS and a folder of JPEGs with captions, both made up."""
+    rlds = made_set(root / "rlds", *((4, 12) if bench.tiny else (60, 30)), shard_episodes=2)
+    folder = root / "media" / "image"
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(0)
+    for number in range(40 if bench.tiny else 400):
+        coarse = generator.integers(0, 256, (24, 24, 3)).astype(np.uint8)
+        picture = Image.fromarray(coarse).resize((320, 320), Image.Resampling.BICUBIC)
+        picture.save(folder / f"{number:04d}.jpg", quality=92)
+        (folder / f"{number:04d}.txt").write_text(f"colours, number {number}")
+    return rlds
+
+
+def _robot(bench: Bench, name: str, root: Path, way: str) -> None:
+    from robotics.finetune import build, compose_config
+
+    data = next((root / "rlds").glob("*x*"))
+    words = [*ROBOT, *_usual(bench), f"data={data}", f"out={root / 'robot'}"]
+    words += [f"decoded={'true' if way == 'decoded in advance' else 'false'}"]
+    words += TINY_ROBOT if bench.tiny else []
+    _compare(bench, name, build(compose_config(words)).trainer)
+
+
+def _media(bench: Bench, name: str, root: Path, workers: int) -> None:
+    from selfflow_wm.pretraining.build import build, compose_config
+
+    words = [*MEDIA, *_usual(bench), f"data={root / 'media'}", f"out={root / 'run'}"]
+    words += ["modes.image.batch_size=4"] if bench.tiny else []
+    _compare(bench, name, build(compose_config([*words, f"workers={workers}"])).trainer)
+
+
+def _usual(bench: Bench) -> Sequence[str]:
+    precision = "float32" if bench.tiny else "bfloat16"
+    words = [*QUIET, f"device={bench.device}", f"trainer.precision={precision}"]
+    return [*words, *TINY] if bench.tiny else words
+
+
+def _compare(bench: Bench, name: str, trainer: Any) -> None:
+    """Steps on data that is read, against steps on one batch that is there."""
+    stream, steps = trainer.batches, 2 if bench.tiny else 12
+    trainer.batches = Repeated(next(stream).to(bench.device))
+    for _ in range(1 if bench.tiny else 4):
+        trainer.train_step()
+    there = wall(trainer.train_step, bench.device, steps)
+    trainer.batches = stream
+    trainer.train_step()
+    read = wall(trainer.train_step, bench.device, steps)
+    reading = wall(lambda: next(stream), bench.device, steps)
+    share = max(0.0, 1 - there / read)
+    bench.row(
+        "steps and their data", data=name, batch=_size(stream), step_ms=1e3 * there,
+        step_with_reading_ms=1e3 * read, reading_alone_ms=1e3 * reading, waiting=f"{share:.0%}",
+        samples_per_s=_size(stream) / read,
+    )  # fmt: skip
+    bench.figure(f"waiting for data, {name}", round(100 * share, 1), "%")
+
+
+def _size(stream: Any) -> int:
+    return stream.mixture.batch_size(stream.mixture.names[0])

@@ -1,0 +1,171 @@
+"""Stage robot: milliseconds from an observation to a chunk of actions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+from benchmarks.gpu.clock import median_ms
+from benchmarks.gpu.record import Bench
+from robotics.finetune import compose_config
+from robotics.model.modes import MODES
+from robotics.model.world_model import WorldModel
+from robotics.training.plan import planned_layout
+from selfflow_wm.flow.sampler import sample
+from selfflow_wm.layout import Layout
+from selfflow_wm.model import Backbone
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = (1, 2, 8)
+BATCHES = (1, 16)
+SHIPPED = ("self_flow", "flow_matching", "simpler_self_flow", "simpler_flow_matching")
+EMBEDDED = ("experiment=embedded",)
+PAPER = ("experiment=rt1_paper", "modes=policy_only")
+WAYS = ("eager", "CUDA graph", "compiled", "compiled CUDA graph")
+Act = Callable[[int, int], Callable[[], Any]]
+"""(batch, Euler steps) -> a call that gives one chunk for each sample of the batch."""
+
+
+def run(bench: Bench) -> None:
+    """See the module."""
+    torch.set_float32_matmul_precision("high")
+    networks = [*_shipped(bench), ("625M policy", lambda: _paper(bench))]
+    if bench.tiny:
+        networks = networks[:1]
+    ways = ("eager",) if bench.tiny else WAYS
+    cells = [(name, way, make) for way in ways for name, make in networks]
+    bench.plan([f"{name}, {way}" for name, way, _ in cells])
+    for name, way, make in cells:
+        bench.cell(f"{name}, {way}", lambda n=name, w=way, m=make: _time(bench, n, w, m), 5)
+
+
+def _time(bench: Bench, name: str, way: str, make: Callable[[], Policy]) -> None:
+    """One row for each number of steps and batch size."""
+    policy = make()
+    if way == "compiled":
+        policy.network.compile()
+    if way.endswith("CUDA graph"):
+        policy.capture(compile=way.startswith("compiled"))
+    rounds = 2 if bench.tiny else 20
+    for batch in BATCHES[:1] if bench.tiny else BATCHES:
+        for steps in STEPS[:2] if bench.tiny else STEPS:
+            call = policy.call(batch, steps)
+            ms = median_ms(call, bench.device, 1 if bench.tiny else 4, rounds)
+            bench.row(
+                "chunks of actions", policy=name, network=policy.describe, way=way, batch=batch,
+                euler_steps=steps, ms=ms, ms_per_sample=ms / batch,
+            )  # fmt: skip
+            if (batch, steps) == (1, 2):
+                bench.figure(f"chunk, {name}, {way}, 2 steps, batch 1", ms, "ms")
+
+
+class Policy:
+    """A network that gives chunks. describe: what it is, for the table."""
+
+    network: Any
+    describe: str
+
+    def call(self, batch: int, steps: int) -> Callable[[], Any]:
+        """Of one chunk for each of `batch` observations."""
+        raise NotImplementedError
+
+    def capture(self, compile: bool) -> None:
+        """From now on sample from recorded graphs, of compiled blocks or plain ones."""
+        from selfflow_wm.sampling.captured import CapturedSampler  # pyright: ignore
+
+        self.use(CapturedSampler(compile=compile))
+
+    def use(self, sampler: Callable[..., Any]) -> None:
+        """Call this instead of `flow.sampler.sample`."""
+        raise NotImplementedError
+
+
+class Shipped(Policy):
+    """A checkpoint, from the camera's picture to actions in physical units."""
+
+    def __init__(self, path: Path, device: str) -> None:
+        self.world = WorldModel.load(path, device=device)
+        self.network = self.world.backbone
+        self.describe = f"{self.network.num_parameters() / 1e6:.1f}M, float32, whole policy"
+
+    def call(self, batch: int, steps: int) -> Callable[[], Any]:
+        generator = np.random.default_rng(0)
+        shape = (batch, *self.world.image_size, 3)
+        samples = {
+            "image": generator.integers(0, 256, shape).astype(np.uint8),
+            "proprio": np.zeros((batch, 8), np.float32),
+            "instruction": ["open the top drawer and put the apple in"] * batch,
+        }
+        noise = [torch.Generator().manual_seed(number) for number in range(batch)]
+        return lambda: self.world.generate(samples, "policy", steps=steps, generator=noise)
+
+    def use(self, sampler: Callable[..., Any]) -> None:
+        self.world.sampler = sampler  # pyright: ignore
+
+
+class Untrained(Policy):
+    """A network of random weights on latents, without codec: the same work otherwise."""
+
+    def __init__(self, words: tuple[str, ...], device: str, precision: str) -> None:
+        plain: Any = OmegaConf.to_container(
+            compose_config([*words, "data=none", "out=none"]), resolve=True
+        )
+        self.layout: Layout = planned_layout(plain, tuple(plain["modes"]))
+        self.device, self.precision = device, precision
+        self.sampler: Callable[..., Any] = sample
+        with torch.device(device):
+            self.network = Backbone(self.layout, **plain["model"]).eval()
+        millions = self.network.num_parameters() / 1e6
+        self.describe = f"{millions:.1f}M, {precision}, random weights, without codec"
+
+    def call(self, batch: int, steps: int) -> Callable[[], Any]:
+        mode = MODES["policy"]
+        given = [name for name in mode.given if name in self.layout]
+        generated = [name for name in mode.generated if name in self.layout]
+        found = self.layout.fake_batch(batch, given).to(self.device)
+        half = self.precision == "bfloat16"
+
+        def chunk() -> Any:
+            with torch.autocast(self.device, torch.bfloat16) if half else nullcontext():
+                drawn = self.sampler(
+                    self.network, self.layout, found.latents, generated, found.text_ids,
+                    found.text_mask, steps=steps,
+                )  # fmt: skip
+            return drawn["action"].float().cpu()
+
+        return chunk
+
+    def use(self, sampler: Callable[..., Any]) -> None:
+        self.sampler = sampler
+
+
+def _shipped(bench: Bench) -> list[tuple[str, Callable[[], Policy]]]:
+    """The shipped policies, those of one network once; without any, its like untrained."""
+    found: dict[str, tuple[str, Path]] = {}
+    for name in SHIPPED:
+        path = ROOT / "checkpoints" / name
+        if not (path / "model.safetensors").is_file():
+            bench.note(f"checkpoints/{name} was left behind")
+            continue
+        config = json.loads((path / "config.json").read_text())
+        key = json.dumps([config["layout"], config["backbone"]], sort_keys=True)
+        if key in found:
+            bench.note(f"{name} has the network of {found[key][0]}: not timed twice")
+        else:
+            found[key] = name, path
+    if not found:
+        bench.note("no checkpoint is here: the embedded policy is timed with random weights")
+        make = lambda: Untrained(EMBEDDED, bench.device, "float32")  # noqa: E731
+        return [("embedded policy", make)]
+    return [(name, lambda path=path: Shipped(path, bench.device)) for name, path in found.values()]
+
+
+def _paper(bench: Bench) -> Policy:
+    return Untrained(PAPER, bench.device, "bfloat16")
