@@ -19,7 +19,7 @@ import gymnasium
 from eval.envs.mujoco import Mujoco
 from eval.envs.mujoco.scenes import ENV_IDS
 from eval.envs.tasks import ALL, TASKS, Task
-from eval.policies.scripted import ExpertPolicy, attach
+from eval.policies.scripted import ExpertPolicy
 from eval.rollout.episode import run_episode
 from robotics.embodiment.control import Action, Observation
 
@@ -43,7 +43,7 @@ def steps_per_second(env: gymnasium.Env, task: Task, steps: int, camera: bool) -
     """Rate over at least `steps` control steps of the expert, resets left out."""
     taken, spent, seed = 0, 0.0, 0
     policy = ExpertPolicy()
-    attach(policy, env, task, Mujoco())
+    policy.attach(env, task, Mujoco())
     while taken < steps:
         timed = Timed(env)
         taken += run_episode(timed, policy, task, seed, [Camera()] if camera else []).steps

@@ -16,6 +16,9 @@ The environments that `make_env` returns are gymnasium's, with observations and 
     cell, stand_ins            optional: name of the start state, and what was replaced in it
 
 and an `info` with "instruction", "subtask", "success", "stages" and "elapsed_steps".
+
+Training and test seeds never meet: demonstrations come from `TRAIN_SEEDS`, evaluation from
+`TEST_SEEDS`, and both `test_seed` and `train_seed` refuse to leave their range.
 """
 
 from __future__ import annotations
@@ -24,11 +27,17 @@ import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 from urllib.parse import parse_qsl, urlencode
 
-from eval.envs.tasks import TASKS, Task, test_seed
+from eval.envs.tasks import TASKS, Task
 
+TRAIN_SEEDS = range(0, 1_000_000)
+"""Seeds demonstrations are collected from."""
+TEST_SEEDS = range(1_000_000, 2_000_000)
+"""Seeds evaluation is run on; never seen in training."""
+SEED_STRIDE = 10_000
+"""Episodes per `--seed`: seed s owns the test seeds [1_000_000 + s*10_000, +10_000)."""
 DEFAULT_EPISODES = 20
 """Per task, where no grid says how many there are."""
 Row = dict[str, Any]
@@ -66,6 +75,43 @@ class Cell(Protocol):
         ...
 
 
+def test_seed(seed: int, i: int) -> int:
+    """Environment seed of episode `i` under `--seed seed`: 1_000_000 + seed*10_000 + i."""
+    return _seed(TEST_SEEDS, seed, i)
+
+
+def train_seed(seed: int, i: int) -> int:
+    """Environment seed of the `i`-th collection attempt under `--seed seed`: seed*10_000 + i."""
+    return _seed(TRAIN_SEEDS, seed, i)
+
+
+def _seed(seeds: range, seed: int, i: int) -> int:
+    blocks = len(seeds) // SEED_STRIDE
+    if not 0 <= seed < blocks:
+        raise ValueError(
+            f"seed: expected 0 <= seed < {blocks}; got {seed}; remedy: choose a smaller seed"
+        )
+    if not 0 <= i < SEED_STRIDE:
+        raise ValueError(
+            f"episodes: expected fewer than {SEED_STRIDE} per task and seed; got episode {i}; "
+            "remedy: spread the episodes over several --seed values"
+        )
+    return seeds[seed * SEED_STRIDE + i]
+
+
+# pytest would collect the public function as a test wherever it is imported.
+test_seed.__test__ = False
+
+
+class Flag(NamedTuple):
+    """A flag of a simulator's own on the command line, which changes one of its settings."""
+
+    setting: str
+    help: str
+    value: str = ""
+    """What the setting becomes; empty: the word that follows the flag."""
+
+
 class Simulator:
     """A simulator under its settings, named by one string that travels to worker processes.
 
@@ -79,6 +125,10 @@ class Simulator:
     """What sentences call it."""
     defaults: ClassVar[Mapping[str, str]] = {}
     """Settings and their defaults; with a key `protocol` it has several grids of start states."""
+    flags: ClassVar[Mapping[str, Flag]] = {}
+    """Flags that set them, such as `--NAME-python`; `--protocol` is every simulator's."""
+    labels: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    """What tables and records call it: label -> the settings it stands for. Empty: its name."""
     tasks: Mapping[str, Task] = TASKS
     """Task by name, in the order of tables. Names are unique among simulators."""
     groups: Mapping[str, tuple[str, ...]] = {}
@@ -112,34 +162,40 @@ class Simulator:
 
     @property
     def label(self) -> str:
-        """What tables and records call it."""
-        return self.name
+        """What tables and records call it under these settings."""
+        fitting = (k for k, given in self.labels.items() if given.items() <= self.settings.items())
+        return next(fitting, self.name)
 
     @property
     def protocol(self) -> str | None:
         """Which grid of start states; None where there are none to choose from."""
         return self.settings.get("protocol")
 
-    @classmethod
-    def recorded(cls, label: str, protocol: str | None) -> Simulator | None:
-        """The simulator that a record calls `label`; None where that is another one."""
-        if label != cls.name and label != cls().label:
-            return None
-        return cls(**({"protocol": protocol} if protocol and "protocol" in cls.defaults else {}))
-
     # --- the command line ----------------------------------------------------------------------
     @classmethod
     def add_arguments(cls, parser: Any) -> None:
-        """Add flags of its own, `--NAME-...`, to an argparse parser."""
+        """Add its `flags` to an argparse parser."""
+        for name, flag in cls.flags.items():
+            kind: Any = {"action": "store_true"} if flag.value else {"metavar": "WORD"}
+            parser.add_argument(name, help=flag.help, **kind)
 
     @classmethod
     def settings_from(cls, args: Any) -> dict[str, str]:
-        """The settings that those flags ask for; empty where none was given."""
-        return {}
+        """The settings that `flags` ask for; empty where none was given."""
+        words = {flag: getattr(args, name.strip("-").replace("-", "_"))
+                 for name, flag in cls.flags.items()}  # fmt: skip
+        return {flag.setting: flag.value or word for flag, word in words.items() if word}
 
-    def flags(self) -> list[str]:
+    def words(self) -> list[str]:
         """Words of a command line that choose it with its settings."""
-        return ["--backend", self.backend]
+        found = ["--backend", self.name]
+        if self.protocol is not None:
+            found += ["--protocol", self.protocol]
+        for name, flag in self.flags.items():
+            value = self.settings[flag.setting]
+            if value != self.defaults[flag.setting]:
+                found += [name] if flag.value else [name, value]
+        return found
 
     def available(self) -> tuple[bool, str]:
         """Whether tasks can run here, and why or why not, in a few words."""

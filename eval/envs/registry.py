@@ -101,8 +101,9 @@ def add_arguments(parser: Any) -> None:
 def recorded_simulator(label: str, protocol: str | None) -> Simulator:
     """The simulator that a record was made in; a plain one where it is not installed here."""
     for kind in _kinds().values():
-        if found := kind.recorded(label, protocol):
-            return found
+        if label in (*kind.labels, kind.name):
+            grid = {"protocol": protocol} if protocol and "protocol" in kind.defaults else {}
+            return kind(**kind.labels.get(label, {}), **grid)
     return RecordedSimulator(label)
 
 
@@ -160,6 +161,9 @@ class FactorySimulator(Simulator):
     @property
     def label(self) -> str:
         return self._words
+
+    def words(self) -> list[str]:
+        return ["--backend", self._words]
 
     def make_env(self, task: Task, limits: Limits | None = None) -> Any:
         return self._factory(task)

@@ -1,22 +1,12 @@
-"""What a task is, the tasks that several simulators share, and the seeds of training and tests.
+"""What a task is, and the tasks that several simulators share.
 
 Horizons, success conditions and the order of instructions follow SIMPLER's Google-robot tasks
 (`simpler-env/SimplerEnv`). Tasks of one simulator alone stand in its folder.
-
-Training and test seeds never meet: demonstrations come from `TRAIN_SEEDS`, evaluation from
-`TEST_SEEDS`, and both `test_seed` and `train_seed` refuse to leave their range.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-TRAIN_SEEDS = range(0, 1_000_000)
-"""Seeds demonstrations are collected from."""
-TEST_SEEDS = range(1_000_000, 2_000_000)
-"""Seeds evaluation is run on; never seen in training."""
-SEED_STRIDE = 10_000
-"""Episodes per `--seed`: seed s owns the test seeds [1_000_000 + s*10_000, +10_000)."""
 
 
 @dataclass(frozen=True)
@@ -83,31 +73,3 @@ TASKS: dict[str, Task] = {
 
 ALL: tuple[str, ...] = tuple(TASKS)
 """Every task of the Google robot, in the order tables show them."""
-
-
-def test_seed(seed: int, i: int) -> int:
-    """Environment seed of episode `i` under `--seed seed`: 1_000_000 + seed*10_000 + i."""
-    return _seed(TEST_SEEDS, seed, i)
-
-
-def train_seed(seed: int, i: int) -> int:
-    """Environment seed of the `i`-th collection attempt under `--seed seed`: seed*10_000 + i."""
-    return _seed(TRAIN_SEEDS, seed, i)
-
-
-def _seed(seeds: range, seed: int, i: int) -> int:
-    blocks = len(seeds) // SEED_STRIDE
-    if not 0 <= seed < blocks:
-        raise ValueError(
-            f"seed: expected 0 <= seed < {blocks}; got {seed}; remedy: choose a smaller seed"
-        )
-    if not 0 <= i < SEED_STRIDE:
-        raise ValueError(
-            f"episodes: expected fewer than {SEED_STRIDE} per task and seed; got episode {i}; "
-            "remedy: spread the episodes over several --seed values"
-        )
-    return seeds[seed * SEED_STRIDE + i]
-
-
-# pytest would collect the public function as a test wherever it is imported.
-test_seed.__test__ = False

@@ -1,6 +1,7 @@
 """Policies that need no model: the simulator's expert, random actions, and a replay.
 
-`attach` gives privileged ones what the protocol does not: the environment.
+Privileged ones have `attach(env, task, simulator)`: it shows them the environment they are about to
+act in.
 """
 
 from __future__ import annotations
@@ -12,16 +13,10 @@ import numpy as np
 
 from eval.envs.contract import Simulator
 from eval.envs.tasks import Task
-from robotics.embodiment.control import CONTROL_DIM, Action, Observation, Policy
+from robotics.embodiment.control import CONTROL_DIM, Action, Observation
 
 EXECUTED = "executed"
 """Folder beside a collected dataset that holds, per episode, what was really executed."""
-
-
-def attach(policy: Policy, env: Any, task: Task, simulator: Simulator) -> None:
-    """Show a privileged policy the environment it is about to act in; others are left alone."""
-    if isinstance(policy, ExpertPolicy | ReplayPolicy):
-        policy.attach(env, task, simulator)
 
 
 class ExpertPolicy:

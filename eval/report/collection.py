@@ -9,7 +9,7 @@ from typing import Any
 
 from eval.envs.contract import Limits, Simulator
 from eval.envs.registry import choose_simulator
-from eval.results.results import parse_shard
+from eval.results.records import parse_shard
 from eval.rollout.collect import Schedule, collect
 from eval.rollout.demonstrations import Perturbation
 from eval.rollout.workers import default_workers

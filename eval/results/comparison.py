@@ -9,7 +9,10 @@ from itertools import combinations
 from typing import Any
 
 from eval.envs.contract import without_turn
-from eval.results.metrics import (
+from eval.results.paired import RESAMPLES, Counts, bootstrap, describe, holm
+from eval.results.real_robot import SCENES as REAL_SCENES
+from eval.results.real_robot import against_real
+from eval.results.results import (
     latency,
     pooled,
     proportion,
@@ -17,9 +20,6 @@ from eval.results.metrics import (
     task_weights,
     weighted,
 )
-from eval.results.paired import RESAMPLES, Counts, bootstrap, describe, holm
-from eval.results.real_robot import SCENES as REAL_SCENES
-from eval.results.real_robot import against_real
 from eval.results.runs import METRICS, Run, Start, check_comparable, flag, has_metric
 
 SCHEMA_VERSION = 1
@@ -149,7 +149,7 @@ def _mean_scopes(
     counts: dict[str, Counts],
     seed: int,
 ) -> list[dict[str, Any]]:
-    """The means of `eval.results.metrics.means`, on the pairs; McNemar's test is of the pooled."""
+    """The means of `eval.results.results.means`, on the pairs; McNemar's test is of the pooled."""
     if not all(found.pairs for found in counts.values()):
         return []
     scopes = []
@@ -282,7 +282,7 @@ def _describe_run(run: Run, tasks: Sequence[str], metric: str) -> dict[str, Any]
 
 
 def _means(rates: Sequence[dict[str, Any]], tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """One run's means over tasks (see `eval.results.metrics`); empty where a rate is missing."""
+    """One run's means over tasks (see `eval.results.results`); empty where a rate is missing."""
     if len(rates) < 2 or any(share["rate"] is None for share in rates):
         return {}
     by_task = dict(zip(tasks, rates, strict=True))

@@ -109,7 +109,7 @@ def _warning(task: str, simulator: Simulator) -> str:
 
 def _command(task: str, simulator: Simulator) -> str:
     words = ["python", "-m", "eval.simpler", "--task", task, "--policy", "expert"]
-    return shlex.join([*words, *simulator.flags(), "--episodes", "5"])
+    return shlex.join([*words, *simulator.words(), "--episodes", "5"])
 
 
 def _read() -> dict[str, dict[str, Any]]:

@@ -9,8 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.results.records import EpisodeLog, Record, read_episodes, read_object, write_json
-from eval.results.results import wanted_episodes, write_results
+from eval.results.records import (
+    EpisodeLog,
+    Record,
+    read_episodes,
+    read_object,
+    wanted_episodes,
+    write_json,
+)
+from eval.results.results import write_results
 from selfflow_wm.files import atomic_directory
 
 _PLANNED = ("command", "protocol", "seeds", "shard")

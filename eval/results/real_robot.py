@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.results.metrics import DRAWERS
+from eval.results.results import DRAWERS
 
 _GOOGLE = ("rt-2-x", "rt-1-converged", "rt-1-15pct", "rt-1-x", "rt-1-begin", "octo-base")
 _BRIDGE = ("rt-1-x", "octo-base", "octo-small")

@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.envs.contract import Limits, Simulator
-from eval.envs.tasks import train_seed
+from eval.envs.contract import Limits, Simulator, train_seed
 from eval.policies.scripted import EXECUTED, executed_path
-from eval.results.records import read_object, write_json
-from eval.results.results import Shard, share
+from eval.results.records import Shard, read_object, share, write_json
 from eval.rollout.demonstrations import CollectSetup, Perturbation, episode_key
 from eval.rollout.workers import Outcome, make_pool
 from selfflow_wm.files import atomic_directory

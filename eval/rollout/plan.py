@@ -11,7 +11,7 @@ from eval.envs.contract import DEFAULT_EPISODES, Limits, Simulator
 from eval.envs.registry import choose_simulator
 from eval.policies.scripted import replay_seeds
 from eval.policies.spec import PolicySpec, fingerprint, load_config, parse_policy, trained
-from eval.results.results import Shard, parse_shard, share
+from eval.results.records import Shard, parse_shard, share
 from eval.rollout.workers import default_workers
 
 

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from eval.envs.contract import Limits
 from eval.envs.registry import find_simulator
-from eval.policies.scripted import attach
 from eval.policies.spec import PolicySpec, make_policy
 from eval.results.records import EpisodeLog, Record, write_json
 from eval.rollout.episode import EpisodeResult, Watcher, run_episode
@@ -67,7 +66,8 @@ class EpisodeRunner:
         self.env = self.simulator.make_env(task, self._limits)
         if self.policy is None:
             self.policy = self._make_policy(self.env.unwrapped.embodiment)
-        attach(self.policy, self.env, task, self.simulator)
+        if attach := getattr(self.policy, "attach", None):  # a privileged policy's
+            attach(self.env, task, self.simulator)
         if begin := getattr(self.env.unwrapped, "start_simulator", None):
             begin()
         self._task = name

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from eval.envs.registry import find_task
-from eval.results.metrics import mean_of_tasks, means, summarize
+from eval.results.results import mean_of_tasks, means, summarize
 
 
 def episode(

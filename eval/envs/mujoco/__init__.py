@@ -18,11 +18,8 @@ class Mujoco(Simulator):
 
     name = "mujoco"
     title = "the embedded MuJoCo simulator"
+    labels = {"embedded-mujoco": {}}
     packages = ("numpy", "gymnasium", "mujoco")
-
-    @property
-    def label(self) -> str:
-        return "embedded-mujoco"
 
     def prepare(self) -> None:
         """Choose MuJoCo's OpenGL library; `ValueError` says what to install where there is none."""

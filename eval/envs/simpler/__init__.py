@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.envs.contract import Cell, Limits, Row, Simulator
+from eval.envs.contract import Cell, Flag, Limits, Row, Simulator, train_seed
 from eval.envs.simpler.interpreter import check, installed_versions
 from eval.envs.simpler.tasks import GROUPS, SIMPLER_TASKS
 from eval.envs.tasks import ALL, Task
@@ -30,6 +30,20 @@ class Simpler(Simulator):
     name = "simpler"
     title = "SIMPLER"
     defaults = {"protocol": "vm", "python": "", "shader": "rasterised"}
+    flags = {
+        "--simpler-python": Flag(
+            "python", "the python that SIMPLER is installed in (default: this one); see eval.doctor"
+        ),
+        "--ray-tracing": Flag(
+            "shader",
+            "SIMPLER: draw as the published drawer numbers were; needs a GPU that traces rays",
+            "ray_traced",
+        ),
+    }
+    labels = {
+        "simpler-rasterised": {"shader": "rasterised"},
+        "simpler-ray-traced": {"shader": "ray_traced"},
+    }
     tasks = SIMPLER_TASKS
     groups = GROUPS
     expert_tasks = ALL
@@ -42,8 +56,7 @@ class Simpler(Simulator):
                 f"shader: expected rasterised or ray_traced; got {shader!r}; "
                 "remedy: choose one of these"
             )
-        self._rendering = "ray traced" if shader == "ray_traced" else "rasterised"
-        self.note = f"protocol {self.protocol}, {self._rendering}"
+        self.note = f"protocol {self.protocol}, {shader.replace('_', ' ')}"
         if shader == "rasterised":
             self.note += "; published drawer numbers are ray traced"
         if self.protocol == "train":
@@ -53,45 +66,9 @@ class Simpler(Simulator):
             self.training_starts = STARTS
 
     @property
-    def label(self) -> str:
-        return f"simpler-{self._rendering.replace(' ', '-')}"
-
-    @property
     def python(self) -> str:
         """The interpreter that SIMPLER is installed in."""
         return self.settings["python"] or sys.executable
-
-    @classmethod
-    def recorded(cls, label: str, protocol: str | None) -> Simpler | None:
-        if label.partition("-")[0] != cls.name:
-            return None
-        shader = "ray_traced" if label.endswith("ray-traced") else "rasterised"
-        return cls(protocol=protocol or "vm", shader=shader)
-
-    # --- the command line ----------------------------------------------------------------------
-    @classmethod
-    def add_arguments(cls, parser: Any) -> None:
-        parser.add_argument(
-            "--simpler-python",
-            metavar="PATH",
-            help="the python that SIMPLER is installed in (default: this one); see eval.doctor",
-        )
-        parser.add_argument(
-            "--ray-tracing",
-            action="store_true",
-            help="SIMPLER: draw as the published drawer numbers were; needs a GPU that traces rays",
-        )
-
-    @classmethod
-    def settings_from(cls, args: Any) -> dict[str, str]:
-        python = {"python": args.simpler_python} if args.simpler_python else {}
-        return python | ({"shader": "ray_traced"} if args.ray_tracing else {})
-
-    def flags(self) -> list[str]:
-        words = ["--backend", self.name, "--protocol", self.settings["protocol"]]
-        if self.settings["python"]:
-            words += ["--simpler-python", self.settings["python"]]
-        return words + ["--ray-tracing"] * (self.settings["shader"] == "ray_traced")
 
     def available(self) -> tuple[bool, str]:
         if self.settings["python"]:
@@ -116,7 +93,6 @@ class Simpler(Simulator):
     def seeds(self, task: str, episodes: int | None, seed: int) -> list[int]:
         """Numbers of the grid's cells, or of a protocol that draws them, seeds."""
         from eval.envs.simpler.cells import SEEDED, cells
-        from eval.envs.tasks import train_seed
 
         protocol = self.settings["protocol"]
         if protocol == "train":

@@ -174,4 +174,4 @@ def test_settings_may_be_given_by_flags_or_in_the_name():
     flags = ["--backend", "simpler", "--simpler-python", "/p", "--protocol", "va", "--ray-tracing"]
     one, _ = chosen(*flags)
     assert chosen("--backend", one.backend)[0].settings == one.settings
-    assert chosen(*one.flags())[0].settings == one.settings
+    assert chosen(*one.words())[0].settings == one.settings

@@ -11,7 +11,6 @@ from scipy.spatial.transform import Rotation
 from eval.envs.mujoco import Mujoco
 from eval.envs.mujoco.scenes import ENV_IDS
 from eval.envs.tasks import TASKS
-from eval.policies.scripted import attach
 from eval.rollout.demonstrations import Perturbation, PerturbedExpert
 from eval.rollout.episode import EpisodeResult, run_episode
 
@@ -25,7 +24,7 @@ def make(task: str, obs_mode: str = "state"):
 def run_expert(env, task: str, seed: int, noise: float = 0.0) -> EpisodeResult:
     """The expert's episode, every step perturbed by `noise` m and 5 * `noise` rad."""
     policy = PerturbedExpert(Perturbation(noise, 5 * noise, 1.0, terminate_delay=0.0))
-    attach(policy, env, TASKS[task], Mujoco())
+    policy.attach(env, TASKS[task], Mujoco())
     return run_episode(env, policy, TASKS[task], seed)
 
 

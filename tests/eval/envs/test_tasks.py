@@ -2,16 +2,12 @@ import importlib
 
 import pytest
 
+from eval.envs.contract import SEED_STRIDE, TEST_SEEDS, TRAIN_SEEDS, test_seed, train_seed
 from eval.envs.simpler import Simpler
 from eval.envs.simpler.tasks import WIDOWX
 from eval.envs.tasks import (
     ALL,
-    SEED_STRIDE,
     TASKS,
-    TEST_SEEDS,
-    TRAIN_SEEDS,
-    test_seed,
-    train_seed,
 )
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from eval.report.run import print_tables, write_report
 from eval.report.video import VideoWatcher
-from eval.results.metrics import means, summarize
+from eval.results.results import means, summarize
 from robotics.embodiment.control import Action
 
 

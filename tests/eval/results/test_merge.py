@@ -7,7 +7,7 @@ from eval_runs import lines, run_here, without_times, words
 
 from eval.merge import main
 from eval.results.merge import merge_runs
-from eval.results.results import parse_shard, share
+from eval.results.records import parse_shard, share
 from eval.simpler import main as simpler
 
 BOTH = "open_drawer_place,move_near"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.results.metrics import grouped, mean_of_tasks, means, summarize
+from eval.results.results import grouped, mean_of_tasks, means, summarize
 from selfflow_wm.intervals import Z95, independent_trials, wilson
 
 
