@@ -1,14 +1,34 @@
-"""Runs of `python -m eval.simpler` in the fake environment, and what they leave behind."""
+"""Evaluations and collections in the fake environment, and what they leave behind."""
 
 import json
 from dataclasses import replace
 from functools import partial
 
+from eval.envs.registry import find_simulator
 from eval.report.video import VideoWatcher
 from eval.results.records import EpisodeLog
+from eval.rollout.collect import collect
+from eval.rollout.demonstrations import Perturbation
 from eval.rollout.plan import make_plan
 from eval.rollout.run import evaluate
 from eval.simpler import build_parser
+from robotics.data.rlds import read_episodes
+
+FAKE = find_simulator("fake_env:make")
+NOISE = Perturbation(0.004, 0.02, noise_probability=1.0, terminate_delay=0.5)
+
+
+def gather(out, wanted, workers=0, perturbation=NOISE, simulator=FAKE, **more):
+    return collect(
+        wanted, out, simulator=simulator, perturbation=perturbation, workers=workers, **more
+    )
+
+
+def contents(out):
+    return [
+        (list(e.images), list(e.instruction), e.actions().tobytes(), e.proprio().tobytes())
+        for e in read_episodes(out)
+    ]
 
 
 def words(out, *more, backend="make", task="open_drawer_place,move_near", policy="expert"):

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from eval_runs import FAKE, NOISE, contents, gather
 
 from eval.collect import build_parser, main
 from eval.envs.contract import Limits
@@ -11,7 +12,6 @@ from eval.envs.tasks import TASKS
 from eval.merge import main as merge
 from eval.policies.scripted import ReplayPolicy, replay_seeds
 from eval.report.collection import parse_counts
-from eval.rollout.collect import collect
 from eval.rollout.demonstrations import (
     MOST_DELAYS,
     CollectSetup,
@@ -23,25 +23,10 @@ from robotics.data.rlds import read_episodes
 from robotics.embodiment.control import Action
 
 fake_env = pytest.importorskip("fake_env")
-FAKE = find_simulator("fake_env:make")
-NOISE = Perturbation(0.004, 0.02, noise_probability=1.0, terminate_delay=0.5)
-
-
-def gather(out, wanted, workers=0, perturbation=NOISE, simulator=FAKE, **more):
-    return collect(
-        wanted, out, simulator=simulator, perturbation=perturbation, workers=workers, **more
-    )
 
 
 def rows(out):
     return json.loads((out / "collection-train.json").read_text())["episodes"]
-
-
-def contents(out):
-    return [
-        (list(e.images), list(e.instruction), e.actions().tobytes(), e.proprio().tobytes())
-        for e in read_episodes(out)
-    ]
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import sys
 import types
 
 import pytest
-from eval_runs import lines, plain, run_here, words
+from eval_runs import contents, gather, lines, plain, run_here, words
 
 from eval.simpler import main
 
@@ -64,6 +64,13 @@ def test_ray_gives_the_same_records_also_after_a_crash(tmp_path, monkeypatch):
     run_here(words(tmp_path / "quiet", **changes))
     assert plain(lines(out)) == plain(lines(tmp_path / "quiet"))
     assert [r["seed"] for r in lines(out) if r["retries"]] == [1_000_003]
+
+
+def test_demonstrations_are_collected_by_actors_too(tmp_path):
+    pytest.importorskip("ray", reason="needs the extra ray: pip install 'selfflow-wm[ray]'")
+    gather(tmp_path / "ray", {"move_near": 3}, workers=2, executor="ray")
+    gather(tmp_path / "here", {"move_near": 3})
+    assert contents(tmp_path / "ray") == contents(tmp_path / "here")
 
 
 def test_an_actor_that_is_lost_is_replaced(tmp_path, monkeypatch):
