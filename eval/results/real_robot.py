@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.results.metrics import DRAWERS
+from eval.results.results import DRAWERS
 
 _GOOGLE = ("rt-2-x", "rt-1-converged", "rt-1-15pct", "rt-1-x", "rt-1-begin", "octo-base")
 _BRIDGE = ("rt-1-x", "octo-base", "octo-small")
@@ -49,6 +49,8 @@ PUBLISHED: dict[str, dict[str, float]] = {
 }
 """Task -> policy -> success in SIMPLER (visual matching, last step) as published."""
 
+SCENES = "simpler"
+"""The simulator whose scenes `PUBLISHED` is of; `REAL` is of the rooms they are built after."""
 POLICIES = tuple(dict.fromkeys(name for row in REAL.values() for name in row))
 """Every policy with a real-robot number."""
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from selfflow_wm.files import atomic_file
 
 SCHEMA_VERSION = 1
 """Of run.json, episodes.jsonl and results.json."""
@@ -22,11 +24,48 @@ _ALWAYS = {"task", "seed", "index", "status"}
 _ENDED = {"success", "success_any", "steps", "terminated", "stages", "instructions", "latency_ms"}
 """What every record has, and what those of episodes that ended have beside it."""
 
+Shard = tuple[int, int]
+"""(i, n): share i of n, counted from 1."""
+
+
+def parse_shard(text: str) -> Shard:
+    """The share of `i/n`, such as 1/4; `ValueError` unless 1 <= i <= n."""
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise ValueError(
+            f"shard: expected i/n with i from 1 to n; got {text!r}; remedy: e.g. 1/4 to 4/4"
+        )
+    return int(number), int(count)
+
+
+def share(
+    seeds: Mapping[str, Sequence[int]], shard: Shard | None
+) -> dict[str, list[tuple[int, int]]]:
+    """(index, seed) of each task's episodes that fall to `shard`; all of them for None.
+
+    Which one an episode falls to depends on its task's place and its index alone, so that asking
+    for more episodes later moves none; tasks are staggered, so that shares are of like size.
+    """
+    number, count = shard or (1, 1)
+    return {
+        task: [pair for pair in enumerate(found) if (place + pair[0]) % count == number - 1]
+        for place, (task, found) in enumerate(seeds.items())
+    }
+
+
+def wanted_episodes(description: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Seeds per task that a run is to do, or its share of them."""
+    shard = description["shard"] and parse_shard(description["shard"])
+    return {
+        task: [seed for _, seed in found]
+        for task, found in share(description["seeds"], shard).items()
+    }
+
 
 class EpisodeLog:
     """The episodes of one run, on disk after each `append`.
 
-    Opening only reads; nothing is created or mended before `begin`.
+    Opening only reads; nothing is created or repaired before `begin`.
 
     Args:
         out: directory of the run; may not exist yet.
@@ -171,9 +210,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text so that the file is whole at every moment."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with atomic_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _short(value: Any) -> str:

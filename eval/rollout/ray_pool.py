@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from eval.rollout.watchdog import Limits
+from eval.envs.contract import Limits
 from eval.rollout.workers import Attempt, Outcome, Pool, Setup, WorkerSetupError
 
 STARTS = 3
@@ -34,13 +35,19 @@ def require_ray() -> Any:
 
 
 class Host:
-    """The actor: one worker process, one job at a time."""
+    """The actor: one worker process, one job at a time.
 
-    def __init__(self, setup: Setup, limits: Limits, retries: int, start: int) -> None:
+    path: `sys.path` of the run, so that workers find its modules as spawned processes would.
+    """
+
+    def __init__(
+        self, setup: Setup, limits: Limits, retries: int, start: int, path: Sequence[str]
+    ) -> None:
+        sys.path += [folder for folder in path if folder not in sys.path]
         self._pool = Pool(setup, 1, limits=limits, retries=retries, first_start=start)
 
     def open(self) -> str | None:
-        """Start the worker; what the user should mend, or None."""
+        """Start the worker; what the user has to repair, or None."""
         try:
             self._pool.__enter__()
         except WorkerSetupError as error:
@@ -169,7 +176,7 @@ class RayPool:
 
     def _actor(self) -> tuple[Any, Any]:
         actor = self._ray.remote(Host).options(num_cpus=1).remote(
-            self._setup, self._limits, self._retries, self._starts
+            self._setup, self._limits, self._retries, self._starts, sys.path
         )  # fmt: skip
         self._starts += 1
         return actor, actor.open.remote()
