@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -41,13 +42,15 @@ def compose_config(
         raise ValueError(one_run_each(program, overrides))
     name = program.rpartition(".")[2]
     folders = [CONFIG_DIR] if folder is None else [CONFIG_DIR, CONFIG_DIR / folder]
-    groups = [str(one.input_line) for one in parsed if _is_group(one, folders) and not one.is_add()]
+    grouped = [one for one in parsed if _is_group(one, folders) and not one.is_add()]
+    groups = [str(one.input_line) for one in grouped]
     try:
         config = _compose(name, words, folder)
     except (HydraException, OmegaConfBaseException) as error:
         try:
             known = _compose(name, groups, folder)
-        except (HydraException, OmegaConfBaseException):  # an option that is not there
+        except (HydraException, OmegaConfBaseException):
+            _check_options(grouped, folders)
             raise ValueError(f"configuration: {error}") from None
         _check_keys(name, [one for one in parsed if not _is_group(one, folders)], known, folders)
         raise ValueError(f"configuration: {error}") from None
@@ -81,38 +84,58 @@ def _is_group(one: Override, folders: Sequence[Path]) -> bool:
     return any((root / one.key_or_group).is_dir() for root in folders)
 
 
+def _check_options(overrides: Sequence[Override], folders: Sequence[Path]) -> None:
+    """ValueError with the nearest option for a file of a group that is not there."""
+    for one in overrides:
+        group, value = one.key_or_group, one.value()
+        files = [file for root in folders for file in (root / group).glob("*.yaml")]
+        options = sorted({file.stem for file in files})
+        if isinstance(value, str) and value not in options:
+            near = get_close_matches(value, options, 1) or options
+            raise ValueError(
+                f"configuration: expected {group} out of {', '.join(options)}, got {value!r}; "
+                f"write {group}={near[0]}"
+            )
+
+
 def _check_keys(
     name: str, overrides: Sequence[Override], config: DictConfig, folders: Sequence[Path]
 ) -> None:
     """ValueError with the nearest key for an override that nobody would read. config: without any
     of them."""
+    keys = list(_keys(config))
     for one in overrides:
         key = one.key_or_group
-        if _known(key, config, one.is_add() or one.is_force_add()):
+        if _is_read(key, config, keys, one.is_add() or one.is_force_add()):
             continue
-        known = [*_keys(config), *(path.name for root in folders for path in root.iterdir())]
-        word = (one.input_line or key).lstrip("+~")
-        near = get_close_matches(key, known, 1) or [
-            full for full in known if full.rpartition(".")[2] == key.rpartition(".")[2]
-        ]
-        remedy = f"write {near[0]}{word[len(key) :]}" if near else "--config prints all keys"
+        value = (one.input_line or key).lstrip("+~")[len(key) :]
+        words = [*keys, *(path.name for root in folders for path in root.iterdir())]
+        same = [full for full in keys if full.rpartition(".")[2] == key.rpartition(".")[2]]
+        near = get_close_matches(key, words, 1) or same
+        tilde = "~" if one.is_delete() else ""
+        remedy = f"write {tilde}{near[0]}{value}" if near else "--config prints all keys"
+        parts = key.split(".")
+        for count in range(1, len(parts)):
+            above = ".".join(parts[:count])
+            if above in keys and OmegaConf.select(config, above) is None:  # nothing to go into
+                inner = "".join(f"{{{part}: " for part in parts[count:])
+                whole = f"{above}={inner}{value.lstrip('=')}{'}' * (len(parts) - count)}"
+                remedy = f"write '{whole}'"
         raise ValueError(
             f"configuration: expected a key of configs/{name}.yaml, got {key!r}; {remedy}"
         )
 
 
-def _known(key: str, config: DictConfig, adding: bool) -> bool:
-    first, _, rest = key.partition(".")
-    if first not in config:
-        return False
-    if first in _OPEN or not rest:
-        return True
-    section, second = config[first], rest.partition(".")[0]
+def _is_read(key: str, config: DictConfig, keys: Sequence[str], adding: bool) -> bool:
     if not adding:
-        return not OmegaConf.is_config(section) or key in set(_keys(config))
+        return key in keys
+    first, _, rest = key.partition(".")
+    if first not in config or not rest or first in _OPEN:
+        return first in config
+    second = rest.partition(".")[0]
     if first == "model":
         return second in inspect.signature(Backbone).parameters
-    return not OmegaConf.is_config(section) or second in section
+    return not OmegaConf.is_config(config[first]) or second in config[first]
 
 
 def _keys(config: Any, prefix: str = "") -> Iterator[str]:
@@ -142,9 +165,8 @@ def one_run_each(program: str, words: Sequence[str]) -> str:
     words = [f"{key}=${name}" for name, (key, _) in zip(names, loops, strict=True)]
     place = next((word for word in rest if word.startswith("out=")), "out=runs/sweep")
     rest = [word for word in rest if not word.startswith("out=")]
-    line = " ".join(
-        [f"python -m {program}", *rest, *words, place + "".join(f"-${n}" for n in names)]
-    )
+    place = shlex.quote(place) + "".join(f"-${name}" for name in names)
+    line = " ".join([f"python -m {program}", *map(shlex.quote, rest), *words, place])
     return (
         "expected one run, got a sweep; every run has a directory and a state of its own: "
         f"{heads}; do {line}{'; done' * len(loops)}"
