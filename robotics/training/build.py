@@ -12,7 +12,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from robotics.data.augment import Augment
-from robotics.data.batches import ModeStream, fixed_batches
+from robotics.data.batches import Dataset, ModeStream, fixed_batches
 from robotics.data.cache.latents import LatentCache
 from robotics.data.episodes import no_op_steps
 from robotics.data.mixture import DatasetMixture

@@ -6,8 +6,8 @@ import multiprocessing
 import numpy as np
 import pytest
 
+from robotics.data.batches import WindowStream
 from robotics.data.images import decode_image, resize_image
-from robotics.data.order import WindowStream
 from robotics.data.rlds import EpisodeWriter, read_episodes
 from robotics.data.rlds.fake import fake_dataset, fake_episode
 from robotics.data.windows import WindowDataset

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from robotics.data.mixture import BLOCK, DatasetMixture, MixtureStream, pooled, shuffled
+from robotics.data.batches import BLOCK, MixtureStream
+from robotics.data.mixture import DatasetMixture, pooled, shuffled
 from robotics.data.rlds.fake import fake_dataset
 from robotics.data.sources import check_conventions, parse_mixture, to_plain
 from robotics.data.windows import WindowDataset

@@ -9,17 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robotics.data.augment import Augment
-from robotics.data.batches import ModeStream
-from robotics.data.episodes import (
-    action_window,
-    history_window,
-    keypose_steps,
-    no_op_steps,
-    run_ends,
-    video_window,
-)
-from robotics.data.order import WindowStream
-from robotics.data.windows import WindowDataset
+from robotics.data.batches import ModeStream, WindowStream
+from robotics.data.episodes import keypose_steps, no_op_steps, run_ends
+from robotics.data.windows import WindowDataset, action_window, history_window, video_window
 from robotics.embodiment.table import GRIPPER, TERMINATE
 from robotics.model.modes import MODES, robot_schedule
 from robotics.training.build import build, compose_config
