@@ -1,18 +1,256 @@
-"""Windows to batches: one mode an optimiser step, resumable at any batch."""
+"""Endless, random, resumable streams: of windows, of windows of a mixture, and of batches.
+
+Every position is a small JSON value, and several readers share one order.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Mapping
+from typing import Any, Protocol
+from zlib import crc32
 
 import numpy as np
 
 from robotics.data.augment import Augment
 from robotics.data.cache.latents import LatentCache
-from robotics.data.mixture import MixtureDataset, open_stream, shuffled
+from robotics.data.mixture import DatasetMixture, shuffled
+from robotics.data.order import grouped_order, permutation
 from robotics.data.windows import WindowDataset
-from robotics.model.modes import MODES, Mixture
-from robotics.model.world_model import WorldModel
+from selfflow_wm.data import Mode, ModeSchedule
 from selfflow_wm.layout import Batch
+
+_GROUPED = 9  # keeps the draws of grouped orders apart from others that start from the same seed
+BLOCK = 1000
+"""Draws after which every set has had its share, but for rounding."""
+_CHOICE = 10  # keeps these draws apart from others that start from the same seed
+
+Dataset = WindowDataset | DatasetMixture
+
+
+class Encoder(Protocol):
+    """Of a `WorldModel`, what makes latents of windows."""
+
+    def encode(self, samples: Mapping[str, Any], mode: Mode) -> Batch: ...
+
+
+class WindowStream:
+    """An endless random order over a dataset's windows that resumes exactly.
+
+    Every epoch is a permutation that follows from `seed` and the epoch's number alone. A batch may
+    span two epochs. Batches may differ in size from call to call.
+
+    Several readers share one order without overlap: of the endless sequence, reader `rank` of
+    `world_size` takes every `world_size`-th window from `rank` on. Together they see every window
+    once an epoch, whether or not `world_size` divides the number of windows. Loader workers are
+    readers too: worker w of W on rank r of R is `rank=r * W + w, world_size=R * W`.
+
+    With `group`, every epoch takes the episodes in random order, `group` of them at a time, and
+    shuffles the windows of those; each reader has episodes of its own (but for one that two of
+    them may share at their border), so the order depends on `world_size` too and a state is one of
+    the same number of readers. How well that mixes: `same_episode_share`.
+
+    Args:
+        dataset: whose windows.
+        seed: of the order; the same for all readers.
+        keep: the windows to draw, distinct; default all.
+        rank: this reader's number.
+        world_size: number of readers.
+        group: episodes a reader has open at a time; default all of them, the plain order.
+
+    Raises:
+        ValueError: a rank outside 0 .. world_size - 1, a group below 1, or nothing to draw.
+    """
+
+    def __init__(
+        self,
+        dataset: WindowDataset,
+        seed: int = 0,
+        keep: np.ndarray | None = None,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        group: int | None = None,
+    ) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(
+                f"expected a rank in 0..world_size - 1, got {rank} and world_size {world_size}."
+            )
+        if keep is not None and not len(keep):
+            raise ValueError("expected at least one window to draw, got none; loosen the filter.")
+        if group is not None and group < 1:
+            raise ValueError(f"expected a group of at least one episode, got {group}; None: all.")
+        self.dataset, self.keep, self.group = dataset, keep, group
+        self.size = len(dataset) if keep is None else len(keep)
+        self.seed = int(seed)
+        self.rank, self.world_size = int(rank), int(world_size)
+        self.epoch = 0
+        self.position = 0
+        self._order = functools.lru_cache(maxsize=2)(self._grouped if group else self._plain)
+
+    def draw(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The next `count` windows: their indices and epochs, each (count,) int64."""
+        # Epoch and position are those of all readers together, as long as they draw alike.
+        drawn = self.position + self.world_size * np.arange(count + 1)
+        epochs, places = np.divmod(drawn[:-1] + self.rank, self.size)
+        epochs += self.epoch
+        result = np.empty(count, np.int64)
+        for epoch in np.unique(epochs).tolist():
+            here = epochs == epoch
+            part = self._order(epoch)[places[here]]
+            result[here] = part if self.keep is None else self.keep[part]
+        self.epoch, self.position = (
+            self.epoch + int(drawn[-1]) // self.size,
+            int(drawn[-1]) % self.size,
+        )
+        return result, epochs
+
+    def indices(self, count: int) -> np.ndarray:
+        """The next `count` windows' indices (count,) int64."""
+        return self.draw(count)[0]
+
+    def batch(self, size: int, *, video: bool = True) -> dict[str, Any]:
+        """The next `size` >= 1 windows, see `WindowDataset.batch`."""
+        return self.dataset.batch(self.indices(size), video=video)
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able position, the same for every reader at the same number of windows drawn."""
+        return {"epoch": self.epoch, "position": self.position, **self._identity()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at `state`; `ValueError` if it is of another dataset, seed or grouping."""
+        mine = self._identity()
+        theirs = {name: state[name] for name in ("seed", "windows", "group") if name in state}
+        if mine != theirs:
+            raise ValueError(
+                f"expected the state of a stream with {mine}, got {theirs}; resume with the same "
+                "data, split and seed (in groups also their size and the number of readers), or "
+                "start a new run."
+            )
+        self.epoch, self.position = int(state["epoch"]), int(state["position"])
+
+    def _identity(self) -> dict[str, Any]:
+        grouped = {"group": [self.group, self.world_size]} if self.group else {}
+        return {"seed": self.seed, "windows": self.size, **grouped}
+
+    def _plain(self, epoch: int) -> np.ndarray:
+        return permutation(self.size, self.seed, epoch)
+
+    def _grouped(self, epoch: int) -> np.ndarray:
+        starts = self.dataset.episode_start
+        return grouped_order(
+            starts if self.keep is None else starts[self.keep],
+            np.random.default_rng([self.seed, _GROUPED, epoch]),
+            int(self.group or 1),
+            self.world_size,
+            epoch * self.size,
+        )
+
+
+class MixtureStream:
+    """An endless order over a mixture's windows that draws each set by its share, resumably.
+
+    Which set a draw comes from follows from the seed and the draw's number: of each `BLOCK` draws
+    every set has its share, rounded up or down at random. Each set goes through its own epochs in
+    its own order (a `WindowStream`), which other sets and their weights do not change. All readers
+    take their k-th window from the same set, different windows of it.
+
+    Arguments as of `WindowStream`; `group` episodes are open in each set.
+    """
+
+    def __init__(
+        self,
+        dataset: DatasetMixture,
+        seed: int = 0,
+        keep: np.ndarray | None = None,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        group: int | None = None,
+    ) -> None:
+        self.dataset, self.keep, self.seed = dataset, keep, int(seed)
+        self.rank, self.world_size, self.group = int(rank), int(world_size), group
+        self.drawn = 0
+        self.streams: dict[str, WindowStream] = {}
+        for number, (name, part) in enumerate(dataset.parts.items()):
+            first, end = dataset.starts[number : number + 2]
+            own = None if keep is None else keep[(keep >= first) & (keep < end)] - first
+            if own is not None and not len(own):
+                raise ValueError(f"{name}: expected at least one window to draw, got none.")
+            self.streams[name] = WindowStream(
+                part, _seed(seed, name), own, rank=rank, world_size=world_size, group=group
+            )
+        self.size = sum(stream.size for stream in self.streams.values())
+        self._edges = np.cumsum(list(dataset.shares.values()))
+        self._block = functools.lru_cache(maxsize=2)(self._choose)
+
+    def draw(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The next `count` windows: their indices in the mixture and their sets' epochs, int64."""
+        numbers = self.drawn + np.arange(count)
+        indices, epochs = np.empty((2, count), np.int64)
+        chosen = np.empty(count, np.int64)
+        for block in np.unique(numbers // BLOCK).tolist():
+            here = numbers // BLOCK == block
+            chosen[here] = self._block(block)[numbers[here] % BLOCK]
+        for number, stream in enumerate(self.streams.values()):
+            rows = np.flatnonzero(chosen == number)
+            if len(rows):
+                part, epochs[rows] = stream.draw(len(rows))
+                indices[rows] = part + self.dataset.starts[number]
+        self.drawn += count
+        return indices, epochs
+
+    def indices(self, count: int) -> np.ndarray:
+        """The next `count` windows' indices (count,) int64."""
+        return self.draw(count)[0]
+
+    def batch(self, size: int, *, video: bool = True) -> dict[str, Any]:
+        """The next `size` >= 1 windows, see `DatasetMixture.batch`."""
+        return self.dataset.batch(self.indices(size), video=video)
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able position, the same for every reader at the same number of windows drawn."""
+        return {
+            "drawn": self.drawn,
+            "seed": self.seed,
+            "shares": self.dataset.shares,
+            "sets": {name: stream.state_dict() for name, stream in self.streams.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at `state`; `ValueError` if it is of other sets, shares or another seed."""
+        mine = {"seed": self.seed, "shares": self.dataset.shares}
+        theirs = {name: state.get(name) for name in mine}
+        if mine != theirs or list(mine["shares"]) != list(state["sets"]):
+            raise ValueError(
+                f"expected the state of a mixture with {mine}, got {theirs}; resume with the same "
+                "sets, weights and seed, or start a new run."
+            )
+        for name, stream in self.streams.items():
+            stream.load_state_dict(state["sets"][name])
+        self.drawn = int(state["drawn"])
+
+    def _choose(self, block: int) -> np.ndarray:
+        generator = np.random.default_rng([self.seed, _CHOICE, block])
+        points = (np.arange(BLOCK) + generator.random()) / BLOCK
+        sets = np.searchsorted(self._edges, points, side="right")
+        return generator.permutation(np.minimum(sets, len(self._edges) - 1))
+
+
+def _seed(seed: int, name: str) -> int:
+    """Sets of one size must not go through their windows in the same order."""
+    return int(np.random.SeedSequence([seed, crc32(name.encode())]).generate_state(1)[0])
+
+
+def open_stream(
+    dataset: WindowDataset | DatasetMixture,
+    seed: int = 0,
+    keep: np.ndarray | None = None,
+    **options: Any,
+) -> WindowStream | MixtureStream:
+    """The stream over either kind of dataset; arguments as of `WindowStream`."""
+    kind = MixtureStream if isinstance(dataset, DatasetMixture) else WindowStream
+    return kind(dataset, seed, keep, **options)  # pyright: ignore[reportArgumentType]
 
 
 class ModeStream:
@@ -31,9 +269,9 @@ class ModeStream:
 
     def __init__(
         self,
-        dataset: WindowDataset | MixtureDataset,
-        world: WorldModel,
-        mixture: Mixture,
+        dataset: Dataset,
+        world: Encoder,
+        schedule: ModeSchedule,
         *,
         seed: int = 0,
         accumulate: int = 1,
@@ -51,7 +289,7 @@ class ModeStream:
                 "--augment crop_colour"
             )
         self.augment, self.latents = augment, latents
-        self.world, self.mixture, self.accumulate = world, mixture, accumulate
+        self.world, self.schedule, self.accumulate = world, schedule, accumulate
         readers = {"rank": rank, "world_size": world_size}
         self.windows = open_stream(dataset, seed, keep, group=group, **(readers if group else {}))
         # Without groups all draw the windows of all, which costs nothing, and read their own.
@@ -62,9 +300,9 @@ class ModeStream:
         return self
 
     def __next__(self) -> Batch:
-        mode = self.mixture.draw(self.drawn // self.accumulate)
+        mode = self.schedule.draw(self.drawn // self.accumulate)
         self.drawn += 1
-        size = self.mixture.batch_size(mode.name)
+        size = self.schedule.batch_size(mode.name)
         drawn = self.windows.draw(size * self._own.step)
         indices, epochs = (values[self._own] for values in drawn)
         video = "video" in mode.present
@@ -86,18 +324,18 @@ class ModeStream:
 
 
 def fixed_batches(
-    dataset: WindowDataset | MixtureDataset,
-    world: WorldModel,
-    mixture: Mixture,
+    dataset: Dataset,
+    world: Encoder,
+    schedule: ModeSchedule,
     batches: int,
     seed: int = 0,
 ) -> dict[str, list[Batch]]:
-    """The same `batches` encoded batches for every mode of the mixture, for validation."""
+    """The same `batches` encoded batches for every mode of the schedule, for validation."""
     groups: dict[str, list[Batch]] = {}
-    for number, name in enumerate(mixture.names):
+    for number, name in enumerate(schedule.names):
         order = shuffled(dataset, np.random.default_rng([seed, number]))
-        size = mixture.batch_size(name)
-        mode = MODES[name]
+        size = schedule.batch_size(name)
+        mode = schedule.table[name]
         groups[name] = [
             world.encode(dataset.batch(part, video="video" in mode.present), mode)
             for part in np.split(order, range(size, len(order), size))[:batches]

@@ -1,4 +1,4 @@
-"""Episodes as arrays, their action and proprioception vectors, and windows over them.
+"""Episodes as arrays, their action and proprioception vectors, and what their steps are.
 
 Plain numpy: no reader, no simulator and no torch. Step t pairs the observation before the step with
 the action taken in it.
@@ -162,59 +162,6 @@ def run_ends(labels: np.ndarray) -> np.ndarray:
     changes = np.flatnonzero((rows[1:] != rows[:-1]).any(axis=1)) + 1
     ends = np.append(changes, len(rows))
     return ends[np.searchsorted(changes, np.arange(len(rows)), side="right")]
-
-
-def action_window(
-    steps: np.ndarray, segment_end: np.ndarray, horizon: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which steps the action chunks starting at `steps` (n,) are made of.
-
-    Args:
-        steps: first step of every chunk.
-        segment_end: (n,) first step after that step's sub-task or episode.
-        horizon: actions of a chunk.
-
-    Returns:
-        index (n, horizon) int64 and valid (n, horizon) bool. Steps at or after `segment_end` belong
-        to another instruction or do not exist: invalid, their index points at the first step so
-        that it can be gathered from.
-    """
-    index = steps[:, None] + np.arange(horizon)
-    valid = index < segment_end[:, None]
-    return np.where(valid, index, steps[:, None]), valid
-
-
-def video_window(
-    steps: np.ndarray, segment_end: np.ndarray, episode_end: np.ndarray, offsets: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which frames follow `steps` (n,) at `offsets` (F,) control steps.
-
-    A frame is valid when it was recorded and every action between the current frame and it is of
-    the same sub-task. So the frame that the last action of a sub-task leads to is valid, later ones
-    (which depend on actions for another instruction) are not.
-
-    Returns:
-        index (n, F) int64 and valid (n, F) bool; invalid ones point at the current frame.
-    """
-    index = steps[:, None] + np.asarray(offsets)
-    valid = (index <= segment_end[:, None]) & (index < episode_end[:, None])
-    return np.where(valid, index, steps[:, None]), valid
-
-
-def history_window(
-    steps: np.ndarray, episode_start: np.ndarray, offsets: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which frames lie `offsets` (H,) control steps before `steps` (n,), in the order of offsets.
-
-    The past may reach into an earlier sub-task, whose frames were seen, but not beyond the
-    episode's first step: there is nothing before it, so those are invalid.
-
-    Returns:
-        index (n, H) int64 and valid (n, H) bool; invalid ones point at the current frame.
-    """
-    index = steps[:, None] - np.asarray(offsets, np.int64)
-    valid = index >= episode_start[:, None]
-    return np.where(valid, index, steps[:, None]), valid
 
 
 def keypose_steps(

@@ -8,24 +8,17 @@ each of them, and a checkpoint must be told which one it acts for.)
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from robotics.data.order import WindowStream
 from robotics.data.windows import WindowDataset
 from robotics.embodiment.normalize import Quantiles
 
-BLOCK = 1000
-"""Draws after which every set has had its share, but for rounding."""
-_CHOICE = 10  # keeps these draws apart from others that start from the same seed
 
-
-class MixtureDataset:
+class DatasetMixture:
     """The windows of several datasets one after the other, under one numbering.
 
     Args:
@@ -172,115 +165,9 @@ def pooled(arrays: Sequence[np.ndarray], shares: Sequence[float]) -> Quantiles:
     return Quantiles(*zip(*columns, strict=True), count=len(weights))
 
 
-def shuffled(dataset: WindowDataset | MixtureDataset, generator: np.random.Generator) -> np.ndarray:
+def shuffled(dataset: WindowDataset | DatasetMixture, generator: np.random.Generator) -> np.ndarray:
     """All windows in random order; of a mixture, those drawn more often tend to come earlier."""
     if isinstance(dataset, WindowDataset):
         return generator.permutation(len(dataset))
     # Each waits for an exponential time of its rate: sampling by weight without replacement.
     return np.argsort(generator.exponential(size=len(dataset)) / dataset.probabilities)
-
-
-def open_stream(
-    dataset: WindowDataset | MixtureDataset,
-    seed: int = 0,
-    keep: np.ndarray | None = None,
-    **options: Any,
-) -> WindowStream | MixtureStream:
-    """The stream over either kind of dataset; arguments as of `WindowStream`."""
-    kind = MixtureStream if isinstance(dataset, MixtureDataset) else WindowStream
-    return kind(dataset, seed, keep, **options)  # pyright: ignore[reportArgumentType]
-
-
-class MixtureStream:
-    """An endless order over a mixture's windows that draws each set by its share, resumably.
-
-    Which set a draw comes from follows from the seed and the draw's number: of each `BLOCK` draws
-    every set has its share, rounded up or down at random. Each set goes through its own epochs in
-    its own order (a `WindowStream`), which other sets and their weights do not change. All readers
-    take their k-th window from the same set, different windows of it.
-
-    Arguments as of `WindowStream`; `group` episodes are open in each set.
-    """
-
-    def __init__(
-        self,
-        dataset: MixtureDataset,
-        seed: int = 0,
-        keep: np.ndarray | None = None,
-        *,
-        rank: int = 0,
-        world_size: int = 1,
-        group: int | None = None,
-    ) -> None:
-        self.dataset, self.keep, self.seed = dataset, keep, int(seed)
-        self.rank, self.world_size, self.group = int(rank), int(world_size), group
-        self.drawn = 0
-        self.streams: dict[str, WindowStream] = {}
-        for number, (name, part) in enumerate(dataset.parts.items()):
-            first, end = dataset.starts[number : number + 2]
-            own = None if keep is None else keep[(keep >= first) & (keep < end)] - first
-            if own is not None and not len(own):
-                raise ValueError(f"{name}: expected at least one window to draw, got none.")
-            self.streams[name] = WindowStream(
-                part, _seed(seed, name), own, rank=rank, world_size=world_size, group=group
-            )
-        self.size = sum(stream.size for stream in self.streams.values())
-        self._edges = np.cumsum(list(dataset.shares.values()))
-        self._block = functools.lru_cache(maxsize=2)(self._choose)
-
-    def draw(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The next `count` windows: their indices in the mixture and their sets' epochs, int64."""
-        numbers = self.drawn + np.arange(count)
-        indices, epochs = np.empty((2, count), np.int64)
-        chosen = np.empty(count, np.int64)
-        for block in np.unique(numbers // BLOCK).tolist():
-            here = numbers // BLOCK == block
-            chosen[here] = self._block(block)[numbers[here] % BLOCK]
-        for number, stream in enumerate(self.streams.values()):
-            rows = np.flatnonzero(chosen == number)
-            if len(rows):
-                part, epochs[rows] = stream.draw(len(rows))
-                indices[rows] = part + self.dataset.starts[number]
-        self.drawn += count
-        return indices, epochs
-
-    def indices(self, count: int) -> np.ndarray:
-        """The next `count` windows' indices (count,) int64."""
-        return self.draw(count)[0]
-
-    def batch(self, size: int, *, video: bool = True) -> dict[str, Any]:
-        """The next `size` >= 1 windows, see `MixtureDataset.batch`."""
-        return self.dataset.batch(self.indices(size), video=video)
-
-    def state_dict(self) -> dict[str, Any]:
-        """JSON-able position, the same for every reader at the same number of windows drawn."""
-        return {
-            "drawn": self.drawn,
-            "seed": self.seed,
-            "shares": self.dataset.shares,
-            "sets": {name: stream.state_dict() for name, stream in self.streams.items()},
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue at `state`; `ValueError` if it is of other sets, shares or another seed."""
-        mine = {"seed": self.seed, "shares": self.dataset.shares}
-        theirs = {name: state.get(name) for name in mine}
-        if mine != theirs or list(mine["shares"]) != list(state["sets"]):
-            raise ValueError(
-                f"expected the state of a mixture with {mine}, got {theirs}; resume with the same "
-                "sets, weights and seed, or start a new run."
-            )
-        for name, stream in self.streams.items():
-            stream.load_state_dict(state["sets"][name])
-        self.drawn = int(state["drawn"])
-
-    def _choose(self, block: int) -> np.ndarray:
-        generator = np.random.default_rng([self.seed, _CHOICE, block])
-        points = (np.arange(BLOCK) + generator.random()) / BLOCK
-        sets = np.searchsorted(self._edges, points, side="right")
-        return generator.permutation(np.minimum(sets, len(self._edges) - 1))
-
-
-def _seed(seed: int, name: str) -> int:
-    """Sets of one size must not go through their windows in the same order."""
-    return int(np.random.SeedSequence([seed, crc32(name.encode())]).generate_state(1)[0])

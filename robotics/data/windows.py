@@ -6,52 +6,30 @@ the chunk of actions from there on, and future frames and, if wanted, past ones.
 What does not exist is masked and zero, never a copy of the last step: actions after the end of an
 episode or of its sub-task, frames after it, frames before the first one. The last recorded step
 counts like any other: in RT-1 its action is the one that terminates. Steps in which nothing is
-commanded are kept unless `WindowStream` is told to draw others only.
+commanded are kept unless `robotics.data.batches.WindowStream` is told to draw others only.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from robotics.data.cache.frames import FrameCache
-from robotics.data.cache.shards import ShardArrays, ShardCache
-from robotics.data.episodes import (
-    action_window,
-    history_window,
-    keypose_steps,
-    run_ends,
-    video_window,
-)
-from robotics.data.images import resize_image
-from robotics.data.order import WindowStream
+from robotics.data.cache.shards import ShardArrays, ShardCache, open_split
+from robotics.data.episodes import keypose_steps, run_ends
 from robotics.data.rlds import storage
 from robotics.data.rlds.faults import Faults
-from robotics.data.rlds.reader import record_format, split_shards
+from robotics.data.rlds.reader import record_format
 from robotics.data.rlds.spec import DatasetSpec
 from robotics.data.statistics import cached_statistics
 from robotics.embodiment.normalize import Quantiles
-
-__all__ = ["WindowDataset", "WindowStream", "resize_image"]
-
-
-class Source(NamedTuple):
-    """A run of a dataset's steps in the cache of decoded frames."""
-
-    name: str
-    """Of the cache entry of the shard: its contents' fingerprint and the frames' size."""
-    first: int
-    """Step of the shard that the run begins with."""
-    steps: int
 
 
 class WindowDataset:
@@ -140,9 +118,7 @@ class WindowDataset:
         if not decoded:
             self.frame_cache = FrameCache(int(frame_cache_mb * 1e6), self.image_size, threads)
         self.faults = Faults(on_error)
-        self.sources: list[Source] = []
-        """Where the steps come from, in their order."""
-        parts = self._open(
+        parts, self.sources = open_split(
             directory,
             split,
             ShardCache(
@@ -156,6 +132,7 @@ class WindowDataset:
             ),
             progress,
         )
+        """sources: where the steps come from, in their order."""
         self._frames = [part.frames for part in parts]
         self._frame_starts = np.cumsum([0] + [len(frames) for frames in self._frames])
         self.actions = np.concatenate([part.action for part in parts])
@@ -164,29 +141,6 @@ class WindowDataset:
         """float32 (steps, 8) in physical units."""
         self.instructions, self._instruction_id = _merged_instructions(parts)
         self._index(np.concatenate([part.lengths for part in parts]))
-
-    def _open(
-        self, directory: str | os.PathLike[str], split: str, cache: ShardCache, progress: bool
-    ) -> list[ShardArrays]:
-        shards = split_shards(directory, split)
-        there = storage.mapped(cache.is_cached, shards, storage.is_url(directory))
-        missing = [shard for shard, cached in zip(shards, there, strict=True) if not cached]
-        parts = []
-        with _progress(sum(shard.total for shard in missing), progress) as advance:
-            for shard in shards:
-                arrays = cache.open(shard, advance)
-                parts.append(_cut(arrays, shard.first, shard.count))
-                before = int(arrays.lengths[: shard.first].sum())
-                steps = len(parts[-1].action)
-                self.sources.append(Source(cache.entry_name(shard), before, steps))
-        if not sum(len(part.action) for part in parts):
-            left_out = cache.faults.summary()
-            raise ValueError(
-                f"expected episodes in {split!r} of {directory}, got none. {left_out}".rstrip()
-            )
-        if cache.faults.found and progress:
-            print(cache.faults.summary(), file=sys.stderr)
-        return parts
 
     def _index(self, lengths: np.ndarray) -> None:
         lengths = lengths[lengths > 0]  # what was left out has none
@@ -320,45 +274,6 @@ class WindowDataset:
             raise ValueError(f"expected one or more indices in 0..{len(self) - 1}, got {steps}.")
 
 
-@contextlib.contextmanager
-def _progress(episodes: int, shown: bool) -> Iterator[Callable[[], None]]:
-    """Yields what to call after each decoded episode; the bar appears with the first one."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    bar = Progress(
-        *Progress.get_default_columns()[:2],
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not shown,
-    )
-    task = bar.add_task("decoding episodes", total=episodes)
-
-    def advance() -> None:
-        bar.start()
-        bar.advance(task)
-
-    try:
-        yield advance
-    finally:
-        bar.stop()
-
-
-def _cut(arrays: ShardArrays, first: int, count: int) -> ShardArrays:
-    """Episodes first ... first + count of a shard."""
-    ends = np.concatenate([[0], np.cumsum(arrays.lengths)])
-    steps = slice(int(ends[first]), int(ends[first + count]))
-    return ShardArrays(
-        frames=arrays.frames[steps],
-        action=arrays.action[steps],
-        proprio=arrays.proprio[steps],
-        instruction_id=arrays.instruction_id[steps],
-        instructions=arrays.instructions,
-        lengths=arrays.lengths[first : first + count],
-    )
-
-
 def _merged_instructions(parts: Sequence[ShardArrays]) -> tuple[np.ndarray, np.ndarray]:
     """Distinct instructions (sorted) and every step's number among them.
 
@@ -373,3 +288,56 @@ def _merged_instructions(parts: Sequence[ShardArrays]) -> tuple[np.ndarray, np.n
         table[ids] = np.searchsorted(merged, texts)
         numbers.append(table[part.instruction_id])
     return merged, np.concatenate(numbers)
+
+
+def action_window(
+    steps: np.ndarray, segment_end: np.ndarray, horizon: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which steps the action chunks starting at `steps` (n,) are made of.
+
+    Args:
+        steps: first step of every chunk.
+        segment_end: (n,) first step after that step's sub-task or episode.
+        horizon: actions of a chunk.
+
+    Returns:
+        index (n, horizon) int64 and valid (n, horizon) bool. Steps at or after `segment_end` belong
+        to another instruction or do not exist: invalid, their index points at the first step so
+        that it can be gathered from.
+    """
+    index = steps[:, None] + np.arange(horizon)
+    valid = index < segment_end[:, None]
+    return np.where(valid, index, steps[:, None]), valid
+
+
+def video_window(
+    steps: np.ndarray, segment_end: np.ndarray, episode_end: np.ndarray, offsets: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which frames follow `steps` (n,) at `offsets` (F,) control steps.
+
+    A frame is valid when it was recorded and every action between the current frame and it is of
+    the same sub-task. So the frame that the last action of a sub-task leads to is valid, later ones
+    (which depend on actions for another instruction) are not.
+
+    Returns:
+        index (n, F) int64 and valid (n, F) bool; invalid ones point at the current frame.
+    """
+    index = steps[:, None] + np.asarray(offsets)
+    valid = (index <= segment_end[:, None]) & (index < episode_end[:, None])
+    return np.where(valid, index, steps[:, None]), valid
+
+
+def history_window(
+    steps: np.ndarray, episode_start: np.ndarray, offsets: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which frames lie `offsets` (H,) control steps before `steps` (n,), in the order of offsets.
+
+    The past may reach into an earlier sub-task, whose frames were seen, but not beyond the
+    episode's first step: there is nothing before it, so those are invalid.
+
+    Returns:
+        index (n, H) int64 and valid (n, H) bool; invalid ones point at the current frame.
+    """
+    index = steps[:, None] - np.asarray(offsets, np.int64)
+    valid = index >= episode_start[:, None]
+    return np.where(valid, index, steps[:, None]), valid

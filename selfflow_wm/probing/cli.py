@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from selfflow_wm.checkpoints import find_checkpoint, fingerprint
 from selfflow_wm.cli import Parser, compute_device, exit_code, split_name
-from selfflow_wm.files import newest_checkpoint
 from selfflow_wm.probing.classifier import PENALTIES
 from selfflow_wm.probing.core import probe_checkpoints
 from selfflow_wm.probing.features import POOLS
-from selfflow_wm.probing.sources import LabelledLatents, check_codec, fingerprint, load_model
+from selfflow_wm.probing.sources import LabelledLatents, check_codec, load_model
 from selfflow_wm.probing.table import Table
 
 EPILOG = """\
@@ -137,7 +137,7 @@ def _named(values: Sequence[str]) -> dict[str, Path]:
                 f"expected checkpoints of distinct names, got {name!r} twice or empty; write "
                 "NAME=DIR"
             )
-        checkpoints[name] = newest_checkpoint(Path(path))
+        checkpoints[name] = find_checkpoint(path)
     return checkpoints
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any, NoReturn
 
 import torch
 
+from selfflow_wm.checkpoints import find_checkpoint, fingerprint
 from selfflow_wm.cli import Parser, compute_device, exit_code
 from selfflow_wm.data import JOINT, MODES
-from selfflow_wm.files import newest_checkpoint
 from selfflow_wm.flow.solvers import SOLVERS
 from selfflow_wm.interop.official import load_official
 from selfflow_wm.sampling.clips import Clips
@@ -144,16 +143,17 @@ def _run(args: argparse.Namespace) -> None:
     device = _device(args.device)
     numbers = shard_numbers(args.num, shard, shards)
     solve = Solve(args.steps, args.shift, args.solver, args.guidance, args.guidance_interval)
-    args.checkpoint = newest_checkpoint(args.checkpoint)
+    if not args.checkpoint.is_file():
+        args.checkpoint = find_checkpoint(args.checkpoint)
     saved = load_checkpoint(args.checkpoint, device, args.modality)
     conditions = make_conditions(saved.model.layout, args.classes, args.captions_file, args.seed)
     clips = _clips(saved, args, device)
     decoder = None if clips else _decoder(saved, args.modality, args.vae, device)
     settings = {
-        "checkpoint": _fingerprint(args.checkpoint),
+        "checkpoint": fingerprint(args.checkpoint)[:16],
         "seed": args.seed,
         "classes": (args.classes or "balanced") if isinstance(conditions, Labels) else None,
-        "captions": _fingerprint(args.captions_file) if args.captions_file else None,
+        "captions": fingerprint(args.captions_file)[:16] if args.captions_file else None,
         "decoder": clips.name if clips else decoder.name if decoder else None,
         "precision": args.precision,
         "solve": {**vars(solve), "guidance_interval": list(solve.guidance_interval)},
@@ -202,7 +202,7 @@ def load_checkpoint(
                 f"--modality: expected one of {saved.model.layout.names}, got {modality!r}"
             )
         saved.codec = saved.codecs.get(modality, saved.codec)
-    elif saved.codecs:
+    elif saved.codecs and len(saved.model.layout.names) > 1:
         raise ValueError(
             f"--checkpoint {path}: expected --modality for a model of {saved.model.layout.names}, "
             "got none; say which one to make"
@@ -241,18 +241,6 @@ def _decoder(
             return None
         return CodecDecoder(saved.codec, image)
     return None if vae is None else vae_decoder(vae, image, device)
-
-
-def _fingerprint(path: Path) -> str:
-    """sha256 (16 hex digits) of a file, or of the weights and configuration in a directory."""
-    files = [path]
-    if path.is_dir():
-        files = [path / name for name in ("config.json", "model.safetensors")]
-    digests = ""
-    for file in files:
-        with file.open("rb") as stream:
-            digests += hashlib.file_digest(stream, "sha256").hexdigest()
-    return hashlib.sha256(digests.encode()).hexdigest()[:16]
 
 
 def _device(name: str) -> torch.device:

@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 
 from robotics.data.episodes import (
     EpisodeRecorder,
-    action_window,
     proprio_vector,
     run_ends,
-    video_window,
 )
 from robotics.data.images import decode_image, encode_image, resize_image
 from robotics.data.rlds.fake import fake_episode
+from robotics.data.windows import action_window, video_window
 from robotics.embodiment.control import Action
 from robotics.embodiment.rotation import rpy_to_axis_angle
 from robotics.embodiment.table import EMBODIMENTS, GRIPPER, TERMINATE, embodiment

@@ -8,23 +8,26 @@ contents, so renamed or newly added shards cost nothing extra, and shared by all
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from robotics.data.images import decode_image, resize_image
+from robotics.data.rlds import storage
 from robotics.data.rlds.faults import Faults
 from robotics.data.rlds.frames import PLACE, DecodedFrames, StoredFrames, find_images
-from robotics.data.rlds.reader import RecordFormat, ShardSlice, container, index_shard
+from robotics.data.rlds.reader import RecordFormat, ShardSlice, container, index_shard, split_shards
 from robotics.data.rlds.spec import rt1_spec
 from robotics.data.rlds.storage import RemoteFile
 from robotics.data.rlds.tfrecord import RecordSpan
@@ -56,6 +59,16 @@ def fingerprint(spans: Sequence[RecordSpan]) -> str:
     """Identifies a shard by the lengths and stored checksums of its records."""
     rows = np.array([(span.length, span.checksum) for span in spans], "<u8")
     return hashlib.sha256(rows.tobytes()).hexdigest()[:20]
+
+
+class ShardSteps(NamedTuple):
+    """A run of a dataset's steps in the cache of decoded frames."""
+
+    name: str
+    """Of the cache entry of the shard: its contents' fingerprint and the frames' size."""
+    first: int
+    """Step of the shard that the run begins with."""
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -238,3 +251,73 @@ class ShardCache:
         if path.stat().st_size != int(np.prod((count, *self.image_size, 3))):
             return None
         return DecodedFrames(path, count, self.image_size)
+
+
+def open_split(
+    directory: str | os.PathLike[str], split: str, cache: ShardCache, progress: bool
+) -> tuple[list[ShardArrays], list[ShardSteps]]:
+    """The arrays of a split's shards, cut to its episodes, and where their steps come from.
+
+    progress: show a bar while entries are built, and say what was left out.
+
+    Raises:
+        ValueError: no such split, nothing in it, or damage that `cache.faults` does not skip.
+    """
+    shards = split_shards(directory, split)
+    there = storage.mapped(cache.is_cached, shards, storage.is_url(directory))
+    missing = [shard for shard, cached in zip(shards, there, strict=True) if not cached]
+    parts, sources = [], []
+    with _progress(sum(shard.total for shard in missing), progress) as advance:
+        for shard in shards:
+            arrays = cache.open(shard, advance)
+            parts.append(_cut(arrays, shard.first, shard.count))
+            before = int(arrays.lengths[: shard.first].sum())
+            steps = len(parts[-1].action)
+            sources.append(ShardSteps(cache.entry_name(shard), before, steps))
+    if not sum(len(part.action) for part in parts):
+        left_out = cache.faults.summary()
+        raise ValueError(
+            f"expected episodes in {split!r} of {directory}, got none. {left_out}".rstrip()
+        )
+    if cache.faults.found and progress:
+        print(cache.faults.summary(), file=sys.stderr)
+    return parts, sources
+
+
+@contextlib.contextmanager
+def _progress(episodes: int, shown: bool) -> Iterator[Callable[[], None]]:
+    """Yields what to call after each decoded episode; the bar appears with the first one."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    bar = Progress(
+        *Progress.get_default_columns()[:2],
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not shown,
+    )
+    task = bar.add_task("decoding episodes", total=episodes)
+
+    def advance() -> None:
+        bar.start()
+        bar.advance(task)
+
+    try:
+        yield advance
+    finally:
+        bar.stop()
+
+
+def _cut(arrays: ShardArrays, first: int, count: int) -> ShardArrays:
+    """Episodes first ... first + count of a shard."""
+    ends = np.concatenate([[0], np.cumsum(arrays.lengths)])
+    steps = slice(int(ends[first]), int(ends[first + count]))
+    return ShardArrays(
+        frames=arrays.frames[steps],
+        action=arrays.action[steps],
+        proprio=arrays.proprio[steps],
+        instruction_id=arrays.instruction_id[steps],
+        instructions=arrays.instructions,
+        lengths=arrays.lengths[first : first + count],
+    )
