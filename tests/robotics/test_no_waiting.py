@@ -7,7 +7,7 @@ import stand_in
 import torch
 
 from robotics.finetune import build, compose_config
-from robotics.modes import MODES
+from robotics.model.modes import MODES
 from selfflow_wm.sampling.captured import CapturedSampler
 
 
