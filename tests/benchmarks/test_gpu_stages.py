@@ -249,37 +249,45 @@ def test_the_page_holds_the_table_as_it_was_written():
     assert [line.split("|")[1].strip() for line in lines[2:]] == [row[0] for row in table.ROWS]
 
 
-def test_the_rehearsal_runs_every_stage_on_a_cpu(tmp_path):
-    """The command as on a GPU: all stages, each in its process, at the size of a CPU."""
-    names = "machine,right,fast,why,robot,fed,train"
-    words = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--device", "cpu", "--minutes", "60"]
+def rehearse(out, *words):
+    """The command as on a GPU, at the size of a CPU: its output and the results by stage."""
+    program = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--device", "cpu"]
     done = subprocess.run(
-        [*words, "--out", str(tmp_path / "out"), "--stages", names],
+        [*program, "--minutes", "60", "--out", str(out), *words],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
-    found = json.loads((tmp_path / "out" / "results.json").read_text())
-    entries = found["stages"]
+    entries = json.loads((out / "results.json").read_text())["stages"]
     assert done.returncode == 0, done.stdout + str(entries)
     assert {entry["status"] for entry in entries.values()} == {"done"}
-    assert {check["verdict"] for check in entries["right"]["checks"]} == {"ok"}
-    assert {row["step"] for row in entries["fast"]["tables"]["steps"]} == set(VARIANTS)
-    assert len(entries["train"]["tables"]["success"]) == 2
-    files = sorted((tmp_path / "out").iterdir())
+    files = list(out.iterdir())
     assert len(files) <= 8 and all(file.stat().st_size < 16 << 20 for file in files)
     assert len(done.stdout[done.stdout.index("python -m") :]) < 12_000
-    _goes_on(tmp_path, words)
+    return entries
 
 
-def _goes_on(tmp_path, words):
-    """What came back is enough: runs are not trained again, and a longer one goes on."""
-    more = ["--stages", "train", "--resume", str(tmp_path / "out"), "train.arms=[self_flow]"]
-    done = subprocess.run(
-        [*words, "--out", str(tmp_path / "again"), *more], cwd=ROOT, capture_output=True, text=True
-    )
-    found = json.loads((tmp_path / "again" / "results.json").read_text())["stages"]["train"]
-    assert done.returncode == 0, done.stdout
-    assert "training" not in found["tables"]
-    assert [row["run"] for row in found["tables"]["success"]] == ["self_flow-0"]
+def test_the_rehearsal_runs_every_stage_on_a_cpu(tmp_path):
+    entries = rehearse(tmp_path / "out")
+    assert {check["verdict"] for check in entries["right"]["checks"]} == {"ok"}
+    assert {row["step"] for row in entries["fast"]["tables"]["steps"]} == set(VARIANTS)
+    assert len(entries["fed"]["tables"]["steps and their data"]) == 4
+
+
+@pytest.mark.slow
+def test_what_a_training_brought_back_goes_on(tmp_path):
+    """Finished runs are not trained again; with more steps they go on from their weights."""
+    first, again, longer = (tmp_path / name for name in ("first", "again", "longer"))
+    entries = rehearse(first, "--stages", "train")["train"]["tables"]
+    assert [row["steps"] for row in entries["training"]] == [4, 4]
+    assert [row["run"] for row in entries["success"]] == ["self_flow-0", "flow_matching-0"]
+
+    one = ["--stages", "train", "train.arms=[self_flow]"]
+    entries = rehearse(again, *one, "--resume", str(first))["train"]["tables"]
+    assert "training" not in entries
+    assert [row["run"] for row in entries["success"]] == ["self_flow-0"]
+
+    entries = rehearse(longer, *one, "train.steps=6", "--resume", str(again))["train"]["tables"]
+    assert [row["steps"] for row in entries["training"]] == [6]
+    assert [row["run"] for row in entries["success"]] == ["self_flow-0"]
 
 
 def test_a_run_that_goes_on_sets_its_earlier_evaluation_aside(tmp_path):
