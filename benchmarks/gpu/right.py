@@ -17,6 +17,7 @@ from benchmarks.gpu.cases import Case, Measured, Setup, paper, sit
 from benchmarks.gpu.record import Bench
 from benchmarks.gpu.suite import run_marked
 from selfflow_wm.flow.sampler import sample
+from selfflow_wm.sampling.captured import CapturedSampler
 
 BATCH = 4
 STEPS = 4
@@ -228,11 +229,6 @@ def _parallel(bench: Bench, case: Case) -> None:
 
 def _captured(bench: Bench, case: Case) -> None:
     """Sampling from a recorded graph, the second time from one that was kept, against plainly."""
-    try:
-        from selfflow_wm.sampling.captured import CapturedSampler  # pyright: ignore
-    except ImportError:
-        bench.note("no captured sampler in this version: not compared")
-        return
     measured = Measured(case, _setup(bench))
     batch = next(measured.trainer.batches)
     # Without a GPU nothing can be recorded: what would be is called.

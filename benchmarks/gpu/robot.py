@@ -21,6 +21,7 @@ from robotics.training.plan import planned_layout
 from selfflow_wm.flow.sampler import sample
 from selfflow_wm.layout import Layout
 from selfflow_wm.model import Backbone
+from selfflow_wm.sampling.captured import CapturedSampler
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = (1, 2, 8)
@@ -78,8 +79,6 @@ class Policy:
 
     def capture(self, compile: bool) -> None:
         """From now on sample from recorded graphs, of compiled blocks or plain ones."""
-        from selfflow_wm.sampling.captured import CapturedSampler  # pyright: ignore
-
         self.use(CapturedSampler(compile=compile))
 
     def use(self, sampler: Callable[..., Any]) -> None:
@@ -107,7 +106,7 @@ class Shipped(Policy):
         return lambda: self.world.generate(samples, "policy", steps=steps, generator=noise)
 
     def use(self, sampler: Callable[..., Any]) -> None:
-        self.world.sampler = sampler  # pyright: ignore
+        self.world.sampler = sampler
 
 
 class Untrained(Policy):
