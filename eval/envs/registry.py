@@ -60,7 +60,7 @@ def choose_simulator(args: Any) -> tuple[Simulator, str]:
         found = found.with_protocol(protocol)
     found.require()
     reason = reason or (found.note if found.settings else "")
-    return found, f"backend: {found.title or found.backend}" + f" ({reason})" * bool(reason)
+    return found, f"backend: {found.title}" + f" ({reason})" * bool(reason)
 
 
 def _automatic() -> tuple[str, str]:
@@ -132,7 +132,7 @@ class RecordedSimulator(Simulator):
 
     def __init__(self, label: str) -> None:
         super().__init__()
-        self._label = label
+        self.title = self._label = label
 
     @property
     def label(self) -> str:
