@@ -7,6 +7,9 @@ actions are the expert's, which are not the ones that moved the robot, so a repl
 Starts follow from training seeds, which tests never use. On SIMPLER, whose tests are cells of a
 grid, demonstrations start beside the cells and on none of them; what they share with the tests is
 in `eval.envs.simpler.training`, and is printed and kept in the collection's provenance.
+
+Shares (`--shard I/N`) make every N-th attempt each; `python -m eval.merge` puts them together as
+the set that one run would have collected.
 """
 
 from __future__ import annotations
@@ -30,7 +33,6 @@ def build_parser() -> Parser:
   python -m eval.collect --task open_drawer_place --episodes 5 --out data/try
   python -m eval.collect --task all --episodes 100 --workers 2 --out data/embedded
   python -m eval.collect --task all --episodes 50 --counts open_drawer_place=200 --out data/embedded
-
   python -m eval.collect --task all --shard 1/2 --out data/part1   # then: python -m eval.merge
 
 The same command again continues an interrupted collection; a larger --episodes makes it grow.

@@ -122,7 +122,9 @@ class Simulator:
     name: ClassVar[str] = ""
     """What `--backend` calls it."""
     title: str = ""
-    """What sentences call it."""
+    """What sentences call it; empty: its name."""
+    advice: str = "install it, or choose another --backend"
+    """What to do where it cannot run."""
     defaults: ClassVar[Mapping[str, str]] = {}
     """Settings and their defaults; with a key `protocol` it has several grids of start states."""
     flags: ClassVar[Mapping[str, Flag]] = {}
@@ -152,6 +154,7 @@ class Simulator:
                 f"got the keys {', '.join(settings)}; remedy: leave others out"
             )
         self.settings: dict[str, str] = {**self.defaults, **settings}
+        self.title = self.title or self.name
 
     # --- what it is called ---------------------------------------------------------------------
     @property
@@ -206,15 +209,15 @@ class Simulator:
         usable, why = self.available()
         if not usable:
             raise ValueError(
-                f"backend: expected {self.title or self.name} to be installed; got none ({why}); "
-                "remedy: install it, or choose another --backend"
+                f"backend: expected {self.title} to be able to run here; got none ({why}); "
+                f"remedy: {self.advice}"
             )
 
     def with_protocol(self, protocol: str) -> Simulator:
         """The same with another grid of start states; `ValueError` where it has none."""
         if "protocol" not in self.defaults:
             raise ValueError(
-                f"protocol: expected none on {self.title or self.name}, whose starts are drawn "
+                f"protocol: expected none on {self.title}, whose starts are drawn "
                 f"from seeds; got {protocol}; remedy: leave --protocol out, or add --backend "
                 "simpler"
             )
@@ -238,7 +241,7 @@ class Simulator:
         unknown = [name for name in names if name not in self.tasks]
         if unknown or not names:
             raise ValueError(
-                f"task: expected a task of {self.title or self.name} ({', '.join(self.tasks)}); "
+                f"task: expected a task of {self.title} ({', '.join(self.tasks)}); "
                 f"got {', '.join(unknown) or repr(words)}; remedy: correct the spelling, "
                 f"give one of {', '.join(groups)} alone, or choose the --backend that has it"
             )
@@ -298,7 +301,7 @@ class Simulator:
         able = tuple(self.tasks) if self.expert_tasks is None else self.expert_tasks
         if missing := [task for task in tasks if task not in able]:
             raise ValueError(
-                f"task: expected tasks that the expert of {self.title or self.name} can do "
+                f"task: expected tasks that the expert of {self.title} can do "
                 f"({', '.join(able)}); got {', '.join(missing)}; remedy: leave them out"
             )
 
@@ -348,7 +351,7 @@ def row(name: str, ok: bool, found: str, remedy: str = "") -> Row:
 
 def check_drawing(simulator: Simulator, advice: str = "see the message") -> list[Row]:
     """Make the environment of its last task, reset it and draw it."""
-    name = f"{simulator.title or simulator.name} draws"
+    name = f"{simulator.title} draws"
     try:
         simulator.prepare()
         env = simulator.make_env(list(simulator.tasks.values())[-1])

@@ -18,7 +18,7 @@ from selfflow_wm.plugins import Plugins
 AUTO = "auto"
 SIMULATORS = Plugins(
     "selfflow_wm.backends",
-    {"simpler": "eval.envs.simpler:Simpler", "mujoco": "eval.envs.mujoco:Mujoco"},
+    {"mujoco": "eval.envs.mujoco:Mujoco", "simpler": "eval.envs.simpler:Simpler"},
     "backend",
 )
 """Name -> a subclass of `Simulator`. `auto` takes the first of `AUTOMATIC` that can run here."""
@@ -44,33 +44,34 @@ def choose_simulator(args: Any) -> tuple[Simulator, str]:
     Raises:
         ValueError: it cannot run here, or flags of another simulator are among the words.
     """
-    name = args.backend.partition("?")[0]
+    name, reason = args.backend.partition("?")[0], ""
     asked = {key: found for key, kind in _kinds().items() if (found := kind.settings_from(args))}
-    if name == AUTO and len(asked) == 1:
-        (name,) = asked
+    if name == AUTO:
+        name, reason = (next(iter(asked)), "") if asked else _automatic()
     if others := [key for key in asked if key != name]:
         raise ValueError(
             f"backend: expected flags of {others[0]} only with that simulator; got --backend "
             f"{args.backend}; remedy: add --backend {others[0]}"
         )
-    query = parse_settings(args.backend.partition("?")[2])
-    skipped = ""
-    if name == AUTO:
-        for name in AUTOMATIC:
-            usable, why = SIMULATORS.load(name)(
-                **(query if name == AUTOMATIC[0] else {})
-            ).available()
-            if usable:
-                break
-            skipped = f" ({why})"
-        query = query if name == AUTOMATIC[0] else {}
-    settings = {**query, **asked.get(name, {})}
-    found = SIMULATORS.load(name)(**settings) if ":" not in name else find_simulator(name)
+    found = find_simulator(name if args.backend == AUTO else args.backend)
+    if name in asked:
+        found = type(found)(**{**found.settings, **asked[name]})
     if protocol := getattr(args, "protocol", None):
         found = found.with_protocol(protocol)
     found.require()
-    note = skipped or (f" ({found.note})" if found.settings else "")
-    return found, f"backend: {found.title or found.backend}{note}"
+    reason = reason or (found.note if found.settings else "")
+    return found, f"backend: {found.title}" + f" ({reason})" * bool(reason)
+
+
+def _automatic() -> tuple[str, str]:
+    """The first of `AUTOMATIC` that can run here, and why not an earlier one."""
+    reason = ""
+    for name in AUTOMATIC:
+        usable, why = SIMULATORS.load(name)().available()
+        if usable:
+            return name, reason
+        reason = why
+    return AUTOMATIC[-1], reason
 
 
 def find_starts(args: Any) -> Simulator:
@@ -131,7 +132,7 @@ class RecordedSimulator(Simulator):
 
     def __init__(self, label: str) -> None:
         super().__init__()
-        self._label = label
+        self.title = self._label = label
 
     @property
     def label(self) -> str:

@@ -25,10 +25,6 @@ def collect_and_report(args: Any) -> int:
     simulator = simulator.training()
     wanted = parse_counts(simulator, args.task, args.episodes, args.counts)
     shard = parse_shard(args.shard) if args.shard else None
-    if args.executor == "ray":
-        from eval.rollout.ray_pool import require_ray
-
-        require_ray()
     perturbation = Perturbation(
         args.position_noise, args.rotation_noise, args.noise_probability, args.terminate_delay
     )

@@ -137,6 +137,10 @@ def collect(
     simulator.require_expert(list(wanted))
     provenance = _provenance(simulator, perturbation, shard)
     simulator.prepare()
+    setup = CollectSetup(
+        str(out), simulator.backend, perturbation, provenance, next(iter(wanted)), limits
+    )
+    pool = make_pool(executor, setup, workers, limits=limits or Limits(), retries=retries)
     # Now: tensorflow-datasets replaces the import statement while it loads, and a progress bar that
     # is drawn in another thread meanwhile could not import.
     rt1_features()
@@ -145,11 +149,7 @@ def collect(
     if shard:
         write_json(out / SHARE, {"shard": list(shard), "seed": seed, "wanted": wanted})
     schedule = Schedule(wanted, seed, out, writer.done(), shard)
-    setup = CollectSetup(
-        str(out), simulator.backend, perturbation, provenance, next(iter(wanted)), limits
-    )
-    limits = limits or Limits()
-    with make_pool(executor, setup, workers, limits=limits, retries=retries) as pool:
+    with pool:
         for outcome in pool.run(schedule.next_job):
             schedule.record(outcome)
             on_attempt(schedule)

@@ -121,10 +121,6 @@ def make_plan(args: Any, command: str) -> tuple[EpisodePlan, str]:
     if spec.kind == "checkpoint":
         config["policy"] = spec.options
     _check_policy(spec, simulator, tasks, args)
-    if args.executor == "ray":
-        from eval.rollout.ray_pool import require_ray
-
-        require_ray()
     seeds = (
         _replayed(spec, tasks, args.episodes)
         if spec.kind == "replay"

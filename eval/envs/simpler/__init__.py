@@ -29,6 +29,10 @@ class Simpler(Simulator):
 
     name = "simpler"
     title = "SIMPLER"
+    advice = (
+        "give --simpler-python PATH (python -m eval.doctor says what is missing there), or "
+        "--backend mujoco"
+    )
     defaults = {"protocol": "vm", "python": "", "shader": "rasterised"}
     flags = {
         "--simpler-python": Flag(
@@ -76,15 +80,6 @@ class Simpler(Simulator):
         if importlib.util.find_spec("mani_skill2_real2sim") is None:
             return False, "SIMPLER is not installed in this interpreter"
         return True, "SIMPLER is installed"
-
-    def require(self) -> None:
-        usable, why = self.available()
-        if not usable:
-            raise ValueError(
-                f"backend: expected an interpreter with SIMPLER; got none ({why}); remedy: "
-                "give --simpler-python PATH (python -m eval.doctor says what is missing there), or "
-                "--backend mujoco"
-            )
 
     def training(self) -> Simulator:
         return self.with_protocol("train")

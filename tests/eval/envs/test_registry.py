@@ -103,7 +103,7 @@ def test_names_are_listed_with_where_they_come_from(package):
 
 def test_a_broken_package_is_named_and_does_not_break_the_others(package):
     with pytest.warns(UserWarning, match="broken.*not_there"):
-        assert list(SIMULATORS.load_all()) == ["simpler", "mujoco", "mine"]
+        assert list(SIMULATORS.load_all()) == ["mujoco", "simpler", "mine"]
     with pytest.raises(ValueError, match="their-package"):
         find_simulator("broken")
     with pytest.raises(ValueError, match="got 'mime'.*remedy"):

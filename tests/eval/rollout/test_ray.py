@@ -13,7 +13,9 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"pip install 'selfflow-wm\[ray\]'"):
         main(words(tmp_path / "run", "--executor", "ray"))
-    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match=r"pip install 'selfflow-wm\[ray\]'"):
+        gather(tmp_path / "set", {"move_near": 1}, executor="ray")
+    assert not list(tmp_path.iterdir())
 
 
 class LateRay(types.ModuleType):
