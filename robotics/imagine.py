@@ -13,12 +13,12 @@ EXAMPLES = """\
 examples:
   python -m robotics.imagine --checkpoint runs/sf/checkpoint --data data/demo --out runs/imagined
   python -m robotics.imagine --checkpoint runs/sf/checkpoint --data data/demo --out runs/imagined \\
-      --episode 0 --episode 7 --windows 0        strips and films of two episodes, no statistics
+      --episode 0 --episode 7 --windows 0        strips and videos of two episodes, no statistics
 
 forward: future frames given the recorded actions. video: the same without the actions.
 inverse: actions given the recorded future frames. policy: actions from the current frame alone.
 joint: frames and actions together from the current frame. The modes it was trained in are shown.
-Written to --out: results.json, index.html, strips/*.png, films/*.mp4.
+Written to --out: results.json, index.html, strips/*.png, videos/*.mp4.
 """
 
 

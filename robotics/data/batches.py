@@ -200,14 +200,6 @@ class MixtureStream:
         self.drawn += count
         return indices, epochs
 
-    def indices(self, count: int) -> np.ndarray:
-        """The next `count` windows' indices (count,) int64."""
-        return self.draw(count)[0]
-
-    def batch(self, size: int, *, video: bool = True) -> dict[str, Any]:
-        """The next `size` >= 1 windows, see `DatasetMixture.batch`."""
-        return self.dataset.batch(self.indices(size), video=video)
-
     def state_dict(self) -> dict[str, Any]:
         """JSON-able position, the same for every reader at the same number of windows drawn."""
         return {
@@ -293,7 +285,7 @@ class ModeStream:
         readers = {"rank": rank, "world_size": world_size}
         self.windows = open_stream(dataset, seed, keep, group=group, **(readers if group else {}))
         # Without groups all draw the windows of all, which costs nothing, and read their own.
-        self._own = slice(0, None, 1) if group else slice(rank, None, world_size)
+        self._rows = slice(0, None, 1) if group else slice(rank, None, world_size)
         self.drawn = 0
 
     def __iter__(self) -> ModeStream:
@@ -303,8 +295,8 @@ class ModeStream:
         mode = self.schedule.draw(self.drawn // self.accumulate)
         self.drawn += 1
         size = self.schedule.batch_size(mode.name)
-        drawn = self.windows.draw(size * self._own.step)
-        indices, epochs = (values[self._own] for values in drawn)
+        drawn = self.windows.draw(size * self._rows.step)
+        indices, epochs = (values[self._rows] for values in drawn)
         video = "video" in mode.present
         if self.latents is not None:
             return self.world.encode(self.latents.batch(indices, epochs, video=video), mode)

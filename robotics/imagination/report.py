@@ -54,7 +54,7 @@ def print_report(report: dict[str, Any]) -> None:
 
 
 def write_html(path: Path, report: dict[str, Any]) -> None:
-    """One page with the table, the strips and the films; it links to files beside it."""
+    """One page with the table, the strips and the videos; it links to files beside it."""
     cells = "\n".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>"
         for line in rows(report)
@@ -75,10 +75,10 @@ def write_html(path: Path, report: dict[str, Any]) -> None:
         for steps in dict.fromkeys(report["ahead"].values())
         if (found := [number for number, own in report["ahead"].items() if own == steps])
     )
-    films = "\n".join(
+    videos = "\n".join(
         f"<figure><video src='{escape(name)}' controls loop muted></video>"
         f"<figcaption>{escape(name)}</figcaption></figure>"
-        for name in report["films"]
+        for name in report["videos"]
     )
     path.write_text(
         f"""<!doctype html><meta charset="utf-8"><title>Imagined</title>
@@ -91,8 +91,8 @@ border-bottom:1px solid #ddd;text-align:left}}img{{max-width:100%}}figure{{displ
 <table><tr><th>what<th>where<th>who<th>mean [interval]</tr>
 {cells}</table><ul>{legend}</ul>
 <p>Strips: the current frame, the true frame some steps later, the imagined one ({escape(ahead)}).
-Films: true left, imagined right.</p>
+Videos: true left, imagined right.</p>
 {strips}
-{films}
+{videos}
 """
     )

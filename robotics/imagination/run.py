@@ -90,7 +90,7 @@ def run(world: WorldModel, dataset: WindowDataset, arguments: argparse.Namespace
         "offsets": list(world.video_offsets),
         "ahead": {},
         "strips": [],
-        "films": [],
+        "videos": [],
     }
     for mode in VIDEO_MODES:
         if mode not in world.modes:
@@ -114,9 +114,9 @@ def draw_episode(
     out: Path,
     report: dict[str, Any],
 ) -> None:
-    """A strip and a film of one episode: recorded frames above, imagined ones below.
+    """A strip and a video of one episode: recorded frames above, imagined ones below.
 
-    The strip shows up to 8 windows, the film every step; frames are those at the last offset that
+    The strip shows up to 8 windows, the video every step; frames are those at the last offset that
     the episode is long enough for, which goes into `report["ahead"]` (steps, by episode). Each is
     imagined from its own recorded current frame, so many steps before it.
     """
@@ -143,9 +143,9 @@ def draw_episode(
     rows = [[column[i] for i in shown] for column in (current, true, imagined)]
     write_png(out / "strips" / f"{name}.png", strip(rows))
     report["strips"].append(f"strips/{name}.png")
-    film = [strip([[a, b]], gap=0) for a, b in zip(true, imagined, strict=True)]
-    write_mp4(out / "films" / f"{name}.mp4", film, fps=6)
-    report["films"].append(f"films/{name}.mp4")
+    video = [strip([[a, b]], gap=0) for a, b in zip(true, imagined, strict=True)]
+    write_mp4(out / "videos" / f"{name}.mp4", video, fps=6)
+    report["videos"].append(f"videos/{name}.mp4")
 
 
 def measure(

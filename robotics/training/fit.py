@@ -14,8 +14,9 @@ from robotics.data.cache.latents import load_codec
 from robotics.data.mixture import DatasetMixture, shuffled
 from robotics.embodiment.normalize import action_normalizer, proprio_normalizer
 from robotics.embodiment.table import Embodiment
+from robotics.model.layout import robot_layout
 from robotics.model.modes import ACTION, MODES, VIDEO
-from robotics.model.world_model import WorldModel, robot_layout
+from robotics.model.world_model import WorldModel
 from selfflow_wm.codec import (
     Codec,
     PairedCodec,

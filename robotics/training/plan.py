@@ -16,6 +16,7 @@ from selfflow_wm.codec.video import GROUP
 from selfflow_wm.layout import Layout
 from selfflow_wm.pretraining.plan import planned
 from selfflow_wm.training.command import without_data
+from selfflow_wm.training.run import of_run
 
 
 def plan(config: DictConfig, given: argparse.Namespace) -> str:
@@ -24,7 +25,8 @@ def plan(config: DictConfig, given: argparse.Namespace) -> str:
     names = robot_schedule(plain["modes"]).names
     layout = planned_layout(plain, names)
     table = {name: _within(MODES[name], layout) for name in MODES}
-    return planned(plain, layout, data.ModeSchedule(plain["modes"], plain["seed"], table), given)
+    stated = data.ModeSchedule(plain["modes"], plain["seed"], table)
+    return planned(plain, layout, of_run(stated, plain["batch_of"], given.gpus), given)
 
 
 def planned_layout(plain: Mapping[str, Any], modes: tuple[str, ...]) -> Layout:

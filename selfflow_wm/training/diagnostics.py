@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from selfflow_wm.layout import Batch
-from selfflow_wm.training.parallel import Alone, local, norm
+from selfflow_wm.training.parallel import SingleProcess, local, norm
 
 INERT_COSINE = 0.97
 INERT_SHARE = 0.01
@@ -40,10 +40,10 @@ class Diagnostics:
         *,
         seed: int = 0,
         autocast: bool = False,
-        parallel: Alone | None = None,
+        parallel: SingleProcess | None = None,
     ) -> None:
         self.objective, self.seed, self.autocast = objective, seed, autocast
-        self.parallel = parallel or Alone()
+        self.parallel = parallel or SingleProcess()
         self.inert_in_a_row, self.warned = 0, False
 
     def __call__(

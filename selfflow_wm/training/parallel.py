@@ -2,7 +2,7 @@
 
 | `trainer.parallel` | class | in every process |
 |---|---|---|
-| none | Alone | all there is, one process |
+| none | SingleProcess | all there is, one process |
 | ddp | Replicated | all of the weights and states; gradients are averaged |
 | fsdp2 | FullySharded | a share of weights, gradients and states; a block is whole while it runs |
 
@@ -32,7 +32,7 @@ def local(tensor: Tensor) -> Tensor:
     return cast(Any, tensor).to_local() if hasattr(tensor, "to_local") else tensor
 
 
-class Alone:
+class SingleProcess:
     """One process; also what the others are described against."""
 
     def __init__(self, ranks: Ranks | None = None) -> None:
@@ -86,7 +86,7 @@ class Alone:
         return module if self.ranks.main else None
 
 
-class Replicated(Alone):
+class Replicated(SingleProcess):
     """DistributedDataParallel over student and projector; the teacher needs no communication,
     because equal students make equal averages."""
 
@@ -95,7 +95,7 @@ class Replicated(Alone):
         self.ranks.agree([*model.state_dict().values(), *extra.state_dict().values()])
         self.ranks.agree(list(ema.state_dict().values()))
         self.root = nn.parallel.DistributedDataParallel(
-            Together(model, extra),
+            StudentWithProjector(model, extra),
             # A batch uses the projections of its own modalities only.
             find_unused_parameters=True,
             gradient_as_bucket_view=True,
@@ -114,13 +114,13 @@ class Replicated(Alone):
         return self.ranks.total(flat).norm() / self.ranks.size
 
 
-class FullySharded(Alone):
+class FullySharded(SingleProcess):
     """`fully_shard` (FSDP2) on every block of student and teacher, then on what is left of each.
 
-    The teacher is sharded as the student is, so it is averaged shard by shard. The student's
-    root is a module around student and projector (`Together`), the teacher is a root of its own.
-    Under autocast the blocks' weights are gathered in bfloat16, which is what products use anyway;
-    gradients are reduced in float32.
+    The teacher is sharded as the student is, so it is averaged shard by shard. The student's root
+    is a module around student and projector (`StudentWithProjector`), the teacher is a root of its
+    own. Under autocast the blocks' weights are gathered in bfloat16, which is what products use
+    anyway; gradients are reduced in float32.
     """
 
     def wrap(self, model: nn.Module, extra: nn.Module, ema: nn.Module, bfloat16: bool) -> None:
@@ -141,7 +141,7 @@ class FullySharded(Alone):
         for network in (model, ema):
             for block in cast(Any, network).all_blocks():
                 fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
-        self.root = Together(model, extra)
+        self.root = StudentWithProjector(model, extra)
         for root in (self.root, ema):
             # Resharded even after a pass without gradient: the average and the optimiser work on
             # the shards, which a pass would otherwise leave replaced by whole weights.
@@ -213,7 +213,7 @@ class FullySharded(Alone):
         return result.eval().requires_grad_(False)
 
 
-class Together(nn.Module):
+class StudentWithProjector(nn.Module):
     """Student and projector as one module, so that one root sees every gradient of a step."""
 
     def __init__(self, student: nn.Module, extra: nn.Module) -> None:
@@ -239,10 +239,14 @@ def norm(tensors: Iterable[Tensor]) -> Tensor:
     return torch.stack(norms).norm() if norms else torch.zeros(())
 
 
-MODES: dict[str, type[Alone]] = {"none": Alone, "ddp": Replicated, "fsdp2": FullySharded}
+MODES: dict[str, type[SingleProcess]] = {
+    "none": SingleProcess,
+    "ddp": Replicated,
+    "fsdp2": FullySharded,
+}
 
 
-def make_parallel(ranks: Ranks) -> Alone:
+def make_parallel(ranks: Ranks) -> SingleProcess:
     """The layout that `ranks.mode` names."""
     if ranks.mode != "none" and not dist.is_initialized():
         raise ValueError(f"expected joined processes for {ranks.mode}, got none; see ranks.join")

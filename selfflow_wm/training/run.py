@@ -104,8 +104,9 @@ def assemble(
     joined = ranks.join(config.trainer.parallel, config.device)
     plain: Any = OmegaConf.to_container(config, resolve=True)
     stated = ModeSchedule(plain["modes"], config.seed, table)
-    modes = of_run(stated, plain.get("batch_of", "run"), joined.size)
-    own, out = modes.divided(joined.size), Path(config.out)
+    modes = of_run(stated, plain["batch_of"], joined.size)
+    out = Path(config.out)
+    per_process = modes.divided(joined.size)
     resuming = joined.on_main(lambda: claim(out, plain, resumable))
 
     torch.manual_seed(config.seed)  # the network's initial weights, then the projector's
@@ -122,7 +123,7 @@ def assemble(
         network,
         trained,
         parts.stream(
-            own,
+            per_process,
             seed=config.seed,
             accumulate=settings["accumulate"],
             rank=joined.rank,

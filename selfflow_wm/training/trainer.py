@@ -21,7 +21,7 @@ from selfflow_wm.training.diagnostics import Diagnostics
 from selfflow_wm.training.ema import EMA
 from selfflow_wm.training.log import MetricsLog, NoLog, Progress
 from selfflow_wm.training.optim import AdamWCosine
-from selfflow_wm.training.parallel import Alone
+from selfflow_wm.training.parallel import SingleProcess
 from selfflow_wm.training.readings import NonFiniteLoss as NonFiniteLoss
 from selfflow_wm.training.readings import Readings
 
@@ -76,7 +76,7 @@ class Trainer:
         precision: str = "float32",
         compile: bool = False,
         activation_checkpointing: bool = False,
-        parallel: Alone | None = None,
+        parallel: SingleProcess | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
         log_every: int = 10,
@@ -100,7 +100,7 @@ class Trainer:
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"trainer.precision: expected float32 or bfloat16, got {precision!r}")
         self.device = torch.device(device)
-        self.parallel = parallel or Alone()
+        self.parallel = parallel or SingleProcess()
         self.ranks = self.parallel.ranks
         self.model = model.to(self.device).train()
         self.objective = objective

@@ -288,7 +288,7 @@ def test_imagining_writes_its_report(words, rt1_directory, tmp_path, capsys):
     assert results["video"]["counts"]["windows"] == 8
     assert {"forward", "copy", "forward - copy"} <= results["video"]["all"]["PSNR"].keys()
     assert {"inverse", "policy", "mean"} <= results["action"].keys()
-    for name in (*results["strips"], *results["films"]):
+    for name in (*results["strips"], *results["videos"]):
         assert (out / name).stat().st_size > 0 and name in (out / "index.html").read_text()
     assert imagine([*arguments, "--episode", "9"]) == 2
     assert "expected 0..1" in capsys.readouterr().err

@@ -14,9 +14,10 @@ from robotics.data.rlds.reader import read_episodes
 from robotics.data.windows import WindowDataset
 from robotics.embodiment.table import EMBODIMENTS
 from robotics.imagine import main as imagine
+from robotics.model.layout import robot_layout
 from robotics.model.modes import MODES, robot_schedule
 from robotics.model.policy import CheckpointPolicy
-from robotics.model.world_model import WorldModel, robot_layout
+from robotics.model.world_model import WorldModel
 from robotics.training.build import build, compose_config
 from robotics.training.encode import encode
 from robotics.training.fit import fit_world

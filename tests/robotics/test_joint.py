@@ -109,7 +109,7 @@ def test_what_it_imagines_is_measured_with_its_actions(joint, rt1_directory, tmp
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {"joint", "copy", "joint - copy", "codec"} <= results["video"]["all"]["PSNR"].keys()
     assert {"joint", "mean"} == results["action"].keys()
-    assert results["films"] == ["films/episode_0000_joint.mp4"]
+    assert results["videos"] == ["videos/episode_0000_joint.mp4"]
     assert "joint - copy" in capsys.readouterr().out
 
 

@@ -67,7 +67,7 @@ def test_sets_are_drawn_by_weight_and_each_goes_through_its_own_epochs(mixture, 
         own = indices[rows] - start
         for epoch in range(3):
             assert sorted(own[epochs[rows] == epoch]) == list(range(size))
-    other = MixtureStream(mixture, 2, group=group).indices(50)
+    other = MixtureStream(mixture, 2, group=group).draw(50)[0]
     assert (other != indices[:50]).any()
 
 
@@ -106,7 +106,7 @@ def test_readers_share_every_set_without_overlap(mixture, parts, group):
 def test_a_filter_reaches_each_set(mixture, parts):
     keep = np.arange(0, len(mixture), 3)
     stream = MixtureStream(mixture, 0, keep)
-    assert set(stream.indices(400)) == set(keep.tolist())
+    assert set(stream.draw(400)[0]) == set(keep.tolist())
     with pytest.raises(ValueError, match="two: expected at least one window"):
         MixtureStream(mixture, 0, np.arange(len(parts["one"])))
 

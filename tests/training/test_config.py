@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -84,3 +86,13 @@ def test_help_leaves_with_0(command, capsys):
     with pytest.raises(SystemExit) as stop:
         command(["--help"])
     assert stop.value.code == 0 and "KEY=VALUE" in capsys.readouterr().out
+
+
+def test_the_commands_show_help_before_they_load_torch():
+    entries = "finetune, imagine, encode, inspect, convert"
+    program = (
+        f"import sys; from robotics import {entries}; import selfflow_wm.pretrain; "
+        "print([name for name in ('torch', 'hydra', 'tensorflow_datasets') if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert shown.stdout.strip() == "[]", shown.stderr
