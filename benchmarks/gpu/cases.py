@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.train_step import PerToken
-from selfflow_wm.data import MODES, Mixture, Mode
+from selfflow_wm.data import MODES, Mode, ModeSchedule
 from selfflow_wm.flow.time_laws import UniformTime
 from selfflow_wm.layout import Batch, Layout
 from selfflow_wm.model import Backbone
@@ -117,7 +117,7 @@ class Case:
             return None
         with torch.device("meta"):
             objective = make_objective(self.plain)
-        mixture = Mixture({self.mode.name: {"probability": 1.0, "batch_size": size}})
+        mixture = ModeSchedule({self.mode.name: {"probability": 1.0, "batch_size": size}})
         settings = self.plain["trainer"] | {"precision": precision}
         memory = make_plan(self.layout, self.plain["model"], objective, mixture, settings).memory
         kept = memory.checkpointed if checkpointing else memory.activations

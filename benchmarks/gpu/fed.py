@@ -70,7 +70,7 @@ def _make(bench: Bench, root: Path) -> Path:
 
 
 def _robot(bench: Bench, name: str, root: Path, way: str) -> None:
-    from robotics.finetune import build, compose_config
+    from robotics.training.build import build, compose_config
 
     data = next((root / "rlds").glob("*x*"))
     words = [*ROBOT, *_usual(bench), f"data={data}", f"out={root / 'robot'}"]

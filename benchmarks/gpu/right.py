@@ -232,7 +232,9 @@ def _captured(bench: Bench, case: Case) -> None:
     measured = Measured(case, _setup(bench))
     batch = next(measured.trainer.batches)
     # Without a GPU nothing can be recorded: what would be is called.
-    options = {} if bench.device == "cuda" else {"record": lambda work, inputs: work}
+    options: dict[str, Any] = (
+        {} if bench.device == "cuda" else {"record": lambda work, inputs: work}
+    )
     captured = CapturedSampler(**options)
     for number, what in enumerate(("recorded", "kept")):
         found, expected = (

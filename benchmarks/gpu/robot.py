@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 
 from benchmarks.gpu.clock import median_ms
 from benchmarks.gpu.record import Bench
-from robotics.finetune import compose_config
 from robotics.model.modes import MODES
 from robotics.model.world_model import WorldModel
+from robotics.training.build import compose_config
 from robotics.training.plan import planned_layout
 from selfflow_wm.flow.sampler import sample
 from selfflow_wm.layout import Layout
