@@ -12,14 +12,7 @@ from eval.envs.contract import without_turn
 from eval.results.paired import RESAMPLES, Counts, bootstrap, describe, holm
 from eval.results.real_robot import SCENES as REAL_SCENES
 from eval.results.real_robot import against_real
-from eval.results.results import (
-    latency,
-    pooled,
-    proportion,
-    start_of,
-    task_weights,
-    weighted,
-)
+from eval.results.results import latency, pooled, proportion, start_of, task_weights, weighted
 from eval.results.runs import METRICS, Run, Start, check_comparable, flag, has_metric
 
 SCHEMA_VERSION = 1

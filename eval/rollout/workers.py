@@ -22,13 +22,7 @@ from typing import Any, Protocol
 
 from eval.envs.contract import Limits
 from selfflow_wm.cli import at_least
-from selfflow_wm.processes import (
-    ONE_THREAD,
-    end_with_parent,
-    error_line,
-    kill_tree,
-    started_with,
-)
+from selfflow_wm.processes import ONE_THREAD, end_with_parent, error_line, kill_tree, started_with
 
 
 class WorkerSetupError(ValueError):

@@ -29,7 +29,7 @@ def test_a_run_leaves_its_files_and_prints_the_numbers(tmp_path, capsys):
     assert found["complete"]
     assert len(lines(out)) == 12 + 2
     page = (out / "report.html").read_text()
-    # One film was asked for; a failure was filmed afterwards, as only a success was on it.
+    # One video was asked for; a failure was recorded afterwards, as only a success was on it.
     assert page.count("data:video/mp4") == 4
     for task in ("open_drawer_place", "move_near"):
         assert {p.name for p in (out / "videos").glob(f"{task}-*")} == {
@@ -46,8 +46,8 @@ def test_videos_can_be_had_by_number_afterwards(tmp_path):
         "move_near-1000002.mp4", "move_near-1000004.mp4"
     }  # fmt: skip
     after = without_times(lines(out))
-    films = {seed: row.pop("video") for (_, seed), row in after.items()}
-    assert [seed for seed, film in films.items() if film] == [1_000_002, 1_000_004]
+    videos = {seed: row.pop("video") for (_, seed), row in after.items()}
+    assert [seed for seed, video in videos.items() if video] == [1_000_002, 1_000_004]
     for row in before.values():
         assert row.pop("video") is None
     assert before == after

@@ -11,10 +11,7 @@ import numpy as np
 
 ARM_JOINTS = tuple(f"arm_{i}" for i in range(1, 8))
 FINGER_JOINTS = ("finger_left", "finger_right")
-FINGER_GEOMS = {
-    "left": ("pad_left", "tip_left"),
-    "right": ("pad_right", "tip_right"),
-}
+FINGER_GEOMS = {"left": ("pad_left", "tip_left"), "right": ("pad_right", "tip_right")}
 FINGER_TRAVEL = 0.055
 """m, each finger; the gripper opens to twice this."""
 MAX_JOINT_SPEED = 1.5

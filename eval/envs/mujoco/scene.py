@@ -161,10 +161,7 @@ def _table_xml() -> str:
   </body>"""
 
 
-_SCENES = {
-    "drawer": (_cabinet_xml, ("apple",)),
-    "table": (_table_xml, tuple(OBJECTS)),
-}
+_SCENES = {"drawer": (_cabinet_xml, ("apple",)), "table": (_table_xml, tuple(OBJECTS))}
 
 
 def scene_xml(scene: str) -> str:

@@ -242,10 +242,7 @@ def _vm_coke(task: str) -> Iterator[Cell]:
 
 def _cans(task: str, name: str, env_id: str, build: dict[str, Any]) -> Iterator[Cell]:
     for can in _CANS:
-        options = {
-            "robot_init_options": stand(0.35, 0.20),
-            "obj_init_options": {"init_xy": can},
-        }
+        options = {"robot_init_options": stand(0.35, 0.20), "obj_init_options": {"init_xy": can}}
         words = f"{xy(can)} {name}"
         yield Cell(task, words, env_id, build, options, variant=name)
 

@@ -52,14 +52,7 @@ def training(task: str, seed: int) -> Cell:
         place = _between(rng, np.unique(tested, axis=0))
         options["obj_init_options"] = {"init_xy": place}
         name = name.replace(xy(drawn), xy(place))
-    return Cell(
-        task,
-        f"seed {seed}: beside {name}",
-        cell.env_id,
-        cell.build,
-        options,
-        cell.seed,
-    )
+    return Cell(task, f"seed {seed}: beside {name}", cell.env_id, cell.build, options, cell.seed)
 
 
 def _between(rng: np.random.Generator, tested: np.ndarray) -> list[float]:

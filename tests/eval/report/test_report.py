@@ -22,7 +22,7 @@ def record(task, index, status, video=None):
     }  # fmt: skip
 
 
-def film(out, name):
+def record_video(out, name):
     (out / "videos").mkdir(parents=True, exist_ok=True)
     watcher = VideoWatcher(out / "videos" / name, horizon=80, fps=6)
     image = np.random.default_rng(0).integers(0, 255, (256, 320, 3), dtype=np.uint8)
@@ -36,8 +36,8 @@ def film(out, name):
 @pytest.fixture
 def run(tmp_path):
     records = [
-        record("pick_coke_can", 0, "success", film(tmp_path, "a.mp4")),
-        record("pick_coke_can", 1, "failure", film(tmp_path, "b.mp4")),
+        record("pick_coke_can", 0, "success", record_video(tmp_path, "a.mp4")),
+        record("pick_coke_can", 1, "failure", record_video(tmp_path, "b.mp4")),
         {"status": "error", "index": 2, "task": "pick_coke_can", "seed": 1_000_002,
          "error": "RuntimeError: <b>lost</b> (env.py:3 in step)", "video": None},
         record("move_near", 0, "failure"),
@@ -102,7 +102,7 @@ def test_videos_are_h264_in_yuv420p(run):
     assert frames == 3 + 6
 
 
-def test_a_film_that_is_broken_off_leaves_nothing(tmp_path):
+def test_a_video_that_is_broken_off_leaves_nothing(tmp_path):
     watcher = VideoWatcher(tmp_path / "x.mp4", horizon=8)
     image = np.zeros((256, 320, 3), np.uint8)
     watcher.step({"image": image}, Action(np.zeros(7)), "go", {"success": False})

@@ -49,8 +49,8 @@ def test_merged_shares_equal_the_undivided_run(tmp_path):
         run_share(part, number, 2, "--video", "1")
     assert {len(lines(part)) for part in parts} == {6}
     assert main([str(merged), *map(str, parts)]) == 0
-    films = {f"{task}-1000000.mp4" for task in BOTH.split(",")}
-    assert {path.name for path in (merged / "videos").iterdir()} == films
+    videos = {f"{task}-1000000.mp4" for task in BOTH.split(",")}
+    assert {path.name for path in (merged / "videos").iterdir()} == videos
     found = without_times(lines(merged))
     assert {k: {**r, "video": None} for k, r in found.items()} == without_times(lines(whole))
     assert rates(merged) == rates(whole)
@@ -114,10 +114,10 @@ def test_a_damaged_share_is_named(tmp_path, name, text):
             run_share(part, 1)
 
 
-def test_a_film_that_is_gone_is_left_out(tmp_path):
+def test_a_video_that_is_gone_is_left_out(tmp_path):
     part = tmp_path / "a"
     run_share(part, 1, 1, "--video", "1", task="move_near")
-    for film in (part / "videos").iterdir():
-        film.unlink()
+    for video in (part / "videos").iterdir():
+        video.unlink()
     assert main([str(tmp_path / "all"), str(part)]) == 0
     assert not any(record["video"] for record in lines(tmp_path / "all"))
