@@ -1,13 +1,21 @@
-"""Files and directories that appear whole or not at all; torch is not needed to write them."""
+"""Files and directories that appear whole or not at all, and where checkpoints lie.
+
+Torch is not needed for any of it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
+"""The shipped ones, by name."""
 
 
 @contextmanager
@@ -60,11 +68,45 @@ def atomic_file(path: Path) -> Iterator[Path]:
         raise
 
 
-def newest_checkpoint(path: Path) -> Path:
-    """The checkpoint that is meant by `path`: its own, or that of a run's directory, which stands
-    for its newest one. Whether there is one is not looked at."""
+@contextmanager
+def atomic_open(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to; it becomes `path` when the block ends without an error."""
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        yield file
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all; text as UTF-8."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def newest_checkpoint(path: Path | str) -> Path:
+    """The checkpoint that is meant by `path`: its own directory, that of a run, which stands for
+    its newest one, or a name in `CHECKPOINTS`. Whether there is one is not looked at."""
+    path = Path(path).expanduser()
+    if not path.exists() and len(path.parts) == 1 and (CHECKPOINTS / path).is_dir():
+        path = CHECKPOINTS / path
     inside = path / "checkpoint"
     return inside if not (path / "config.json").is_file() and inside.is_dir() else path
+
+
+def checkpoint_digest(path: Path) -> str:
+    """SHA-256 (hex) of a checkpoint: of a file, or of the names and contents of a directory's
+    .safetensors and .json files."""
+    if not path.is_dir():
+        return file_digest(path)
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()):
+        if file.is_file() and file.suffix in (".safetensors", ".json"):
+            digest.update(file.name.encode() + b"\0" + bytes.fromhex(file_digest(file)))
+    return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def recover(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from selfflow_wm.cli import split_name
 from selfflow_wm.codec import AudioCodec, Codec, ImageCodec, VideoCodec
 from selfflow_wm.data import MODES, SampleEncoder
 from selfflow_wm.data.toy import ToyConfig
-from selfflow_wm.files import newest_checkpoint
+from selfflow_wm.files import checkpoint_digest, newest_checkpoint
 from selfflow_wm.training.model_files import SavedModel, load_model, read_config
 
 
@@ -82,20 +81,13 @@ def _read(path: Path, name: str) -> Entry:
     return Entry(
         name or objective,
         path,
-        _fingerprint(path),
+        checkpoint_digest(path)[:16],
         int(training.get("seed", 0)),
         int(training.get("step", 0)),
         objective,
         modes,
         _world(path, training.get("data"), modes),
     )
-
-
-def _fingerprint(path: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(path.glob("*.safetensors")) + [path / "config.json"]:
-        digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _snake(name: str) -> str:
@@ -111,7 +103,7 @@ def _world(path: Path, data: Any, modes: Sequence[str]) -> ToyConfig:
                 f"{path}: expected a model trained on the toy world, whose captions and truth the "
                 f"metrics need, got data.{mode}={source!r}; train one with experiment="
                 "toy_multimodal, or sample from this one (python -m selfflow_wm.sample) and "
-                "compare that with your media (python -m selfflow_wm.evaluation.distance)"
+                "compare that with your media (python -m selfflow_wm.evaluate distance)"
             )
         worlds.append(ToyConfig(**(source.get("world") or {})))
     if not worlds or any(world != worlds[0] for world in worlds):
@@ -156,9 +148,8 @@ def open_checkpoint(entry: Entry, device: Any) -> tuple[SavedModel, SampleEncode
     """The model and the way to its latents; ValueError when its codecs fit neither it nor the
     world's sizes, or when another checkpoint has come to lie at its path."""
     saved = load_model(entry.path, device)
-    if (
-        _fingerprint(entry.path) != entry.fingerprint
-    ):  # its samples would be taken for the old one's
+    # Its samples would be taken for the old one's.
+    if checkpoint_digest(entry.path)[:16] != entry.fingerprint:
         raise ValueError(
             f"{entry.path}: expected the checkpoint that was there at the start, of step "
             f"{entry.step}, got another; its run goes on: repeat the command, or give one of "

@@ -13,7 +13,7 @@ from selfflow_wm.intervals import wilson
 from selfflow_wm.probing.classifier import PENALTIES, TEST, classify, split_samples
 from selfflow_wm.probing.features import Features, Labelled, extract
 from selfflow_wm.probing.table import Table
-from selfflow_wm.training.log import Progress
+from selfflow_wm.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -169,18 +169,13 @@ def probe_checkpoints(
         done = table.done(name) & set(wanted)
         if len(done) == len(wanted):
             continue
-        progress = Progress(len(wanted), len(done), description=f"probing {name}")
-        finished = len(done)
+        with Progress(
+            len(wanted), len(done), description=f"probing {name}", unit="probe"
+        ) as progress:
 
-        def keep(row: Row, name: str = name, progress: Progress = progress) -> None:
-            nonlocal finished
-            finished += 1
-            table.add({"checkpoint": name, "fingerprint": prints[name]} | asdict(row))
-            progress.advance(finished)
-            shown = {"layer": row.layer, "t": row.level, "accuracy": row.accuracy}
-            progress.report(finished, shown)
+            def keep(row: Row, name: str = name, progress: Progress = progress) -> None:
+                table.add({"checkpoint": name, "fingerprint": prints[name]} | asdict(row))
+                shown = {"layer": row.layer, "t": row.level, "accuracy": row.accuracy}
+                progress.report(progress.done + 1, shown)
 
-        try:
             probe(model, batches, layers, levels, device=device, skip=done, on_row=keep, **options)
-        finally:
-            progress.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from selfflow_wm.codec import codec_from_state
+from selfflow_wm.files import checkpoint_digest, file_digest
 from selfflow_wm.layout import NULL_BYTE, Batch, Layout
 from selfflow_wm.model import Backbone, SiT
 from selfflow_wm.probing.features import Labelled
@@ -46,12 +46,12 @@ def load_model(path: Path) -> Backbone | SiT:
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of what decides a checkpoint's features: its configuration and weights."""
+    """`checkpoint_digest` of a directory that has weights and a configuration; else ValueError."""
     path = Path(path)
     files = [path / "config.json", path / "model.safetensors"]
     if missing := [str(file) for file in files if not file.is_file()]:
         raise ValueError(f"{', '.join(missing)}: no such file; is this a checkpoint directory?")
-    return _sha256(*files)
+    return checkpoint_digest(path)
 
 
 def codec_tensor(digest: str) -> torch.Tensor:
@@ -72,7 +72,7 @@ def check_codec(path: Path, data: LabelledLatents) -> None:
         raise ValueError(
             f"{path}: expected a checkpoint with the codec of {data.modality} {data.codec[:12]}, "
             f"which made the latents, got one with {own[:12]}; probe it with latents of its own "
-            "(python -m selfflow_wm.evaluation.labelled) in another --out"
+            "(python -m selfflow_wm.evaluate labelled) in another --out"
         )
 
 
@@ -86,15 +86,6 @@ def _codec_hash(path: Path, config: dict[str, Any], modality: str) -> str | None
         parts = {"image": codec.base, "video": getattr(codec, "video", codec)}
         return parts[modality].hash() if modality in parts else None
     return config.get("codec_hash")
-
-
-def _sha256(*files: Path) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 class LabelledLatents:
@@ -146,7 +137,7 @@ class LabelledLatents:
             raise ValueError(f"expected batch_size and limit >= 1, got {batch_size} and {limit}")
         self.modality, self.batch_size = modality, batch_size
         self.codec = bytes(tensors["codec"].tolist()).hex() if "codec" in tensors else None
-        self.sha256 = _sha256(path)
+        self.sha256 = file_digest(path)
 
     def __len__(self) -> int:
         return len(self.latents)

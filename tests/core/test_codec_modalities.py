@@ -21,9 +21,10 @@ from selfflow_wm.codec import (
     pad_clip,
 )
 from selfflow_wm.codec.mdct import inverse_mdct, mdct
-from selfflow_wm.codec.reconstruct import main, psnr
+from selfflow_wm.codec.reconstruct import psnr
 from selfflow_wm.codec.tae import make_decoder, make_encoder
 from selfflow_wm.codec.weights import in_batches
+from selfflow_wm.commands.reconstruct import main
 
 SIZE = (16, 24)
 

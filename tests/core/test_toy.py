@@ -8,8 +8,8 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
+from selfflow_wm.commands.toy import main
 from selfflow_wm.data.toy import KINDS, SPLITS, ToyConfig, ToyWorld, split_of
-from selfflow_wm.data.toy.__main__ import main
 from selfflow_wm.data.toy.config import PALETTE, is_held_out
 from selfflow_wm.metrics.colors import COLORS, name_pixels
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from selfflow_wm.commands.checkpoints import main
 from selfflow_wm.data.toy import ToyConfig
 from selfflow_wm.evaluation import checkpoints, page, run, summary
-from selfflow_wm.evaluation.cli import main
 from selfflow_wm.evaluation.metrics import METRICS
 from selfflow_wm.intervals import paired_difference
 from selfflow_wm.metrics.recogniser import Recogniser, save_recogniser, word_accuracy

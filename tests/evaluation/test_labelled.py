@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from benchmarks.claims_probes import draw, probe_runs, summarise
+from selfflow_wm.commands.labelled import main
+from selfflow_wm.commands.probe import main as probe
 from selfflow_wm.data import MODES
 from selfflow_wm.data.toy import ToyWorld
 from selfflow_wm.data.toy.source import as_sample
 from selfflow_wm.evaluation.checkpoints import find_checkpoints, open_checkpoint
-from selfflow_wm.evaluation.labelled import BATCH, SPLIT, labelled_latents, main, write_labelled
+from selfflow_wm.evaluation.labelled import BATCH, SPLIT, labelled_latents, write_labelled
 from selfflow_wm.pretraining.build import build, compose_config
-from selfflow_wm.probing.cli import main as probe
 from selfflow_wm.training import checkpoint
 
 WORDS = (
