@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from selfflow_wm.checkpoints import fingerprint
 from selfflow_wm.evaluation.checkpoints import find_checkpoints
 from selfflow_wm.evaluation.labelled import labelled_latents, modality_of, write_labelled
 from selfflow_wm.evaluation.summary import over_seeds
@@ -19,7 +20,7 @@ from selfflow_wm.panels import panel_grid, to_png
 from selfflow_wm.probing.classifier import PENALTIES
 from selfflow_wm.probing.core import probe_checkpoints
 from selfflow_wm.probing.plot import dress
-from selfflow_wm.probing.sources import LabelledLatents, check_codec, fingerprint, load_model
+from selfflow_wm.probing.sources import LabelledLatents, check_codec, load_model
 from selfflow_wm.probing.table import Table
 from selfflow_wm.training import checkpoint
 from selfflow_wm.training.model_files import read_codecs

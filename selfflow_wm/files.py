@@ -1,7 +1,4 @@
-"""Files and directories that appear whole or not at all, and where checkpoints lie.
-
-Torch is not needed for any of it.
-"""
+"""Files and directories that appear whole or not at all; torch is not needed to write them."""
 
 from __future__ import annotations
 
@@ -13,9 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
-
-CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
-"""The shipped ones, by name."""
 
 
 @contextmanager
@@ -81,26 +75,11 @@ def write_file(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def newest_checkpoint(path: Path | str) -> Path:
-    """The checkpoint that is meant by `path`: its own directory, that of a run, which stands for
-    its newest one, or a name in `CHECKPOINTS`. Whether there is one is not looked at."""
-    path = Path(path).expanduser()
-    if not path.exists() and len(path.parts) == 1 and (CHECKPOINTS / path).is_dir():
-        path = CHECKPOINTS / path
+def newest_checkpoint(path: Path) -> Path:
+    """The checkpoint that is meant by `path`: its own, or that of a run's directory, which stands
+    for its newest one. Whether there is one is not looked at."""
     inside = path / "checkpoint"
     return inside if not (path / "config.json").is_file() and inside.is_dir() else path
-
-
-def checkpoint_digest(path: Path) -> str:
-    """SHA-256 (hex) of a checkpoint: of a file, or of the names and contents of a directory's
-    .safetensors and .json files."""
-    if not path.is_dir():
-        return file_digest(path)
-    digest = hashlib.sha256()
-    for file in sorted(path.iterdir()):
-        if file.is_file() and file.suffix in (".safetensors", ".json"):
-            digest.update(file.name.encode() + b"\0" + bytes.fromhex(file_digest(file)))
-    return digest.hexdigest()
 
 
 def file_digest(path: Path) -> str:

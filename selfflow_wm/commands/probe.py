@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from selfflow_wm.checkpoints import find_checkpoint, fingerprint
 from selfflow_wm.cli import Parser, compute_device, exit_code, run_main, split_name
-from selfflow_wm.files import newest_checkpoint
 
 EPILOG = """\
 The data is a safetensors file with `latents` (N, tokens, C), floating point, as the codec of the
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
     """What the command does once its line is understood."""
     from selfflow_wm.probing.classifier import PENALTIES
     from selfflow_wm.probing.core import probe_checkpoints
-    from selfflow_wm.probing.sources import LabelledLatents, check_codec, fingerprint, load_model
+    from selfflow_wm.probing.sources import LabelledLatents, check_codec, load_model
     from selfflow_wm.probing.table import Table
 
     device = compute_device(options.device)
@@ -125,7 +125,7 @@ def _named(values: Sequence[str]) -> dict[str, Path]:
                 f"expected checkpoints of distinct names, got {name!r} twice or empty; write "
                 "NAME=DIR"
             )
-        checkpoints[name] = newest_checkpoint(Path(path))
+        checkpoints[name] = find_checkpoint(path)
     return checkpoints
 
 

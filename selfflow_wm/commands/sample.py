@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from selfflow_wm.checkpoints import find_checkpoint, fingerprint
 from selfflow_wm.cli import (
     Parser,
     above_zero,
@@ -19,7 +20,6 @@ from selfflow_wm.cli import (
     run_main,
 )
 from selfflow_wm.defaults import SAMPLE_STEPS, SHIFT
-from selfflow_wm.files import checkpoint_digest, newest_checkpoint
 
 EPILOG = """\
 Results: OUT/samples.npz (arr_0: uint8 NHWC, for ADM's evaluation suite; arr_1: labels) and
@@ -104,16 +104,17 @@ def _run(args: argparse.Namespace) -> None:
     device = _device(args.device)
     numbers = shard_numbers(args.samples, shard, shards)
     solve = Solve(args.steps, args.shift, args.solver, args.guidance, args.guidance_interval)
-    args.checkpoint = newest_checkpoint(args.checkpoint)
-    saved = load_checkpoint(args.checkpoint, device, args.modality)
+    official = Path(args.checkpoint)
+    checkpoint = official if official.is_file() else find_checkpoint(args.checkpoint)
+    saved = load_checkpoint(checkpoint, device, args.modality)
     conditions = make_conditions(saved.model.layout, args.classes, args.captions_file, args.seed)
     clips = make_clips(saved, args.modality, args.fps, args.images, device)
     decoder = None if clips else make_decoder(saved, args.modality, args.vae, device)
     settings = {
-        "checkpoint": checkpoint_digest(args.checkpoint),
+        "checkpoint": fingerprint(checkpoint),
         "seed": args.seed,
         "classes": (args.classes or "balanced") if isinstance(conditions, Labels) else None,
-        "captions": checkpoint_digest(args.captions_file) if args.captions_file else None,
+        "captions": fingerprint(args.captions_file) if args.captions_file else None,
         "decoder": clips.name if clips else decoder.name if decoder else None,
         "precision": args.precision,
         "solve": {**vars(solve), "guidance_interval": list(solve.guidance_interval)},

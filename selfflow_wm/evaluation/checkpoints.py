@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from selfflow_wm.checkpoints import find_checkpoint, fingerprint
 from selfflow_wm.cli import split_name
 from selfflow_wm.codec import AudioCodec, Codec, ImageCodec, VideoCodec
 from selfflow_wm.data import MODES, SampleEncoder
 from selfflow_wm.data.toy import ToyConfig
-from selfflow_wm.files import checkpoint_digest, newest_checkpoint
 from selfflow_wm.training.model_files import SavedModel, load_model, read_config
 
 
@@ -62,12 +62,7 @@ def find_checkpoints(words: Sequence[str], curve: bool = False) -> list[Entry]:
 def _paths(place: Path, curve: bool) -> list[Path]:
     if curve and (steps := sorted((place / "checkpoints").glob("step_[0-9]*"))):
         return steps
-    if ((path := newest_checkpoint(place)) / "config.json").is_file():
-        return [path]
-    raise ValueError(
-        f"{place}: expected a run of selfflow_wm.pretrain with a checkpoint/, or a checkpoint "
-        "directory, got neither; check the path, or train until the first export"
-    )
+    return [find_checkpoint(place)]
 
 
 def _read(path: Path, name: str) -> Entry:
@@ -81,7 +76,7 @@ def _read(path: Path, name: str) -> Entry:
     return Entry(
         name or objective,
         path,
-        checkpoint_digest(path)[:16],
+        fingerprint(path)[:16],
         int(training.get("seed", 0)),
         int(training.get("step", 0)),
         objective,
@@ -149,7 +144,7 @@ def open_checkpoint(entry: Entry, device: Any) -> tuple[SavedModel, SampleEncode
     world's sizes, or when another checkpoint has come to lie at its path."""
     saved = load_model(entry.path, device)
     # Its samples would be taken for the old one's.
-    if checkpoint_digest(entry.path)[:16] != entry.fingerprint:
+    if fingerprint(entry.path)[:16] != entry.fingerprint:
         raise ValueError(
             f"{entry.path}: expected the checkpoint that was there at the start, of step "
             f"{entry.step}, got another; its run goes on: repeat the command, or give one of "

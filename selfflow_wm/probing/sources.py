@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from selfflow_wm.codec import codec_from_state
-from selfflow_wm.files import checkpoint_digest, file_digest
+from selfflow_wm.files import file_digest
 from selfflow_wm.layout import NULL_BYTE, Batch, Layout
 from selfflow_wm.model import Backbone, SiT
 from selfflow_wm.probing.features import Labelled
@@ -43,15 +43,6 @@ def load_model(path: Path) -> Backbone | SiT:
         ) from None
     checkpoint.load_weights(model, path / "model.safetensors")
     return model.eval().requires_grad_(False)
-
-
-def fingerprint(path: Path) -> str:
-    """`checkpoint_digest` of a directory that has weights and a configuration; else ValueError."""
-    path = Path(path)
-    files = [path / "config.json", path / "model.safetensors"]
-    if missing := [str(file) for file in files if not file.is_file()]:
-        raise ValueError(f"{', '.join(missing)}: no such file; is this a checkpoint directory?")
-    return checkpoint_digest(path)
 
 
 def codec_tensor(digest: str) -> torch.Tensor:

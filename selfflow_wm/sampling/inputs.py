@@ -21,12 +21,8 @@ def load_checkpoint(
     if `modality` says which to make; `codec` is then that one's."""
     if path.is_dir():
         saved = load_model(path, device)
-    elif path.is_file():
-        saved = SavedModel(load_official(path).to(device), {})
     else:
-        raise ValueError(
-            f"--checkpoint {path}: expected a file or directory, got nothing there; check the path"
-        )
+        saved = SavedModel(load_official(path).to(device), {})
     if modality == JOINT and saved.codecs:
         return saved
     if modality is not None:

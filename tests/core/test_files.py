@@ -8,6 +8,7 @@ import os
 import pytest
 
 from selfflow_wm import files
+from selfflow_wm.checkpoints import SHIPPED, find_checkpoint, fingerprint
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -27,25 +28,26 @@ def test_a_checkpoint_is_named_by_its_directory_its_run_or_its_shipped_name(tmp_
     run = tmp_path / "runs" / "a"
     (run / "checkpoint").mkdir(parents=True)
     (run / "checkpoint" / "config.json").write_text("{}")
-    assert files.newest_checkpoint(run) == run / "checkpoint"
-    assert files.newest_checkpoint(run / "checkpoint") == run / "checkpoint"
-    assert files.newest_checkpoint("self_flow") == files.CHECKPOINTS / "self_flow"
-    assert (files.CHECKPOINTS / "self_flow" / "config.json").is_file()
-    (tmp_path / "self_flow").mkdir()  # what lies here comes before what is shipped
-    assert str(files.newest_checkpoint("self_flow")) == "self_flow"
-    assert str(files.newest_checkpoint("nowhere")) == "nowhere"
+    assert find_checkpoint(run) == run / "checkpoint"
+    assert find_checkpoint(run / "checkpoint") == run / "checkpoint"
+    assert find_checkpoint("self_flow") == SHIPPED / "self_flow"
+    (tmp_path / "self_flow").mkdir()
+    (tmp_path / "self_flow" / "config.json").write_text("{}")
+    assert str(find_checkpoint("self_flow")) == "self_flow"  # what lies here comes first
+    with pytest.raises(ValueError, match="nowhere"):
+        find_checkpoint("nowhere")
 
 
 def test_a_checkpoint_is_known_by_what_is_in_it(tmp_path):
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes(name.encode())
-    known = files.checkpoint_digest(tmp_path)
+    known = fingerprint(tmp_path)
     (tmp_path / "notes.txt").write_text("no part of it")
-    assert files.checkpoint_digest(tmp_path) == known and len(known) == 64
+    assert fingerprint(tmp_path) == known and len(known) == 64
     (tmp_path / "config.json").write_bytes(b"{}")
-    assert files.checkpoint_digest(tmp_path) != known
+    assert fingerprint(tmp_path) != known
     one = tmp_path / "model.safetensors"
-    assert files.checkpoint_digest(one) == files.file_digest(one)
+    assert fingerprint(one) == files.file_digest(one)
 
 
 def test_digests_are_those_that_older_evaluations_recorded(tmp_path):
@@ -54,4 +56,4 @@ def test_digests_are_those_that_older_evaluations_recorded(tmp_path):
     expected = hashlib.sha256()
     for name, content in (("b.safetensors", b"weights"), ("config.json", b"{}")):
         expected.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
-    assert files.checkpoint_digest(tmp_path) == expected.hexdigest()
+    assert fingerprint(tmp_path) == expected.hexdigest()

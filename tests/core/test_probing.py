@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from selfflow_wm.checkpoints import fingerprint
 from selfflow_wm.commands.probe import main
 from selfflow_wm.intervals import wilson
 from selfflow_wm.layout import NULL_BYTE, Batch, Layout, Modality
@@ -21,7 +22,7 @@ from selfflow_wm.probing.classifier import (
     split_samples,
 )
 from selfflow_wm.probing.features import extract
-from selfflow_wm.probing.sources import LabelledLatents, fingerprint, load_model
+from selfflow_wm.probing.sources import LabelledLatents, load_model
 from selfflow_wm.probing.table import Table
 from selfflow_wm.training import checkpoint
 
@@ -368,7 +369,7 @@ def test_command_line(files, tmp_path, capsys, monkeypatch):
 
 BAD = {
     "no such data": (["--data", "nowhere"], "nothing there"),
-    "no such checkpoint": (["--checkpoint", "x=nowhere"], "no such file"),
+    "no such checkpoint": (["--checkpoint", "x=nowhere"], "nowhere: expected"),
     "twice": (["--checkpoint", "model0=elsewhere"], "distinct names"),
     "unnamed": (["--checkpoint", "=elsewhere"], "got '=elsewhere'; write a name"),
     "layer": (["--layers", "9"], "layers in 1..2, got [9]"),

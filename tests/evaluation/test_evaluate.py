@@ -171,7 +171,7 @@ def test_what_does_not_fit_is_explained(made, tmp_path, capsys):
         said = capsys.readouterr().err
         assert message in said and said.count("\n") == 1, said
     for words, message in (
-        (["/nowhere"], "expected a run of selfflow_wm.pretrain"),
+        (["/nowhere"], "/nowhere: expected a checkpoint"),
         ([str(made / "a"), str(made / "a/checkpoint")], "got one twice"),
         ([str(made / "a"), "--features", "image=nothing.Here"], "--features image=nothing.Here"),
         ([str(made / "a"), "--features", "smell=toy"], "a modality of"),
