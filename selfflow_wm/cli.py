@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 import errno
-import runpy
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -323,6 +323,17 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     raise SystemExit(exit_code(main))
 
 
-def run_module(name: str) -> None:
-    """Run a module as `python -m NAME` does. Its parents and it need not be imported before."""
-    runpy.run_module(name, run_name="__main__", alter_sys=True)
+def perform(
+    parser: Parser,
+    work: Callable[[argparse.Namespace], int | None],
+    argv: Sequence[str] | None,
+    resumable: bool = False,
+) -> int:
+    """Parse `argv` (None: the command line's) and do `work` with what it says; see `exit_code`."""
+    arguments = parser.parse_args(argv)
+    return exit_code(lambda: work(arguments), resumable)
+
+
+def run_evaluate(name: str) -> NoReturn:
+    """The sub-command `name` of `python -m selfflow_wm.evaluate`, for its older module."""
+    raise SystemExit(import_module(f"selfflow_wm.commands.{name}").main())

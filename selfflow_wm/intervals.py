@@ -21,8 +21,8 @@ def wilson(successes: float, trials: float, z: float = Z95) -> tuple[float, floa
     """
     if not 0 <= successes <= trials:
         raise ValueError(
-            f"wilson: expected 0 <= successes <= trials; got {successes} of {trials}; "
-            "remedy: count each trial once"
+            f"wilson: expected 0 <= successes <= trials, got {successes} of {trials}; "
+            "count each trial once"
         )
     if trials == 0:
         return 0.0, 1.0
@@ -71,8 +71,8 @@ def mean_interval(
     """
     if len(rates) != len(weights) or abs(sum(weights) - 1) > 1e-9:
         raise ValueError(
-            f"mean_interval: expected one weight a rate, summing to 1; got {len(rates)} rates and "
-            f"weights {list(weights)}; remedy: divide the weights by their sum"
+            f"mean_interval: expected one weight a rate, summing to 1, got {len(rates)} rates and "
+            f"weights {list(weights)}; divide the weights by their sum"
         )
     rows = list(zip(rates, weights, strict=True))
     mean = sum(weight * rate for (rate, _, _), weight in rows)
@@ -99,8 +99,8 @@ def paired_difference(
     """
     if min(gained, lost) < 0 or gained + lost > pairs:
         raise ValueError(
-            f"paired_difference: expected 0 <= gained + lost <= pairs; got {gained}, {lost} and "
-            f"{pairs}; remedy: count each pair once"
+            f"paired_difference: expected 0 <= gained + lost <= pairs, got {gained}, {lost} and "
+            f"{pairs}; count each pair once"
         )
     if pairs == 0:
         return -1.0, 1.0

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from selfflow_wm.cli import run_module
+from selfflow_wm.cli import run_evaluate
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -75,4 +75,4 @@ def psnr(images: UInt8[Tensor, "B H W 3"], others: UInt8[Tensor, "B H W 3"]) -> 
 
 
 if __name__ == "__main__":
-    run_module("selfflow_wm.commands.reconstruct")
+    run_evaluate("reconstruct")

@@ -6,6 +6,7 @@ modules here import them only once they are told to work.
 
 from __future__ import annotations
 
+import runpy
 import sys
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def script() -> None:
 
 def run(name: str | None = None) -> None:
     """Run a command with the words of `sys.argv`; None: the one that the first word names."""
-    from selfflow_wm.cli import Parser, run_module
+    from selfflow_wm.cli import Parser
 
     if name is None:
         rows = "\n".join(f"  {name:<10}{what}" for name, (_, what) in COMMANDS.items())
@@ -57,4 +58,4 @@ def run(name: str | None = None) -> None:
         parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="see below")
         name = parser.parse_args(sys.argv[1:2] or ["--help"]).command
         sys.argv[0:2] = [f"selfflow-{name}"]
-    run_module(COMMANDS[str(name)][0])
+    runpy.run_module(COMMANDS[str(name)][0], run_name="__main__", alter_sys=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from selfflow_wm.cli import Parser, at_least, compute_device, exit_code, run_main
+from selfflow_wm.cli import Parser, at_least, compute_device, exit_code
 from selfflow_wm.defaults import EVALUATE_STEPS, TOY_SHIFT
 
 EPILOG = """\
@@ -149,7 +149,3 @@ def _check_labels(labels: Sequence[str]) -> None:
                 f"{taken.get(name, 'none')!r}; write NAME=PATH with another"
             )
         taken[name] = label
-
-
-if __name__ == "__main__":
-    run_main(main)

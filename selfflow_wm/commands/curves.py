@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from selfflow_wm.cli import Parser, exit_code, run_main, split_name
+from selfflow_wm.cli import Parser, perform, split_name
 from selfflow_wm.files import write_file
 from selfflow_wm.intervals import over_seeds
 from selfflow_wm.training.curves import Curve, choose, common_steps, draw, read_curves
@@ -26,28 +26,26 @@ examples:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Read, draw, show; the exit code: 0, or 2 and one line on stderr for bad input."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the flags and do it; the exit code."""
+    return perform(_parser(), _run, argv)
+
+
+def _parser() -> Parser:
     parser = Parser(
         prog="python -m selfflow_wm.evaluate curves",
         description="Draw what trainings logged, side by side, and show the last values.",
         epilog=EPILOG,
     )
-    parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="directories of trainings")
+    add = parser.add_argument
+    add("runs", nargs="+", metavar="[NAME=]RUN", help="directories of trainings")
     parser.add_shared("out", metavar="FILE.png", help="the picture")
-    parser.add_argument(
-        "--metrics",
-        nargs="+",
-        default=[],
-        metavar="PATTERN",
-        help="names as in metrics.jsonl, * for anything (held-out losses)",
-    )
-    options = parser.parse_args(arguments)
-    return exit_code(lambda: run(options))
+    add("--metrics", nargs="+", default=[], metavar="PATTERN",
+        help="names as in metrics.jsonl, * for anything (held-out losses)")  # fmt: skip
+    return parser
 
 
-def run(options: argparse.Namespace) -> None:
-    """What the command does once its line is understood."""
+def _run(options: argparse.Namespace) -> None:
     if options.out.suffix.lower() != ".png":
         raise ValueError(f"out: expected a name that ends in .png, got {options.out}; add it")
     arms = read_arms(options.runs)
@@ -115,7 +113,3 @@ def _show(arms: Arms, metrics: Sequence[str]) -> None:
             cells.append(text)
         shown.add_row(row["metric"], "–" if row["step"] is None else str(row["step"]), *cells)
     Console().print(shown)
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from selfflow_wm.cli import Parser, at_least, compute_device, exit_code, run_main
+from selfflow_wm.cli import Parser, at_least, compute_device, perform
 
 SCHEMA = 1
 """Version of the file of --out."""
@@ -45,8 +45,7 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags and do it; the exit code."""
-    arguments = _parser().parse_args(argv)
-    return exit_code(lambda: _run(arguments))
+    return perform(_parser(), _run, argv)
 
 
 def _parser() -> Parser:
@@ -123,7 +122,3 @@ def _write(arguments: argparse.Namespace, modality: str, cut: Any, distance: Any
     }
     with atomic_file(arguments.out) as temporary:
         write_json(temporary, value)
-
-
-if __name__ == "__main__":
-    run_main(main)

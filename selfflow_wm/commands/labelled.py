@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from selfflow_wm.cli import Parser, at_least, compute_device, exit_code, run_main
+from selfflow_wm.cli import Parser, at_least, compute_device, perform
 
 EPILOG = """\
 KIND=LABEL are a kind of the toy world and an attribute of its ground truth: sign=word, sign=font,
@@ -24,6 +24,10 @@ example:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags and do it; the exit code."""
+    return perform(_parser(), _run, argv)
+
+
+def _parser() -> Parser:
     parser = Parser(
         prog="python -m selfflow_wm.evaluate labelled",
         description="Write labelled latents of the toy world, for evaluate probe.",
@@ -35,8 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_shared("samples", type=at_least(10), default=2000, help="renderings (%(default)s)")
     parser.add_shared("out", metavar="FILE", help="a .safetensors file")
     parser.add_shared("device")
-    arguments = parser.parse_args(argv)
-    return exit_code(lambda: _run(arguments))
+    return parser
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -54,7 +57,3 @@ def _run(arguments: argparse.Namespace) -> None:
     write_labelled(arguments.out, tensors)
     classes = int(tensors["labels"].max()) + 1
     print(f"{arguments.out}: {tuple(tensors['latents'].shape)}, {classes} values of {label}")
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selfflow_wm.checkpoints import find_checkpoint, fingerprint
-from selfflow_wm.cli import Parser, compute_device, exit_code, run_main, split_name
+from selfflow_wm.cli import Parser, compute_device, perform, split_name
 
 EPILOG = """\
 The data is a safetensors file with `latents` (N, tokens, C), floating point, as the codec of the
@@ -26,14 +26,12 @@ example:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Probe, write, show; the exit code. 2 and one line on stderr when the input is at fault."""
-    options = _parse(arguments)
-    return exit_code(lambda: run(options), resumable=True)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the flags and do it; the exit code."""
+    return perform(_parser(), _run, argv, resumable=True)
 
 
-def run(options: argparse.Namespace) -> None:
-    """What the command does once its line is understood."""
+def _run(options: argparse.Namespace) -> None:
     from selfflow_wm.probing.classifier import PENALTIES
     from selfflow_wm.probing.core import probe_checkpoints
     from selfflow_wm.probing.sources import LabelledLatents, check_codec, load_model
@@ -71,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
     print(f"{table.path} and probe.csv beside it\n{plot}")
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parser() -> Parser:
     parser = Parser(
         prog="python -m selfflow_wm.evaluate probe",
         description="Linear probes of frozen features: accuracy by layer, noise level and "
@@ -95,7 +93,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_shared("samples", help="use the first N rows of the data (all)")
     parser.add_shared("seed", help="of noise and splits (%(default)s)")
     parser.add_shared("device")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _list(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
@@ -150,7 +148,3 @@ def _show(table: Any) -> None:
     Console(width=100).print(shown)
     if unfinished := sum(not row["converged"] for row in table.rows):
         print(f"{unfinished} of {len(table.rows)} fits stopped before they converged")
-
-
-if __name__ == "__main__":
-    run_main(main)

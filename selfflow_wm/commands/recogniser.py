@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from selfflow_wm.cli import Parser, at_least, exit_code, run_main
+from selfflow_wm.cli import Parser, at_least, perform
 
 EPILOG = """\
 examples:
@@ -17,8 +17,7 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags and do it; the exit code."""
-    arguments = _parser().parse_args(argv)
-    return exit_code(lambda: _run(arguments))
+    return perform(_parser(), _run, argv)
 
 
 def _parser() -> Parser:
@@ -68,7 +67,3 @@ def _run(arguments: argparse.Namespace) -> None:
             )
     digest = save_recogniser(arguments.out, model, config, scores)
     print(f"recogniser: {arguments.out}, SHA-256 {digest[:12]}")
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from selfflow_wm.cli import Parser, at_least, compute_device, exit_code, one_of, run_main
+from selfflow_wm.cli import Parser, at_least, compute_device, one_of, perform
 
 EPILOG = """\
 The figure has a row for each picture: original, reconstruction, four times their difference.
@@ -21,8 +21,7 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags and do it; the exit code."""
-    arguments = _parser().parse_args(argv)
-    return exit_code(lambda: _run(arguments))
+    return perform(_parser(), _run, argv)
 
 
 def _parser() -> Parser:
@@ -93,7 +92,3 @@ def _draw(path: Path, pictures: Any, back: Any) -> None:
     table = rearrange([pictures, back, difference], "k b h w c -> (b h) (k w) c")
     with atomic_file(path) as temporary:
         Image.fromarray(table.numpy()).save(temporary, format="PNG")
-
-
-if __name__ == "__main__":
-    run_main(main)

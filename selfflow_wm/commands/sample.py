@@ -15,9 +15,8 @@ from selfflow_wm.cli import (
     argument,
     at_least,
     compute_device,
-    exit_code,
     one_of,
-    run_main,
+    perform,
 )
 from selfflow_wm.defaults import SAMPLE_STEPS, SHIFT
 
@@ -88,8 +87,7 @@ def _parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0, 2 after a one-line error, 130 when interrupted."""
-    args = _parser().parse_args(argv)
-    return exit_code(lambda: _run(args), resumable=True)
+    return perform(_parser(), _run, argv, resumable=True)
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -164,7 +162,3 @@ def _interval(text: str) -> tuple[float, float]:
     if not 0 <= low <= high <= 1:
         raise ValueError(f"expected LOW,HIGH with 0 <= LOW <= HIGH <= 1, got {text!r}")
     return low, high
-
-
-if __name__ == "__main__":
-    run_main(main)

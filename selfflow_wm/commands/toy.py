@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from selfflow_wm.cli import Parser, at_least, exit_code, one_of, run_main
+from selfflow_wm.cli import Parser, at_least, one_of, perform
 
 EPILOG = """\
 examples:
@@ -20,8 +20,7 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags and do it; the exit code."""
-    arguments = _parser().parse_args(argv)
-    return exit_code(lambda: _run(arguments))
+    return perform(_parser(), _run, argv)
 
 
 def _parser() -> Parser:
@@ -82,7 +81,3 @@ def _rate(world: Any, kind: str, arguments: argparse.Namespace) -> float:
         world.sample(kind, first + 20 + count)
         count += 1
     return count / (time.process_time() - begin)
-
-
-if __name__ == "__main__":
-    run_main(main)

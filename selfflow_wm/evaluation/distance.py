@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from selfflow_wm.cli import run_module
+from selfflow_wm.cli import run_evaluate
 from selfflow_wm.evaluation.features import Extractor, checked
 from selfflow_wm.evaluation.media_sets import MediaSet
 from selfflow_wm.metrics.frechet import frechet_distance, plug_in_distance
@@ -119,4 +119,4 @@ def describe(distance: Distance, noun: str) -> str:
 
 
 if __name__ == "__main__":
-    run_module("selfflow_wm.commands.distance")
+    run_evaluate("distance")

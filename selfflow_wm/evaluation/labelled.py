@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from selfflow_wm.cli import run_module
+from selfflow_wm.cli import run_evaluate
 from selfflow_wm.data import JOINT, MODES
 from selfflow_wm.data.toy import ToyWorld
 from selfflow_wm.data.toy.source import RENDERED, as_sample
@@ -74,4 +74,4 @@ def write_labelled(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 if __name__ == "__main__":
-    run_module("selfflow_wm.commands.labelled")
+    run_evaluate("labelled")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -175,3 +177,41 @@ def test_the_defaults_for_acting_stand_in_one_place():
     from selfflow_wm import defaults
 
     assert OmegaConf.load(ROOT / "configs/eval.yaml").policy.steps == defaults.POLICY_STEPS
+
+
+OLDER = {
+    "selfflow_wm.probe": "probe",
+    "selfflow_wm.curves": "curves",
+    "selfflow_wm.evaluation.distance": "distance",
+    "selfflow_wm.evaluation.labelled": "labelled",
+    "selfflow_wm.codec.reconstruct": "reconstruct",
+    "selfflow_wm.data.toy": "toy",
+    "selfflow_wm.metrics.train_recogniser": "recogniser",
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("module", OLDER)
+def test_older_names_of_commands_still_run(module, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [module, "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module(module, run_name="__main__")
+    assert stop.value.code == 0
+    assert f"python -m selfflow_wm.evaluate {OLDER[module]} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("sample", "--checkpoint a.pt --vae v --num 50000 --batch 64 --steps 250 --out b"),
+        ("sample", "--checkpoint runs/media --modality video --shard 2/8 --out b"),
+        ("checkpoints", "sf=runs/sf fm=runs/fm --out b --samples 256 --batch 4 --device cuda"),
+        ("probe", "--data d --out b --checkpoint sf=runs/sf --checkpoint fm=runs/fm --limit 9"),
+        ("distance", "a b --features image=inception:FILE --json c --samples 9"),
+        ("recogniser", "--out b --size 48 48 --steps 8000 --batch 32 --test 1000"),
+    ],
+)
+def test_lines_that_were_written_for_older_versions_are_understood(name, words):
+    module = import_module(f"selfflow_wm.commands.{name}")
+    given = module._parser().parse_args(words.split())
+    assert str(given.out) in "bc"
