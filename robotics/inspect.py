@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from robotics.inspection.doctor import examine, write
-from robotics.inspection.tables import print_examination
 from selfflow_wm.cli import Parser, at_least, run_main
 
 EXAMPLES = """examples:
@@ -47,12 +45,15 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m robotics.inspect`; returns the exit code."""
-    from rich.console import Console
-
     arguments = build_parser().parse_args(argv)
     out = arguments.out or Path("runs") / f"inspect-{Path(arguments.data).resolve().name}"
     if out.exists() and not out.is_dir():
         raise ValueError(f"out: expected a directory, got the file {out}; choose another.")
+    from rich.console import Console
+
+    from robotics.inspection.doctor import examine, write
+    from robotics.inspection.tables import print_examination
+
     with _progress() as begin:
         examined = examine(
             arguments.data, arguments.split, arguments.spec, arguments.episodes, begin

@@ -113,13 +113,14 @@ def _acting_mode(path: Path, asked: str) -> str:
         config = json.loads((path / "config.json").read_text())
     except ValueError:
         config = None
-    if not isinstance(config, dict) or "modes" not in config:
+    robot = config.get("robot", config) if isinstance(config, dict) else None  # schema 2, or 1
+    if not robot or "modes" not in robot:
         raise ValueError(
             f"checkpoint: expected one of python -m robotics.finetune; got {path} without its modes"
             "; remedy: fine-tune with init= if it is of selfflow_wm.pretrain"
         )
     try:
-        return acting_mode(asked, config["modes"])
+        return acting_mode(asked, robot["modes"])
     except ValueError as error:
         raise ValueError(f"policy.{error} ({path})") from None
 

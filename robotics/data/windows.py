@@ -6,7 +6,7 @@ the chunk of actions from there on, and future frames and, if wanted, past ones.
 What does not exist is masked and zero, never a copy of the last step: actions after the end of an
 episode or of its sub-task, frames after it, frames before the first one. The last recorded step
 counts like any other: in RT-1 its action is the one that terminates. Steps in which nothing is
-commanded are kept unless `WindowStream` is told to draw others only.
+commanded are kept unless `robotics.data.order.WindowStream` is told to draw others only.
 """
 
 from __future__ import annotations
@@ -32,8 +32,6 @@ from robotics.data.episodes import (
     run_ends,
     video_window,
 )
-from robotics.data.images import resize_image
-from robotics.data.order import WindowStream
 from robotics.data.rlds import storage
 from robotics.data.rlds.faults import Faults
 from robotics.data.rlds.reader import record_format, split_shards
@@ -41,10 +39,8 @@ from robotics.data.rlds.spec import DatasetSpec
 from robotics.data.statistics import cached_statistics
 from robotics.embodiment.normalize import Quantiles
 
-__all__ = ["WindowDataset", "WindowStream", "resize_image"]
 
-
-class Source(NamedTuple):
+class ShardSteps(NamedTuple):
     """A run of a dataset's steps in the cache of decoded frames."""
 
     name: str
@@ -140,7 +136,7 @@ class WindowDataset:
         if not decoded:
             self.frame_cache = FrameCache(int(frame_cache_mb * 1e6), self.image_size, threads)
         self.faults = Faults(on_error)
-        self.sources: list[Source] = []
+        self.sources: list[ShardSteps] = []
         """Where the steps come from, in their order."""
         parts = self._open(
             directory,
@@ -178,7 +174,7 @@ class WindowDataset:
                 parts.append(_cut(arrays, shard.first, shard.count))
                 before = int(arrays.lengths[: shard.first].sum())
                 steps = len(parts[-1].action)
-                self.sources.append(Source(cache.entry_name(shard), before, steps))
+                self.sources.append(ShardSteps(cache.entry_name(shard), before, steps))
         if not sum(len(part.action) for part in parts):
             left_out = cache.faults.summary()
             raise ValueError(

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from robotics.data.mixture import MixtureDataset, shuffled
-from robotics.data.windows import WindowDataset
-from robotics.imagination.strips import strip, write_png
+from robotics.data.batches import Dataset
+from robotics.data.images import strip, write_png
+from robotics.data.mixture import shuffled
 from robotics.model.world_model import WorldModel
 from selfflow_wm.model import Backbone
 
@@ -26,7 +26,7 @@ class Preview:
     def __init__(
         self,
         world: WorldModel,
-        dataset: WindowDataset | MixtureDataset,
+        dataset: Dataset,
         directory: Path,
         *,
         windows: int = 4,

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from selfflow_wm.checkpoints import find_checkpoint, fingerprint
+from selfflow_wm.checkpoints import find_checkpoint, fingerprint, read_config
 from selfflow_wm.cli import split_name
 from selfflow_wm.codec import AudioCodec, Codec, ImageCodec, VideoCodec
 from selfflow_wm.data import MODES, SampleEncoder
 from selfflow_wm.data.toy import ToyConfig
-from selfflow_wm.training.model_files import SavedModel, load_model, read_config
+from selfflow_wm.training.model_files import SavedModel, load_model
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _paths(place: Path, curve: bool) -> list[Path]:
 
 
 def _read(path: Path, name: str) -> Entry:
-    config = read_config(path)
+    config = read_config(path, robot=False)
     training = config["training"]
     objective = _snake(training.get("objective", {}).get("_target_", "unknown").rsplit(".", 1)[-1])
     if training.get("objective", {}).get("separated"):
@@ -143,7 +143,7 @@ def open_checkpoint(entry: Entry, device: Any) -> tuple[SavedModel, SampleEncode
     """The model and the way to its latents; ValueError when its codecs fit neither it nor the
     world's sizes, or when another checkpoint has come to lie at its path."""
     saved = load_model(entry.path, device)
-    # Its samples would be taken for the old one's.
+    # The samples of another would be taken for the old one's.
     if fingerprint(entry.path)[:16] != entry.fingerprint:
         raise ValueError(
             f"{entry.path}: expected the checkpoint that was there at the start, of step "

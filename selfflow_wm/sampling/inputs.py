@@ -31,7 +31,7 @@ def load_checkpoint(
                 f"--modality: expected one of {saved.model.layout.names}, got {modality!r}"
             )
         saved.codec = saved.codecs.get(modality, saved.codec)
-    elif saved.codecs:
+    elif saved.codecs and len(saved.model.layout.names) > 1:
         raise ValueError(
             f"--checkpoint {path}: expected --modality for a model of {saved.model.layout.names}, "
             "got none; say which one to make"

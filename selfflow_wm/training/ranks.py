@@ -235,8 +235,8 @@ def is_main() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def says(text: str) -> bool:
-    """True in one of the processes that have the same `text` to say (an error of all of them)."""
+def is_reporter(text: str) -> bool:
+    """True in one of the processes that have the same `text` to print (an error of all of them)."""
     if _joined is None or _joined.store is None:
         return is_main()
     try:

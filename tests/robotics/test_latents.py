@@ -15,9 +15,10 @@ from robotics.data.cache import latents
 from robotics.data.cache.latents import LatentCache
 from robotics.data.rlds.fake import fake_dataset
 from robotics.data.windows import WindowDataset
-from robotics.encode import encode, main
-from robotics.finetune import build, compose_config
-from robotics.model.modes import Mixture
+from robotics.encode import main
+from robotics.model.modes import robot_schedule
+from robotics.training.build import build, compose_config
+from robotics.training.encode import encode
 
 SIZE = (32, 48)
 SPLITS = ('dataset.train_split="train[:5]"', 'dataset.validation_split="train[5:]"')
@@ -61,7 +62,7 @@ def opened(directory, dataset, **changes):
 
 
 def streams(world, dataset, cache, seed=1):
-    mixture = Mixture(SHARES, seed=seed)
+    mixture = robot_schedule(SHARES, seed=seed)
     return [
         ModeStream(dataset, world, mixture, seed=seed, latents=source) for source in (None, cache)
     ]
@@ -98,7 +99,7 @@ def test_half_precision_rounds_and_nothing_else(caches, windows):
 
 def test_training_reads_no_pixels(world, windows, caches, monkeypatch):
     cache = opened(caches / "float32", windows)
-    stream = ModeStream(windows, world, Mixture(SHARES, seed=1), latents=cache)
+    stream = ModeStream(windows, world, robot_schedule(SHARES, seed=1), latents=cache)
     monkeypatch.setattr(WindowDataset, "_copy_frames", lambda *_: 1 / 0)
     for _ in range(3):
         next(stream)
@@ -119,7 +120,7 @@ def test_a_run_trains_from_the_cache_as_from_pixels(config, tiny_overrides, cach
             ]
         )
         runs.append(build(chosen))
-    assert runs[0].world.video_codec.hash() == runs[1].world.video_codec.hash()
+    assert runs[0].model.video_codec.hash() == runs[1].model.video_codec.hash()
     for run in runs:
         run.trainer.train_step()
         run.trainer.train_step()
@@ -246,7 +247,7 @@ def test_augmentation_and_a_cache_exclude_each_other(world, windows, caches):
         ModeStream(
             windows,
             world,
-            Mixture(SHARES),
+            robot_schedule(SHARES),
             augment=Augment(0.9),
             latents=opened(caches / "float32", windows),
         )

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from robotics.data.augment import Augment, apply
-from robotics.data.windows import Source, WindowDataset
+from robotics.data.windows import ShardSteps, WindowDataset
 from selfflow_wm.codec import ResidualCodec, codec_from_state
 from selfflow_wm.codec.base import ImageCodec
 from selfflow_wm.training import checkpoint
@@ -205,7 +205,7 @@ def encode_shard(
     directory: Path,
     key: Mapping[str, Any],
     dataset: WindowDataset,
-    source: Source,
+    source: ShardSteps,
     codec: ImageCodec,
     *,
     augment: Augment | None = None,

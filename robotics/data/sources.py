@@ -1,4 +1,4 @@
-"""Which data sets a run trains on, as written in `data=`, and whether they belong together."""
+"""The data sets that `data=` names: whether they belong together, and their windows."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
+from robotics.data.mixture import DatasetMixture
 from robotics.data.rlds.spec import load_spec
 from robotics.data.rlds.storage import expanded
+from robotics.data.windows import WindowDataset
 from robotics.embodiment.table import embodiment
 
 CONVENTIONS = ("action_dim", "gripper_closes", "data_rotation")
@@ -88,8 +92,6 @@ def _entry(place: str, row: Any) -> MixtureEntry:
 
 
 def _load(path: Path) -> Any:
-    from omegaconf import OmegaConf
-
     if not path.is_file():
         raise ValueError(f"data: expected a directory or a yaml, got {path}, which is not there")
     try:
@@ -132,3 +134,47 @@ def check_conventions(
             f"data: expected sets of one control rate, got {listed}; an action is the motion of "
             "one control step. To train on them all the same: mixed_rates=true"
         )
+
+
+def open_data(config: DictConfig, split: str) -> WindowDataset | DatasetMixture:
+    """The windows of `config.data`, one set or several. split: "train_split" or
+    "validation_split", of the configuration or of each set that states its own."""
+    if isinstance(config.data, str):
+        return open_dataset(config, config.dataset[split])
+    entries = parse_mixture(OmegaConf.to_container(config.data)) or {}
+    check_conventions(entries, config.embodiment, config.spec, config.mixed_rates)
+    parts = {}
+    for name, entry in entries.items():
+        own = config.copy()
+        own.data, own.spec = entry.path, entry.spec or config.spec
+        own.frame_cache_mb = config.frame_cache_mb / len(entries)
+        try:
+            parts[name] = open_dataset(own, getattr(entry, split) or config.dataset[split])
+        except ValueError as error:
+            raise ValueError(f"data.{name}: {error}") from error
+    return DatasetMixture(parts, {name: entry.weight for name, entry in entries.items()})
+
+
+def open_dataset(
+    config: DictConfig, split: str, image_size: Sequence[int] | None = None
+) -> WindowDataset:
+    """The windows of one split of the one set `config.data`. image_size: instead of the
+    configuration's."""
+    if not isinstance(config.data, str):
+        raise ValueError("expected data=DIR, got a mixture; this is done one data set at a time")
+    settings: Any = OmegaConf.to_container(config.dataset)
+    return WindowDataset(
+        config.data,
+        settings["image_size"] if image_size is None else image_size,
+        split=split,
+        horizon=settings["horizon"],
+        video_offsets=settings["video_offsets"],
+        history=settings["history"],
+        history_stride=settings["history_stride"],
+        cache_dir=settings["cache_dir"],
+        spec=config.spec,
+        on_error=config.on_error,
+        decoded=config.decoded,
+        frame_cache_mb=config.frame_cache_mb,
+        draft=config.draft,
+    )

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from selfflow_wm.codec import PatchPCA
-from selfflow_wm.data import MODES, Mixture, MixtureStream, SampleEncoder, check_source
+from selfflow_wm.data import MODES, ModeSchedule, SampleEncoder, SampleStream, check_source
 from selfflow_wm.data.source import split_source
 from selfflow_wm.layout import Layout, Modality
 
@@ -39,8 +39,8 @@ def encoder():
 
 
 def stream(encoder, size=3, **options):
-    mixture = Mixture({"image": {"probability": 1.0, "batch_size": size}})
-    return MixtureStream({"image": Numbers()}, encoder, mixture, **options)
+    schedule = ModeSchedule({"image": {"probability": 1.0, "batch_size": size}})
+    return SampleStream({"image": Numbers()}, encoder, schedule, **options)
 
 
 def numbers(batch):
@@ -50,11 +50,11 @@ def numbers(batch):
 def test_the_papers_shares_are_drawn_by_step_and_seed_alone():
     shares = {"image": (0.57, 38), "video": (0.30, 8), "audio": (0.13, 16)}
     rows = {n: {"probability": p, "batch_size": b} for n, (p, b) in shares.items()}
-    drawn = [Mixture(rows, seed=3).draw(step).name for step in range(2000)]
+    drawn = [ModeSchedule(rows, seed=3).draw(step).name for step in range(2000)]
     counts = Counter(drawn)
     for name, (probability, _) in shares.items():
         assert counts[name] / 2000 == pytest.approx(probability, abs=0.035)
-    again = Mixture(rows, seed=3)
+    again = ModeSchedule(rows, seed=3)
     assert drawn == [again.draw(step).name for step in reversed(range(2000))][::-1]
 
 
@@ -102,9 +102,9 @@ def test_held_out_samples_are_not_trained_on():
 def test_what_does_not_fit_is_refused(encoder):
     rows = {n: {"probability": 1, "batch_size": 2} for n in ("image", "video")}
     with pytest.raises(ValueError, match="modes.video: expected a source"):
-        MixtureStream({"image": Numbers()}, encoder, Mixture(rows))
+        SampleStream({"image": Numbers()}, encoder, ModeSchedule(rows))
     with pytest.raises(ValueError, match="modes.video: expected video in the layout"):
-        MixtureStream({"image": Numbers(), "video": Numbers()}, encoder, Mixture(rows))
+        SampleStream({"image": Numbers(), "video": Numbers()}, encoder, ModeSchedule(rows))
     with pytest.raises(ValueError, match="source of kind 'video', got 'image'"):
         check_source(Numbers(), "video")
     with pytest.raises(ValueError, match="at least one sample"):

@@ -11,7 +11,7 @@ from zlib import crc32
 import numpy as np
 
 from selfflow_wm.data.encode import SampleEncoder
-from selfflow_wm.data.modes import Mixture
+from selfflow_wm.data.modes import ModeSchedule
 from selfflow_wm.data.source import (
     Sample,
     Source,
@@ -40,8 +40,8 @@ class _Order:
         return int(self._permutation[place]), epoch
 
 
-class MixtureStream:
-    """An endless iterator of encoded batches, each of one mode of the mixture.
+class SampleStream:
+    """An endless iterator of encoded batches, each of one mode of the schedule.
 
     The mode of optimiser step k and every source's order follow from the seed alone; a source is
     passed over in whole shuffled passes, of which a later one may take other parts of long files.
@@ -49,9 +49,9 @@ class MixtureStream:
     another number of them.
 
     Args:
-        sources: by kind, one for every mode of the mixture.
+        sources: by kind, one for every mode of the schedule.
         encoder: samples to latents.
-        mixture: probabilities and batch sizes (of this rank alone).
+        schedule: probabilities and batch sizes (of this rank alone).
         seed: of the orders.
         accumulate: batches of one mode in a row, as many as the trainer adds up to a step.
         rank, world_size: which of several readers this is. All draw the same modes, and of every
@@ -67,7 +67,7 @@ class MixtureStream:
         self,
         sources: Mapping[str, Source],
         encoder: SampleEncoder,
-        mixture: Mixture,
+        schedule: ModeSchedule,
         *,
         seed: int = 0,
         accumulate: int = 1,
@@ -77,9 +77,9 @@ class MixtureStream:
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"expected a rank in 0..world_size - 1, got {rank} of {world_size}")
-        check_mixture(mixture, sources, encoder)
-        self.sources = {name: sources[name] for name in mixture.names}
-        self.encoder, self.mixture, self.accumulate = encoder, mixture, accumulate
+        check_schedule(schedule, sources, encoder)
+        self.sources = {name: sources[name] for name in schedule.names}
+        self.encoder, self.schedule, self.accumulate = encoder, schedule, accumulate
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self._orders = {name: _Order(name, len(s), seed) for name, s in self.sources.items()}
         self._pool = ThreadPoolExecutor(workers) if workers else None
@@ -90,8 +90,8 @@ class MixtureStream:
         return self
 
     def __next__(self) -> Batch:
-        mode = self.mixture.draw(self.drawn // self.accumulate)
-        size, source = self.mixture.batch_size(mode.name), self.sources[mode.name]
+        mode = self.schedule.draw(self.drawn // self.accumulate)
+        size, source = self.schedule.batch_size(mode.name), self.sources[mode.name]
         order, start = self._orders[mode.name], self.positions[mode.name]
         # Interleaved, so that the ranks together read what one with a larger batch would.
         places = range(start + self.rank, start + size * self.world_size, self.world_size)
@@ -131,16 +131,18 @@ class MixtureStream:
         self.positions = {name: int(state["positions"][name]) for name in self.sources}
 
 
-def check_mixture(mixture: Mixture, sources: Mapping[str, Source], encoder: SampleEncoder) -> None:
-    """ValueError when a mode of the mixture lacks its source or a modality of the layout."""
-    for name in mixture.names:
+def check_schedule(
+    schedule: ModeSchedule, sources: Mapping[str, Source], encoder: SampleEncoder
+) -> None:
+    """ValueError when a mode of the schedule lacks its source or a modality of the layout."""
+    for name in schedule.names:
         if name not in sources:
             raise ValueError(
                 f"modes.{name}: expected a source of kind {name!r} in data, got "
                 f"{sorted(sources) or 'none'}; add data.{name}, or leave the mode out with "
                 f"modes.{name}=null"
             )
-        if lacking := [m for m in mixture.table[name].present if m not in encoder.layout]:
+        if lacking := [m for m in schedule.table[name].present if m not in encoder.layout]:
             raise ValueError(
                 f"modes.{name}: expected {', '.join(lacking)} in the layout, got "
                 f"{encoder.layout.names}; add layout.rows.{lacking[0]}"
@@ -150,19 +152,19 @@ def check_mixture(mixture: Mixture, sources: Mapping[str, Source], encoder: Samp
 def fixed_batches(
     sources: Mapping[str, Source],
     encoder: SampleEncoder,
-    mixture: Mixture,
+    schedule: ModeSchedule,
     batches: int,
     seed: int = 0,
 ) -> dict[str, list[Batch]]:
     """The same up to `batches` encoded batches of every mode, for validation."""
     groups: dict[str, list[Batch]] = {}
-    for name in mixture.names:
-        source, size = sources[name], mixture.batch_size(name)
+    for name in schedule.names:
+        source, size = sources[name], schedule.batch_size(name)
         order = _Order(name, len(source), seed)
         numbers = [order(position)[0] for position in range(min(batches * size, len(source)))]
         try:
             groups[name] = [
-                encoder([source[i] for i in numbers[start : start + size]], mixture.table[name])
+                encoder([source[i] for i in numbers[start : start + size]], schedule.table[name])
                 for start in range(0, len(numbers), size)
             ]
         except ValueError as error:
