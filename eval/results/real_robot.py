@@ -49,6 +49,8 @@ PUBLISHED: dict[str, dict[str, float]] = {
 }
 """Task -> policy -> success in SIMPLER (visual matching, last step) as published."""
 
+SCENES = "simpler"
+"""The simulator whose scenes `PUBLISHED` is of; `REAL` is of the rooms they are built after."""
 POLICIES = tuple(dict.fromkeys(name for row in REAL.values() for name in row))
 """Every policy with a real-robot number."""
 

@@ -13,6 +13,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from selfflow_wm.files import atomic_file
+
 SCHEMA_VERSION = 1
 """Of run.json, episodes.jsonl and results.json."""
 
@@ -26,7 +28,7 @@ _ENDED = {"success", "success_any", "steps", "terminated", "stages", "instructio
 class EpisodeLog:
     """The episodes of one run, on disk after each `append`.
 
-    Opening only reads; nothing is created or mended before `begin`.
+    Opening only reads; nothing is created or repaired before `begin`.
 
     Args:
         out: directory of the run; may not exist yet.
@@ -171,9 +173,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text so that the file is whole at every moment."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with atomic_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _short(value: Any) -> str:

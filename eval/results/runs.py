@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from eval.envs.registry import is_simpler
-from eval.report.run import policy_line
+from eval.envs.contract import Simulator
+from eval.envs.registry import recorded_simulator
 from eval.results.records import SCHEMA_VERSION, Record, read_episodes, read_object
-from eval.results.results_file import stand_ins
+from eval.results.results import policy_line, stand_ins
 
 DIFFERENCES = ("simulator", "protocol", "incomplete")
 """What `--allow` can let pass."""
@@ -42,8 +42,13 @@ class Run:
 
     @property
     def protocol(self) -> str | None:
-        """SIMPLER's grid; None for other simulators."""
+        """The grid of start states; None for simulators without."""
         return self.results.get("protocol")
+
+    @cached_property
+    def scenes(self) -> Simulator:
+        """The simulator itself."""
+        return recorded_simulator(self.simulator, self.protocol)
 
     @property
     def tasks(self) -> list[str]:
@@ -83,10 +88,8 @@ class Run:
         return absent, sum(bool(r) and r["status"] == "error" for r in found)
 
     def start(self, record: Record) -> Start:
-        """Equal for episodes that began alike: SIMPLER's cell, or the seed of another simulator."""
-        if is_simpler(self.simulator.partition("-")[0]) and "cell" in record:
-            return "cell", record["cell"]
-        return self.simulator, str(record["seed"])
+        """Equal for episodes that began alike, see `eval.envs.contract.Simulator.start`."""
+        return self.scenes.start(record)
 
     def outcomes(self, task: str, metric: str) -> dict[Start, bool]:
         """Whether the episode from each start fulfils `metric` (see `flag`)."""
@@ -98,6 +101,17 @@ def flag(record: Record, metric: str) -> bool:
     if metric in _FLAGS:
         return bool(record[_FLAGS[metric]])
     return bool(record["stages"].get(metric, False))
+
+
+def parse_allowed(words: str) -> list[str]:
+    """Names of `DIFFERENCES` from a comma list."""
+    names = [word.strip() for word in words.split(",") if word.strip()]
+    if unknown := [name for name in names if name not in DIFFERENCES]:
+        raise ValueError(
+            f"allow: expected names out of {', '.join(DIFFERENCES)}; got {', '.join(unknown)}; "
+            "remedy: correct the spelling"
+        )
+    return names
 
 
 def has_metric(run: Run, task: str, metric: str) -> bool:

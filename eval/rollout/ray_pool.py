@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from eval.rollout.watchdog import Limits
+from eval.envs.contract import Limits
 from eval.rollout.workers import Attempt, Outcome, Pool, Setup, WorkerSetupError
 
 STARTS = 3
@@ -40,7 +40,7 @@ class Host:
         self._pool = Pool(setup, 1, limits=limits, retries=retries, first_start=start)
 
     def open(self) -> str | None:
-        """Start the worker; what the user should mend, or None."""
+        """Start the worker; what the user has to repair, or None."""
         try:
             self._pool.__enter__()
         except WorkerSetupError as error:

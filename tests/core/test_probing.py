@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from selfflow_wm.checkpoints import fingerprint
+from selfflow_wm.commands.probe import main
 from selfflow_wm.intervals import wilson
 from selfflow_wm.layout import NULL_BYTE, Batch, Layout, Modality
 from selfflow_wm.model import Backbone
@@ -20,7 +21,6 @@ from selfflow_wm.probing.classifier import (
     classify,
     split_samples,
 )
-from selfflow_wm.commands.probe import main
 from selfflow_wm.probing.features import extract
 from selfflow_wm.probing.sources import LabelledLatents, load_model
 from selfflow_wm.probing.table import Table

@@ -1,51 +1,17 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from eval_runs import lines, plan_for, run_here, without_times, words
 
-from eval.config import load_config
-from eval.policies.spec import find_checkpoint, parse_policy
+from eval.policies.spec import find_checkpoint, load_config, parse_policy
 from eval.results.records import EpisodeLog
-from eval.rollout.run import evaluate
-from eval.simpler import build_parser, main, make_plan
+from eval.simpler import main
 
 ROOT = Path(__file__).parents[2]
-
-
-def words(out, *more, backend="make", task="open_drawer_place,move_near", policy="expert"):
-    return ["--task", task, "--policy", policy, "--backend", f"fake_env:{backend}", "--episodes",
-            "6", "--video", "0", "--workers", "1", "--out", str(out), *more]  # fmt: skip
-
-
-def plan_for(arguments):
-    plan, _ = make_plan(build_parser().parse_intermixed_args(arguments), "command")
-    return replace(plan, workers=0)
-
-
-def run_here(arguments, on_episode=lambda record: None):
-    """Without worker processes or output."""
-    plan = plan_for(arguments)
-    log = EpisodeLog(plan.out, plan.settings())
-    try:
-        evaluate(plan, log, on_episode)
-    finally:
-        log.close()
-    return log
-
-
-def lines(out):
-    return [json.loads(line) for line in (out / "episodes.jsonl").read_text().splitlines()]
-
-
-def without_times(records):
-    return {
-        (r["task"], r["seed"]): {k: v for k, v in r.items() if k not in ("wall_s", "latency_ms")}
-        for r in records
-    }
 
 
 def test_a_run_leaves_its_files_and_prints_the_numbers(tmp_path, capsys):
@@ -71,7 +37,7 @@ def test_a_run_leaves_its_files_and_prints_the_numbers(tmp_path, capsys):
         }  # fmt: skip
 
 
-def test_films_can_be_had_by_number_afterwards(tmp_path):
+def test_videos_can_be_had_by_number_afterwards(tmp_path):
     out, arguments = tmp_path / "run", ["--task", "move_near"]
     run_here(words(out, *arguments))
     before = without_times(lines(out))
@@ -86,8 +52,8 @@ def test_films_can_be_had_by_number_afterwards(tmp_path):
         assert row.pop("video") is None
     assert before == after
     for bad in ("5", "1000006", "x"):
-        with pytest.raises(ValueError, match="film: expected numbers.*got.*remedy"):
-            plan_for(words(out, *arguments, "--film", bad))
+        with pytest.raises(ValueError, match="video-of: expected numbers.*got.*remedy"):
+            plan_for(words(out, *arguments, "--video-of", bad))
 
 
 def test_one_and_two_workers_give_the_same_records(tmp_path):
@@ -261,16 +227,6 @@ def test_overrides_reach_the_config_and_keep_its_types():
             load_config([word])
 
 
-def test_auto_says_which_simulator_it_took(tmp_path, capsys):
-    from eval.envs.registry import resolve_backend
-
-    backend, why = resolve_backend("auto")
-    assert backend.name == "mujoco"
-    assert "embedded MuJoCo" in why and "SIMPLER" in why
-    with pytest.raises(ValueError, match="--simpler-python"):
-        resolve_backend("simpler")
-
-
 def test_a_checkpoint_is_found_by_path_or_name(tmp_path, monkeypatch):
     monkeypatch.setattr("eval.policies.spec.CHECKPOINTS", tmp_path)
     for name in ("self_flow", "simpler_self_flow", "other"):
@@ -278,8 +234,7 @@ def test_a_checkpoint_is_found_by_path_or_name(tmp_path, monkeypatch):
         (tmp_path / name / "model.safetensors").touch()
         (tmp_path / name / "config.json").touch()
     assert find_checkpoint(None) == tmp_path / "self_flow"
-    assert find_checkpoint(None, "simpler?protocol=vm") == tmp_path / "simpler_self_flow"
-    assert find_checkpoint(None, "my_module:make") == tmp_path / "self_flow"
+    assert find_checkpoint(None, "simpler_self_flow") == tmp_path / "simpler_self_flow"
     assert find_checkpoint("other") == tmp_path / "other"
     assert find_checkpoint(str(tmp_path / "other")) == tmp_path / "other"
     with pytest.raises(ValueError, match="other, self_flow, simpler_self_flow"):

@@ -56,7 +56,6 @@ def training(task: str, seed: int) -> Cell:
         task,
         f"seed {seed}: beside {name}",
         cell.env_id,
-        cell.horizon,
         cell.build,
         options,
         cell.seed,

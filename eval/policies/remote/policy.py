@@ -43,6 +43,8 @@ class RemotePolicy:
         ValueError: no server, an option it does not have, or a server of other conventions.
     """
 
+    options_group = "remote"
+
     def __init__(
         self, url: str, *, embodiment: str | None = None, execute: int = 3,
         rotation: str = "axis_angle", gripper: str = "close_positive", state: str = "quaternion",
@@ -78,6 +80,14 @@ class RemotePolicy:
                 "python -m eval.serve, and give its address as ws://HOST:PORT"
             ) from None
         self._agree(embodiment)
+
+    @classmethod
+    def served_sha256(cls, url: str, options: dict[str, Any]) -> str | None:
+        """The hash of the checkpoint that a server of ours names; None for others."""
+        policy = cls(url, **options)
+        policy.close()
+        served = policy.metadata.get(METADATA)
+        return served.get("checkpoint_sha256") if isinstance(served, dict) else None
 
     def reset(self, instruction: str, seed: int | None = None) -> None:
         """Start an episode."""
@@ -240,14 +250,6 @@ def fit(image: np.ndarray, size: int) -> np.ndarray:
     square = np.zeros((size, size, 3), np.uint8)
     square[top : top + inner[0], left : left + inner[1]] = resize_image(image, inner)
     return square
-
-
-def served_sha256(url: str, options: dict[str, Any]) -> str | None:
-    """The hash of the checkpoint that a server of ours names; None for others."""
-    policy = RemotePolicy(url, **options)
-    policy.close()
-    served = policy.metadata.get(METADATA)
-    return served.get("checkpoint_sha256") if isinstance(served, dict) else None
 
 
 def _words(error: BaseException) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.policies.remote import messages, require
+from eval.policies.remote import METADATA, messages, require
+from eval.policies.spec import fingerprint, parse_policy
 from robotics.embodiment.control import Action, Observation, Policy
 
 
@@ -125,6 +126,41 @@ class Server:
             traceback.print_exc()
             socket.send(traceback.format_exc())
             socket.close(1011, "the traceback is in the message before")
+
+
+def serve_checkpoint(
+    checkpoint: str | None, host: str, port: int, config: dict[str, Any], threads: int | None = None
+) -> Server:
+    """A server of a checkpoint, listening; see `Server`.
+
+    Args:
+        checkpoint: path or name; None is the shipped one.
+        host, port: where to listen; port 0 takes a free one.
+        config: of `configs/eval.yaml`.
+        threads: torch's; None leaves them.
+    """
+    from robotics.model.policy import CheckpointPolicy
+    from robotics.model.world_model import WorldModel
+
+    spec = parse_policy("checkpoint", checkpoint, config)
+    options = dict(spec.options)
+    world = WorldModel.load(spec.path, device=options.pop("device"))
+    options["execute"] = world.horizon
+
+    def make_policy() -> CheckpointPolicy:
+        return CheckpointPolicy(world, threads=threads, **options)
+
+    make_policy()  # so that bad options are refused now and not by the first client
+    served = {
+        "embodiment": world.embodiment.name,
+        "checkpoint_sha256": fingerprint(spec),
+        "options": spec.options,
+        "horizon": world.horizon,
+        "rotation": "axis_angle",
+        "gripper": "close_positive",
+        "state": "quaternion",
+    }
+    return Server(make_policy, {METADATA: served}, host, port)
 
 
 def _health(connection: Any, request: Any) -> Any:

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,21 @@ class EpisodeWriter:
         """Note that an episode was tried and not kept (say, the expert failed)."""
         path = self._staging / f"{self._new_key(key)}.discarded.json"
         _write_atomically(path, json.dumps(metadata).encode())
+
+    def copy_from(self, other: EpisodeWriter, keys: Collection[str]) -> None:
+        """Stage what another writer has packed or discarded under these keys, byte for byte."""
+        collection, wanted = other._collection(), set(keys)
+        total = len(collection["shards"])
+        for number, shard in enumerate(collection["shards"]):
+            path = other._shard(number, total)
+            for name, span in zip(shard["keys"], tfrecord.index_records(path), strict=True):
+                if name in wanted:
+                    row = collection["episodes"][name]
+                    record = tfrecord.frame(tfrecord.read_record(path, span, 0))
+                    _write_atomically(self._staging / f"{name}.json", json.dumps(row).encode())
+                    _write_atomically(self._staging / f"{name}.tfrecord", record)
+        for name in wanted & set(collection["discarded"]):
+            self.discard(name, **collection["discarded"][name])
 
     def finalize(self) -> None:
         """Pack everything staged into the dataset; one process at a time, others may still write.

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 from eval import doctor
-from eval.envs.registry import resolve_backend
-from eval.envs.simpler import backend_name, probe, search_path, settings, vulkan
-from eval.simpler import build_parser, main, make_plan
+from eval.envs.contract import row
+from eval.envs.mujoco import Mujoco
+from eval.envs.registry import find_simulator
+from eval.envs.simpler import Simpler, probe, vulkan
+from eval.envs.simpler.interpreter import check_interpreter, search_path
+from eval.rollout.plan import make_plan
+from eval.simpler import build_parser, main
 
 
 def test_what_is_missing_is_named_with_the_line_that_mends_it(monkeypatch):
@@ -48,38 +52,43 @@ def test_an_old_software_driver_is_missing_something(driver, extensions, ok):
 
 
 def test_the_exit_code_says_whether_something_is_missing(monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "check_embedded", lambda: [doctor._row("mujoco", True, "draws")])
+    monkeypatch.setattr(Mujoco, "check", lambda self, render: [row("mujoco", True, "draws")])
     assert doctor.main(["--only", "mujoco"]) == 0
-    note = {**doctor._row("stages", False, "absent", "copy them"), "note": True}
-    monkeypatch.setattr(doctor, "check_simpler", lambda python: [note])
+    note = {**row("stages", False, "absent", "copy them"), "note": True}
+    monkeypatch.setattr(Simpler, "check", lambda self, render: [note])
     assert doctor.main([]) == 0
-    monkeypatch.setattr(
-        doctor, "check_simpler", lambda python: [doctor._row("sapien", False, "absent", "pip x")]
-    )
+    lacking = row("sapien", False, "absent", "pip x")
+    monkeypatch.setattr(Simpler, "check", lambda self, render: [lacking])
     assert doctor.main([]) == 1
-    assert "MISSING sapien: absent\n          mend: pip x" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "MISSING sapien: absent" in shown and "pip x" in shown
+
+
+def test_the_doctor_draws_a_picture_or_says_why_it_cannot(monkeypatch):
+    (found,) = Mujoco().check()
+    assert found["ok"] and "320 x 256" in found["found"]
+    (broken,) = find_simulator("fake_env:make_bad_reset").check()
+    assert not broken["ok"] and "lost a screw" in " ".join(broken["found"].split())
 
 
 def test_an_interpreter_without_simpler_is_looked_at_in_its_own_process():
-    rows = {row["name"]: row for row in doctor.check_simpler(sys.executable)}
+    rows = {row["name"]: row for row in check_interpreter(sys.executable)}
     assert rows["Python"]["ok"] is ((3, 8) <= sys.version_info[:2] < (3, 12))
     with pytest.raises(ValueError, match="expected an interpreter"):
-        doctor.check_simpler("/no/such/python")
-    assert not doctor.check_simpler("/bin/false")[0]["ok"]
+        check_interpreter("/no/such/python")
+    assert not check_interpreter("/bin/false")[0]["ok"]
 
 
 def test_settings_travel_in_the_backends_name():
-    name = backend_name("va", "/opt/a b/python", "ray_traced")
-    assert settings(name) == {
-        "protocol": "va", "python": "/opt/a b/python", "shader": "ray_traced",
-    }  # fmt: skip
-    assert backend_name() == "simpler"
-    backend, _ = resolve_backend(name)
-    assert backend.simulator == "simpler-ray-traced" and backend.protocol == "va"
-    assert "rasterised" in resolve_backend(backend_name(python="/p"))[0].label
-    for bad in ("simpler?what=1", "simpler?shader=painted"):
+    given = {"protocol": "va", "python": "/opt/a b/python", "shader": "ray_traced"}
+    simulator = Simpler(**given)
+    assert find_simulator(simulator.backend).settings == simulator.settings == given
+    assert simulator.label == "simpler-ray-traced" and simulator.protocol == "va"
+    assert Simpler().backend == "simpler"
+    assert "rasterised" in Simpler(python="/p").label
+    for bad in ("simpler?what=1", "simpler?shader=painted", "mujoco?protocol=vm", "nothing"):
         with pytest.raises(ValueError, match="remedy"):
-            settings(bad)
+            find_simulator(bad)
 
 
 def plan(*words: str):
@@ -102,7 +111,7 @@ def test_a_grid_becomes_the_episodes_of_a_run():
     seeds = plan("--task", "move_near", *simpler, "--protocol", "prepackaged").seeds["move_near"]
     assert seeds[0] == 1_000_000 and len(seeds) == 20
     beside = plan("--task", "move_near", *simpler, "--protocol", "train")
-    assert beside.seeds["move_near"][0] == 0 and "no test" in beside.backend.note
+    assert beside.seeds["move_near"][0] == 0 and "no test" in beside.simulator.note
 
 
 def test_a_replay_on_simpler_starts_where_its_demonstrations_did(tmp_path):
@@ -111,7 +120,7 @@ def test_a_replay_on_simpler_starts_where_its_demonstrations_did(tmp_path):
     words = ["--task", "move_near", "--backend", "simpler", "--simpler-python", "/p"]
     words += ["--policy", f"replay:{tmp_path}"]
     found, _ = make_plan(build_parser().parse_intermixed_args(words), "")
-    assert found.seeds == {"move_near": [17]} and found.backend.protocol == "train"
+    assert found.seeds == {"move_near": [17]} and found.simulator.protocol == "train"
     with pytest.raises(ValueError, match="expected train with --policy replay"):
         make_plan(build_parser().parse_intermixed_args([*words, "--protocol", "vm"]), "")
 
@@ -153,7 +162,7 @@ def test_of_cells_drawn_from_seeds_those_of_a_run_are_printed(capsys):
 
 def test_another_pythons_packages_never_come_before_the_simulators(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/mine")
-    assert search_path().split(":") == [str(Path(__file__).parents[2]), "/mine"]
+    assert search_path().split(":") == [str(Path(__file__).parents[3]), "/mine"]
     assert search_path(tmp_path) == "/mine"  # a copy in site-packages has no pyproject.toml beside
 
 
@@ -161,7 +170,7 @@ def test_the_doctor_examines_an_interpreter_with_nothing_installed(tmp_path):
     bare = tmp_path / "python"
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
     bare.chmod(0o755)
-    rows = {row["name"]: row for row in doctor.check_simpler(str(bare))}
+    rows = {row["name"]: row for row in check_interpreter(str(bare))}
     assert rows["numpy"]["found"] == rows["transforms3d"]["found"] == "absent"
     assert rows["ManiSkill2_real2sim"]["found"] == "absent"
     assert "Vulkan loader" in rows

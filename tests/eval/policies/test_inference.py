@@ -11,11 +11,12 @@ import torch
 
 from eval.policies.inference import Batcher, SharedWorld, shared
 from eval.policies.spec import PolicySpec
-from eval.simpler import build_parser, make_plan
+from eval.rollout.plan import make_plan
+from eval.simpler import build_parser
 from robotics.model.policy import CheckpointPolicy
 from robotics.model.world_model import WorldModel
 
-CHECKPOINT = Path(__file__).resolve().parents[2] / "checkpoints" / "self_flow"
+CHECKPOINT = Path(__file__).resolve().parents[3] / "checkpoints" / "self_flow"
 pytestmark = pytest.mark.skipif(
     not (CHECKPOINT / "model.safetensors").is_file(), reason="needs checkpoints/self_flow"
 )

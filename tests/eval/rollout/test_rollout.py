@@ -4,11 +4,12 @@ from fake_env import FORCED_SWITCH, HORIZON, make, make_crashing
 
 from eval.envs.tasks import TASKS
 from eval.policies.spec import PolicySpec
-from eval.rollout.episode import error_line, run_episode
+from eval.rollout.episode import run_episode
 from eval.rollout.plan import Job
 from eval.rollout.run import EvalSetup
 from eval.rollout.workers import Pool, WorkerSetupError
 from robotics.embodiment.control import Action
+from selfflow_wm.processes import error_line
 
 PLACE, PICK = TASKS["open_drawer_place"], TASKS["pick_coke_can"]
 
@@ -109,9 +110,9 @@ def test_error_line_is_one_line_with_the_place():
 
 
 def jobs_and_setup(backend, policy="random", count=6):
-    jobs = [Job(task, seed, seed, film=False) for task in ("move_near", "open_drawer_place")
+    jobs = [Job(task, seed, seed, video=False) for task in ("move_near", "open_drawer_place")
             for seed in range(count)]  # fmt: skip
-    return jobs, EvalSetup(PolicySpec(policy), f"fake_env:{backend}", "", 6.0, tuple(jobs[:1]))
+    return jobs, EvalSetup(PolicySpec(policy), f"fake_env:{backend}", "", tuple(jobs[:1]))
 
 
 def run_pool(jobs, setup, workers):
@@ -171,7 +172,7 @@ def test_a_worker_that_dies_while_idle_is_replaced():
 def test_a_setup_that_fails_is_one_error_for_the_user():
     job = Job("move_near", 0, 0, False)
     setup = EvalSetup(
-        PolicySpec("random", options={"translation": 1}), "fake_env:nothing", "", 6.0, (job,)
+        PolicySpec("random", options={"translation": 1}), "fake_env:nothing", "", (job,)
     )
     with pytest.raises(WorkerSetupError, match="expected an importable module:factory"):
         run_pool([job], setup, 1)

@@ -1,9 +1,9 @@
-"""Messages between the harness and the simulator's interpreter: JSON and raw array bytes.
+"""Messages between two processes over a pipe or a socket: JSON and raw array bytes.
 
 Nothing is pickled, so that neither side has to trust or match the other's Python and numpy. A
 message is two unsigned 32-bit lengths (big endian), a JSON object, and the bytes of its arrays one
 after another; the object's `"arrays"` lists their name, dtype and shape. Standard library and
-numpy only: this module is imported by both interpreters.
+numpy only: a simulator's own interpreter imports this module, too.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from scipy.spatial.transform import Rotation
 
-import eval.envs.mujoco  # noqa: F401  registers the environments
+from eval.envs.mujoco import Mujoco
+from eval.envs.mujoco.scenes import ENV_IDS
 from eval.envs.tasks import TASKS
-from eval.policies.make import attach
+from eval.policies.scripted import attach
 from eval.rollout.demonstrations import Perturbation, PerturbedExpert
 from eval.rollout.episode import EpisodeResult, run_episode
 
@@ -18,13 +19,13 @@ NAMES = tuple(TASKS)
 
 
 def make(task: str, obs_mode: str = "state"):
-    return gymnasium.make(TASKS[task].env_id, obs_mode=obs_mode)
+    return gymnasium.make(ENV_IDS[task], obs_mode=obs_mode)
 
 
 def run_expert(env, task: str, seed: int, noise: float = 0.0) -> EpisodeResult:
     """The expert's episode, every step perturbed by `noise` m and 5 * `noise` rad."""
     policy = PerturbedExpert(Perturbation(noise, 5 * noise, 1.0, terminate_delay=0.0))
-    attach(policy, env, TASKS[task], "mujoco")
+    attach(policy, env, TASKS[task], Mujoco())
     return run_episode(env, policy, TASKS[task], seed)
 
 

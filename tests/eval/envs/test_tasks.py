@@ -1,12 +1,15 @@
+import importlib
+
 import pytest
 
+from eval.envs.simpler import Simpler
+from eval.envs.simpler.tasks import WIDOWX
 from eval.envs.tasks import (
     ALL,
     SEED_STRIDE,
     TASKS,
     TEST_SEEDS,
     TRAIN_SEEDS,
-    parse_tasks,
     test_seed,
     train_seed,
 )
@@ -33,20 +36,25 @@ def test_seeds_outside_their_block_are_refused(seed, i):
 
 
 def test_task_words():
-    assert parse_tasks("all") == ALL == tuple(TASKS)
-    assert parse_tasks(" move_near,open_drawer, move_near") == ("move_near", "open_drawer")
-    for words in ("", ",", "open_drawr", "all,open_drawer"):
+    simulator = Simpler()
+    assert simulator.parse_tasks("all") == ALL == tuple(TASKS)
+    assert simulator.parse_tasks("widowx") == tuple(WIDOWX)
+    assert simulator.parse_tasks(" move_near,open_drawer, move_near") == (
+        "move_near",
+        "open_drawer",
+    )
+    for words in ("", ",", "open_drawr", "all,open_drawer", "move_near,widowx_stack_cube"):
         with pytest.raises(ValueError, match="remedy"):
-            parse_tasks(words)
+            simulator.parse_tasks(words)
 
 
-def test_the_table_agrees_with_the_embedded_simulator():
+def test_the_scenes_are_those_of_the_tasks():
     gymnasium = pytest.importorskip("gymnasium")
-    import eval.envs.mujoco  # noqa: F401
+    from eval.envs.mujoco.scenes import ENV_IDS
 
-    for task in TASKS.values():
-        spec = gymnasium.spec(task.env_id)
-        module, _, name = str(spec.entry_point).partition(":")
-        scene = getattr(__import__(module, fromlist=[name]), name)
-        assert scene.stages == task.stages
+    assert set(ENV_IDS) == set(TASKS)
+    for name, task in TASKS.items():
+        spec = gymnasium.spec(ENV_IDS[name])
+        module, _, scene = str(spec.entry_point).partition(":")
+        assert getattr(importlib.import_module(module), scene).stages == task.stages
         assert spec.kwargs["horizon"] == task.horizon

@@ -180,11 +180,13 @@ def test_variants_count_the_same_whatever_their_size():
 
 
 def test_a_grid_gives_rates_by_cell_and_variant():
-    from eval.results.results_file import _add_cells
+    from eval.envs.mujoco import Mujoco
+    from eval.envs.simpler import Simpler
+    from eval.results.results import _add_cells
 
     records = [{**record(seed % 2 == 0), "seed": seed} for seed in range(14)]
     summaries = {"open_drawer_place": summarize("open_drawer_place", records)}
-    variants = _add_cells("paper", {"open_drawer_place": records}, summaries)
+    variants = _add_cells(Simpler(protocol="paper"), {"open_drawer_place": records}, summaries)
     summary = summaries["open_drawer_place"]
     assert [row["of"] for row in summary["cells"].values()] == [2] * 7
     # Cell 0 is run as episodes 0 and 7, of which one succeeded.
@@ -192,7 +194,7 @@ def test_a_grid_gives_rates_by_cell_and_variant():
     assert sum(row["of"] for row in summary["variants"].values()) == 14
     assert len(summary["variants"]) == 4
     assert means(summaries, variants)["macro_variants"]["name"] == "mean of 4 variants"
-    assert _add_cells(None, {"open_drawer_place": records}, summaries) == {}
+    assert _add_cells(Mujoco(), {"open_drawer_place": records}, summaries) == {}
 
 
 def test_a_checkpoint_says_what_training_it_is_of(tmp_path):

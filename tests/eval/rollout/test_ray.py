@@ -4,8 +4,7 @@ import sys
 import types
 
 import pytest
-from test_cli import lines, run_here, words
-from test_retries import plain
+from eval_runs import lines, plain, run_here, words
 
 from eval.simpler import main
 
@@ -41,8 +40,8 @@ class LateRay(types.ModuleType):
 
 @pytest.mark.parametrize("late", [0, 2, 3])
 def test_ray_may_be_late_to_start_but_not_for_ever(monkeypatch, late):
+    from eval.envs.contract import Limits
     from eval.rollout.ray_pool import RayPool
-    from eval.rollout.watchdog import Limits
 
     ray = LateRay(late)
     monkeypatch.setitem(sys.modules, "ray", ray)
@@ -69,14 +68,14 @@ def test_ray_gives_the_same_records_also_after_a_crash(tmp_path, monkeypatch):
 
 def test_an_actor_that_is_lost_is_replaced(tmp_path, monkeypatch):
     ray = pytest.importorskip("ray", reason="needs the extra ray: pip install 'selfflow-wm[ray]'")
+    from eval.envs.contract import Limits
     from eval.policies.spec import PolicySpec
     from eval.rollout.plan import Job
     from eval.rollout.ray_pool import RayPool
     from eval.rollout.run import EvalSetup
-    from eval.rollout.watchdog import Limits
 
-    jobs = [Job("move_near", seed, seed, film=False) for seed in range(3)]
-    setup = EvalSetup(PolicySpec("random"), "fake_env:make", "", 6.0, tuple(jobs))
+    jobs = [Job("move_near", seed, seed, video=False) for seed in range(3)]
+    setup = EvalSetup(PolicySpec("random"), "fake_env:make", "", tuple(jobs))
     queue = iter(jobs)
     with RayPool(setup, 1, limits=Limits(), retries=1) as pool:
         outcomes = []

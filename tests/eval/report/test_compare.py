@@ -324,7 +324,7 @@ def test_the_real_robot_is_asked_for_by_name(tmp_path, capsys):
     assert "MMRV" in capsys.readouterr().out
 
 
-def test_the_page_stands_alone_shows_films_and_escapes(tmp_path, capsys):
+def test_the_page_stands_alone_shows_videos_and_escapes(tmp_path, capsys):
     paths = []
     for name, word in (("a", "10"), ("b", "01")):
         records = [
@@ -333,16 +333,16 @@ def test_the_page_stands_alone_shows_films_and_escapes(tmp_path, capsys):
         ]
         path = write(tmp_path / name, {"move_near": word}, records=records, kind="<b>kind</b>")
         (path / "videos").mkdir()
-        (path / "videos" / "move_near-0.mp4").write_bytes(b"film of " + name.encode())
+        (path / "videos" / "move_near-0.mp4").write_bytes(b"video of " + name.encode())
         paths.append(path)
-    (paths[1] / "videos" / "move_near-1.mp4").write_bytes(b"film")
+    (paths[1] / "videos" / "move_near-1.mp4").write_bytes(b"video")
     out = tmp_path / "out"
     words = [*map(str, paths), "--out", str(out)]
     assert main(words) == 0
     page = (out / "compare.html").read_text()
     assert page.count("data:video/mp4;base64,") == 3
-    assert page.count("not filmed") == 1
-    assert "--film" not in page  # each run names a film of each start
+    assert page.count("no video") == 1
+    assert "--video-of" not in page  # each run names a video of each start
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
     assert "<b>kind</b>" not in page and "&lt;b&gt;kind" in page
     assert "b minus a" in page and "<svg" in page
@@ -354,19 +354,19 @@ def test_the_page_stands_alone_shows_films_and_escapes(tmp_path, capsys):
     assert {path.name for path in out.iterdir()} == {"compare.json", "compare.html"}
 
 
-def test_missing_films_are_asked_for_by_number(two, tmp_path, capsys):
+def test_missing_videos_are_asked_for_by_number(two, tmp_path, capsys):
     words = [*map(str, two), "--out", str(tmp_path / "out"), "--task", "open_drawer"]
     assert main(words) == 0
     shown = capsys.readouterr().out
     # Episode 4 is the first run's alone, 8 and 9 are the second's.
     for label in "ab":
-        assert f"{label} has no film of some starts" in shown
-    assert shown.count("--film 1000004,1000008,1000009") == 2
-    assert "--film 1000004,1000008,1000009" in (tmp_path / "out" / "compare.html").read_text()
+        assert f"{label} has no video" in shown
+    assert shown.count("--video-of 1000004,1000008,1000009") == 2
+    assert "--video-of 1000004,1000008,1000009" in (tmp_path / "out" / "compare.html").read_text()
     assert main([*words, "--video", "1"]) == 0
-    assert capsys.readouterr().out.count("--film 1000004, then") == 2
+    assert capsys.readouterr().out.count("--video-of 1000004, then") == 2
     assert main([*words, "--video", "0"]) == 0
-    assert "--film" not in capsys.readouterr().out
+    assert "--video-of" not in capsys.readouterr().out
 
 
 def test_numbers_of_a_scope_are_those_of_its_counts(two):

@@ -7,7 +7,7 @@ import json
 import pytest
 from made_runs import write
 
-from eval.rollout.checkpoints import evaluate_checkpoints, find_checkpoints
+from eval.report.checkpoints import evaluate_checkpoints, find_checkpoints
 from eval.simpler import main
 
 
@@ -60,13 +60,16 @@ def test_the_curve_is_that_of_the_steps(tmp_path, capsys):
 @pytest.mark.parametrize(("codes", "code", "ran"), [((0, 1, 0), 1, 3), ((0, 130, 0), 130, 2)])
 def test_exit_codes(tmp_path, monkeypatch, codes, code, ran):
     compared = []
-    monkeypatch.setattr("eval.compare.main", lambda words: compared.append(words) or 0)
+    monkeypatch.setattr(
+        "eval.report.checkpoints.compare_runs",
+        lambda parts, out, allowed: compared.append(allowed),
+    )
     found = find_checkpoints(str(made_run(tmp_path / "run", 1, 2, 3)), "all")
     left = list(codes)
     assert evaluate_checkpoints(found, tmp_path, lambda path, out: left.pop(0)) == code
     assert len(codes) - len(left) == ran
     # Episodes that crashed do not keep the others from being shown.
-    assert [("--allow" in words) for words in compared] == ([] if code == 130 else [True])
+    assert compared == ([] if code == 130 else [["incomplete"]])
 
 
 def test_a_run_without_checkpoints_is_misuse(tmp_path):

@@ -3,11 +3,13 @@ import sys
 
 import pytest
 
-from eval.envs.contract import Backend
-from eval.envs.registry import MUJOCO
-from eval.envs.simpler import backend, backend_name
-from eval.rollout import controls
+from eval.envs.mujoco import Mujoco
+from eval.envs.registry import RecordedSimulator
+from eval.envs.simpler import Simpler
+from eval.results import controls
 from eval.simpler import main
+
+MUJOCO = Mujoco()
 
 
 def results(kind, **counts):
@@ -40,16 +42,16 @@ def test_a_control_that_fails_is_said_to_fail_and_not_remembered(cache):
 def test_controls_hold_for_one_simulator_and_its_versions(monkeypatch):
     controls.check(results("expert", move_near=5), MUJOCO)
     zero = results("checkpoint", move_near=0)
-    assert controls.check(zero, Backend("a:b", "a:b", "", ("numpy",)))
-    monkeypatch.setattr("eval.rollout.controls.versions", lambda backend: {"mujoco": "another"})
+    assert controls.check(zero, RecordedSimulator("a:b"))
+    monkeypatch.setattr(Mujoco, "versions", lambda self: {"mujoco": "another"})
     assert controls.check(zero, MUJOCO)
 
 
 def test_simpler_is_known_by_its_interpreter_and_gives_its_own_command():
-    there = backend(backend_name("va", sys.executable))
-    where = controls.installation(there)
+    there = Simpler(protocol="va", python=sys.executable)
+    where = there.installation()
     assert sys.executable in where and "numpy=" in where
-    assert controls.installation(backend(backend_name("vm", "/no/such/python"))) != where
+    assert Simpler(python="/no/such/python").installation() != where
     zero = results("checkpoint", open_drawer=0)
     (line,) = controls.check(zero, there)
     assert f"--protocol va --simpler-python {sys.executable}" in line

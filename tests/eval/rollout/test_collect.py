@@ -3,22 +3,34 @@ import json
 import numpy as np
 import pytest
 
-from eval.collect import backend_words, main, parse_counts
-from eval.envs.registry import resolve_backend
+from eval.collect import build_parser, main
+from eval.envs.contract import Limits
+from eval.envs.registry import choose_simulator, find_simulator
+from eval.envs.simpler import Simpler
 from eval.envs.tasks import TASKS
-from eval.policies.make import ReplayPolicy, replay_seeds
-from eval.rollout.demonstrations import MOST_DELAYS, Perturbation, PerturbedExpert, collect, starts
+from eval.merge import main as merge
+from eval.policies.scripted import ReplayPolicy, replay_seeds
+from eval.report.collection import parse_counts
+from eval.rollout.collect import collect
+from eval.rollout.demonstrations import (
+    MOST_DELAYS,
+    CollectSetup,
+    Perturbation,
+    PerturbedExpert,
+)
 from eval.rollout.episode import run_episode
 from robotics.data.rlds import read_episodes
 from robotics.embodiment.control import Action
 
 fake_env = pytest.importorskip("fake_env")
-BACKEND, _ = resolve_backend("fake_env:make")
+FAKE = find_simulator("fake_env:make")
 NOISE = Perturbation(0.004, 0.02, noise_probability=1.0, terminate_delay=0.5)
 
 
-def gather(out, wanted, workers=0, perturbation=NOISE, backend=BACKEND):
-    return collect(wanted, out, backend=backend, perturbation=perturbation, workers=workers)
+def gather(out, wanted, workers=0, perturbation=NOISE, simulator=FAKE, **more):
+    return collect(
+        wanted, out, simulator=simulator, perturbation=perturbation, workers=workers, **more
+    )
 
 
 def rows(out):
@@ -53,7 +65,7 @@ def test_recorded_actions_are_the_experts_at_the_states_the_executed_ones_led_to
     task = TASKS["move_near"]
     env = fake_env.make(task)
     policy = PerturbedExpert(NOISE)
-    policy.attach(env, task, "fake_env:make")
+    policy.attach(env, task, FAKE)
     labels = []
 
     class Watcher:
@@ -92,14 +104,14 @@ def test_a_replay_repeats_a_demonstration_exactly(collected):
     for seed in replay_seeds(out, task.name):
         env = fake_env.make(task)
         policy = ReplayPolicy(out, "embedded")
-        policy.attach(env, task, "fake_env:make")
+        policy.attach(env, task, FAKE)
         result = run_episode(env, policy, task, seed)
         steps = rows(out)[f"{task.name}-{seed}"]["steps"]
         assert result.success and result.terminated
         assert result.steps == steps
     wrong = ReplayPolicy(out, "google_robot")
     with pytest.raises(ValueError, match="expected an episode of embodiment google_robot"):
-        wrong.attach(env, task, "fake_env:make")
+        wrong.attach(env, task, FAKE)
 
 
 def test_terminate_is_held_back_at_most_three_times_in_a_row():
@@ -150,8 +162,7 @@ def test_workers_and_interruptions_do_not_change_the_dataset(collected, tmp_path
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        collect(wanted, tmp_path / "cut", backend=BACKEND, perturbation=NOISE, workers=0,
-                on_attempt=stop)  # fmt: skip
+        gather(tmp_path / "cut", wanted, on_attempt=stop)
     schedule = gather(tmp_path / "cut", wanted)
     assert schedule.resumed == 6  # five kept, one failed
     assert contents(tmp_path / "cut") == contents(out)
@@ -167,13 +178,13 @@ def test_a_collection_grows_but_not_under_other_settings(tmp_path):
 
 
 def test_a_crash_is_an_error_and_a_hopeless_task_is_given_up(tmp_path, monkeypatch):
-    crashing, _ = resolve_backend("fake_env:make_crashing")
-    schedule = gather(tmp_path / "a", {"move_near": 3}, backend=crashing)
+    crashing = find_simulator("fake_env:make_crashing")
+    schedule = gather(tmp_path / "a", {"move_near": 3}, simulator=crashing)
     assert schedule.kept["move_near"] == 3
     assert len(schedule.errors) == 1
     assert "move_near seed 3: RuntimeError" in schedule.errors[0]
 
-    monkeypatch.setattr("eval.rollout.demonstrations.MOST_FAILURES", (2, 1))
+    monkeypatch.setattr("eval.rollout.collect.MOST_FAILURES", (2, 1))
     schedule = gather(
         tmp_path / "b", {"move_near": 3}, perturbation=Perturbation(0.5, noise_probability=1.0)
     )
@@ -181,35 +192,97 @@ def test_a_crash_is_an_error_and_a_hopeless_task_is_given_up(tmp_path, monkeypat
     assert schedule.failed["move_near"] == 5
 
 
+def test_a_crash_or_hang_is_tried_again_and_changes_no_episode(collected, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_ENV_MARK", str(tmp_path / "mark"))
+    wanted = {"open_drawer_place": 4, "move_near": 3}
+    for name, backend in (("died", "make_dying_once"), ("hung", "make_hanging_once")):
+        (tmp_path / "mark").unlink(missing_ok=True)
+        schedule = gather(
+            tmp_path / name, wanted, 2, simulator=find_simulator(f"fake_env:{backend}"),
+            retries=1, limits=Limits(step=8.0),
+        )  # fmt: skip
+        assert (tmp_path / "mark").exists() and not schedule.errors
+        assert contents(tmp_path / name) == contents(collected[0])
+
+
+def test_an_attempt_that_was_written_down_is_not_made_again(tmp_path):
+    gather(tmp_path / "set", {"move_near": 2})
+    provenance = json.loads((tmp_path / "set/collection-train.json").read_text())["provenance"]
+    setup = CollectSetup(str(tmp_path / "set"), "fake_env:make", NOISE, provenance, "move_near")
+    attempt = setup()
+    assert [attempt(("move_near", seed), lambda: None) for seed in (0, 1)] == [{"kept": True}] * 2
+    attempt.close()
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_merged_shares_are_the_undivided_set(collected, tmp_path, count):
+    out, _ = collected
+    wanted = {"open_drawer_place": 4, "move_near": 3}
+    parts = [tmp_path / f"part{number}" for number in range(1, count + 1)]
+    kept = dict.fromkeys(wanted, 0)
+    for number, part in enumerate(parts, start=1):
+        schedule = gather(part, wanted, shard=(number, count))
+        assert gather(part, wanted, shard=(number, count)).resumed > 0
+        kept = {task: kept[task] + schedule.kept[task] for task in wanted}
+    assert kept == wanted
+    merged = tmp_path / "all"
+    # Attempts that no share made, because another one succeeded more often, are made now.
+    if merge([str(merged), *map(str, parts)]):
+        gather(merged, wanted)
+    assert contents(merged) == contents(out)
+    assert rows(merged) == rows(out)
+    assert replay_seeds(merged, "move_near") == replay_seeds(out, "move_near")
+    with pytest.raises(ValueError, match="provenance"):
+        gather(parts[0], wanted, shard=(2, count))
+
+
+def test_shares_of_other_collections_are_refused_and_nothing_is_left(tmp_path):
+    one, other, whole = tmp_path / "one", tmp_path / "other", tmp_path / "whole"
+    gather(one, {"move_near": 2}, shard=(1, 2))
+    gather(other, {"move_near": 4}, shard=(2, 2))
+    gather(whole, {"move_near": 2})
+    for paths in ([one, one], [one, other], [one, whole], [whole, one]):
+        with pytest.raises(ValueError, match="remedy"):
+            merge([str(tmp_path / "out"), *map(str, paths)])
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="new or empty"):
+        merge([str(whole), str(one)])
+
+
 def test_counts():
-    assert parse_counts("open_drawer,move_near", 5, None) == {"open_drawer": 5, "move_near": 5}
-    assert parse_counts("all", 5, "move_near=0,open_drawer_place=9")["open_drawer_place"] == 9
-    assert "move_near" not in parse_counts("all", 5, "move_near=0")
+    assert parse_counts(FAKE, "open_drawer,move_near", 5, None) == {
+        "open_drawer": 5, "move_near": 5
+    }  # fmt: skip
+    more = parse_counts(FAKE, "all", 5, "move_near=0,open_drawer_place=9")
+    assert more["open_drawer_place"] == 9
+    assert "move_near" not in more
     for counts in ("move_near", "move_near=x", "nothing=3", "move_near=0"):
         with pytest.raises(ValueError, match="remedy"):
-            parse_counts("move_near", 5, counts)
-    for task, counts in (("widowx_stack_cube", None), ("move_near", "widowx_stack_cube=2")):
-        with pytest.raises(ValueError, match="got widowx_stack_cube"):  # else nothing, in silence
-            parse_counts(task, 5, counts)
+            parse_counts(FAKE, "move_near", 5, counts)
+    with pytest.raises(ValueError, match="got widowx_stack_cube"):  # no expert can do it
+        parse_counts(Simpler(), "widowx_stack_cube", 5, None)
 
 
 def test_on_simpler_only_training_starts_are_collected(tmp_path):
-    tests_cells, _ = resolve_backend("simpler?python=/p")
-    with pytest.raises(ValueError, match="expected SIMPLER's training starts"):
-        gather(tmp_path / "set", {"move_near": 1}, backend=tests_cells)
+    with pytest.raises(ValueError, match="expected training starts"):
+        gather(tmp_path / "set", {"move_near": 1}, simulator=Simpler(python="/p"))
     assert not (tmp_path / "set").exists()
-    backend, _ = resolve_backend(backend_words("simpler", "/p"))
-    assert backend.protocol == "train" and "5 to 15 mm" in starts(backend)
-    assert resolve_backend(backend_words("auto", "/p"))[0] == backend
-    assert backend_words("fake_env:make", None) == "fake_env:make"
-    with pytest.raises(ValueError, match="only with SIMPLER"):
-        backend_words("mujoco", "/p")
+
+    def chosen(*words):
+        return choose_simulator(build_parser().parse_args([*words]))[0].training()
+
+    found = chosen("--backend", "simpler", "--simpler-python", "/p")
+    assert found.protocol == "train" and "5 to 15 mm" in found.training_starts
+    assert chosen("--simpler-python", "/p").backend == found.backend
+    assert chosen("--backend", "fake_env:make").backend == "fake_env:make"
+    with pytest.raises(ValueError, match="--backend simpler"):
+        chosen("--backend", "mujoco", "--simpler-python", "/p")
 
 
 def test_a_simulator_that_cannot_start_is_no_failed_attempt(tmp_path):
-    backend, _ = resolve_backend(backend_words("simpler", "/no/such/python"))
+    simulator = Simpler(python="/no/such/python", protocol="train")
     with pytest.raises(ValueError, match="expected an interpreter"):
-        gather(tmp_path / "set", {"move_near": 1}, backend=backend)
+        gather(tmp_path / "set", {"move_near": 1}, simulator=simulator)
 
 
 def test_command_line(tmp_path, capsys):

@@ -3,10 +3,11 @@
 import json
 
 import pytest
-from test_cli import lines, run_here, without_times, words
+from eval_runs import lines, run_here, without_times, words
 
-from eval.merge import main, merge
-from eval.rollout.plan import parse_shard, share
+from eval.merge import main
+from eval.results.merge import merge_runs
+from eval.results.results import parse_shard, share
 from eval.simpler import main as simpler
 
 BOTH = "open_drawer_place,move_near"
@@ -89,13 +90,13 @@ def test_what_does_not_belong_together_is_refused_and_nothing_is_left(tmp_path):
         ([one, tmp_path / "nowhere"], "directory of a run"),
     ):
         with pytest.raises(ValueError, match=complaint):
-            merge(out, paths, "command")
+            merge_runs(out, paths, "command")
     run_share(tmp_path / "random", 2, policy="random")
     with pytest.raises(ValueError, match="got policy="):
-        merge(out, [one, tmp_path / "random"], "command")
+        merge_runs(out, [one, tmp_path / "random"], "command")
     assert not out.exists()
     with pytest.raises(ValueError, match="new or empty"):
-        merge(whole, [one, two], "command")
+        merge_runs(whole, [one, two], "command")
     with pytest.raises(ValueError, match='shard="1/2"'):
         run_share(one, 2)
 
@@ -107,7 +108,7 @@ def test_a_damaged_share_is_named(tmp_path, name, text):
     run_share(part, 1)
     (part / name).write_text(text)
     with pytest.raises(ValueError, match=f"a/{name}: expected.*remedy"):
-        merge(tmp_path / "out", [part], "command")
+        merge_runs(tmp_path / "out", [part], "command")
     if name == "run.json":
         with pytest.raises(ValueError, match=f"a/{name}: expected.*remedy"):
             run_share(part, 1)

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.envs.registry import make_env, make_expert
-from eval.envs.simpler import backend_name, vulkan, wire
+from eval.envs import wire
+from eval.envs.simpler import Simpler, vulkan
 from eval.envs.simpler.client import RemoteEnv, SimulatorError
 from eval.envs.simpler.scene import Scene
-from eval.envs.tasks import get_task
-from eval.policies.make import RandomPolicy
+from eval.envs.tasks import TASKS
+from eval.policies.scripted import RandomPolicy
 from eval.rollout.episode import run_episode
 from eval.simpler import main
 
@@ -26,7 +26,7 @@ from eval.simpler import main
 def fake_simulator(monkeypatch):
     """Children serve tests/eval/fake_simpler.py in place of the real scene."""
     monkeypatch.setenv("SELFFLOW_WM_SIMPLER_SCENE", "fake_simpler:FakeScene")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
 
 
 @pytest.fixture
@@ -110,14 +110,15 @@ def test_malformed_actions_are_refused_and_the_simulator_lives_on(env, bad):
 
 
 def test_an_episode_runs_and_the_expert_acts_beside_the_simulator():
-    task = get_task("open_drawer_place")
-    env = make_env(backend_name(python=sys.executable), task)
+    task = TASKS["open_drawer_place"]
+    simulator = Simpler(python=sys.executable)
+    env = simulator.make_env(task)
     try:
         result = run_episode(env, RandomPolicy(), task, seed=1)
         assert result.steps == 200 and not result.terminated
         assert [text for _, text in result.instructions] == list(task.subtasks)
         env.reset(seed=0)
-        action = make_expert("simpler", env).act()
+        action = simulator.make_expert(env).act()
         np.testing.assert_allclose(action.control, np.full(7, 0.25))
         assert action.terminate
     finally:

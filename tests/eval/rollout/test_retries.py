@@ -6,25 +6,22 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
-from test_cli import lines, run_here, without_times, words
+from eval_runs import lines, plain, run_here, words
 
+from eval.envs.contract import Limits
 from eval.policies.spec import PolicySpec
+from eval.report.video import VideoWatcher
 from eval.rollout.plan import Job
 from eval.rollout.run import EvalSetup
-from eval.rollout.watchdog import Heartbeat, Limits, kill_tree
-from eval.rollout.workers import Pool, WorkerSetupError
+from eval.rollout.workers import Heartbeat, Pool, WorkerSetupError
 from eval.simpler import main
+from selfflow_wm.processes import kill_tree
 
-
-def plain(records):
-    """Without times and the history of tries."""
-    return {
-        key: {k: v for k, v in record.items() if not k.startswith("retr")}
-        for key, record in without_times(records).items()
-    }
+VIDEO = partial(VideoWatcher, fps=6.0)
 
 
 def results(out):
@@ -73,9 +70,9 @@ def test_after_the_last_try_it_is_an_error_and_continuing_tries_it_again(tmp_pat
 
 
 def test_one_bad_start_state_does_not_keep_workers_from_starting():
-    jobs = [Job("move_near", seed, seed, film=False) for seed in (0, 1)]
-    first = tuple(Job("move_near", seed, seed, film=True) for seed in (0, 1))
-    setup = EvalSetup(PolicySpec("random"), "fake_env:make_bad_start", "", 6.0, first)
+    jobs = [Job("move_near", seed, seed, video=False) for seed in (0, 1)]
+    first = tuple(Job("move_near", seed, seed, video=True) for seed in (0, 1))
+    setup = EvalSetup(PolicySpec("random"), "fake_env:make_bad_start", "", first, VIDEO)
     queue = iter(jobs)
     with Pool(setup, 1, retries=1) as pool:
         outcomes = {o.job.seed: o for o in pool.run(lambda: next(queue, None))}
@@ -91,7 +88,7 @@ def test_one_bad_start_state_does_not_keep_workers_from_starting():
 ])  # fmt: skip
 def test_a_simulator_in_its_own_interpreter_is_started_again(tmp_path, monkeypatch, does, why):
     monkeypatch.setenv("SELFFLOW_WM_SIMPLER_SCENE", "fake_simpler:FakeScene")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     monkeypatch.setenv("FAKE_SCENE_MARK", str(tmp_path / "mark"))
     monkeypatch.setenv("FAKE_SCENE_DOES", does)
     out = tmp_path / "run"
@@ -151,7 +148,7 @@ def test_workers_and_simulators_end_with_a_parent_that_is_killed(tmp_path, how):
              "    jobs = iter([1])\n"
              f"    with Pool(Setup({str(note)!r}), 1) as pool:\n"
              "        list(pool.run(lambda: next(jobs, None)))"]  # fmt: skip
-    paths = [str(Path(__file__).parent), *sys.path]
+    paths = [str(Path(__file__).parents[1]), *sys.path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     with subprocess.Popen(words, env=environment, start_new_session=True) as process:
         while not note.exists() and process.poll() is None:

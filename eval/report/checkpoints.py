@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from eval.report.comparison import compare_runs
+
 STEP = re.compile(r"step_(\d+)")
 
 
@@ -58,17 +60,15 @@ def evaluate_checkpoints(
     Returns:
         The exit code: 0, 1 with episodes that crashed, 130 when interrupted.
     """
-    from eval.compare import main as compare
-
-    worst, parts = 0, []
+    worst = 0
+    parts: list[Path] = []
     for number, path in enumerate(checkpoints, 1):
         print(f"checkpoint {number} of {len(checkpoints)}: {path}", flush=True)
         code = run(path, out / path.name)
         if code == 130:
             return code
         worst = max(worst, code)
-        parts.append(str(out / path.name))
+        parts.append(out / path.name)
     if len(parts) > 1:
-        allowed = ["--allow", "incomplete"] if worst else []
-        compare([*parts, *allowed, "--video", "0", "--out", str(out / "curve")])
+        compare_runs(parts, out / "curve", allowed=["incomplete"] if worst else [])
     return worst

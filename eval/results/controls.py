@@ -12,13 +12,11 @@ import fcntl
 import json
 import os
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eval.envs.contract import Backend
-from eval.envs.registry import is_simpler, versions
+from eval.envs.contract import Simulator
 from eval.results.records import write_json
 
 SCHEMA_VERSION = 1
@@ -32,18 +30,6 @@ def path() -> Path:
     # The specification has relative paths ignored.
     root = Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache"
     return root / "selfflow_wm" / "controls.json"
-
-
-def installation(backend: Backend) -> str:
-    """What a control holds for: the simulator, its interpreter where that is another, versions."""
-    if not is_simpler(backend.name):
-        found = {name: text for name, text in versions(backend).items() if name != "torch"}
-        return " ".join([backend.simulator, *(f"{name}={text}" for name, text in found.items())])
-    from eval.envs.simpler import installed_versions, settings
-
-    python = settings(backend.name)["python"] or sys.executable
-    found = " ".join(f"{name}={text}" for name, text in installed_versions(python).items())
-    return f"{backend.simulator} {Path(python).absolute()} {found or 'versions unknown'}"
 
 
 def passed(where: str) -> dict[str, dict[str, Any]]:
@@ -70,7 +56,7 @@ def remember(results: dict[str, Any], where: str) -> None:
             write_json(path(), {"schema_version": SCHEMA_VERSION, "installations": known})
 
 
-def check(results: dict[str, Any], backend: Backend) -> list[str]:
+def check(results: dict[str, Any], simulator: Simulator) -> list[str]:
     """After a run: remember a control that passed, and lines on zeros that mean nothing yet.
 
     Never fails for the cache's sake: where it can't be written, a line says so.
@@ -88,54 +74,42 @@ def check(results: dict[str, Any], backend: Backend) -> list[str]:
             for task in zeros
         ]
         try:
-            remember(results, installation(backend))
+            remember(results, simulator.installation())
         except OSError as error:
             lines.append(f"controls are not remembered: {path()}: {error.strerror}")
         return lines
-    known = passed(installation(backend)) if zeros else {}
-    return [_warning(task, backend) for task in zeros if not _covered(task, backend, known)]
+    known = passed(simulator.installation()) if zeros else {}
+    return [_warning(task, simulator) for task in zeros if not _covered(task, simulator, known)]
 
 
-def _has_expert(task: str, backend: Backend) -> bool:
-    if not is_simpler(backend.name):
-        return True
-    from eval.envs.simpler.expert import TASKS
-
-    return task in TASKS
+def _has_expert(task: str, simulator: Simulator) -> bool:
+    return simulator.expert_tasks is None or task in simulator.expert_tasks
 
 
-def _covered(task: str, backend: Backend, known: dict[str, Any]) -> bool:
+def _covered(task: str, simulator: Simulator, known: dict[str, Any]) -> bool:
     """A task without an expert of its own leans on the others' controls."""
-    return task in known or (bool(known) and not _has_expert(task, backend))
+    return task in known or (bool(known) and not _has_expert(task, simulator))
 
 
-def _warning(task: str, backend: Backend) -> str:
-    words = [f"{task}: 0% here can't be told from a broken pipeline: no positive control has"]
-    other = "open_drawer"
-    if _has_expert(task, backend):
-        words.append("passed on this installation. Run one: " + _command(task, backend))
-    else:
+def _warning(task: str, simulator: Simulator) -> str:
+    words = [
+        f"{task}: 0% here can't be told from a broken pipeline: no positive control has passed on "
+        "this installation."
+    ]
+    able = simulator.expert_tasks or ()
+    if _has_expert(task, simulator):
+        words.append("Run one: " + _command(task, simulator))
+    elif able:
         words.append(
-            "passed on this installation. There is no expert for this task; one that takes the "
-            "same way through the code: " + _command(other, backend)
+            "There is no expert for this task; one that takes the same way through the code: "
+            + _command(able[0], simulator)
         )
     return " ".join(words)
 
 
-def _command(task: str, backend: Backend) -> str:
+def _command(task: str, simulator: Simulator) -> str:
     words = ["python", "-m", "eval.simpler", "--task", task, "--policy", "expert"]
-    if is_simpler(backend.name):
-        from eval.envs.simpler import settings
-
-        found = settings(backend.name)
-        words += ["--backend", "simpler", "--episodes", "5", "--protocol", found["protocol"]]
-        if found["python"]:
-            words += ["--simpler-python", found["python"]]
-        if found["shader"] == "ray_traced":
-            words.append("--ray-tracing")
-    else:
-        words += ["--backend", backend.name, "--episodes", "5"]
-    return shlex.join(words)
+    return shlex.join([*words, *simulator.flags(), "--episodes", "5"])
 
 
 def _read() -> dict[str, dict[str, Any]]:

@@ -1,7 +1,6 @@
-"""The policies `eval` can run: a checkpoint, an expert, random actions, a replay, a server.
+"""Policies that need no model: the simulator's expert, random actions, and a replay.
 
-`make_policy` builds what a `PolicySpec` describes. `attach` gives privileged policies what the
-protocol does not: the environment.
+`attach` gives privileged ones what the protocol does not: the environment.
 """
 
 from __future__ import annotations
@@ -11,38 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from eval.envs.registry import make_expert
+from eval.envs.contract import Simulator
 from eval.envs.tasks import Task
-from eval.policies.spec import EXECUTED, PolicySpec
 from robotics.embodiment.control import CONTROL_DIM, Action, Observation, Policy
 
-
-def make_policy(spec: PolicySpec, embodiment: str) -> Policy:
-    """Build the policy for environments of `embodiment`; a mismatch raises `ValueError`."""
-    if spec.kind == "checkpoint":
-        from robotics.model.policy import CheckpointPolicy
-
-        world: Any = spec.path
-        if spec.address:
-            from eval.policies.inference import SharedWorld
-
-            world = SharedWorld(spec.address)
-        return CheckpointPolicy(world, embodiment=embodiment, threads=1, **spec.options)
-    if spec.kind == "remote":
-        from eval.policies.remote.policy import RemotePolicy
-
-        return RemotePolicy(spec.path, embodiment=embodiment, **spec.options)
-    if spec.kind == "random":
-        return RandomPolicy(**spec.options)
-    if spec.kind == "replay":
-        return ReplayPolicy(Path(spec.path), embodiment)
-    return ExpertPolicy()
+EXECUTED = "executed"
+"""Folder beside a collected dataset that holds, per episode, what was really executed."""
 
 
-def attach(policy: Policy, env: Any, task: Task, backend: str) -> None:
+def attach(policy: Policy, env: Any, task: Task, simulator: Simulator) -> None:
     """Show a privileged policy the environment it is about to act in; others are left alone."""
     if isinstance(policy, ExpertPolicy | ReplayPolicy):
-        policy.attach(env, task, backend)
+        policy.attach(env, task, simulator)
 
 
 class ExpertPolicy:
@@ -53,9 +32,9 @@ class ExpertPolicy:
     def __init__(self) -> None:
         self._expert: Any = None
 
-    def attach(self, env: Any, task: Task, backend: str) -> None:
+    def attach(self, env: Any, task: Task, simulator: Simulator) -> None:
         """Act in `env` from now on."""
-        self._expert = make_expert(backend, env)
+        self._expert = simulator.make_expert(env)
 
     def reset(self, instruction: str, seed: int | None = None) -> None:
         """Start an episode."""
@@ -113,7 +92,7 @@ class ReplayPolicy:
         self._terminate = np.zeros(0, bool)
         self._step = 0
 
-    def attach(self, env: Any, task: Task, backend: str) -> None:
+    def attach(self, env: Any, task: Task, simulator: Simulator) -> None:
         """Replay episodes of `task` from now on."""
         self._task = task
         for seed in replay_seeds(self._directory, task.name)[:1]:

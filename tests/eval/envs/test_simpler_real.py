@@ -12,15 +12,20 @@ import numpy as np
 import pytest
 
 from benchmarks.simpler import CHUNKS, SERIAL, Bench, Side, summarise
-from eval import doctor
-from eval.collect import backend_words
-from eval.envs.registry import resolve_backend
-from eval.envs.simpler import installed
+from eval.envs.simpler import Simpler
 from eval.envs.simpler.client import RemoteEnv
+from eval.envs.simpler.interpreter import check_interpreter
 from eval.envs.simpler.protocols import cell_at
-from eval.envs.tasks import get_task
-from eval.policies.make import ExpertPolicy, RandomPolicy, ReplayPolicy, executed_path, replay_seeds
-from eval.rollout.demonstrations import Perturbation, collect
+from eval.envs.tasks import TASKS
+from eval.policies.scripted import (
+    ExpertPolicy,
+    RandomPolicy,
+    ReplayPolicy,
+    executed_path,
+    replay_seeds,
+)
+from eval.rollout.collect import collect
+from eval.rollout.demonstrations import Perturbation
 from eval.rollout.episode import run_episode
 from robotics.data.rlds import read_episodes
 
@@ -28,7 +33,7 @@ PYTHON = os.environ.get("SIMPLER_PYTHON", "")
 pytestmark = [
     pytest.mark.simpler,
     pytest.mark.skipif(
-        not (PYTHON or installed()),
+        not Simpler(python=PYTHON or "").available()[0],
         reason="set SIMPLER_PYTHON to the python that SIMPLER is installed in; see eval.doctor",
     ),
 ]
@@ -42,7 +47,7 @@ def env():
 
 
 def test_the_doctor_finds_nothing_missing():
-    rows = doctor.check_simpler(PYTHON)
+    rows = check_interpreter(PYTHON)
     assert [row for row in rows if not row["ok"] and not row["note"]] == []
 
 
@@ -76,7 +81,7 @@ def test_the_gripper_closes_and_opens_with_the_contracts_sense(env):
 
 
 def test_the_expert_solves_a_cell_and_random_does_not(env):
-    task = get_task("open_drawer_place")
+    task = TASKS["open_drawer_place"]
     expert = ExpertPolicy()
     expert.attach(env, task, "simpler")
     done = run_episode(env, expert, task, seed=13)
@@ -92,9 +97,9 @@ def test_the_expert_solves_a_cell_and_random_does_not(env):
 def test_the_expert_solves_every_task(task, cell):
     made = RemoteEnv(task, "vm", PYTHON or sys.executable)
     expert = ExpertPolicy()
-    expert.attach(made, get_task(task), "simpler")
+    expert.attach(made, TASKS[task], Simpler())
     try:
-        done = run_episode(made, expert, get_task(task), seed=cell)
+        done = run_episode(made, expert, TASKS[task], seed=cell)
     finally:
         made.close()
     assert done.success and done.terminated and all(done.stages.values())
@@ -117,16 +122,18 @@ class ToolPath:
 
 def test_a_replay_of_a_demonstration_repeats_its_path(tmp_path):
     name, python = "pick_coke_can", PYTHON or sys.executable
-    backend, _ = resolve_backend(backend_words("simpler", python))
-    schedule = collect({name: 1}, tmp_path, backend=backend, perturbation=Perturbation(), workers=0)
+    simulator = Simpler(protocol="train", python=python)
+    schedule = collect(
+        {name: 1}, tmp_path, simulator=simulator, perturbation=Perturbation(), workers=0
+    )
     assert schedule.kept == {name: 1} and not schedule.errors
     (episode,) = read_episodes(tmp_path)
     (seed,) = replay_seeds(tmp_path, name)
     made = RemoteEnv(name, "train", python)
     policy, path = ReplayPolicy(tmp_path, "google_robot"), ToolPath()
-    policy.attach(made, get_task(name), backend.name)
+    policy.attach(made, TASKS[name], simulator)
     try:
-        again = run_episode(made, policy, get_task(name), seed, [path])
+        again = run_episode(made, policy, TASKS[name], seed, [path])
     finally:
         made.close()
     assert again.success and again.steps == len(episode)
@@ -176,8 +183,8 @@ def test_pictures_are_upstreams_own():
         input=json.dumps(cells),
         text=True,
         capture_output=True,
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        cwd=Path(__file__).parents[3],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
     )
     found = [line.split() for line in done.stdout.splitlines() if line.startswith("differing")]
     assert [line[1] for line in found] == ["0"] * len(cells), done.stdout + done.stderr[-2000:]
