@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import errno
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
@@ -227,65 +226,6 @@ def compute_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: expected a CUDA GPU for {name!r}, found none; use cpu")
     return device
-
-
-LINE_EVERY = 30.0
-"""s between the lines of progress in a log file."""
-
-
-def progress_bar(console: Any) -> Any:
-    """A rich progress display with rate, ETA and a `note` field per row.
-
-    Where there is no terminal (a log file), a plain line at an update every `LINE_EVERY` s.
-    """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    class Rate(ProgressColumn):
-        def render(self, task: Any) -> str:
-            return _per_minute(task)
-
-    class Display(Progress):
-        said = time.monotonic()
-
-        def update(self, task_id: Any, *args: Any, **fields: Any) -> None:
-            super().update(task_id, *args, **fields)
-            row, now = self._tasks[task_id], time.monotonic()
-            if self.console.is_terminal or row.finished or now - self.said < LINE_EVERY:
-                return
-            self.said = now
-            seconds = row.time_remaining
-            left = "" if seconds is None else f"{seconds / 60:.0f} min left"
-            words = [f"{row.description} {row.completed:g}/{row.total:g}", _per_minute(row), left]
-            words.append(row.fields["note"])
-            self.console.print(", ".join(filter(None, words)), highlight=False, markup=False)
-
-    return Display(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        # Episodes come every few seconds to minutes: look far back for the rate.
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-        speed_estimate_period=600,
-    )
-
-
-def _per_minute(task: Any) -> str:
-    """Of what this process has done itself, not of what was there before."""
-    speed = task.finished_speed or task.speed
-    return f"{60 * speed:.1f}/min" if speed else ""
 
 
 def exit_code(work: Callable[[], int | None], resumable: bool = False) -> int:

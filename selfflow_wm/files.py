@@ -91,13 +91,6 @@ def write_file(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def newest_checkpoint(path: Path) -> Path:
-    """The checkpoint that is meant by `path`: its own, or that of a run's directory, which stands
-    for its newest one. Whether there is one is not looked at."""
-    inside = path / "checkpoint"
-    return inside if not (path / "config.json").is_file() and inside.is_dir() else path
-
-
 def file_digest(path: Path) -> str:
     """SHA-256 (hex) of a file."""
     with path.open("rb") as stream:

@@ -17,7 +17,7 @@ class Progress:
     end of what took longer; nothing when `quiet`. Also a context manager that closes itself.
 
     Args:
-        total: units of work in all.
+        total: units of work in all; may be set again once more is known.
         done: of these, what an earlier run did. The rate is of this process alone.
         description: what is done, a participle or a noun: "sampling", "episodes".
         unit: the name of one unit.
@@ -57,7 +57,8 @@ class Progress:
         self._note = self._note if note is None else note
         if self._bar is not None:
             self._bar.start()  # only now: a bar above an error about the input would confuse
-            self._bar.update(self._bar.task_ids[0], completed=done, note=self._note)
+            row = self._bar.task_ids[0]
+            self._bar.update(row, total=self.total, completed=done, note=self._note)
         elif time.monotonic() - self._said >= LINE_EVERY:
             self._line()
 

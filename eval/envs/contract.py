@@ -99,7 +99,7 @@ class Simulator:
             keys = ", ".join(self.defaults)
             raise ValueError(
                 f"backend: expected {self.name}{f'?key=value&... with keys {keys}' * bool(keys)}; "
-                f"got the keys {', '.join(settings)}; remedy: leave others out"
+                f"got the keys {', '.join(settings)}; leave others out"
             )
         self.settings: dict[str, str] = {**self.defaults, **settings}
 
@@ -150,8 +150,8 @@ class Simulator:
         usable, why = self.available()
         if not usable:
             raise ValueError(
-                f"backend: expected {self.title or self.name} to be installed; got none ({why}); "
-                "remedy: install it, or choose another --backend"
+                f"backend: expected {self.title or self.name} to be installed, got none ({why}); "
+                "install it, or choose another --backend"
             )
 
     def with_protocol(self, protocol: str) -> Simulator:
@@ -159,7 +159,7 @@ class Simulator:
         if "protocol" not in self.defaults:
             raise ValueError(
                 f"protocol: expected none on {self.title or self.name}, whose starts are drawn "
-                f"from seeds; got {protocol}; remedy: leave --protocol out, or add --backend "
+                f"from seeds, got {protocol}; leave --protocol out, or add --backend "
                 "simpler"
             )
         return type(self)(**{**self.settings, "protocol": protocol})
@@ -183,14 +183,14 @@ class Simulator:
         if unknown or not names:
             raise ValueError(
                 f"task: expected a task of {self.title or self.name} ({', '.join(self.tasks)}); "
-                f"got {', '.join(unknown) or repr(words)}; remedy: correct the spelling, "
+                f"got {', '.join(unknown) or repr(words)}; correct the spelling, "
                 f"give one of {', '.join(groups)} alone, or choose the --backend that has it"
             )
         robots = {self.tasks[name].robot: name for name in names}
         if len(robots) > 1:
             raise ValueError(
-                f"task: expected tasks of one robot; got {' and '.join(robots.values())} of "
-                f"{' and '.join(robots)}; remedy: make a run of each"
+                f"task: expected tasks of one robot, got {' and '.join(robots.values())} of "
+                f"{' and '.join(robots)}; make a run of each"
             )
         return names
 
@@ -233,8 +233,8 @@ class Simulator:
     def make_expert(self, env: Any) -> Any:
         """The privileged controller for `env`: `.reset()` and `.act() -> Action`."""
         raise ValueError(
-            f"policy: expected a backend with an expert; got {self.backend}; "
-            "remedy: use --backend mujoco, or another policy"
+            f"policy: expected a backend with an expert, got {self.backend}; "
+            "use --backend mujoco, or another policy"
         )
 
     def require_expert(self, tasks: Sequence[str]) -> None:
@@ -243,7 +243,7 @@ class Simulator:
         if missing := [task for task in tasks if task not in able]:
             raise ValueError(
                 f"task: expected tasks that the expert of {self.title or self.name} can do "
-                f"({', '.join(able)}); got {', '.join(missing)}; remedy: leave them out"
+                f"({', '.join(able)}), got {', '.join(missing)}; leave them out"
             )
 
     # --- what a record of a run should hold ----------------------------------------------------

@@ -98,13 +98,11 @@ def train_seed(seed: int, i: int) -> int:
 def _seed(seeds: range, seed: int, i: int) -> int:
     blocks = len(seeds) // SEED_STRIDE
     if not 0 <= seed < blocks:
-        raise ValueError(
-            f"seed: expected 0 <= seed < {blocks}; got {seed}; remedy: choose a smaller seed"
-        )
+        raise ValueError(f"seed: expected 0 <= seed < {blocks}, got {seed}; choose a smaller seed")
     if not 0 <= i < SEED_STRIDE:
         raise ValueError(
-            f"episodes: expected fewer than {SEED_STRIDE} per task and seed; got episode {i}; "
-            "remedy: spread the episodes over several --seed values"
+            f"episodes: expected fewer than {SEED_STRIDE} per task and seed, got episode {i}; "
+            "spread the episodes over several --seed values"
         )
     return seeds[seed * SEED_STRIDE + i]
 

@@ -12,24 +12,12 @@ from eval.envs.contract import Simulator
 from eval.envs.registry import recorded_simulator
 from eval.results.metrics import HEADLINES, grouped, mean_of_tasks, means, summarize
 from eval.results.records import SCHEMA_VERSION, Record, write_json
+from selfflow_wm.cli import Shard, parse_shard
 from selfflow_wm.plugins import Plugins
 
 METRICS = Plugins("selfflow_wm.metrics", {}, "metric")
 """Name -> `metric(records) -> {name: number}` of a task's episodes that ended, which are lines of
 `episodes.jsonl`. The numbers stand as "metrics" in the task's results, and in the report."""
-
-Shard = tuple[int, int]
-"""(i, n): share i of n, counted from 1."""
-
-
-def parse_shard(text: str) -> Shard:
-    """The share of `i/n`, such as 1/4; `ValueError` unless 1 <= i <= n."""
-    number, _, count = text.partition("/")
-    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
-        raise ValueError(
-            f"shard: expected i/n with i from 1 to n; got {text!r}; remedy: e.g. 1/4 to 4/4"
-        )
-    return int(number), int(count)
 
 
 def share(

@@ -11,12 +11,11 @@ commanded are kept unless `robotics.data.order.WindowStream` is told to draw oth
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +37,7 @@ from robotics.data.rlds.reader import record_format, split_shards
 from robotics.data.rlds.spec import DatasetSpec
 from robotics.data.statistics import cached_statistics
 from robotics.embodiment.normalize import Quantiles
+from selfflow_wm.progress import Progress
 
 
 class ShardSteps(NamedTuple):
@@ -168,9 +168,12 @@ class WindowDataset:
         there = storage.mapped(cache.is_cached, shards, storage.is_url(directory))
         missing = [shard for shard, cached in zip(shards, there, strict=True) if not cached]
         parts = []
-        with _progress(sum(shard.total for shard in missing), progress) as advance:
+        total = sum(shard.total for shard in missing)
+        with Progress(
+            total, description="decoding episodes", unit="episode", quiet=not progress
+        ) as bar:
             for shard in shards:
-                arrays = cache.open(shard, advance)
+                arrays = cache.open(shard, bar.add)
                 parts.append(_cut(arrays, shard.first, shard.count))
                 before = int(arrays.lengths[: shard.first].sum())
                 steps = len(parts[-1].action)
@@ -314,31 +317,6 @@ class WindowDataset:
     def _check(self, steps: np.ndarray) -> None:
         if len(steps) == 0 or steps.min() < 0 or steps.max() >= len(self):
             raise ValueError(f"expected one or more indices in 0..{len(self) - 1}, got {steps}.")
-
-
-@contextlib.contextmanager
-def _progress(episodes: int, shown: bool) -> Iterator[Callable[[], None]]:
-    """Yields what to call after each decoded episode; the bar appears with the first one."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    bar = Progress(
-        *Progress.get_default_columns()[:2],
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not shown,
-    )
-    task = bar.add_task("decoding episodes", total=episodes)
-
-    def advance() -> None:
-        bar.start()
-        bar.advance(task)
-
-    try:
-        yield advance
-    finally:
-        bar.stop()
 
 
 def _cut(arrays: ShardArrays, first: int, count: int) -> ShardArrays:

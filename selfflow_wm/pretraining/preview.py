@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from selfflow_wm.data import MODES, Sample, SampleEncoder, Source
 from selfflow_wm.data.toy.sheet import waveform
 from selfflow_wm.data.toy.signs import font_of
+from selfflow_wm.defaults import PREVIEW_STEPS, TOY_SHIFT
 from selfflow_wm.files import atomic_file
 from selfflow_wm.flow.sampler import sample
 
@@ -45,8 +46,8 @@ class Preview:
         held_out: Mapping[str, Source],
         directory: Path,
         *,
-        steps: int = 16,
-        shift: float = 3.0,
+        steps: int = PREVIEW_STEPS,
+        shift: float = TOY_SHIFT,
         seed: int = 0,
     ) -> None:
         self.encoder, self.directory = encoder, directory

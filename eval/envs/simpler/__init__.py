@@ -39,8 +39,7 @@ class Simpler(Simulator):
         super().__init__(**settings)
         if (shader := self.settings["shader"]) not in ("rasterised", "ray_traced"):
             raise ValueError(
-                f"shader: expected rasterised or ray_traced; got {shader!r}; "
-                "remedy: choose one of these"
+                f"shader: expected rasterised or ray_traced, got {shader!r}; choose one of these"
             )
         self._rendering = "ray traced" if shader == "ray_traced" else "rasterised"
         self.note = f"protocol {self.protocol}, {self._rendering}"
@@ -104,7 +103,7 @@ class Simpler(Simulator):
         usable, why = self.available()
         if not usable:
             raise ValueError(
-                f"backend: expected an interpreter with SIMPLER; got none ({why}); remedy: "
+                f"backend: expected an interpreter with SIMPLER, got none ({why}); "
                 "give --simpler-python PATH (python -m eval.doctor says what is missing there), or "
                 "--backend mujoco"
             )
@@ -126,7 +125,7 @@ class Simpler(Simulator):
         if seed:
             raise ValueError(
                 f"seed: expected none with the grid {protocol}, whose cells and each cell's "
-                f"sampling noise are given; got {seed}; remedy: leave --seed out, or draw starts "
+                f"sampling noise are given, got {seed}; leave --seed out, or draw starts "
                 "with --protocol prepackaged"
             )
         return list(range(len(cells(task, protocol))))[:episodes]
