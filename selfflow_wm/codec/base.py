@@ -6,6 +6,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any, ClassVar, Self
 
 import torch
@@ -42,9 +43,13 @@ class Codec(ABC):
             _KINDS[cls.kind] = cls
 
     @property
-    @abstractmethod
     def config(self) -> dict[str, Any]:
-        """JSON-able constructor arguments, with "kind"."""
+        """JSON-able constructor arguments, with "kind": the attributes of their names."""
+        named = {name: getattr(self, name) for name in signature(type(self)).parameters}
+        return {"kind": self.kind} | {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in named.items()
+        }
 
     @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:
@@ -179,6 +184,17 @@ def take(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Te
             "the configuration and the tensors belong to different codecs"
         )
     return tensors[name].to(torch.float32).contiguous()
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a part of a codec under "PREFIX.NAME"."""
+    return {f"{prefix}.{name}": value for name, value in tensors.items()}
+
+
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The inverse of `prefixed`; tensors of other parts are left out."""
+    start = f"{prefix}."
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
 
 
 def check_frames(frames: Tensor, image_size: tuple[int, int]) -> Tensor:

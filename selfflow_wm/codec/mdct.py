@@ -67,18 +67,6 @@ class MDCTCodec(AudioCodec):
         self.grid = (samples // hop, 1, 1)
         self._map: PrincipalMap | None = None
 
-    @property
-    def config(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "sample_rate": self.sample_rate,
-            "samples": self.samples,
-            "hop": self.hop,
-            "channels": self.channels,
-            "audio_channels": self.audio_channels,
-            "whitening": self.whitening,
-        }
-
     def fit(
         self,
         waveform: Float[Tensor, "... A S"],

@@ -81,16 +81,9 @@ class PatchPCA(ImageCodec):
 
     @property
     def config(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "image_size": list(self.image_size),
-            "patch": self.patch,
-            "channels": self.channels,
-            "whitening": self.whitening,
-            # Left out when off: the fingerprints of codecs from before they existed stay valid.
-            **({"per_position": True} if self.per_position else {}),
-            **({"pack": self.pack} if self.pack > 1 else {}),
-        }
+        # Left out when off: the fingerprints of codecs from before they existed stay valid.
+        off = {"per_position": False, "pack": 1}
+        return {k: v for k, v in super().config.items() if k not in off or v != off[k]}
 
     def fit(
         self,

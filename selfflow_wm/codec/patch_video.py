@@ -63,17 +63,6 @@ class PatchVideo(VideoCodec):
         self._first: PrincipalMap | None = None
         self._group: PrincipalMap | None = None
 
-    @property
-    def config(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "image_size": list(self.image_size),
-            "frames": self.frames,
-            "patch": self.patch,
-            "channels": self.channels,
-            "whitening": self.whitening,
-        }
-
     def fit(
         self, frames: UInt8[Tensor, "... T H W 3"], max_patches: int = 50_000, seed: int = 0
     ) -> PatchVideo:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
-from PIL import ExifTags, Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from selfflow_wm.cli import Parser, at_least, exit_code, run_main
 from selfflow_wm.codec.base import ImageCodec, codec_from_config, codec_kinds
 from selfflow_wm.codec.patch_pca import PatchPCA
+from selfflow_wm.files import atomic_file
 
 EPILOG = """\
 The figure has a row for each picture: original, reconstruction, four times their difference.
@@ -26,17 +28,6 @@ examples:
   python -m selfflow_wm.codec.reconstruct a.png b.jpg --codec tae_flux2 --weights weights/taef2
   python -m selfflow_wm.codec.reconstruct a.png --codec patch_pca --patch 16 --channels 128
 """
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""By EXIF orientation, what makes a picture upright."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,9 +100,9 @@ def read_picture(path: Path, size: tuple[int, int]) -> UInt8[Tensor, "H W 3"]:
 def to_rgb(picture: Image.Image) -> Image.Image:
     """A picture as viewers show it: turned as its EXIF says, transparency over white, 16 bits of
     grey scaled to 8 (Pillow's own conversion clips them)."""
-    turn = _TURNS.get(_orientation(picture))
-    if turn is not None:
-        picture = picture.transpose(turn)
+    picture.load()
+    with suppress(Exception):  # damaged EXIF, at which Pillow raises errors of many sorts
+        ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode.startswith("I"):  # 16 bits; older versions of Pillow open them in 32
         grey = np.asarray(picture).astype(np.int64)
         return Image.fromarray(((grey + 128) // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
@@ -119,13 +110,6 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert("RGB")
-
-
-def _orientation(picture: Image.Image) -> int:
-    try:
-        return picture.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF, at which Pillow raises errors of many sorts
-        return 1
 
 
 def cover(picture: Image.Image, size: tuple[int, int]) -> UInt8[Tensor, "H W 3"]:
@@ -149,10 +133,8 @@ def psnr(images: UInt8[Tensor, "B H W 3"], others: UInt8[Tensor, "B H W 3"]) -> 
 def _draw(path: Path, pictures: Tensor, back: Tensor) -> None:
     difference = (4 * (pictures.int() - back.int()).abs()).clamp(max=255).to(torch.uint8)
     table = rearrange([pictures, back, difference], "k b h w c -> (b h) (k w) c")
-    temporary = path.with_name(f".{path.name}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(table.numpy()).save(temporary, format="PNG")
-    temporary.replace(path)
+    with atomic_file(path) as temporary:
+        Image.fromarray(table.numpy()).save(temporary, format="PNG")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,15 @@ from einops import rearrange
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from selfflow_wm.codec.base import Codec, ImageCodec, codec_from_config, codec_from_state, take
+from selfflow_wm.codec.base import (
+    Codec,
+    ImageCodec,
+    codec_from_config,
+    codec_from_state,
+    part_of,
+    prefixed,
+    take,
+)
 
 _FLOOR = 0.1
 """Smallest channel scale, as a fraction of the root mean square scale over channels."""
@@ -131,14 +139,12 @@ class ResidualCodec(Codec):
         raise ValueError("expected either a reference frame or its latents, got both or none")
 
     def state_dict(self) -> dict[str, Tensor]:
-        base = {f"base.{name}": value for name, value in self.base.state_dict().items()}
-        return base | {"scale": self._fitted()}
+        return prefixed("base", self.base.state_dict()) | {"scale": self._fitted()}
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ResidualCodec:
-        prefix = "base."
-        inner = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        codec = cls(_image_codec(codec_from_state(config["base"], inner)), config["frames"])
+        base = codec_from_state(config["base"], part_of(tensors, "base"))
+        codec = cls(_image_codec(base), config["frames"])
         codec._scale = take(tensors, "scale", (codec.channels,))
         return codec
 

@@ -55,14 +55,6 @@ class Autoencoder(Codec):
             self.network.to(device)
         return self.network
 
-    def _common(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "weights": self.weights,
-            "weights_sha256": self.weights_sha256,
-            "dtype": self.dtype,
-        }
-
     def identity(self) -> dict[str, Any]:
         # Where the weights lie does not matter, what they are does.
         return {name: value for name, value in self.config.items() if name != "weights"}

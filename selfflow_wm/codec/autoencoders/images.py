@@ -6,7 +6,7 @@ import json
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import torch
 from einops import rearrange
@@ -129,10 +129,6 @@ class SDVAE(_ImageAutoencoder):
         side = patch * 2 ** (len(settings.get("block_out_channels", (64,))) - 1)
         return cls((grid[1] * side, grid[2] * side), weights, patch)
 
-    @property
-    def config(self) -> dict[str, Any]:
-        return {**self._common(), "image_size": list(self.image_size), "patch": self.patch}
-
     def _normalize(self, tokens: Tensor) -> Tensor:
         return (tokens - self.shift) * self.scale
 
@@ -169,10 +165,6 @@ class Flux2AE(_ImageAutoencoder):
         self.shift = norm.running_mean.float().clone()
         variance = norm.running_var.float() + float(self.settings.batch_norm_eps)
         self.scale = variance.sqrt()
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return {**self._common(), "image_size": list(self.image_size)}
 
     def _normalize(self, tokens: Tensor) -> Tensor:
         return (tokens - self.shift.to(tokens.device)) / self.scale.to(tokens.device)

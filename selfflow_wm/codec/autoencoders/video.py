@@ -70,11 +70,6 @@ class WanVideo(Autoencoder, VideoCodec):
         self.shift = torch.tensor(self.settings.latents_mean, dtype=torch.float32)
         self.scale = torch.tensor(self.settings.latents_std, dtype=torch.float32)
 
-    @property
-    def config(self) -> dict[str, Any]:
-        sizes = {"image_size": list(self.image_size), "frames": self.frames, "tile": self.tile}
-        return {**self._common(), **sizes}
-
     def identity(self) -> dict[str, Any]:
         # Whole frames are what was done before there were tiles: the hash stays what it was.
         whole = {"tile"} if self.tile is None else set()
