@@ -123,17 +123,12 @@ def _judge(
     return Row(
         layer=layer,
         level=level,
-        accuracy=found.accuracy,
         low=low,
         high=high,
-        chance=found.chance,
         test_samples=judged,
         classes=len(features.labels.unique()),
         dimension=features.values.shape[1],
-        l2=found.l2,
-        choose_accuracy=found.choose_accuracy,
-        fit_accuracy=found.fit_accuracy,
-        converged=found.converged,
+        **asdict(found),
     )
 
 
