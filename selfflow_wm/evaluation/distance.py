@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -206,10 +206,8 @@ def measure(
         return Distance(metric, value, None, None, None, counts, width, extractor)
     if width > QUICK:
         sys.stderr.write(f"extrapolating: {resamples} resamples of {width} features, minutes\n")
-    found = frechet_distance(a, b, extractor, resamples)
-    return Distance(
-        metric, found.distance, found.unbiased, found.low, found.high, counts, width, extractor
-    )
+    found = frechet_distance(a, b, resamples)
+    return Distance(metric, *astuple(found), counts, width, extractor)
 
 
 def describe(distance: Distance, noun: str) -> str:

@@ -136,30 +136,14 @@ def toy_sounds(context: Context) -> Extractor:
     return Named("log energy in 16 bands", lambda audio: audio_features(audio, rate))
 
 
-@register("image", "inception")
-def inception(context: Context) -> Extractor:
-    """--features image=inception:WEIGHTS"""
-    if not context.argument:
-        raise ValueError("--features image=inception: expected inception:WEIGHTS, got no file")
-    return InceptionFeatures(context.argument, context.device)
-
-
-@register("video", "i3d")
-def i3d(context: Context) -> Extractor:
-    """--features video=i3d:FILE"""
-    return I3DFeatures(context.argument, context.device)
-
-
-@register("video", "videomae")
-def videomae(context: Context) -> Extractor:
-    """--features video=videomae:DIR"""
-    return VideoMAEFeatures(context.argument, context.device)
-
-
-@register("audio", "clap")
-def clap(context: Context) -> Extractor:
-    """--features audio=clap:DIR"""
-    return ClapFeatures(context.argument, context.sample_rate, context.device)
+EXTRACTORS |= {
+    ("image", "inception"): lambda context: InceptionFeatures(context.argument, context.device),
+    ("video", "i3d"): lambda context: I3DFeatures(context.argument, context.device),
+    ("video", "videomae"): lambda context: VideoMAEFeatures(context.argument, context.device),
+    ("audio", "clap"): lambda context: ClapFeatures(
+        context.argument, context.sample_rate, context.device
+    ),
+}
 
 
 Choice = tuple[str, str | None]

@@ -166,7 +166,9 @@ class InceptionFeatures:
     mixed_sizes: ClassVar = True
     """A list of pictures of several sizes will do as a batch."""
 
-    def __init__(self, weights: Path | str, device: torch.device | str = "cpu") -> None:
+    def __init__(self, weights: Path | str | None, device: torch.device | str = "cpu") -> None:
+        if not weights:
+            raise ValueError("--features image=inception: expected inception:WEIGHTS, got no file")
         path = Path(weights)
         self.network = load_inception(path).to(device)
         self.device = torch.device(device)
