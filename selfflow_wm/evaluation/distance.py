@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -207,7 +207,8 @@ def measure(
     if width > QUICK:
         sys.stderr.write(f"extrapolating: {resamples} resamples of {width} features, minutes\n")
     found = frechet_distance(a, b, resamples)
-    return Distance(metric, *astuple(found), counts, width, extractor)
+    interval = (found.unbiased, found.low, found.high)
+    return Distance(metric, found.distance, *interval, counts, width, extractor)
 
 
 def describe(distance: Distance, noun: str) -> str:
