@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import signature
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from selfflow_wm.layout import Modality
+
+Fitted = TypeVar("Fitted")
 
 _KINDS: dict[str, type[Codec]] = {}
 
@@ -77,6 +79,13 @@ class Codec(ABC):
             digest.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
             digest.update(tensor.numpy().tobytes())
         return digest.hexdigest()
+
+    def fitted(self, found: Fitted | None) -> Fitted:
+        """What `fit` found, if it has; ValueError otherwise."""
+        if found is None:
+            name = type(self).__name__
+            raise ValueError(f"expected a fitted {name}; call its fit, or load a saved one")
+        return found
 
     def row(self, name: str | None = None, **fields: Any) -> Modality:
         """The layout's row for these latents. name: default `modality`; fields: of `Modality`."""
@@ -195,6 +204,17 @@ def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The inverse of `prefixed`; tensors of other parts are left out."""
     start = f"{prefix}."
     return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+
+
+def check_image_size(image_size: Sequence[int], side: int) -> tuple[int, int]:
+    """(H, W), if both are multiples of `side`, the pixels of a token."""
+    height, width = image_size
+    if side < 1 or height % side or width % side or min(height, width) < side:
+        raise ValueError(
+            f"expected an image size divisible by {side}, got {tuple(image_size)}; resize or crop "
+            "the images, or take another patch"
+        )
+    return int(height), int(width)
 
 
 def check_frames(frames: Tensor, image_size: tuple[int, int]) -> Tensor:

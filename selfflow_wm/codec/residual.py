@@ -72,13 +72,6 @@ class ResidualCodec(Codec):
         self._scale = scale.float()
         return self
 
-    def _fitted(self) -> Tensor:
-        if self._scale is None:
-            raise ValueError(
-                "expected a fitted ResidualCodec; call fit(frames, reference) or load a saved one"
-            )
-        return self._scale
-
     def _residual(self, frames: Tensor, reference_latents: Tensor) -> Tensor:
         """(..., T, n, C) differences to the reference, in the base codec's units."""
         if frames.ndim < 4 or frames.shape[-4] != self.frames:
@@ -111,7 +104,8 @@ class ResidualCodec(Codec):
         return self._scaled(latents - reference_latents.unsqueeze(-3))
 
     def _scaled(self, residual: Tensor) -> Tensor:
-        return rearrange(residual / self._fitted().to(residual.device), "... t n c -> ... (t n) c")
+        scale = self.fitted(self._scale).to(residual.device)
+        return rearrange(residual / scale, "... t n c -> ... (t n) c")
 
     def decode(
         self,
@@ -122,9 +116,8 @@ class ResidualCodec(Codec):
     ) -> UInt8[Tensor, "... T H W 3"]:
         """The frames that `latents` and the reference stand for."""
         reference_latents = self._reference(reference, reference_latents)
-        residual = rearrange(
-            latents * self._fitted().to(latents.device), "... (t n) c -> ... t n c", t=self.frames
-        )
+        residual = latents * self.fitted(self._scale).to(latents.device)
+        residual = rearrange(residual, "... (t n) c -> ... t n c", t=self.frames)
         return self.base.decode(residual + reference_latents.unsqueeze(-3))
 
     def token_valid(self, valid: Bool[Tensor, "... T"]) -> Bool[Tensor, "... T*n"]:
@@ -139,7 +132,7 @@ class ResidualCodec(Codec):
         raise ValueError("expected either a reference frame or its latents, got both or none")
 
     def state_dict(self) -> dict[str, Tensor]:
-        return prefixed("base", self.base.state_dict()) | {"scale": self._fitted()}
+        return prefixed("base", self.base.state_dict()) | {"scale": self.fitted(self._scale)}
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ResidualCodec:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from selfflow_wm.codec.base import (
     ImageCodec,
     check_frames,
+    check_image_size,
     check_latents,
     part_of,
     prefixed,
@@ -119,14 +120,9 @@ class TAEFlux2(ImageCodec):
         self._load({part: _read(folder / file) for part, file in FILES.items()})
 
     def _prepare(self, image_size: Sequence[int], dtype: str) -> None:
-        height, width = image_size
         side = _DOWN * _PACK
-        if height % side or width % side or min(height, width) < side:
-            raise ValueError(
-                f"expected an image size divisible by {side}, got {tuple(image_size)}; resize or "
-                "crop the images"
-            )
-        self.image_size, self.dtype = (int(height), int(width)), dtype
+        height, width = self.image_size = check_image_size(image_size, side)
+        self.dtype = dtype
         self._type = compute_dtype(dtype)
         self.grid = (1, height // side, width // side)
         self.channels = _LATENT * _PACK**2

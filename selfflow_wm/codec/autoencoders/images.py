@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Self
 
@@ -14,7 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from selfflow_wm.codec.autoencoders.folder import Autoencoder
-from selfflow_wm.codec.base import ImageCodec, check_frames, check_latents
+from selfflow_wm.codec.base import ImageCodec, check_frames, check_image_size, check_latents
 from selfflow_wm.codec.weights import (
     BATCH_VALUES,
     find_weights,
@@ -30,24 +29,11 @@ class _ImageAutoencoder(Autoencoder, ImageCodec):
     """The 2-D ones: tokens are squares of latents, values as (channel, row, column)."""
 
     def _lay_out(self, image_size: Sequence[int], patch: int) -> None:
-        height, width = image_size
         side = patch * 2 ** (len(self.settings.block_out_channels) - 1)
-        if patch < 1 or height % side or width % side or min(height, width) < side:
-            raise ValueError(
-                f"expected an image size divisible by {side}, got {tuple(image_size)}; resize or "
-                "crop the images"
-            )
-        self.image_size, self.patch = (int(height), int(width)), int(patch)
+        height, width = self.image_size = check_image_size(image_size, side)
+        self.patch = int(patch)
         self.grid = (1, height // side, width // side)
         self.channels = int(self.settings.latent_channels) * patch**2
-
-    @abstractmethod
-    def _normalize(self, tokens: Tensor) -> Tensor:
-        """Raw tokens (b, n, C) to those a model sees."""
-
-    @abstractmethod
-    def _restore(self, tokens: Tensor) -> Tensor:
-        """The inverse of `_normalize`."""
 
     def _pixels(self, images: Tensor) -> Tensor:
         return to_pixels(images)
@@ -165,9 +151,3 @@ class Flux2AE(_ImageAutoencoder):
         self.shift = norm.running_mean.float().clone()
         variance = norm.running_var.float() + float(self.settings.batch_norm_eps)
         self.scale = variance.sqrt()
-
-    def _normalize(self, tokens: Tensor) -> Tensor:
-        return (tokens - self.shift.to(tokens.device)) / self.scale.to(tokens.device)
-
-    def _restore(self, tokens: Tensor) -> Tensor:
-        return tokens * self.scale.to(tokens.device) + self.shift.to(tokens.device)
