@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from selfflow_wm.codec import codec_from_state
-from selfflow_wm.codec.weights import file_digest
 from selfflow_wm.layout import NULL_BYTE, Batch, Layout
 from selfflow_wm.model import Backbone, SiT
 from selfflow_wm.probing.features import Labelled
@@ -52,11 +51,7 @@ def fingerprint(path: Path) -> str:
     files = [path / "config.json", path / "model.safetensors"]
     if missing := [str(file) for file in files if not file.is_file()]:
         raise ValueError(f"{', '.join(missing)}: no such file; is this a checkpoint directory?")
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            hashlib.file_digest(stream, lambda: digest)
-    return digest.hexdigest()
+    return _sha256(*files)
 
 
 def codec_tensor(digest: str) -> torch.Tensor:
@@ -91,6 +86,15 @@ def _codec_hash(path: Path, config: dict[str, Any], modality: str) -> str | None
         parts = {"image": codec.base, "video": getattr(codec, "video", codec)}
         return parts[modality].hash() if modality in parts else None
     return config.get("codec_hash")
+
+
+def _sha256(*files: Path) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 class LabelledLatents:
@@ -142,7 +146,7 @@ class LabelledLatents:
             raise ValueError(f"expected batch_size and limit >= 1, got {batch_size} and {limit}")
         self.modality, self.batch_size = modality, batch_size
         self.codec = bytes(tensors["codec"].tolist()).hex() if "codec" in tensors else None
-        self.sha256 = file_digest(path)
+        self.sha256 = _sha256(path)
 
     def __len__(self) -> int:
         return len(self.latents)
