@@ -18,7 +18,6 @@ from torch import Tensor
 from selfflow_wm.cli import Parser, at_least, exit_code, run_main
 from selfflow_wm.codec.base import ImageCodec, codec_from_config, codec_kinds
 from selfflow_wm.codec.patch_pca import PatchPCA
-from selfflow_wm.files import atomic_file
 
 EPILOG = """\
 The figure has a row for each picture: original, reconstruction, four times their difference.
@@ -133,8 +132,10 @@ def psnr(images: UInt8[Tensor, "B H W 3"], others: UInt8[Tensor, "B H W 3"]) -> 
 def _draw(path: Path, pictures: Tensor, back: Tensor) -> None:
     difference = (4 * (pictures.int() - back.int()).abs()).clamp(max=255).to(torch.uint8)
     table = rearrange([pictures, back, difference], "k b h w c -> (b h) (k w) c")
-    with atomic_file(path) as temporary:
-        Image.fromarray(table.numpy()).save(temporary, format="PNG")
+    temporary = path.with_name(f".{path.name}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(table.numpy()).save(temporary, format="PNG")
+    temporary.replace(path)
 
 
 if __name__ == "__main__":
