@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import ExifTags, Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from selfflow_wm.cli import run_evaluate
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""By EXIF orientation, what makes a picture upright."""
 
 
 def read_picture(path: Path, size: tuple[int, int]) -> UInt8[Tensor, "H W 3"]:
@@ -37,9 +27,9 @@ def read_picture(path: Path, size: tuple[int, int]) -> UInt8[Tensor, "H W 3"]:
 def to_rgb(picture: Image.Image) -> Image.Image:
     """A picture as viewers show it: turned as its EXIF says, transparency over white, 16 bits of
     grey scaled to 8 (Pillow's own conversion clips them)."""
-    turn = _TURNS.get(_orientation(picture))
-    if turn is not None:
-        picture = picture.transpose(turn)
+    picture.load()
+    with suppress(Exception):  # damaged EXIF, at which Pillow raises errors of many sorts
+        ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode.startswith("I"):  # 16 bits; older versions of Pillow open them in 32
         grey = np.asarray(picture).astype(np.int64)
         return Image.fromarray(((grey + 128) // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
@@ -47,13 +37,6 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert("RGB")
-
-
-def _orientation(picture: Image.Image) -> int:
-    try:
-        return picture.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF, at which Pillow raises errors of many sorts
-        return 1
 
 
 def cover(picture: Image.Image, size: tuple[int, int]) -> UInt8[Tensor, "H W 3"]:

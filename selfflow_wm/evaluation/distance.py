@@ -98,10 +98,9 @@ def measure(
         return Distance(metric, value, None, None, None, counts, width, extractor)
     if width > QUICK:
         sys.stderr.write(f"extrapolating: {resamples} resamples of {width} features, minutes\n")
-    found = frechet_distance(a, b, extractor, resamples)
-    return Distance(
-        metric, found.distance, found.unbiased, found.low, found.high, counts, width, extractor
-    )
+    found = frechet_distance(a, b, resamples)
+    interval = (found.unbiased, found.low, found.high)
+    return Distance(metric, found.distance, *interval, counts, width, extractor)
 
 
 def describe(distance: Distance, noun: str) -> str:

@@ -70,9 +70,7 @@ def frechet(
     if width < 2:
         return None
     project = reduce(reference, width)
-    found = frechet_distance(
-        project(features), project(reference), extractor, FRECHET_RESAMPLES, seed
-    )
+    found = frechet_distance(project(features), project(reference), FRECHET_RESAMPLES, seed)
     value = _value(found.unbiased, found.low, found.high, len(features))
     name = f"{extractor}, {width} principal directions"
     return value | {"plug_in": found.distance, "features": name}
