@@ -98,7 +98,7 @@ class Simulator:
         if not set(settings) <= set(self.defaults):
             keys = ", ".join(self.defaults)
             raise ValueError(
-                f"backend: expected {self.name}{f'?key=value&... with keys {keys}' * bool(keys)}; "
+                f"backend: expected {self.name}{f'?key=value&... with keys {keys}' * bool(keys)}, "
                 f"got the keys {', '.join(settings)}; leave others out"
             )
         self.settings: dict[str, str] = {**self.defaults, **settings}
@@ -182,7 +182,7 @@ class Simulator:
         unknown = [name for name in names if name not in self.tasks]
         if unknown or not names:
             raise ValueError(
-                f"task: expected a task of {self.title or self.name} ({', '.join(self.tasks)}); "
+                f"task: expected a task of {self.title or self.name} ({', '.join(self.tasks)}), "
                 f"got {', '.join(unknown) or repr(words)}; correct the spelling, "
                 f"give one of {', '.join(groups)} alone, or choose the --backend that has it"
             )

@@ -85,7 +85,7 @@ def parse_policy(
         directory = Path(rest) if rest else DEFAULT_REPLAY
         if not (directory / EXECUTED).is_dir():
             raise ValueError(
-                f"policy: expected a dataset made by eval.collect, with a folder {EXECUTED}/; "
+                f"policy: expected a dataset made by eval.collect, with a folder {EXECUTED}/, "
                 f"got {directory}; give it as replay:DIR, or collect one with "
                 "python -m eval.collect"
             )
@@ -207,7 +207,7 @@ def _same_kinds(default: Any, value: Any, key: str) -> None:
     if isinstance(default, dict):
         if not isinstance(value, dict) or default.keys() != value.keys():
             raise ValueError(
-                f"override: expected the keys {', '.join(default)} under {key or 'the top'}; "
+                f"override: expected the keys {', '.join(default)} under {key or 'the top'}, "
                 f"got {value!r}; change values only"
             )
         for name in default:
@@ -216,6 +216,6 @@ def _same_kinds(default: Any, value: Any, key: str) -> None:
     number = isinstance(default, float) and type(value) is int
     if type(value) is not type(default) and not number:
         raise ValueError(
-            f"override: expected {key} as {type(default).__name__}, such as {default!r}; "
+            f"override: expected {key} as {type(default).__name__}, such as {default!r}, "
             f"got {value!r}; give a value of that type"
         )

@@ -117,7 +117,7 @@ class EpisodeLog:
             old, new = recorded.get(name), self.settings.get(name)
             if old != new:
                 raise ValueError(
-                    f"out: expected the settings {self.out} was begun with, {name}={_short(old)}; "
+                    f"out: expected the settings {self.out} was begun with, {name}={_short(old)}, "
                     f"got {name}={_short(new)}; give the same settings, or another --out"
                 )
 

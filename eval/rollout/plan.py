@@ -192,7 +192,7 @@ def _replayed(spec: PolicySpec, tasks: tuple[str, ...], most: int | None) -> dic
     }
     if missing := [task for task, found in seeds.items() if not found]:
         raise ValueError(
-            f"replay: expected collected episodes of {', '.join(missing)} in {spec.path}; "
+            f"replay: expected collected episodes of {', '.join(missing)} in {spec.path}, "
             "got none; collect them, or choose another task"
         )
     return seeds

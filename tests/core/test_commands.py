@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import subprocess
 import sys
@@ -20,6 +21,7 @@ SLOW = {"torch", "hydra", "omegaconf", "wandb", "matplotlib", "mujoco", "transfo
 """Packages that take a good part of a second to import, or seconds."""
 
 ASK = """\
+import re
 import runpy, sys
 sys.argv = [sys.argv[1], *sys.argv[2:]]
 try:
@@ -214,3 +216,11 @@ def test_lines_that_were_written_for_older_versions_are_understood(name, words):
     module = import_module(f"selfflow_wm.commands.{name}")
     given = module._parser().parse_args(words.split())
     assert str(given.out) in "bc"
+
+
+def test_errors_are_worded_alike():
+    """Expected A, got B; what to do: no second dialect comes back."""
+    other = re.compile(r"; got |; remedy: |\"remedy: \w")
+    for package in ("selfflow_wm", "robotics", "eval"):
+        for path in (ROOT / package).rglob("*.py"):
+            assert not other.search(path.read_text(encoding="utf-8")), path

@@ -63,7 +63,7 @@ def observation(request: dict[str, Any]) -> Observation:
         ) from None
     if state.shape != (8,):
         raise ValueError(
-            f"request: expected observation/state of shape (8,), xyz, quaternion xyzw and gripper; "
+            f"request: expected observation/state of shape (8,), xyz, quaternion xyzw and gripper, "
             f"got {state.shape}; leave remote.state at quaternion"
         )
     state = state.astype(np.float32)
