@@ -37,8 +37,8 @@ from omegaconf import OmegaConf
 from benchmarks.claims_curves import write_curves
 from benchmarks.claims_probes import probe_runs, show
 from selfflow_wm.cli import Parser, at_least, exit_code
+from selfflow_wm.commands.checkpoints import main as evaluate
 from selfflow_wm.data import ModeSchedule
-from selfflow_wm.evaluation.cli import main as evaluate
 from selfflow_wm.files import atomic_file
 from selfflow_wm.pretraining.build import RESUMABLE, compose_config
 from selfflow_wm.pretraining.codecs import planned_layout

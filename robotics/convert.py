@@ -11,14 +11,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from selfflow_wm.cli import Parser, perform
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry; returns the exit status: 0 done, 1 the library is missing, 2 misuse."""
-    parser = argparse.ArgumentParser(
-        prog="python -m robotics.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m robotics.convert", epilog=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb in ("rlds-to-lerobot", "lerobot-to-rlds"):
         sub = verbs.add_parser(verb)
@@ -28,17 +26,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verb == "rlds-to-lerobot":
             sub.add_argument("--split", default="train", help="split or slice; train")
             sub.add_argument("--videos", action="store_true", help="video instead of PNG")
-    given = vars(parser.parse_args(argv))
+    return perform(parser, _run, argv)
+
+
+def _run(arguments: argparse.Namespace) -> int | None:
     from robotics.data.lerobot import lerobot_to_rlds, rlds_to_lerobot
 
     convert = {"rlds-to-lerobot": rlds_to_lerobot, "lerobot-to-rlds": lerobot_to_rlds}
+    given = dict(vars(arguments))
     try:
         count = convert[given.pop("verb")](**given)
-    except (ValueError, ImportError) as error:
-        print(f"convert: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 1
+    except ImportError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
     print(f"{count} episodes; {given['target']}")
-    return 0
 
 
 if __name__ == "__main__":

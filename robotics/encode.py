@@ -9,10 +9,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from selfflow_wm.cli import Parser, exit_code
+from selfflow_wm.cli import Parser, at_least, exit_code
 
 HELP = """\
 Words after the flags are those of python -m robotics.finetune (experiment=..., dataset=...,
@@ -25,31 +24,24 @@ channels x 2 bytes (float16): 12 KiB for 96 x 128 pixels in patches of 16 with 1
 
     python -m robotics.encode --data data/demo --out latents/demo experiment=embedded
     python -m robotics.encode --data data/demo --out latents/aug experiment=embedded \\
-        --variants 4 --augment crop_colour --shard 0/2
+        --variants 4 --augment crop_colour --shard 1/2
     python -m robotics.finetune experiment=embedded data=data/demo latents=latents/demo out=runs/a
 """
-
-
-def _shard(text: str) -> tuple[int, int]:
-    try:
-        number, ranks = (int(part) for part in text.split("/"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected i/n such as 0/4, got {text!r}") from None
-    return number, ranks
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry; returns the exit status, see `selfflow_wm.cli.exit_code`."""
     parser = Parser(prog="python -m robotics.encode", description=__doc__, epilog=HELP)
-    parser.add_argument("--data", required=True, help="RLDS data set")
-    parser.add_argument("--out", required=True, type=Path, help="directory of the latents")
-    parser.add_argument("--checkpoint", type=Path, help="take the codec of this checkpoint")
-    parser.add_argument("--split", default="train", help="whole split to encode; train")
-    parser.add_argument("--dtype", default="float16", choices=("float16", "float32"))
-    parser.add_argument("--variants", type=int, default=1, help="augmented variants; 1")
-    parser.add_argument("--augment", metavar="NAME", help="a file of configs/augment")
-    parser.add_argument("--shard", type=_shard, default=(0, 1), metavar="i/n", help="0/1")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="see below")
+    add = parser.add_argument
+    add("--data", required=True, metavar="DIR", help="RLDS data set")
+    parser.add_shared("out", help="directory of the latents")
+    parser.add_shared("checkpoint", required=False, help="take the codec of this checkpoint")
+    add("--split", default="train", help="whole split to encode (%(default)s)")
+    add("--dtype", default="float16", choices=("float16", "float32"), help="(%(default)s)")
+    add("--variants", type=at_least(1), default=1, metavar="N", help="augmented ones (%(default)s)")
+    add("--augment", metavar="NAME", help="a file of configs/augment")
+    parser.add_shared("shard", default=(1, 1))
+    add("overrides", nargs="*", metavar="KEY=VALUE", help="see below")
     given = parser.parse_intermixed_args(argv)
     return exit_code(lambda: _work(given), resumable=True)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selfflow_wm.cli import Parser, at_least, exit_code
+from selfflow_wm.defaults import IMAGINE_STEPS
 
 EXAMPLES = """\
 examples:
@@ -37,17 +38,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m robotics.imagine", description=__doc__, epilog=EXAMPLES)
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, metavar="DIR")
+    parser.add_shared("checkpoint")
     add("--data", type=Path, required=True, metavar="DIR", help="RLDS data set")
-    add("--out", type=Path, required=True, metavar="DIR")
+    parser.add_shared("out")
     add("--split", help="default: the one held out when the checkpoint was trained")
     add("--episode", type=int, action="append", metavar="N", help="to draw; default 0 1 2 3")
-    count = at_least(0)
-    add("--windows", type=count, default=512, help="windows to measure on (default 512; 0: none)")
-    add("--steps", type=at_least(1), default=8, help="Euler steps (default 8)")
-    add("--seed", type=count, default=0, help="of windows and sampling noise")
-    add("--device", default="cpu")
-    add("--threads", type=int, help="torch threads")
+    add("--windows", type=at_least(0), default=512, metavar="N",
+        help="to measure on; 0: none (%(default)s)")  # fmt: skip
+    parser.add_shared("steps", default=IMAGINE_STEPS)
+    parser.add_shared("seed", help="of windows and sampling noise (%(default)s)")
+    parser.add_shared("device")
+    add("--threads", type=at_least(1), metavar="N", help="of torch (all cores)")
     add("--cache-dir", type=Path, help="decoded frames; default beside the data")
     return parser
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -78,11 +78,17 @@ def atomic_file(path: Path) -> Iterator[Path]:
         raise
 
 
-def newest_checkpoint(path: Path) -> Path:
-    """The checkpoint that is meant by `path`: its own, or that of a run's directory, which stands
-    for its newest one. Whether there is one is not looked at."""
-    inside = path / "checkpoint"
-    return inside if not (path / "config.json").is_file() and inside.is_dir() else path
+@contextmanager
+def atomic_open(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to; it becomes `path` when the block ends without an error."""
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        yield file
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all; text as UTF-8."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def file_digest(path: Path) -> str:

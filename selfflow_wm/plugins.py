@@ -57,8 +57,8 @@ class Plugins:
         entries = self._entries()
         if name not in entries:
             raise ValueError(
-                f"{self.what}: expected {' or '.join(entries) or 'an installed one'}; got "
-                f"{name!r}; remedy: correct the spelling, or install the package that adds it "
+                f"{self.what}: expected {' or '.join(entries) or 'an installed one'}, got "
+                f"{name!r}; correct the spelling, or install the package that adds it "
                 f"(entry point group {self.group})"
             )
         entry = entries[name]
@@ -67,8 +67,8 @@ class Plugins:
         except Exception as error:  # whatever the package's own import raises
             origin = entry.dist.name if entry.dist else BUILT_IN
             raise ValueError(
-                f"{self.what}: expected {name} from {entry.value} to import; got "
-                f"{type(error).__name__}: {' '.join(str(error).split())}; remedy: repair or "
+                f"{self.what}: expected {name} from {entry.value} to import, got "
+                f"{type(error).__name__}: {' '.join(str(error).split())}; repair or "
                 f"uninstall it ({origin})"
             ) from error
 

@@ -88,20 +88,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check_words(given: argparse.Namespace) -> None:
     """ValueError for words or --resume that no stage of the run reads, and for unknown words."""
     if wrong := [word for word in given.words if "=" not in word]:
-        raise ValueError(f"words: expected KEY=VALUE; got {wrong[0]!r}; see --help")
+        raise ValueError(f"words: expected KEY=VALUE, got {wrong[0]!r}; see --help")
     if "train" not in (given.stages or "").split(",") and (given.words or given.resume):
         raise ValueError(
-            "words: expected KEY=VALUE and --resume only with the stage train; got "
+            "words: expected KEY=VALUE and --resume only with the stage train, got "
             f"--stages {given.stages or ','.join(DEFAULT)}; add --stages train"
         )
     if (given.out / "results.json").exists() and not given.check:
         raise ValueError(
-            f"out: expected a new directory; got {given.out} with an earlier run's results; choose "
+            f"out: expected a new directory, got {given.out} with an earlier run's results; choose "
             "another, and give this one to --resume if the stage train is to go on"
         )
     if given.resume and not (given.resume / "results.json").is_file():
         raise ValueError(
-            f"resume: expected the --out of an earlier run; got {given.resume}, which has no "
+            f"resume: expected the --out of an earlier run, got {given.resume}, which has no "
             "results.json; give that directory"
         )
 
@@ -111,7 +111,7 @@ def _device(given: argparse.Namespace) -> str:
     import torch  # only now: --help and a list of what is missing need not wait for it
 
     if given.device == "cpu" and not given.tiny:
-        raise ValueError("device: expected cpu only with --tiny; got cpu alone; add --tiny")
+        raise ValueError("device: expected cpu only with --tiny, got cpu alone; add --tiny")
     if given.device != "cpu" and torch.cuda.is_available():
         return "cuda"
     if given.device == "cuda" or not given.tiny:

@@ -39,7 +39,7 @@ def installed(wheels: Path) -> Path:
     files = sorted(wheels.glob("*.whl"))
     if not files:
         raise ValueError(
-            f"wheels: expected a directory of wheels; got {wheels} without; remedy: python "
+            f"wheels: expected a directory of wheels, got {wheels} without; python "
             f"scripts/gpu_wheels.py --out {wheels}"
         )
     lacking = [file for file in files if not _has(file.name.split("-")[0])]
@@ -54,8 +54,8 @@ def installed(wheels: Path) -> Path:
         done = subprocess.run([*words, *map(str, lacking)], capture_output=True, text=True)
         if done.returncode:
             raise ValueError(
-                f"wheels: expected wheels for this Python {sys.version.split()[0]}; got "
-                f"{done.stderr.strip()[-500:]}; remedy: those of requirements/gpu-wheels.txt are "
+                f"wheels: expected wheels for this Python {sys.version.split()[0]}, got "
+                f"{done.stderr.strip()[-500:]}; those of requirements/gpu-wheels.txt are "
                 "for CPython 3.12 on Linux x86-64"
             )
         (target / ".complete").touch()
@@ -106,7 +106,7 @@ def check_versions() -> None:
     """ValueError for a Python or torch that is too old; neither is imported for it."""
     if sys.version_info < (3, 11):  # noqa: UP036  there is no installation that would check it
         raise ValueError(
-            f"python: expected 3.11 or newer; got {sys.version.split()[0]}; remedy: run it with "
+            f"python: expected 3.11 or newer, got {sys.version.split()[0]}; run it with "
             "such a python"
         )
     if not _importable("torch"):
@@ -115,5 +115,5 @@ def check_versions() -> None:
     number = tuple(int(part) for part in version.split("+")[0].split(".")[:2])
     if number < OLDEST_TORCH:
         raise ValueError(
-            f"torch: expected 2.6 or newer; got {version}; remedy: python -m pip install -U torch"
+            f"torch: expected 2.6 or newer, got {version}; python -m pip install -U torch"
         )

@@ -56,7 +56,7 @@ def chosen(words: str | None) -> list[Stage]:
     known = [stage.name for stage in STAGES]
     if not wanted or (unknown := sorted(set(wanted) - set(known))):
         found = unknown[0] if wanted else ""
-        raise ValueError(f"stages: expected some of {','.join(known)}; got {found!r}; choose these")
+        raise ValueError(f"stages: expected some of {','.join(known)}, got {found!r}; choose these")
     return [stage for stage in STAGES if stage.name in wanted]
 
 

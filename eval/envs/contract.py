@@ -88,13 +88,11 @@ def train_seed(seed: int, i: int) -> int:
 def _seed(seeds: range, seed: int, i: int) -> int:
     blocks = len(seeds) // SEED_STRIDE
     if not 0 <= seed < blocks:
-        raise ValueError(
-            f"seed: expected 0 <= seed < {blocks}; got {seed}; remedy: choose a smaller seed"
-        )
+        raise ValueError(f"seed: expected 0 <= seed < {blocks}, got {seed}; choose a smaller seed")
     if not 0 <= i < SEED_STRIDE:
         raise ValueError(
-            f"episodes: expected fewer than {SEED_STRIDE} per task and seed; got episode {i}; "
-            "remedy: spread the episodes over several --seed values"
+            f"episodes: expected fewer than {SEED_STRIDE} per task and seed, got episode {i}; "
+            "spread the episodes over several --seed values"
         )
     return seeds[seed * SEED_STRIDE + i]
 
@@ -150,8 +148,8 @@ class Simulator:
         if not set(settings) <= set(self.defaults):
             keys = ", ".join(self.defaults)
             raise ValueError(
-                f"backend: expected {self.name}{f'?key=value&... with keys {keys}' * bool(keys)}; "
-                f"got the keys {', '.join(settings)}; remedy: leave others out"
+                f"backend: expected {self.name}{f'?key=value&... with keys {keys}' * bool(keys)}, "
+                f"got the keys {', '.join(settings)}; leave others out"
             )
         self.settings: dict[str, str] = {**self.defaults, **settings}
         self.title = self.title or self.name
@@ -209,8 +207,8 @@ class Simulator:
         usable, why = self.available()
         if not usable:
             raise ValueError(
-                f"backend: expected {self.title} to be able to run here; got none ({why}); "
-                f"remedy: {self.advice}"
+                f"backend: expected {self.title} to be able to run here, got none ({why}); "
+                f"{self.advice}"
             )
 
     def with_protocol(self, protocol: str) -> Simulator:
@@ -218,7 +216,7 @@ class Simulator:
         if "protocol" not in self.defaults:
             raise ValueError(
                 f"protocol: expected none on {self.title}, whose starts are drawn "
-                f"from seeds; got {protocol}; remedy: leave --protocol out, or add --backend "
+                f"from seeds, got {protocol}; leave --protocol out, or add --backend "
                 "simpler"
             )
         return type(self)(**{**self.settings, "protocol": protocol})
@@ -241,15 +239,15 @@ class Simulator:
         unknown = [name for name in names if name not in self.tasks]
         if unknown or not names:
             raise ValueError(
-                f"task: expected a task of {self.title} ({', '.join(self.tasks)}); "
-                f"got {', '.join(unknown) or repr(words)}; remedy: correct the spelling, "
+                f"task: expected a task of {self.title} ({', '.join(self.tasks)}), "
+                f"got {', '.join(unknown) or repr(words)}; correct the spelling, "
                 f"give one of {', '.join(groups)} alone, or choose the --backend that has it"
             )
         robots = {self.tasks[name].robot: name for name in names}
         if len(robots) > 1:
             raise ValueError(
-                f"task: expected tasks of one robot; got {' and '.join(robots.values())} of "
-                f"{' and '.join(robots)}; remedy: make a run of each"
+                f"task: expected tasks of one robot, got {' and '.join(robots.values())} of "
+                f"{' and '.join(robots)}; make a run of each"
             )
         return names
 
@@ -292,8 +290,8 @@ class Simulator:
     def make_expert(self, env: Any) -> Any:
         """The privileged controller for `env`: `.reset()` and `.act() -> Action`."""
         raise ValueError(
-            f"policy: expected a backend with an expert; got {self.backend}; "
-            "remedy: use --backend mujoco, or another policy"
+            f"policy: expected a backend with an expert, got {self.backend}; "
+            "use --backend mujoco, or another policy"
         )
 
     def require_expert(self, tasks: Sequence[str]) -> None:
@@ -302,7 +300,7 @@ class Simulator:
         if missing := [task for task in tasks if task not in able]:
             raise ValueError(
                 f"task: expected tasks that the expert of {self.title} can do "
-                f"({', '.join(able)}); got {', '.join(missing)}; remedy: leave them out"
+                f"({', '.join(able)}), got {', '.join(missing)}; leave them out"
             )
 
     # --- what a record of a run should hold ----------------------------------------------------

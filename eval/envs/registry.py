@@ -50,8 +50,8 @@ def choose_simulator(args: Any) -> tuple[Simulator, str]:
         name, reason = (next(iter(asked)), "") if asked else _automatic()
     if others := [key for key in asked if key != name]:
         raise ValueError(
-            f"backend: expected flags of {others[0]} only with that simulator; got --backend "
-            f"{args.backend}; remedy: add --backend {others[0]}"
+            f"backend: expected flags of {others[0]} only with that simulator, got --backend "
+            f"{args.backend}; add --backend {others[0]}"
         )
     found = find_simulator(name if args.backend == AUTO else args.backend)
     if name in asked:
@@ -151,8 +151,8 @@ class FactorySimulator(Simulator):
             self._factory = getattr(self._module, attribute)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(
-                f"backend: expected an importable module:factory; got {words!r} ({error}); "
-                "remedy: check the spelling and PYTHONPATH"
+                f"backend: expected an importable module:factory, got {words!r} ({error}); "
+                "check the spelling and PYTHONPATH"
             ) from None
 
     @property

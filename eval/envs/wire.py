@@ -42,8 +42,8 @@ def encode(header: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) 
         array = np.ascontiguousarray(value)
         if array.dtype.kind not in _KINDS:
             raise ValueError(
-                f"message: expected arrays of numbers; got {name} of dtype {array.dtype}; "
-                "remedy: send text in the header"
+                f"message: expected arrays of numbers, got {name} of dtype {array.dtype}; "
+                "send text in the header"
             )
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         listed.append({"name": name, "dtype": array.dtype.str, "shape": list(np.shape(value))})
@@ -63,15 +63,15 @@ def decode(text: bytes, body: bytes) -> tuple[dict[str, Any], dict[str, np.ndarr
         size = dtype.itemsize * prod(shape)
         if dtype.kind not in _KINDS or start + size > len(body):
             raise ValueError(
-                f"message: expected {size} bytes of numbers for {entry['name']}; got "
-                f"{len(body) - start} and dtype {dtype}; remedy: use one version on both sides"
+                f"message: expected {size} bytes of numbers for {entry['name']}, got "
+                f"{len(body) - start} and dtype {dtype}; use one version on both sides"
             )
         arrays[entry["name"]] = np.frombuffer(body, dtype, prod(shape), start).reshape(shape).copy()
         start += size
     if start != len(body):
         raise ValueError(
-            f"message: expected {start} bytes of arrays; got {len(body)}; "
-            "remedy: use one version on both sides"
+            f"message: expected {start} bytes of arrays, got {len(body)}; "
+            "use one version on both sides"
         )
     return header, arrays
 
@@ -100,8 +100,8 @@ def receive(fd: int, timeout: float | None = None) -> tuple[dict[str, Any], dict
     text_size, body_size = _LENGTHS.unpack(_read(fd, _LENGTHS.size, deadline))
     if text_size + body_size > _MAX_BYTES:
         raise ValueError(
-            f"message: expected at most {_MAX_BYTES} bytes; got {text_size + body_size}; "
-            "remedy: keep the simulator's own prints off the pipe"
+            f"message: expected at most {_MAX_BYTES} bytes, got {text_size + body_size}; "
+            "keep the simulator's own prints off the pipe"
         )
     return decode(_read(fd, text_size, deadline), _read(fd, body_size, deadline))
 

@@ -58,8 +58,8 @@ class SharedWorld:
             self._socket.connect(address)
         except OSError as error:
             raise ValueError(
-                f"inference: expected the run's inference process; got none ({error.strerror}); "
-                "remedy: run the same command again, it continues"
+                f"inference: expected the run's inference process, got none ({error.strerror}); "
+                "run the same command again, it continues"
             ) from None
         said, _ = self._ask({"op": "describe"})
         self.embodiment: Embodiment = embodiment(said["embodiment"])

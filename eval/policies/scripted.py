@@ -99,16 +99,16 @@ class ReplayPolicy:
         path = executed_path(self._directory, self._task.name, seed)
         if not path.is_file():
             raise ValueError(
-                f"replay: expected an executed episode {path}; got no such file; "
-                "remedy: replay a seed that was collected"
+                f"replay: expected an executed episode {path}, got no such file; "
+                "replay a seed that was collected"
             )
         with np.load(path, allow_pickle=False) as arrays:
             self._control, self._terminate = arrays["control"], arrays["terminate"]
             recorded = str(arrays["embodiment"])
         if recorded != self._embodiment:
             raise ValueError(
-                f"replay: expected an episode of embodiment {self._embodiment}; got {recorded}; "
-                "remedy: replay it on the simulator it was collected in"
+                f"replay: expected an episode of embodiment {self._embodiment}, got {recorded}; "
+                "replay it on the simulator it was collected in"
             )
         self._step = 0
 

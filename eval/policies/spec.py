@@ -16,11 +16,12 @@ from typing import Any, Literal
 
 from eval.policies.scripted import EXECUTED, ExpertPolicy, RandomPolicy, ReplayPolicy
 from robotics.embodiment.control import Policy, acting_mode
-from selfflow_wm.files import newest_checkpoint
+from selfflow_wm import checkpoints
+from selfflow_wm.checkpoints import find_checkpoint
 from selfflow_wm.plugins import Plugins
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS, CHECKPOINTS = ROOT / "configs", ROOT / "checkpoints"
+CONFIGS = ROOT / "configs"
 DEFAULT_REPLAY = Path("data/embedded")
 CLIENTS = Plugins(
     "selfflow_wm.policy_clients",
@@ -68,11 +69,11 @@ def parse_policy(
     kind, _, rest = words.partition(":")
     if checkpoint is not None and kind != "checkpoint":
         raise ValueError(
-            f"policy: expected --checkpoint only with --policy checkpoint; got --policy {words}; "
-            "remedy: leave one of them out"
+            f"policy: expected --checkpoint only with --policy checkpoint, got --policy {words}; "
+            "leave one of them out"
         )
     if kind == "checkpoint" and not rest:
-        path = find_checkpoint(checkpoint, shipped)
+        path = find_checkpoint(checkpoint or shipped)
         # What "auto" stands for is part of a run's settings, by its name.
         mode = _acting_mode(path, options["policy"]["mode_name"])
         return PolicySpec("checkpoint", str(path), {**options["policy"], "mode_name": mode})
@@ -84,8 +85,8 @@ def parse_policy(
         directory = Path(rest) if rest else DEFAULT_REPLAY
         if not (directory / EXECUTED).is_dir():
             raise ValueError(
-                f"policy: expected a dataset made by eval.collect, with a folder {EXECUTED}/; "
-                f"got {directory}; remedy: give it as replay:DIR, or collect one with "
+                f"policy: expected a dataset made by eval.collect, with a folder {EXECUTED}/, "
+                f"got {directory}; give it as replay:DIR, or collect one with "
                 "python -m eval.collect"
             )
         return PolicySpec("replay", str(directory))
@@ -94,8 +95,8 @@ def parse_policy(
         return PolicySpec("remote", words, options[group] if group else {})
     servers = ", ".join(f"{scheme}://ADDRESS" for scheme in CLIENTS.names())
     raise ValueError(
-        f"policy: expected checkpoint, expert, random, replay[:DIR] or {servers}; got "
-        f"{words!r}; remedy: choose one of these"
+        f"policy: expected checkpoint, expert, random, replay[:DIR] or {servers}, got "
+        f"{words!r}; choose one of these"
     )
 
 
@@ -120,25 +121,6 @@ def make_policy(spec: PolicySpec, embodiment: str) -> Policy:
     return ExpertPolicy()
 
 
-def find_checkpoint(name: str | None, shipped: str = "self_flow") -> Path:
-    """The checkpoint directory for a path, its own or a run's, a name in `checkpoints/`, or None
-    (`shipped`)."""
-    wanted = name or shipped
-    candidates = [CHECKPOINTS / wanted]
-    if name is not None:
-        candidates.insert(0, newest_checkpoint(Path(wanted)))
-    for path in candidates:
-        if (path / "model.safetensors").is_file() and (path / "config.json").is_file():
-            return path
-    known = sorted(path.parent.name for path in CHECKPOINTS.glob("*/model.safetensors"))
-    raise ValueError(
-        "checkpoint: expected a directory with model.safetensors and config.json; got "
-        f"{' or '.join(map(str, dict.fromkeys(candidates)))}; remedy: train one with "
-        "python -m robotics.finetune, "
-        + (f"or name one of: {', '.join(known)}" if known else "or run --policy expert")
-    )
-
-
 def _acting_mode(path: Path, asked: str) -> str:
     """What `policy.mode_name` means for the checkpoint at `path`; `ValueError` for a checkpoint
     of another sort, and where it was not trained in that mode."""
@@ -149,8 +131,8 @@ def _acting_mode(path: Path, asked: str) -> str:
     robot = config.get("robot", config) if isinstance(config, dict) else None  # schema 2, or 1
     if not robot or "modes" not in robot:
         raise ValueError(
-            f"checkpoint: expected one of python -m robotics.finetune; got {path} without its modes"
-            "; remedy: fine-tune with init= if it is of selfflow_wm.pretrain"
+            f"checkpoint: expected one of python -m robotics.finetune, got {path} without its modes"
+            "; fine-tune with init= if it is of selfflow_wm.pretrain"
         )
     try:
         return acting_mode(asked, robot["modes"])
@@ -168,12 +150,7 @@ def fingerprint(spec: PolicySpec) -> str | None:
         return served(spec.path, spec.options) if served else None
     if spec.kind != "checkpoint":
         return None
-    digest = hashlib.sha256()
-    for path in sorted(p for p in Path(spec.path).iterdir() if p.is_file()):
-        if path.suffix in (".safetensors", ".json"):
-            digest.update(path.name.encode() + b"\0")
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    return checkpoints.fingerprint(spec.path)
 
 
 def trained(spec: PolicySpec) -> dict[str, Any] | None:
@@ -219,8 +196,8 @@ def load_config(overrides: Sequence[str] = ()) -> dict[str, Any]:
         except (HydraException, OmegaConfBaseException) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(
-                f"override: expected key=value with a key of configs/eval.yaml; got "
-                f"{' '.join(overrides)} ({reason}); remedy: e.g. policy.steps=16"
+                f"override: expected key=value with a key of configs/eval.yaml, got "
+                f"{' '.join(overrides)} ({reason}); e.g. policy.steps=16"
             ) from None
     _same_kinds(default, config, "")
     return config  # type: ignore[return-value]
@@ -230,8 +207,8 @@ def _same_kinds(default: Any, value: Any, key: str) -> None:
     if isinstance(default, dict):
         if not isinstance(value, dict) or default.keys() != value.keys():
             raise ValueError(
-                f"override: expected the keys {', '.join(default)} under {key or 'the top'}; "
-                f"got {value!r}; remedy: change values only"
+                f"override: expected the keys {', '.join(default)} under {key or 'the top'}, "
+                f"got {value!r}; change values only"
             )
         for name in default:
             _same_kinds(default[name], value[name], f"{key}.{name}".lstrip("."))
@@ -239,6 +216,6 @@ def _same_kinds(default: Any, value: Any, key: str) -> None:
     number = isinstance(default, float) and type(value) is int
     if type(value) is not type(default) and not number:
         raise ValueError(
-            f"override: expected {key} as {type(default).__name__}, such as {default!r}; "
-            f"got {value!r}; remedy: give a value of that type"
+            f"override: expected {key} as {type(default).__name__}, such as {default!r}, "
+            f"got {value!r}; give a value of that type"
         )

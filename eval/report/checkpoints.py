@@ -23,7 +23,7 @@ def find_checkpoints(run: str | None, which: str) -> list[Path]:
     """
     if run is None:
         raise ValueError(
-            "checkpoints: expected --checkpoint with a run's directory; got none; remedy: add "
+            "checkpoints: expected --checkpoint with a run's directory, got none; add "
             "--checkpoint runs/NAME, the out= of python -m robotics.finetune"
         )
     folder = Path(run, "checkpoints") if Path(run, "checkpoints").is_dir() else Path(run)
@@ -34,7 +34,7 @@ def find_checkpoints(run: str | None, which: str) -> list[Path]:
     }
     if not found:
         raise ValueError(
-            f"checkpoints: expected a run with checkpoints/step_*; got {run} without; remedy: give "
+            f"checkpoints: expected a run with checkpoints/step_*, got {run} without; give "
             "the out= of python -m robotics.finetune, which writes one every trainer.export_every "
             "steps"
         )
@@ -43,8 +43,8 @@ def find_checkpoints(run: str | None, which: str) -> list[Path]:
     words = which.split(",")
     if wrong := [word for word in words if not word.isdigit() or int(word) not in found]:
         raise ValueError(
-            f"checkpoints: expected all, or steps out of {', '.join(map(str, sorted(found)))}; got "
-            f"{', '.join(wrong)}; remedy: choose among these"
+            f"checkpoints: expected all, or steps out of {', '.join(map(str, sorted(found)))}, got "
+            f"{', '.join(wrong)}; choose among these"
         )
     return [found[step] for step in sorted({int(word) for word in words})]
 

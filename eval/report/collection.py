@@ -9,11 +9,11 @@ from typing import Any
 
 from eval.envs.contract import Limits, Simulator
 from eval.envs.registry import choose_simulator
-from eval.results.records import parse_shard
 from eval.rollout.collect import Schedule, collect
 from eval.rollout.demonstrations import Perturbation
 from eval.rollout.workers import default_workers
-from selfflow_wm.cli import progress_bar
+from selfflow_wm.cli import parse_shard
+from selfflow_wm.progress import Progress
 
 
 def collect_and_report(args: Any) -> int:
@@ -32,15 +32,13 @@ def collect_and_report(args: Any) -> int:
     part = f", of which share {args.shard}" if shard else ""
     console.print(f"{sum(wanted.values())} episodes into {args.out}{part}")
     started = time.monotonic()
-    progress = progress_bar(console)
-    bar = progress.add_task("collecting", total=None, note="")
+    progress = Progress(0, description="collecting", unit="episode", console=console)
 
     def show(schedule: Schedule) -> None:
         failed = sum(schedule.failed.values())
+        progress.total = sum(schedule.wanted.values())
         note = f"{schedule.current}, {failed} attempts failed"
-        progress.start()  # only now: a bar above an error about the input would confuse
-        total = sum(schedule.wanted.values())
-        progress.update(bar, total=total, completed=sum(schedule.kept.values()), note=note)
+        progress.advance(sum(schedule.kept.values()), note)
 
     try:
         schedule = collect(
@@ -50,11 +48,11 @@ def collect_and_report(args: Any) -> int:
             on_attempt=show,
         )  # fmt: skip
     except KeyboardInterrupt:
-        progress.stop()
+        progress.close()
         console.print(f"interrupted; the same command continues in {args.out}")
         return 130
     finally:
-        progress.stop()
+        progress.close()
     return print_collection(console, schedule, args.out, time.monotonic() - started)
 
 
@@ -70,13 +68,13 @@ def parse_counts(
         name, _, number = word.strip().partition("=")
         if not number.isdigit():
             raise ValueError(
-                f"counts: expected task=N,...; got {word!r}; remedy: e.g. open_drawer_place=200"
+                f"counts: expected task=N,..., got {word!r}; e.g. open_drawer_place=200"
             )
         wanted |= dict.fromkeys(simulator.parse_tasks(name), int(number))
     simulator.require_expert(list(wanted))
     wanted = {name: number for name, number in wanted.items() if number > 0}
     if not wanted:
-        raise ValueError("counts: expected at least one episode; got none; remedy: raise a count")
+        raise ValueError("counts: expected at least one episode, got none; raise a count")
     return {name: wanted[name] for name in simulator.tasks if name in wanted}
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from eval.report.run import milliseconds, percent, render
 from eval.results.comparison import compare
-from eval.results.records import write_json, write_text
+from eval.results.records import write_json
 from eval.results.runs import load_runs
+from selfflow_wm.files import write_file
 from selfflow_wm.pages import embedded
 
 _LEFT, _WIDTH, _ROW = 260, 400, 26
@@ -39,7 +40,7 @@ def compare_runs(
     from rich.console import Console
 
     if out.exists() and not out.is_dir():
-        raise ValueError(f"out: expected a directory; got the file {out}; remedy: choose another")
+        raise ValueError(f"out: expected a directory, got the file {out}; choose another")
     found = compare(load_runs(paths), metric, tasks, allowed, policies, seed)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "compare.json", found)
@@ -340,5 +341,5 @@ def write_comparison_page(out: Path, found: dict[str, Any], videos: int) -> Path
         },
     )  # fmt: skip
     path = out / "compare.html"
-    write_text(path, page)
+    write_file(path, page)
     return path

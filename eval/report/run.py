@@ -10,12 +10,13 @@ from typing import Any
 from eval.envs.registry import find_task
 from eval.report.video import VideoWatcher
 from eval.results import controls
-from eval.results.records import EpisodeLog, Record, write_text
+from eval.results.records import EpisodeLog, Record
 from eval.results.results import policy_line, write_results
 from eval.rollout.plan import EpisodePlan
 from eval.rollout.run import evaluate
 from selfflow_wm import pages
-from selfflow_wm.cli import progress_bar
+from selfflow_wm.files import write_file
+from selfflow_wm.progress import Progress
 
 VIDEOS_PER_OUTCOME = 2
 """Videos shown per task and outcome; all of them lie in `videos/`."""
@@ -36,16 +37,14 @@ def run_plan(plan: EpisodePlan, why: str) -> int:
     console.print(f"{why}\nwriting to {plan.out}", highlight=False)
     if log.continued:
         console.print(f"continuing: {log.continued} episodes are already there")
-    progress = progress_bar(console)
     total = sum(not log.done(job.task, job.seed) for job in plan.jobs())
-    bar = progress.add_task("episodes", total=total, note="")
+    progress = Progress(total, description="episodes", unit="episode", console=console)
     seen = {"success": 0, "failure": 0, "error": 0}
 
     def show(record: Record) -> None:
         seen[record["status"]] += 1
-        note = f"{seen['success']} succeeded" + (f", {seen['error']} crashed" * (seen["error"] > 0))
-        progress.start()  # only now: a bar above an error about the input would confuse
-        progress.update(bar, advance=1, description=record["task"], note=note)
+        note = f"{record['task']}, {seen['success']} succeeded"
+        progress.add(note=note + f", {seen['error']} crashed" * (seen["error"] > 0))
 
     code = 0
     try:
@@ -53,7 +52,7 @@ def run_plan(plan: EpisodePlan, why: str) -> int:
     except KeyboardInterrupt:
         code = 130
     finally:
-        progress.stop()
+        progress.close()
         log.close()
     if code and not log.records:
         console.print("interrupted before the first episode")
@@ -231,7 +230,7 @@ def write_report(
         stand_ins=stand_in_lines(results),
         policy=policy_line(results),
     )
-    write_text(path, page)
+    write_file(path, page)
     return path
 
 

@@ -50,7 +50,7 @@ def compare(
     pairs = [_pair(a, b, chosen, metric, seed) for a, b in combinations(runs, 2)]
     if not any(scope["pairs"] for pair in pairs for scope in pair["scopes"]) and not allowed:
         raise ValueError(
-            "runs: expected episodes from the same starts; got none in common; remedy: run them "
+            "runs: expected episodes from the same starts, got none in common; run them "
             "with the same --seed and --protocol"
         )
     _correct(pairs)
@@ -85,8 +85,8 @@ def _tasks(
     if wanted is not None:
         if missing := [task for task in wanted if task not in common]:
             raise ValueError(
-                f"task: expected tasks that all runs have ({', '.join(common) or 'none'}); got "
-                f"{', '.join(missing)}; remedy: choose others, or run them"
+                f"task: expected tasks that all runs have ({', '.join(common) or 'none'}), got "
+                f"{', '.join(missing)}; choose others, or run them"
             )
         common = list(wanted)
     elif left_out and common:
@@ -97,10 +97,10 @@ def _tasks(
             stage for task in common for stage in runs[0].results["tasks"][task]["stages"]
         )
         raise ValueError(
-            "runs: expected a task that all runs have; got none; remedy: compare runs of one task"
+            "runs: expected a task that all runs have, got none; compare runs of one task"
             if not common
-            else f"metric: expected {', '.join([*METRICS, *stages])}; got {metric}; "
-            "remedy: choose one of these"
+            else f"metric: expected {', '.join([*METRICS, *stages])}, got {metric}; "
+            "choose one of these"
         )
     if dropped := [task for task in common if task not in chosen]:
         notes.append(f"without the stage {metric}, left out: {', '.join(dropped)}")
@@ -321,8 +321,8 @@ def _real(
 ) -> list[dict[str, Any]]:
     if metric != "success":
         raise ValueError(
-            f"against-real: expected the metric success, which is what was published; got {metric};"
-            " remedy: leave --metric out"
+            f"against-real: expected the metric success, which is what was published, got {metric};"
+            " leave --metric out"
         )
     rates: dict[str, dict[str, float]] = {}
     for task in tasks:

@@ -39,8 +39,8 @@ def read_part(path: Path) -> Part:
     missing = [n for n in ("run.json", "plan.json", "episodes.jsonl") if not (path / n).is_file()]
     if missing:
         raise ValueError(
-            f"merge: expected the directory of a run; got {path} without {', '.join(missing)}; "
-            "remedy: name directories that eval.simpler --shard wrote"
+            f"merge: expected the directory of a run, got {path} without {', '.join(missing)}; "
+            "name directories that eval.simpler --shard wrote"
         )
     records, _ = read_episodes(path / "episodes.jsonl")
     remedy = "repeat the share's command, which writes it again, or leave the share out"
@@ -63,8 +63,8 @@ def merge_runs(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(
-            f"out: expected a new or empty directory; got {out} with something in it; "
-            "remedy: choose another"
+            f"out: expected a new or empty directory, got {out} with something in it; "
+            "choose another"
         )
     parts = [read_part(path) for path in paths]
     for part in parts[1:]:
@@ -95,8 +95,8 @@ def _same(
         if a.get(key) != b.get(key):
             old, new = (json.dumps(x.get(key), ensure_ascii=False)[:80] for x in (a, b))
             raise ValueError(
-                f"merge: expected one configuration; got {key}={old} in {one / name} and "
-                f"{key}={new} in {other / name}; remedy: merge shares of one command"
+                f"merge: expected one configuration, got {key}={old} in {one / name} and "
+                f"{key}={new} in {other / name}; merge shares of one command"
             )
 
 
@@ -106,8 +106,8 @@ def _union(parts: Sequence[Part]) -> dict[tuple[str, int], tuple[Part, Record]]:
         for key, record in part.records.items():
             if key in records:
                 raise ValueError(
-                    f"merge: expected every episode once; got {key[0]} seed {key[1]} in "
-                    f"{records[key][0].path} and in {part.path}; remedy: name each share once"
+                    f"merge: expected every episode once, got {key[0]} seed {key[1]} in "
+                    f"{records[key][0].path} and in {part.path}; name each share once"
                 )
             records[key] = part, record
     return records

@@ -79,8 +79,8 @@ def _two_rows(simulated: Sequence[float], real: Sequence[float]) -> tuple[np.nda
     sim, truth = np.asarray(simulated, float), np.asarray(real, float)
     if sim.shape != truth.shape or sim.ndim != 1 or len(sim) < 2:
         raise ValueError(
-            "rank: expected two rows of equally many rates, at least two; got shapes "
-            f"{sim.shape} and {truth.shape}; remedy: give one rate a policy in each"
+            "rank: expected two rows of equally many rates, at least two, got shapes "
+            f"{sim.shape} and {truth.shape}; give one rate a policy in each"
         )
     return sim, truth
 
@@ -92,7 +92,7 @@ def parse_policies(words: str, runs: int) -> list[str]:
     if unknown or len(names) != runs or len(set(names)) != len(names):
         raise ValueError(
             f"against-real: expected {runs} different policies, one for each run in order, out of "
-            f"{', '.join(POLICIES)}; got {words!r}; remedy: name the policy each run is of"
+            f"{', '.join(POLICIES)}, got {words!r}; name the policy each run is of"
         )
     return names
 

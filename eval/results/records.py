@@ -13,7 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from selfflow_wm.files import atomic_file
+from selfflow_wm.cli import Shard, parse_shard
+from selfflow_wm.files import write_file
 
 SCHEMA_VERSION = 1
 """Of run.json, episodes.jsonl and results.json."""
@@ -23,19 +24,6 @@ Record = dict[str, Any]
 _ALWAYS = {"task", "seed", "index", "status"}
 _ENDED = {"success", "success_any", "steps", "terminated", "stages", "instructions", "latency_ms"}
 """What every record has, and what those of episodes that ended have beside it."""
-
-Shard = tuple[int, int]
-"""(i, n): share i of n, counted from 1."""
-
-
-def parse_shard(text: str) -> Shard:
-    """The share of `i/n`, such as 1/4; `ValueError` unless 1 <= i <= n."""
-    number, _, count = text.partition("/")
-    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
-        raise ValueError(
-            f"shard: expected i/n with i from 1 to n; got {text!r}; remedy: e.g. 1/4 to 4/4"
-        )
-    return int(number), int(count)
 
 
 def share(
@@ -104,8 +92,8 @@ class EpisodeLog:
         except BlockingIOError:
             self.close()
             raise ValueError(
-                f"out: expected a directory no other run is writing; got {self.out}; "
-                "remedy: wait for that run, or choose another --out"
+                f"out: expected a directory no other run is writing, got {self.out}; "
+                "wait for that run, or choose another --out"
             ) from None
         self._good_bytes = self._load()  # again, now that nobody else writes
         os.ftruncate(self._file, self._good_bytes)
@@ -139,13 +127,13 @@ class EpisodeLog:
             return
         if not self.out.is_dir():
             raise ValueError(
-                f"out: expected a directory; got the file {self.out}; remedy: choose another --out"
+                f"out: expected a directory, got the file {self.out}; choose another --out"
             )
         if not (self.out / "run.json").is_file():
             if any(self.out.iterdir()):
                 raise ValueError(
-                    f"out: expected an empty directory or an earlier run; got {self.out} with "
-                    "other files in it; remedy: choose another --out"
+                    f"out: expected an empty directory or an earlier run, got {self.out} with "
+                    "other files in it; choose another --out"
                 )
             return
         recorded = read_object(self.out / "run.json", "choose another --out")
@@ -154,8 +142,8 @@ class EpisodeLog:
             old, new = recorded.get(name), self.settings.get(name)
             if old != new:
                 raise ValueError(
-                    f"out: expected the settings {self.out} was begun with, {name}={_short(old)}; "
-                    f"got {name}={_short(new)}; remedy: give the same settings, or another --out"
+                    f"out: expected the settings {self.out} was begun with, {name}={_short(old)}, "
+                    f"got {name}={_short(new)}; give the same settings, or another --out"
                 )
 
     def _load(self) -> int:
@@ -183,8 +171,8 @@ def read_episodes(path: Path) -> tuple[dict[tuple[str, int], Record], int]:
             records[record["task"], record["seed"]] = record
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(
-                f"{path}: expected one episode a line; got a damaged line {number}; "
-                "remedy: delete that line, or choose another --out"
+                f"{path}: expected one episode a line, got a damaged line {number}; "
+                "delete that line, or choose another --out"
             ) from None
     return records, good
 
@@ -197,21 +185,15 @@ def read_object(path: Path, remedy: str, keys: Collection[str] = ()) -> dict[str
         found = None
     if not isinstance(found, dict) or not set(keys) <= found.keys():
         raise ValueError(
-            f"{path}: expected the JSON object that eval.simpler wrote; got a damaged file; "
-            f"remedy: {remedy}"
+            f"{path}: expected the JSON object that eval.simpler wrote, got a damaged file; "
+            f"{remedy}"
         )
     return found
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that the file is whole at every moment."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text so that the file is whole at every moment."""
-    with atomic_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_file(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def _short(value: Any) -> str:

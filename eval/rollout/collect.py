@@ -11,9 +11,10 @@ from typing import Any
 
 from eval.envs.contract import Limits, Simulator, train_seed
 from eval.policies.scripted import EXECUTED, executed_path
-from eval.results.records import Shard, read_object, share, write_json
+from eval.results.records import read_object, share, write_json
 from eval.rollout.demonstrations import CollectSetup, Perturbation, episode_key
 from eval.rollout.workers import Outcome, make_pool
+from selfflow_wm.cli import Shard
 from selfflow_wm.files import atomic_directory
 
 MOST_FAILURES = (20, 3)
@@ -125,13 +126,13 @@ def collect(
     from robotics.data.rlds.schema import rt1_features
 
     if out.exists() and not out.is_dir():
-        raise ValueError(f"out: expected a directory; got the file {out}; remedy: choose another")
+        raise ValueError(f"out: expected a directory, got the file {out}; choose another")
     for task in wanted:
         train_seed(seed, wanted[task] - 1)
     if simulator.training().backend != simulator.backend:
         raise ValueError(
-            f"backend: expected training starts ({simulator.training().backend}); got "
-            f"{simulator.backend}, which are its tests; remedy: give --backend "
+            f"backend: expected training starts ({simulator.training().backend}), got "
+            f"{simulator.backend}, which are its tests; give --backend "
             f"{simulator.name} alone"
         )
     simulator.require_expert(list(wanted))
@@ -204,8 +205,8 @@ def merge_collections(out: Path, paths: Sequence[Path]) -> tuple[dict[str, int],
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(
-            f"out: expected a new or empty directory; got {out} with something in it; "
-            "remedy: choose another"
+            f"out: expected a new or empty directory, got {out} with something in it; "
+            "choose another"
         )
     whole, provenance, attempts = _read_shares(paths)
     with atomic_directory(out) as partial:
@@ -252,9 +253,7 @@ def _read_shares(
     for path in paths:
         remedy = "name directories that eval.collect --shard wrote"
         if not (path / SHARE).is_file():
-            raise ValueError(
-                f"merge: expected a share of a collection; got {path}; remedy: {remedy}"
-            )
+            raise ValueError(f"merge: expected a share of a collection, got {path}; {remedy}")
         found = read_object(path / SHARE, remedy, ("shard", "seed", "wanted"))
         number, count = found["shard"]
         this = {"seed": found["seed"], "wanted": found["wanted"], "shares": count}
@@ -264,14 +263,14 @@ def _read_shares(
         origin = {k: v for k, v in collection["provenance"].items() if k != "shard"}
         if whole is not None and (this, origin) != (whole, provenance):
             raise ValueError(
-                f"merge: expected shares of one collection; got {json.dumps([whole, provenance])} "
-                f"in {paths[0]} and {json.dumps([this, origin])} in {path}; remedy: merge shares "
+                f"merge: expected shares of one collection, got {json.dumps([whole, provenance])} "
+                f"in {paths[0]} and {json.dumps([this, origin])} in {path}; merge shares "
                 "of one command"
             )
         if number in seen:
             raise ValueError(
-                f"merge: expected each share once; got {number}/{count} in {seen[number]} and in "
-                f"{path}; remedy: name each share once"
+                f"merge: expected each share once, got {number}/{count} in {seen[number]} and in "
+                f"{path}; name each share once"
             )
         whole, provenance, seen[number] = this, origin, path
         attempts |= dict.fromkeys(collection["episodes"], (path, True))

@@ -11,8 +11,9 @@ from eval.envs.contract import DEFAULT_EPISODES, Limits, Simulator
 from eval.envs.registry import choose_simulator
 from eval.policies.scripted import replay_seeds
 from eval.policies.spec import PolicySpec, fingerprint, load_config, parse_policy, trained
-from eval.results.records import Shard, parse_shard, share
+from eval.results.records import share
 from eval.rollout.workers import default_workers
+from selfflow_wm.cli import Shard, parse_shard
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,8 @@ def _of_demonstrations(simulator: Simulator, protocol: str | None) -> Simulator:
     found = simulator.training()
     if protocol not in (None, found.protocol):
         raise ValueError(
-            f"protocol: expected {found.protocol} with --policy replay; got {protocol}; "
-            "remedy: leave --protocol out"
+            f"protocol: expected {found.protocol} with --policy replay, got {protocol}; "
+            "leave --protocol out"
         )
     return found
 
@@ -167,16 +168,16 @@ def _check_policy(
     """`ValueError` where the policy cannot do the tasks, or options are for another one."""
     if spec.kind == "remote" and (idle := [w for w in args.overrides if w.startswith("policy.")]):
         raise ValueError(
-            f"override: expected options of the server's own with --policy {args.policy}; got "
-            f"{' '.join(idle)}, which nobody would read; remedy: give them to the server "
+            f"override: expected options of the server's own with --policy {args.policy}, got "
+            f"{' '.join(idle)}, which nobody would read; give them to the server "
             "(python -m eval.serve), and remote.execute=N here"
         )
     if spec.kind == "expert":
         simulator.require_expert(tasks)
     if args.batch_inference and (spec.kind != "checkpoint" or args.executor != "processes"):
         raise ValueError(
-            "batch-inference: expected a checkpoint and processes of this machine; got --policy "
-            f"{args.policy} --executor {args.executor}; remedy: leave --batch-inference out, or "
+            "batch-inference: expected a checkpoint and processes of this machine, got --policy "
+            f"{args.policy} --executor {args.executor}; leave --batch-inference out, or "
             "serve the checkpoint with python -m eval.serve"
         )
 
@@ -187,8 +188,8 @@ def _replayed(spec: PolicySpec, tasks: tuple[str, ...], most: int | None) -> dic
     }
     if missing := [task for task, found in seeds.items() if not found]:
         raise ValueError(
-            f"replay: expected collected episodes of {', '.join(missing)} in {spec.path}; "
-            "got none; remedy: collect them, or choose another task"
+            f"replay: expected collected episodes of {', '.join(missing)} in {spec.path}, "
+            "got none; collect them, or choose another task"
         )
     return seeds
 
@@ -212,7 +213,7 @@ def _parse_numbers(text: str | None, seeds: dict[str, list[int]]) -> frozenset[i
     if unknown := [word for word in words if word not in known]:
         raise ValueError(
             f"video-of: expected numbers of this run's episodes, {min(map(int, known))} to "
-            f"{max(map(int, known))}; got {', '.join(unknown)}; remedy: take those that "
+            f"{max(map(int, known))}, got {', '.join(unknown)}; take those that "
             "eval.compare prints, or seed in episodes.jsonl"
         )
     return frozenset(map(int, words))

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from robotics.data.images import strip, write_mp4, write_png
 from robotics.data.sources import parse_mixture
@@ -20,6 +18,7 @@ from robotics.embodiment.table import ARM
 from robotics.imagination.report import print_report, write_html
 from robotics.imagination.scores import action_scores, video_scores
 from robotics.model.world_model import WorldModel
+from selfflow_wm.progress import Progress
 from selfflow_wm.training.checkpoint import write_json
 
 BATCH = 32
@@ -225,11 +224,11 @@ def _batches(
     dataset: WindowDataset, steps: np.ndarray, title: str | None = None
 ) -> Iterator[dict[str, Any]]:
     """Samples of `steps`, BATCH at a time, under a progress bar if there is a title."""
-    console = Console(stderr=True)
-    starts = range(0, len(steps), BATCH)
-    for start in track(starts, title or "", console=console, disable=title is None):
-        part = steps[start : start + BATCH]
-        yield dataset.batch(part, video=True) | {"step": part}
+    with Progress(len(steps), description=title or "", unit="window", quiet=title is None) as bar:
+        for start in range(0, len(steps), BATCH):
+            part = steps[start : start + BATCH]
+            yield dataset.batch(part, video=True) | {"step": part}
+            bar.add(len(part))
 
 
 def _generate(

@@ -16,6 +16,7 @@ from robotics.embodiment.table import ACTION_DIM, Embodiment
 from robotics.model.files import load_parts, robot_section
 from robotics.model.modes import ACTION, HISTORY, IMAGE, KEYPOSE, MODES, PROPRIO, VIDEO, Mode, mode
 from selfflow_wm.codec import ImageCodec, PairedCodec, ResidualCodec, encode_text
+from selfflow_wm.defaults import IMAGINE_STEPS
 from selfflow_wm.devices import to_device
 from selfflow_wm.flow.sampler import sample
 from selfflow_wm.layout import Batch, Layout
@@ -223,7 +224,7 @@ class WorldModel:
         samples: Samples,
         mode_name: str,
         *,
-        steps: int = 8,
+        steps: int = IMAGINE_STEPS,
         shift: float = 1.0,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         noise: Mapping[str, Tensor] | None = None,

@@ -18,10 +18,11 @@ from robotics.data.windows import WindowDataset
 from robotics.embodiment.table import embodiment
 from robotics.training.fit import fit_codecs
 from selfflow_wm.checkpoints import find_checkpoint
+from selfflow_wm.cli import Shard, compute_device
 from selfflow_wm.codec import Codec, ResidualCodec
+from selfflow_wm.progress import Progress
 from selfflow_wm.training import checkpoint
 from selfflow_wm.training.model_files import read_codecs
-from selfflow_wm.training.ranks import pick_device
 
 _CLIPS = (
     "expected a codec whose video is made of single frames' latents, got one of clips: each "
@@ -38,23 +39,23 @@ def encode(
     dtype: str = "float16",
     variants: int = 1,
     augment: Augment | None = None,
-    shard: tuple[int, int] = (0, 1),
+    shard: Shard = (1, 1),
     progress: bool = True,
 ) -> dict[str, Any]:
     """Write (or go on writing) the cache `out`; returns counts of this call: shards written and
     skipped, frames, seconds.
 
-    shard: (i, n), this process's part: every n-th shard of the data from the i-th on.
+    shard: (i, n), this process's share: every n-th shard of the data from the i-th on, from 1.
     ValueError for a slice as split (shards are encoded whole), or an `out` with another key.
     """
     number, ranks = shard
-    if not 0 <= number < ranks:
-        raise ValueError(f"expected --shard i/n with 0 <= i < n, got {number}/{ranks}")
+    if not 1 <= number <= ranks:
+        raise ValueError(f"expected a share from 1 to {ranks}, got {number}")
     if "[" in split:
         raise ValueError(f"expected a whole split, got {split!r}: shards are encoded whole")
     if checkpoint_dir is None and "video" in config.codec:  # before anything is opened or fitted
         raise ValueError(_CLIPS)
-    device = pick_device(config.device)
+    device = compute_device(config.device)
     with _locked(out):
         codec = _codec(config, out, checkpoint_dir)
         dataset = open_dataset(config, split, codec.base.image_size)
@@ -67,10 +68,11 @@ def encode(
             augment=augment,
         )
         _claim(out, key)
-    mine = dataset.sources[number::ranks]
+    mine = dataset.sources[number - 1 :: ranks]
     counts = {"written": 0, "skipped": 0, "frames": 0, "seconds": 0.0}
     begun = time.perf_counter()
-    with _progress(sum(source.steps for source in mine) * variants, progress) as advance:
+    total = sum(source.steps for source in mine) * variants
+    with Progress(total, description="encoding", unit="frame", quiet=not progress) as bar:
         for source in mine:
             written = latents.encode_shard(
                 out,
@@ -80,13 +82,13 @@ def encode(
                 codec.base,
                 augment=augment,
                 device=device,
-                on_frames=advance,
+                on_frames=bar.add,
             )
             counts["written" if written else "skipped"] += 1
             if written:
                 counts["frames"] += source.steps * variants
             else:
-                advance(source.steps * variants)
+                bar.add(source.steps * variants)
     counts["seconds"] = time.perf_counter() - begun
     return counts
 
@@ -139,21 +141,3 @@ def _locked(out: Path) -> Iterator[None]:
     with (out / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-@contextmanager
-def _progress(frames: int, shown: bool) -> Iterator[Any]:
-    """Yields what to call with a number of frames done; shows the rate and the time left."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    class Rate(TextColumn):
-        def render(self, task):
-            self.text_format = f"{task.speed or 0:.0f} frames/s, ETA"
-            return super().render(task)
-
-    columns = (TextColumn("encoding"), BarColumn(), MofNCompleteColumn(), Rate(""), Remaining())
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
-        task = bar.add_task("encoding", total=frames)
-        yield lambda count: bar.advance(task, count)

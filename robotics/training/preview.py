@@ -11,6 +11,7 @@ from robotics.data.batches import Dataset
 from robotics.data.images import strip, write_png
 from robotics.data.mixture import shuffled
 from robotics.model.world_model import WorldModel
+from selfflow_wm.defaults import IMAGINE_STEPS
 from selfflow_wm.model import Backbone
 
 
@@ -30,7 +31,7 @@ class Preview:
         directory: Path,
         *,
         windows: int = 4,
-        steps: int = 8,
+        steps: int = IMAGINE_STEPS,
         seed: int = 0,
     ) -> None:
         self.world, self.directory, self.steps, self.seed = world, directory, steps, seed

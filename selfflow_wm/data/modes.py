@@ -91,8 +91,7 @@ class ModeSchedule:
                 "see configs/modes"
             )
         self.seed, self.table = seed, table
-        total = sum(share.probability for share in self.shares.values())
-        self._edges = np.cumsum([share.probability / total for share in self.shares.values()])
+        self._edges = np.cumsum(list(self.probabilities.values()))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from selfflow_wm.checkpoints import find_checkpoint, fingerprint, read_config
 from selfflow_wm.cli import split_name
-from selfflow_wm.codec import AudioCodec, Codec, ImageCodec, VideoCodec
+from selfflow_wm.codec import Codec
 from selfflow_wm.data import MODES, SampleEncoder
 from selfflow_wm.data.toy import ToyConfig
 from selfflow_wm.training.model_files import SavedModel, load_model
@@ -98,7 +98,7 @@ def _world(path: Path, data: Any, modes: Sequence[str]) -> ToyConfig:
                 f"{path}: expected a model trained on the toy world, whose captions and truth the "
                 f"metrics need, got data.{mode}={source!r}; train one with experiment="
                 "toy_multimodal, or sample from this one (python -m selfflow_wm.sample) and "
-                "compare that with your media (python -m selfflow_wm.evaluation.distance)"
+                "compare that with your media (python -m selfflow_wm.evaluate distance)"
             )
         worlds.append(ToyConfig(**(source.get("world") or {})))
     if not worlds or any(world != worlds[0] for world in worlds):
@@ -161,24 +161,15 @@ def open_checkpoint(entry: Entry, device: Any) -> tuple[SavedModel, SampleEncode
 
 def check_codec(codec: Codec, world: ToyConfig) -> None:
     """ValueError unless a codec's samples are as large as the world's."""
-    size = (world.height, world.width)
-    if isinstance(codec, ImageCodec):
-        pairs: dict[str, tuple[Any, Any]] = {"image_size": (tuple(codec.image_size), size)}
-    elif isinstance(codec, VideoCodec):
-        pairs = {
-            "image_size": (tuple(codec.image_size), size),
-            "frames": (codec.frames, world.frames),
-        }
-    elif isinstance(codec, AudioCodec):
-        pairs = {
-            "sample_rate": (codec.sample_rate, world.sample_rate),
-            "samples": (codec.samples, world.samples),
-            "audio_channels": (codec.audio_channels, 1),
-        }
-    else:
-        pairs = {}
-    for name, (got, expected) in pairs.items():
-        if got != expected:
+    sizes = {
+        "image_size": (world.height, world.width),
+        "frames": world.frames,
+        "sample_rate": world.sample_rate,
+        "samples": world.samples,
+        "audio_channels": 1,
+    }
+    for name, expected in sizes.items():
+        if (got := getattr(codec, name, expected)) != expected:
             raise ValueError(
                 f"codecs.{codec.modality}: expected {name} {expected}, as the toy world renders, "
                 f"got {got} from {codec.kind}; train with codecs.{codec.modality}.{name} or "

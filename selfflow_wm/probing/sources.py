@@ -35,7 +35,7 @@ def check_codec(path: Path, data: LabelledLatents) -> None:
         raise ValueError(
             f"{path}: expected a checkpoint with the codec of {data.modality} {data.codec[:12]}, "
             f"which made the latents, got one with {own[:12]}; probe it with latents of its own "
-            "(python -m selfflow_wm.evaluation.labelled) in another --out"
+            "(python -m selfflow_wm.evaluate labelled) in another --out"
         )
 
 

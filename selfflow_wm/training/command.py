@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from selfflow_wm.cli import Parser, at_least, exit_code, fraction
 
@@ -15,18 +14,9 @@ if TYPE_CHECKING:
     from selfflow_wm.training.run import TrainingRun
 
 
-class _TrainingParser(Parser):
-    def error(self, message: str) -> NoReturn:
-        """Flags of other commands are words here."""
-        if found := re.match(r"unrecognized arguments: --([\w-]+)[= ]?(\S*)", message):
-            key, value = found[1].replace("-", "_"), found[2] or "VALUE"
-            message = f"expected KEY=VALUE, got --{found[1]}; write {key}={value}"
-        super().error(message)
-
-
 def make_parser(program: str, doc: str | None, epilog: str) -> argparse.ArgumentParser:
     """KEY=VALUE words, --config and --plan; `program` is the module that `python -m` runs."""
-    parser = _TrainingParser(prog=f"python -m {program}", description=doc, epilog=epilog)
+    parser = Parser(training=True, prog=f"python -m {program}", description=doc, epilog=epilog)
     add = parser.add_argument
     add("--config", action="store_true", help="print the configuration and stop")
     add("--plan", action="store_true", help="print what the run costs and stop; needs no data")

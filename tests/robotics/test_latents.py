@@ -179,10 +179,10 @@ def test_an_interrupted_encoding_goes_on_where_it_was(config, caches, tmp_path, 
 
 def test_ranks_share_the_work(config, caches, tmp_path, windows):
     out = tmp_path / "out"
-    first = encode(config, out, dtype="float32", shard=(0, 2), progress=False)
+    first = encode(config, out, dtype="float32", shard=(1, 2), progress=False)
     with pytest.raises(ValueError, match="not finished"):
         opened(out, windows)
-    second = encode(config, out, dtype="float32", shard=(1, 2), progress=False)
+    second = encode(config, out, dtype="float32", shard=(2, 2), progress=False)
     assert first["written"] == second["written"] == 1
     assert first["frames"] + second["frames"] == len(windows)
     assert_same(out, caches / "float32")
@@ -238,8 +238,8 @@ def test_a_directory_of_other_settings_is_not_mixed_up(config, copied):
         encode(config, copied, variants=2, progress=False)
     with pytest.raises(ValueError, match="encoded whole"):
         encode(config, copied, split="train[:50%]", progress=False)
-    with pytest.raises(ValueError, match="0 <= i < n"):
-        encode(config, copied, shard=(2, 2), progress=False)
+    with pytest.raises(ValueError, match="from 1 to 2"):
+        encode(config, copied, shard=(3, 2), progress=False)
 
 
 def test_augmentation_and_a_cache_exclude_each_other(world, windows, caches):

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from robotics.imagination.scores import Bootstrap, action_scores, video_scores
+from robotics.imagination.scores import action_scores, video_scores
 from robotics.model.layout import robot_layout
 from robotics.model.modes import MODES
 from robotics.model.world_model import WorldModel
 from selfflow_wm.checkpoints import SCHEMA, SHIPPED, find_checkpoint, read_config
+from selfflow_wm.intervals import Bootstrap
 from selfflow_wm.training.checkpoint import load_tensors, save_tensors
 
 

@@ -13,11 +13,11 @@ from PIL import Image
 from scipy.io import wavfile
 
 from selfflow_wm.codec.tae import make_decoder, make_encoder
+from selfflow_wm.commands.sample import main as sample
 from selfflow_wm.data import split_source
 from selfflow_wm.data.folders import ImageFolder
 from selfflow_wm.pretraining.build import build, compose_config
 from selfflow_wm.pretraining.cli import main
-from selfflow_wm.sampling.cli import main as sample
 from selfflow_wm.training import checkpoint
 from selfflow_wm.training.config import CONFIG_DIR, make_objective
 from selfflow_wm.training.model_files import load_model

@@ -57,8 +57,7 @@ class Simpler(Simulator):
         super().__init__(**settings)
         if (shader := self.settings["shader"]) not in ("rasterised", "ray_traced"):
             raise ValueError(
-                f"shader: expected rasterised or ray_traced; got {shader!r}; "
-                "remedy: choose one of these"
+                f"shader: expected rasterised or ray_traced, got {shader!r}; choose one of these"
             )
         self.note = f"protocol {self.protocol}, {shader.replace('_', ' ')}"
         if shader == "rasterised":
@@ -97,7 +96,7 @@ class Simpler(Simulator):
         if seed:
             raise ValueError(
                 f"seed: expected none with the grid {protocol}, whose cells and each cell's "
-                f"sampling noise are given; got {seed}; remedy: leave --seed out, or draw starts "
+                f"sampling noise are given, got {seed}; leave --seed out, or draw starts "
                 "with --protocol prepackaged"
             )
         return list(range(len(cells(task, protocol))))[:episodes]

@@ -118,7 +118,7 @@ def cells(task: str, protocol: str) -> tuple[Cell, ...]:
     """
     if task not in SIMPLER_TASKS:
         raise ValueError(
-            f"task: expected one of {', '.join(SIMPLER_TASKS)}; got {task!r}; remedy: correct it"
+            f"task: expected one of {', '.join(SIMPLER_TASKS)}, got {task!r}; correct it"
         )
     if protocol == "vm":
         return tuple(_VISUAL_MATCHING.get(task, _widowx)(task))
@@ -135,20 +135,20 @@ def cells(task: str, protocol: str) -> tuple[Cell, ...]:
         return _spread(cells(task, "vm"), int(protocol))
     if protocol in ("va", "paper"):
         raise ValueError(
-            f"protocol: expected one that has {task}; got {protocol}, which is of the Google robot "
-            "alone; remedy: use --protocol vm"
+            f"protocol: expected one that has {task}, got {protocol}, which is of the Google robot "
+            "alone; use --protocol vm"
         )
     raise ValueError(
-        f"protocol: expected {', '.join(PROTOCOLS)} or a number; got {protocol!r}; "
-        "remedy: choose one of these"
+        f"protocol: expected {', '.join(PROTOCOLS)} or a number, got {protocol!r}; "
+        "choose one of these"
     )
 
 
 def _spread(grid: tuple[Cell, ...], count: int) -> tuple[Cell, ...]:
     if count > len(grid):
         raise ValueError(
-            f"protocol: expected at most the {len(grid)} cells of vm; got {count}; "
-            "remedy: use --protocol vm"
+            f"protocol: expected at most the {len(grid)} cells of vm, got {count}; "
+            "use --protocol vm"
         )
     # The middle of each of `count` equal stretches: no cell twice, first and last not favoured.
     return tuple(grid[(2 * i + 1) * len(grid) // (2 * count)] for i in range(count))

@@ -61,8 +61,8 @@ class Child:
             for fd in (down_read, down_write, up_read, up_write):
                 os.close(fd)
             raise ValueError(
-                f"simpler-python: expected an interpreter; got {python} ({error.strerror}); "
-                "remedy: give the path of the python that SIMPLER is installed in"
+                f"simpler-python: expected an interpreter, got {python} ({error.strerror}); "
+                "give the path of the python that SIMPLER is installed in"
             ) from None
         os.close(down_read)
         os.close(up_write)
@@ -224,7 +224,7 @@ class RemoteEnv(gymnasium.Env):
             self.label = self._ask("open")[0]["label"]
         except SimulatorError as error:
             raise SimulatorError(
-                f"{error}; remedy: python -m eval.doctor --simpler-python {self._python} says what "
+                f"{error}; python -m eval.doctor --simpler-python {self._python} says what "
                 "is missing there"
             ) from None
         except ValueError:

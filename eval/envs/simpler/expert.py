@@ -37,8 +37,8 @@ class Expert:
         }
         if task not in plans:
             raise ValueError(
-                f"expert: expected one of {', '.join(plans)}; got {task}; "
-                "remedy: use another control, such as --policy random"
+                f"expert: expected one of {', '.join(plans)}, got {task}; "
+                "use another control, such as --policy random"
             )
         self._env, self._task = env, task
         self._arm = Arm(env)

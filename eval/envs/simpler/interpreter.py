@@ -34,8 +34,8 @@ def check_interpreter(python: str) -> list[Row]:
         )
     except OSError as error:
         raise ValueError(
-            f"simpler-python: expected an interpreter; got {python} ({error.strerror}); "
-            "remedy: give the path of the python that SIMPLER is installed in"
+            f"simpler-python: expected an interpreter, got {python} ({error.strerror}); "
+            "give the path of the python that SIMPLER is installed in"
         ) from None
     except subprocess.TimeoutExpired:
         found = f"{python} gave no answer in 120 s"

@@ -26,7 +26,7 @@ def cell_at(task: str, protocol: str, index: int) -> Cell:
     grid = cells(task, protocol)
     if not 0 <= index < len(grid):
         raise ValueError(
-            f"cell: expected 0 <= cell < {len(grid)} of {task} under {protocol}; got {index}; "
-            "remedy: list them with --list-cells"
+            f"cell: expected 0 <= cell < {len(grid)} of {task} under {protocol}, got {index}; "
+            "list them with --list-cells"
         )
     return grid[index]

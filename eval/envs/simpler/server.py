@@ -53,7 +53,7 @@ class Server:
             return {"label": self._scene.label()}, {}
         if operation == "expert":
             return self._act()
-        raise ValueError(f"message: expected a known op; got {operation!r}; remedy: one version")
+        raise ValueError(f"message: expected a known op, got {operation!r}; one version")
 
     def close(self) -> None:
         """Release the scene."""

@@ -40,7 +40,7 @@ class Session:
             self._policy.reset(prompt, seed=self._seed)
         elif call != self._calls:
             raise ValueError(
-                f"episode: expected call {max(self._calls, 0)}; got {call}; remedy: start the "
+                f"episode: expected call {max(self._calls, 0)}, got {call}; start the "
                 "episode again, its state went with an earlier connection"
             )
         elif prompt != self._prompt:
@@ -58,13 +58,13 @@ def observation(request: dict[str, Any]) -> Observation:
         image, state = request["observation/image"], np.asarray(request["observation/state"])
     except KeyError as error:
         raise ValueError(
-            f"request: expected observation/image, observation/state and prompt; got "
-            f"{sorted(request)}; remedy: add {error}"
+            f"request: expected observation/image, observation/state and prompt, got "
+            f"{sorted(request)}; add {error}"
         ) from None
     if state.shape != (8,):
         raise ValueError(
-            f"request: expected observation/state of shape (8,), xyz, quaternion xyzw and gripper; "
-            f"got {state.shape}; remedy: leave remote.state at quaternion"
+            f"request: expected observation/state of shape (8,), xyz, quaternion xyzw and gripper, "
+            f"got {state.shape}; leave remote.state at quaternion"
         )
     state = state.astype(np.float32)
     return Observation(image=np.asarray(image), tool_pose=state[:7], gripper_closed=state[7:])
@@ -96,8 +96,8 @@ class Server:
             )  # fmt: skip
         except OSError as error:
             raise ValueError(
-                f"port: expected a free one; got {host}:{port} ({error.strerror or error}); "
-                "remedy: choose another --port"
+                f"port: expected a free one, got {host}:{port} ({error.strerror or error}); "
+                "choose another --port"
             ) from None
         self.port: int = self._server.socket.getsockname()[1]
 

@@ -8,14 +8,13 @@ contents, so renamed or newly added shards cost nothing extra, and shared by all
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from robotics.data.rlds.spec import rt1_spec
 from robotics.data.rlds.storage import RemoteFile
 from robotics.data.rlds.tfrecord import RecordSpan
 from robotics.embodiment.table import ACTION_DIM, PROPRIO_DIM
+from selfflow_wm.progress import Progress
 
 VERSION = 2
 """Raise it when the meaning of a cached array changes."""
@@ -267,9 +267,12 @@ def open_split(
     there = storage.mapped(cache.is_cached, shards, storage.is_url(directory))
     missing = [shard for shard, cached in zip(shards, there, strict=True) if not cached]
     parts, sources = [], []
-    with _progress(sum(shard.total for shard in missing), progress) as advance:
+    total = sum(shard.total for shard in missing)
+    with Progress(
+        total, description="decoding episodes", unit="episode", quiet=not progress
+    ) as bar:
         for shard in shards:
-            arrays = cache.open(shard, advance)
+            arrays = cache.open(shard, bar.add)
             parts.append(_cut(arrays, shard.first, shard.count))
             before = int(arrays.lengths[: shard.first].sum())
             steps = len(parts[-1].action)
@@ -282,31 +285,6 @@ def open_split(
     if cache.faults.found and progress:
         print(cache.faults.summary(), file=sys.stderr)
     return parts, sources
-
-
-@contextlib.contextmanager
-def _progress(episodes: int, shown: bool) -> Iterator[Callable[[], None]]:
-    """Yields what to call after each decoded episode; the bar appears with the first one."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    bar = Progress(
-        *Progress.get_default_columns()[:2],
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not shown,
-    )
-    task = bar.add_task("decoding episodes", total=episodes)
-
-    def advance() -> None:
-        bar.start()
-        bar.advance(task)
-
-    try:
-        yield advance
-    finally:
-        bar.stop()
 
 
 def _cut(arrays: ShardArrays, first: int, count: int) -> ShardArrays:

@@ -15,12 +15,15 @@ from torch import Tensor
 
 from selfflow_wm.codec.base import Codec
 from selfflow_wm.codec.weights import compute_dtype, file_digest, find_weights
+from selfflow_wm.devices import to_device
 
 
 class Autoencoder(Codec):
     """A diffusers autoencoder from a local folder (config.json, *.safetensors), frozen."""
 
     network_class: ClassVar[str]
+    shift: Any
+    scale: Any
 
     def _open(
         self, weights: str | os.PathLike[str], dtype: str, weights_sha256: str | None
@@ -55,13 +58,15 @@ class Autoencoder(Codec):
             self.network.to(device)
         return self.network
 
-    def _common(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "weights": self.weights,
-            "weights_sha256": self.weights_sha256,
-            "dtype": self.dtype,
-        }
+    def _normalize(self, tokens: Tensor) -> Tensor:
+        """Raw tokens (..., C) to those a model sees."""
+        shift, scale = (to_device(x, tokens.device) for x in (self.shift, self.scale))
+        return (tokens - shift) / scale
+
+    def _restore(self, tokens: Tensor) -> Tensor:
+        """The inverse of `_normalize`."""
+        shift, scale = (to_device(x, tokens.device) for x in (self.shift, self.scale))
+        return tokens * scale + shift
 
     def identity(self) -> dict[str, Any]:
         # Where the weights lie does not matter, what they are does.

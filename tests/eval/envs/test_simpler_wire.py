@@ -187,7 +187,7 @@ def test_a_simulator_that_cannot_start_ends_the_run_and_not_every_episode(tmp_pa
 def test_ray_tracing_is_refused_where_no_device_can(monkeypatch):
     plain = vulkan.Device("llvmpipe", "Mesa 22.3.6", frozenset())
     monkeypatch.setattr(vulkan, "devices", lambda: [plain])
-    with pytest.raises(ValueError, match="expected a Vulkan device with .*; got llvmpipe; remedy"):
+    with pytest.raises(ValueError, match="expected a Vulkan device with .*, got llvmpipe; "):
         Scene("ray_traced")
     able = vulkan.Device("a GPU", "a driver", frozenset({vulkan.RAY_TRACING}))
     monkeypatch.setattr(vulkan, "devices", lambda: [plain, able])

@@ -103,7 +103,7 @@ def test_one_sample_a_call_is_a_model_of_ones_own_bit_for_bit(world):
             policy.act(observation(world, 0))
         assert np.array_equal(act(CheckpointPolicy(SharedWorld(spec.address), **options)), far)
     np.testing.assert_array_equal(far, act(CheckpointPolicy(world, **options)))
-    with pytest.raises(ValueError, match="inference process; got none"):
+    with pytest.raises(ValueError, match="inference process, got none"):
         SharedWorld(spec.address)
 
 

@@ -13,7 +13,8 @@ from eval_runs import run_here, without_times, words
 from scipy.spatial.transform import Rotation
 
 from eval.policies.remote.policy import RemoteError, RemotePolicy, fit
-from eval.policies.spec import CHECKPOINTS, load_config, parse_policy
+from eval.policies.spec import load_config, parse_policy
+from selfflow_wm.checkpoints import SHIPPED
 
 NEEDS = "needs the extra remote: pip install 'selfflow-wm[remote]'"
 msgpack = pytest.importorskip("msgpack", reason=NEEDS)
@@ -237,7 +238,7 @@ def test_a_session_follows_the_clients_episodes():
     np.testing.assert_allclose(chunk[:, 0], 3.1, atol=1e-6)
     assert chunk[:, 7].tolist() == [0, 1]
     session.infer({**base, "prompt": "b", "episode/seed": 3, "episode/call": 1})
-    with pytest.raises(ValueError, match="expected call 2; got 5"):
+    with pytest.raises(ValueError, match="expected call 2, got 5"):
         session.infer({**base, "episode/seed": 3, "episode/call": 5})
     session.infer({**base, "episode/seed": 4, "episode/call": 0})
     assert policy.told == [("reset", "a"), ("instruct", "b"), ("reset", "a")]
@@ -263,7 +264,7 @@ def test_a_server_that_fails_says_why(capsys):
         policy.close()
 
 
-@pytest.mark.skipif(not (CHECKPOINTS / "self_flow").is_dir(), reason="needs the shipped checkpoint")
+@pytest.mark.skipif(not (SHIPPED / "self_flow").is_dir(), reason="needs the shipped checkpoint")
 def test_a_checkpoint_acts_the_same_through_its_server(tmp_path):
     config = load_config(["policy.steps=2"])
     more = ("--episodes", "1", "remote.execute=5")

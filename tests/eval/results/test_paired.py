@@ -119,7 +119,7 @@ def test_the_paired_interval_where_nothing_differs_and_for_bad_counts():
     assert paired_difference(0, 0, 44) == pytest.approx((-bound, bound), abs=1e-8)
     assert paired_difference(0, 0, 0) == (-1.0, 1.0)
     assert paired_difference(5, 0, 5)[1] == 1.0
-    with pytest.raises(ValueError, match="remedy"):
+    with pytest.raises(ValueError, match="expected .*, got "):
         paired_difference(3, 3, 5)
 
 
@@ -173,7 +173,7 @@ def test_power_keeps_the_level_and_grows():
     episodes = [power(n, 0.1, 0.3) for n in (20, 50, 100, 200, 400)]
     assert episodes == sorted(episodes)
     assert power(5, 0.5, 0.5) == 0.0  # five discordant pairs can't reach p = 0.05
-    with pytest.raises(ValueError, match="remedy"):
+    with pytest.raises(ValueError, match="expected .*, got "):
         power(10, 0.3, 0.2)
 
 
@@ -208,5 +208,5 @@ def test_the_interval_of_a_mean():
     low, high = mean_interval([share] * 4, [0.25] * 4)
     assert high - low == pytest.approx((share[2] - share[1]) / 2)
     assert mean_interval([(0.0, 0.0, 0.1)] * 2, [0.5, 0.5])[0] == 0.0
-    with pytest.raises(ValueError, match="remedy"):
+    with pytest.raises(ValueError, match="expected .*, got "):
         mean_interval([share], [0.5])

@@ -48,7 +48,7 @@ def test_pearson_by_hand_and_where_it_is_not_defined():
     assert pearson([1, 2, 3], [3, 2, 1]) == pytest.approx(-1.0)
     assert pearson([1, 0, 0], [1, 1, 0]) == pytest.approx(0.5)
     assert pearson([0.2, 0.2], [0.1, 0.5]) is None
-    with pytest.raises(ValueError, match="remedy"):
+    with pytest.raises(ValueError, match="expected .*, got "):
         pearson([1.0], [1.0])
 
 
@@ -71,6 +71,6 @@ def test_policies_without_a_real_number_and_lonely_ones_are_left_out():
 
 @pytest.mark.parametrize("words", ["rt-1-x", "rt-1-x,rt-1-x", "rt-1-x,gpt"])
 def test_policies_are_named_once_each(words):
-    with pytest.raises(ValueError, match="remedy"):
+    with pytest.raises(ValueError, match="expected .*, got "):
         parse_policies(words, 2)
     assert parse_policies("rt-1-x, octo-base", 2) == ["rt-1-x", "octo-base"]

@@ -1,35 +1,23 @@
-"""The command line of `python -m selfflow_wm.evaluate`."""
+"""Generate from checkpoints of the toy world, and measure what they made."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from selfflow_wm.cli import Parser, at_least, compute_device, exit_code
-from selfflow_wm.evaluation.checkpoints import find_checkpoints, representatives
-from selfflow_wm.evaluation.features import Context, make_extractors, parse_features
-from selfflow_wm.evaluation.media import SHOWN, slug, write_media
-from selfflow_wm.evaluation.page import print_results, write_page
-from selfflow_wm.evaluation.recogniser import find_recogniser
-from selfflow_wm.evaluation.results import collect, write_results
-from selfflow_wm.evaluation.run import (
-    TRUE,
-    Judge,
-    measure_all,
-    origins,
-    pick_modes,
-    settings_of,
-    stored,
-)
-from selfflow_wm.sampling.parts import claim_settings
-from selfflow_wm.sampling.run import Solve
+from selfflow_wm.defaults import EVALUATE_STEPS, TOY_SHIFT
 
 EPILOG = """\
-PATH is a run of selfflow_wm.pretrain on the toy world (its newest checkpoint; with --curve all
-under checkpoints/) or a checkpoint directory. NAME names its arm (default: its objective);
+Other questions: python -m selfflow_wm.evaluate SUBCOMMAND --help
+SUBCOMMANDS
+
+WHICH is a run of selfflow_wm.pretrain on the toy world (its newest checkpoint; with --curve all
+under checkpoints/) or a checkpoint's directory. NAME names its arm (default: its objective);
 checkpoints of one name that differ in seed are also averaged, with an interval over seeds.
 
 Captions, condition pictures and noise of sample n are the same for all checkpoints, so differences
@@ -38,7 +26,7 @@ with these latents can be expected to beat the latter. Where sound is held again
 true films with the sound of another score stands below: chance is far from 0. Distances use
 features of the toy world's own recogniser unless --features says otherwise: they are no FID, FVD or
 FAD of the literature. Those of any two sets of pictures, videos or sounds:
-python -m selfflow_wm.evaluation.distance.
+python -m selfflow_wm.evaluate distance.
 
 Results: OUT/results.json, results.html (one file), pictures/, films/, sounds/. The same command
 goes on where it stopped; more checkpoints or a larger --samples add to what is there.
@@ -52,50 +40,64 @@ examples:
 """
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The documented flags."""
+def _parser() -> Parser:
+    from selfflow_wm.evaluate import SUBCOMMANDS
+
+    rows = "\n".join(f"  {name:<12}{what}" for name, what in SUBCOMMANDS.items())
     parser = Parser(
         prog="python -m selfflow_wm.evaluate",
         description="Generate images, video, audio and video with its sound from checkpoints of "
         "the toy world, and measure them.",
-        epilog=EPILOG,
+        epilog=EPILOG.replace("SUBCOMMANDS", rows, 1),
+        renamed={"--batch": "--batch-size"},
     )
     add = parser.add_argument
-    add("checkpoints", nargs="+", metavar="[NAME=]PATH", help="runs or checkpoint directories")
-    add("--out", type=Path, required=True, metavar="DIR", help="where the results go")
-    add("--samples", type=at_least(1), default=128, metavar="N", help="of each mode (128)")
-    add("--seed", type=at_least(0), default=0, metavar="S", help="of the noise (0)")
-    add("--steps", type=at_least(1), default=25, metavar="K", help="of the ODE solver (25)")
-    add("--shift", type=at_least(0.01), default=3.0, metavar="A",
-        help="shift of the time grid towards noise (3.0)")  # fmt: skip
+    add("checkpoints", nargs="+", metavar="[NAME=]WHICH", help="runs or checkpoints' directories")
+    parser.add_shared("out")
+    parser.add_shared("samples", default=128, help="of each mode (%(default)s)")
+    parser.add_shared("seed")
+    parser.add_shared("steps", default=EVALUATE_STEPS)
+    parser.add_shared("shift", default=TOY_SHIFT)
     add("--guidance", type=at_least(0.0), default=1.0, metavar="G",
         help="classifier-free guidance; 1 is none (1.0)")  # fmt: skip
     add("--modes", nargs="+", metavar="MODE", help="image video audio video_audio (all trained)")
     add("--curve", action="store_true", help="all of a run's checkpoints, metric against step")
-    add("--batch", type=at_least(1), default=16, metavar="N", help="samples at a time (16)")
+    parser.add_shared("batch-size", default=16)
     add("--features", nargs="+", default=[], metavar="MODALITY=NAME[:ARGUMENT]",
         help="whose features Fréchet distances compare (toy)")  # fmt: skip
     add("--recogniser", type=Path, metavar="DIR", help="a reader of signs of your own")
-    add("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_shared("device")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0, 2 after a one-line error, 130 when interrupted."""
-    parser = make_parser()
-    arguments = parser.parse_args(argv)
-    command = "python -m selfflow_wm.evaluate " + shlex.join(argv if argv is not None else _words())
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = _parser().parse_args(words)
+    command = "python -m selfflow_wm.evaluate " + shlex.join(words)
     return exit_code(lambda: run(arguments, command), resumable=True)
-
-
-def _words() -> list[str]:
-    import sys
-
-    return sys.argv[1:]
 
 
 def run(arguments: argparse.Namespace, command: str) -> None:
     """What the command does once its line is understood."""
+    from selfflow_wm.evaluation.checkpoints import find_checkpoints, representatives
+    from selfflow_wm.evaluation.features import Context, make_extractors, parse_features
+    from selfflow_wm.evaluation.media import SHOWN, write_media
+    from selfflow_wm.evaluation.page import print_results, write_page
+    from selfflow_wm.evaluation.recogniser import find_recogniser
+    from selfflow_wm.evaluation.results import collect, write_results
+    from selfflow_wm.evaluation.run import (
+        TRUE,
+        Judge,
+        measure_all,
+        origins,
+        pick_modes,
+        settings_of,
+        stored,
+    )
+    from selfflow_wm.sampling.parts import claim_settings
+    from selfflow_wm.sampling.run import Solve
+
     a = arguments
     device = compute_device(a.device)
     chosen = parse_features(a.features)
@@ -112,11 +114,12 @@ def run(arguments: argparse.Namespace, command: str) -> None:
     judge = Judge(world, recogniser, extractors)
     settings = settings_of(judge, name, solve, a.seed)
     claim_settings(a.out, settings)
-    measure_all(a.out, found, judge, a.samples, a.batch)
+    measure_all(a.out, found, judge, a.samples, a.batch_size)
     results: dict[str, Any] = collect(a.out, entries, modes, codecs, judge, a.samples)
-    results |= {"command": command, "settings": settings, "recogniser": _reader(known, name)}
-    asked = {mode: judge.asked(mode, range(min(SHOWN, a.samples))) for mode in modes}
+    reader = {"name": name, "sha256": known["sha256"], "ceiling": known["ceiling"]}
+    results |= {"command": command, "settings": settings, "recogniser": reader}
     few = min(SHOWN, a.samples)
+    asked = {mode: judge.asked(mode, range(few)) for mode in modes}
     shown = {
         mode: {TRUE: stored(a.out, TRUE, mode).raw(few)}
         | {
@@ -135,6 +138,9 @@ def run(arguments: argparse.Namespace, command: str) -> None:
 
 def _check_labels(labels: Sequence[str]) -> None:
     """ValueError where the films of two checkpoints, or of the true samples, would share a name."""
+    from selfflow_wm.evaluation.media import slug
+    from selfflow_wm.evaluation.run import TRUE
+
     taken = {slug(TRUE): "the true samples"}
     for label in labels:
         if (name := slug(label)) in taken or not name:
@@ -143,8 +149,3 @@ def _check_labels(labels: Sequence[str]) -> None:
                 f"{taken.get(name, 'none')!r}; write NAME=PATH with another"
             )
         taken[name] = label
-
-
-def _reader(known: dict[str, Any], name: str) -> dict[str, Any]:
-    """What is known of the recogniser: its own ceiling is of the whole world of its size."""
-    return {"name": name, "sha256": known["sha256"], "ceiling": known["ceiling"]}

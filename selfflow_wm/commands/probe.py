@@ -1,4 +1,4 @@
-"""The command line of the linear probe."""
+"""Linear probes: what frozen layers know of a label, at every noise level."""
 
 from __future__ import annotations
 
@@ -8,45 +8,43 @@ from pathlib import Path
 from typing import Any
 
 from selfflow_wm.checkpoints import find_checkpoint, fingerprint
-from selfflow_wm.cli import Parser, compute_device, exit_code, split_name
-from selfflow_wm.probing.classifier import PENALTIES
-from selfflow_wm.probing.core import probe_checkpoints
-from selfflow_wm.probing.features import POOLS
-from selfflow_wm.probing.sources import LabelledLatents, check_codec, load_model
-from selfflow_wm.probing.table import Table
+from selfflow_wm.cli import Parser, compute_device, perform, split_name
 
 EPILOG = """\
 The data is a safetensors file with `latents` (N, tokens, C), floating point, as the codec of the
-checkpoints makes them, integer `labels` (N,), and may hold `codec`, whose hash the checkpoints' must
-have then (python -m selfflow_wm.evaluation.labelled writes such files of the toy world). 20% of the rows choose the L2 penalty and 20%
-are tested on; the splits and the noise of every row depend on --seed alone.
+checkpoints makes them, integer `labels` (N,), and may hold `codec`, the hash that the checkpoints'
+codec must then have (python -m selfflow_wm.evaluate labelled writes such files of the toy world).
+20% of the rows choose the L2 penalty and 20% are tested on; the splits and the noise of every row
+depend on --seed alone.
 
 --out receives probe.json and probe.csv (after every probe) and probe.png. The same command goes on
 where it was stopped; more checkpoints, layers or levels add to the table.
 
 example:
-  python -m selfflow_wm.probe --data latents.safetensors --out runs/probe \\
-      --checkpoint vanilla=runs/flow_matching/checkpoint --checkpoint ours=runs/self_flow/checkpoint \\
-      --levels 0,0.25,0.5,0.75
-"""  # noqa: E501
+  python -m selfflow_wm.evaluate probe --data latents.safetensors --out runs/probe \\
+      --checkpoint fm=runs/flow_matching --checkpoint sf=runs/self_flow --levels 0,0.25,0.5,0.75
+"""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Probe, write, show; the exit code. 2 and one line on stderr when the input is at fault."""
-    options = _parse(arguments)
-    return exit_code(lambda: run(options), resumable=True)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the flags and do it; the exit code."""
+    return perform(_parser(), _run, argv, resumable=True)
 
 
-def run(options: argparse.Namespace) -> None:
-    """What the command does once its line is understood."""
+def _run(options: argparse.Namespace) -> None:
+    from selfflow_wm.probing.classifier import PENALTIES
+    from selfflow_wm.probing.core import probe_checkpoints
+    from selfflow_wm.probing.sources import LabelledLatents, check_codec, load_model
+    from selfflow_wm.probing.table import Table
+
     device = compute_device(options.device)
     checkpoints = _named(options.checkpoint)
-    data = LabelledLatents(options.data, options.modality, options.batch_size, options.limit)
+    data = LabelledLatents(options.data, options.modality, options.batch_size, options.samples)
     for path in checkpoints.values():
         check_codec(path, data)
     settings = {
         "data_sha256": data.sha256,
-        "limit": options.limit,
+        "limit": options.samples,
         "modality": options.modality,
         "pool": options.pool,
         "seed": options.seed,
@@ -71,43 +69,31 @@ def run(options: argparse.Namespace) -> None:
     print(f"{table.path} and probe.csv beside it\n{plot}")
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parser() -> Parser:
     parser = Parser(
-        prog="python -m selfflow_wm.probe",
+        prog="python -m selfflow_wm.evaluate probe",
         description="Linear probes of frozen features: accuracy by layer, noise level and "
         "checkpoint.",
         epilog=EPILOG,
+        renamed={"--limit": "--samples"},
     )
     add = parser.add_argument
-    add(
-        "--checkpoint",
-        action="append",
-        required=True,
-        metavar="[NAME=]DIR",
-        help="checkpoint directory (model.safetensors, config.json) or a run's; repeat to compare",
-    )
+    parser.add_shared("checkpoint", action="append", metavar="[NAME=]WHICH",
+                      help="a name in checkpoints/, a checkpoint's directory, or a run's (its "
+                      "newest); repeat to compare")  # fmt: skip
     add("--data", required=True, type=Path, metavar="FILE", help="labelled latents, see below")
-    add("--out", required=True, type=Path, metavar="DIR", help="where the table goes")
-    add("--modality", default="image", help="what the latents are (default: image)")
-    add("--layers", type=_layers, metavar="all|1,4,8", help="blocks from 1 (default: all)")
-    add(
-        "--levels",
-        type=_list(float),
-        default=[0.0, 0.25, 0.5, 0.75],
-        metavar="T,T",
-        help="noise levels in [0, 1], 0 is clean (default: 0,0.25,0.5,0.75)",
-    )
-    add(
-        "--pool",
-        choices=POOLS,
-        default="mean",
-        help="mean: a row per sample (default); none: a row per token",
-    )
-    add("--batch-size", type=int, default=64, help="default: 64")
-    add("--limit", type=int, help="use the first rows of the data only")
-    add("--seed", type=int, default=0, help="of noise and splits (default: 0)")
-    add("--device", default="cpu", help="cpu (default) or cuda")
-    return parser.parse_args(arguments)
+    parser.add_shared("out")
+    add("--modality", default="image", help="what the latents are (%(default)s)")
+    add("--layers", type=_layers, metavar="all|1,4,8", help="blocks from 1 (all)")
+    add("--levels", type=_list(float), default=[0.0, 0.25, 0.5, 0.75], metavar="T,T",
+        help="noise levels in [0, 1], 0 is clean (0,0.25,0.5,0.75)")  # fmt: skip
+    add("--pool", choices=("mean", "none"), default="mean",
+        help="mean: a row per sample (default); none: a row per token")  # fmt: skip
+    parser.add_shared("batch-size", default=64)
+    parser.add_shared("samples", help="use the first N rows of the data (all)")
+    parser.add_shared("seed", help="of noise and splits (%(default)s)")
+    parser.add_shared("device")
+    return parser
 
 
 def _list(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
@@ -141,7 +127,7 @@ def _named(values: Sequence[str]) -> dict[str, Path]:
     return checkpoints
 
 
-def _show(table: Table) -> None:
+def _show(table: Any) -> None:
     """The best layer of every checkpoint and level, judged apart from what chose it."""
     from rich.console import Console
     from rich.table import Table as RichTable
