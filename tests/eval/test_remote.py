@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import time
 
+import msgpack
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 from test_cli import run_here, without_times, words
+from websockets.sync.server import serve
 
 from eval.config import load_config
+from eval.policies.remote import messages
 from eval.policies.remote.policy import RemoteError, RemotePolicy, fit
+from eval.policies.remote.server import Server, Session
 from eval.policies.spec import CHECKPOINTS, parse_policy
-
-NEEDS = "needs the extra remote: pip install 'selfflow-wm[remote]'"
-msgpack = pytest.importorskip("msgpack", reason=NEEDS)
-sync = pytest.importorskip("websockets.sync.server", reason=NEEDS)
-
-from eval.policies.remote import messages  # noqa: E402
-from eval.policies.remote.server import Server, Session  # noqa: E402
-from eval.serve import make_server  # noqa: E402
+from eval.serve import make_server
 
 LOOK = {
     "image": np.full((256, 320, 3), 7, np.uint8),
@@ -58,7 +54,7 @@ def answering(answer, metadata=None, requests=None):
                 return
             socket.send(reply if isinstance(reply, str) else messages.pack(reply))
 
-    with listening(sync.serve(handle, "127.0.0.1", 0, compression=None)) as url:
+    with listening(serve(handle, "127.0.0.1", 0, compression=None)) as url:
         yield url
 
 
@@ -180,13 +176,6 @@ def test_no_server_a_bad_option_or_another_robot_are_the_users_to_mend():
             RemotePolicy(url, embodiment="embedded")
         with pytest.raises(ValueError, match="gripper=open_unit"):
             RemotePolicy(url, embodiment="widowx", gripper="open_unit")
-
-
-@pytest.mark.parametrize("module", ["msgpack", "websockets.sync.client"])
-def test_a_missing_extra_is_named(monkeypatch, module):
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ValueError, match=r"pip install 'selfflow-wm\[remote\]'"):
-        RemotePolicy("ws://127.0.0.1:9", connect_s=0.2)
 
 
 def test_the_policy_word_is_an_address():
