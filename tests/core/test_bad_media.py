@@ -113,8 +113,8 @@ def test_a_codec_of_another_grid_is_refused(codecs, name):
             CodecDecoder(codecs["image"], rows[0])
 
 
+@pytest.mark.extra("media")
 def test_damaged_videos_and_other_rates_of_their_sound(tmp_path, codecs, capsys):
-    pytest.importorskip("av", reason="reading videos needs the extra media (PyAV)")
     frames = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)
     audio = np.sin(np.arange(8000) / 9).astype(np.float32)
     write_film(tmp_path / "a.mp4", frames, 9, audio, 8000)
@@ -177,9 +177,11 @@ def test_samples_that_are_no_sound_are_named(tmp_path, capsys, value, message):
     assert f"a.wav: unreadable (samples of {message}, expected them in about [-1, 1])" in said
 
 
+@pytest.mark.extra("media")
 @pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3"])
 def test_compressed_sounds_that_were_cut_off_are_skipped(tmp_path, suffix):
-    soundfile = pytest.importorskip("soundfile", reason="reading them needs the extra media")
+    import soundfile
+
     hum = 0.5 * np.sin(np.arange(40000) / 10)
     soundfile.write(tmp_path / f"b.{suffix}", hum, 8000)
     whole = (tmp_path / f"b.{suffix}").read_bytes()

@@ -282,7 +282,8 @@ def weights_folder():
 
 def test_tae_flux2_reconstructs_photographs(tmp_path, capsys):
     folder = weights_folder()
-    data = pytest.importorskip("skimage.data")
+    from skimage import data
+
     Image.fromarray(np.ascontiguousarray(data.astronaut()[:192, 128:320])).save(tmp_path / "a.png")
     words = [str(tmp_path / "a.png"), "--size", "96", "96", "--out", str(tmp_path / "r.png")]
     assert main([*words, "--codec", "tae_flux2", "--weights", str(folder)]) == 0

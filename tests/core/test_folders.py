@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import os
+import sys
 import tarfile
 
 import numpy as np
@@ -205,8 +205,7 @@ def test_waves_are_scaled_and_cut_and_never_resampled(tmp_path):
     assert source[0]["caption"] == "hum" and len(source.skipped) == 1
 
 
-def test_videos_ask_for_their_extra(tmp_path):
-    if importlib.util.find_spec("av") is not None:
-        pytest.skip("PyAV is installed")
+def test_videos_ask_for_their_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ValueError, match=r"selfflow-wm\[media\]"):
         VideoFolder(tmp_path, (8, 8), 5)

@@ -1,5 +1,6 @@
 import json
 
+import fake_env
 import numpy as np
 import pytest
 
@@ -12,7 +13,6 @@ from eval.rollout.episode import run_episode
 from robotics.data.rlds import read_episodes
 from robotics.embodiment.control import Action
 
-fake_env = pytest.importorskip("fake_env")
 BACKEND, _ = resolve_backend("fake_env:make")
 NOISE = Perturbation(0.004, 0.02, noise_probability=1.0, terminate_delay=0.5)
 

@@ -1,7 +1,9 @@
 """Episodes as Ray actors; skipped without the extra `ray`."""
 
+import os
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from test_cli import lines, run_here, words
@@ -56,8 +58,17 @@ def test_ray_may_be_late_to_start_but_not_for_ever(monkeypatch, late):
             pool._connect()
 
 
+@pytest.fixture
+def path_of_actors(monkeypatch):
+    """Actors find modules by PYTHONPATH, not by what this process added to its own path."""
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.mark.extra("ray")
+@pytest.mark.usefixtures("path_of_actors")
 def test_ray_gives_the_same_records_also_after_a_crash(tmp_path, monkeypatch):
-    pytest.importorskip("ray", reason="needs the extra ray: pip install 'selfflow-wm[ray]'")
     monkeypatch.setenv("FAKE_ENV_MARK", str(tmp_path / "mark"))
     out, more = tmp_path / "run", ("--executor", "ray", "--workers", "2")
     changes = {"task": "move_near", "policy": "random"}
@@ -67,8 +78,11 @@ def test_ray_gives_the_same_records_also_after_a_crash(tmp_path, monkeypatch):
     assert [r["seed"] for r in lines(out) if r["retries"]] == [1_000_003]
 
 
-def test_an_actor_that_is_lost_is_replaced(tmp_path, monkeypatch):
-    ray = pytest.importorskip("ray", reason="needs the extra ray: pip install 'selfflow-wm[ray]'")
+@pytest.mark.extra("ray")
+@pytest.mark.usefixtures("path_of_actors")
+def test_an_actor_that_is_lost_is_replaced():
+    import ray
+
     from eval.policies.spec import PolicySpec
     from eval.rollout.plan import Job
     from eval.rollout.ray_pool import RayPool

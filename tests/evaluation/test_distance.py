@@ -140,8 +140,8 @@ def test_videos_and_sounds_are_cut_alike(tmp_path, capsys):
     assert "--samples: expected it for two folders" in refused(capsys, *words[:-1])
 
 
+@pytest.mark.extra("media")
 def test_videos_of_a_folder(tmp_path, capsys):
-    pytest.importorskip("av", reason="reading videos needs the extra media (PyAV)")
     from selfflow_wm.films import write_film
 
     (tmp_path / "films").mkdir()

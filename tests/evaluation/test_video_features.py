@@ -12,8 +12,6 @@ from selfflow_wm.evaluation import distance, video_features
 from selfflow_wm.evaluation.features import Context, make_extractors
 from selfflow_wm.evaluation.video_features import I3DFeatures, VideoMAEFeatures
 
-NEEDS = "NOT CHECKED: VideoMAE needs the extra evaluation: pip install 'selfflow-wm[evaluation]'"
-
 
 class Known(torch.nn.Module):
     """The call of StyleGAN-V's I3D: the mean colour of the first frame and the last, scaled."""
@@ -88,7 +86,8 @@ def test_the_command_says_fvd(i3d, videos, tmp_path, capsys):
 
 
 def save_videomae(path, tuned, image_size=16, **settings):
-    transformers = pytest.importorskip("transformers", reason=NEEDS)
+    import transformers
+
     torch.manual_seed(0)
     config = transformers.VideoMAEConfig(
         image_size=image_size, patch_size=8, num_frames=4, hidden_size=12, num_hidden_layers=2,
@@ -102,6 +101,7 @@ def save_videomae(path, tuned, image_size=16, **settings):
     return model
 
 
+@pytest.mark.extra("evaluation")
 @pytest.mark.parametrize("tuned", [False, True])
 def test_videomae_is_the_mean_of_its_tokens(tmp_path, tuned):
     model = save_videomae(tmp_path, tuned)
@@ -121,6 +121,7 @@ def test_videomae_is_the_mean_of_its_tokens(tmp_path, tuned):
     assert made.name == extract.name
 
 
+@pytest.mark.extra("evaluation")
 def test_videomae_whose_weights_are_not_whole_is_refused(tmp_path, videos, capsys):
     from safetensors.torch import load_file, save_file
 

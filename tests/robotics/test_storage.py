@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -15,7 +16,6 @@ from robotics.data.rlds.reader import index_shard, split_shards
 from robotics.data.windows import WindowDataset
 from robotics.finetune import compose_config
 
-fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed (the extra gcs)")
 SIZE = (16, 20)
 
 
