@@ -1,6 +1,7 @@
 """Published autoencoders as codecs, on tiny random networks: scaling, packing, streams."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -78,7 +79,7 @@ def test_another_folder_with_the_same_weights_is_the_same_codec(sd_folder, tmp_p
     config = {"kind": "sd_vae", "image_size": [32, 32], "weights": str(sd_folder)}
     codec = codec_from_config(config)
     elsewhere = dict(codec.config, weights="/absent/sd")
-    with pytest.raises(ValueError, match="nothing is downloaded"):
+    with pytest.raises(ValueError, match="/absent/sd"):
         codec_from_config(elsewhere)
     monkeypatch.setenv("SELFFLOW_WEIGHTS", str(sd_folder.parent))
     assert codec_from_config(elsewhere).hash() == codec.hash()
@@ -288,5 +289,5 @@ def test_missing_weights_name_the_places(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="SELFFLOW_WEIGHTS"):
         find_weights(tmp_path, "config.json")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match="nothing is downloaded"):
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
         codec_from_config({"kind": "sd_vae", "image_size": [32, 32], "weights": str(tmp_path)})

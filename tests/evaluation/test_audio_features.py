@@ -91,18 +91,18 @@ def test_the_command_says_fad_and_wants_the_models_rate(clap, sounds, tmp_path, 
     assert said.err.count("\n") == 1, said.err
     words[1] = words[0]
     assert distance.main(words) == 2
-    assert f"say --sample-rate {RATE}" in capsys.readouterr().err
+    assert f"--sample-rate {RATE}" in capsys.readouterr().err
     assert distance.main([*words, "--sample-rate", "16000"]) == 2
     assert f"ffmpeg -i IN -ar {RATE} OUT" in capsys.readouterr().err
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="expected clap:DIR, got no directory"):
+    with pytest.raises(ValueError, match="clap:DIR"):
         ClapFeatures(None, RATE)
-    with pytest.raises(ValueError, match="expected a model's directory with config.json"):
+    with pytest.raises(ValueError, match=r"config\.json"):
         ClapFeatures(tmp_path, RATE)
     (tmp_path / "config.json").write_text('{"model_type": "clap"}')
-    with pytest.raises(ValueError, match="pickled weights are not read"):
+    with pytest.raises(ValueError, match="pickled"):
         ClapFeatures(tmp_path, RATE)
     (tmp_path / "model.safetensors").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "transformers", None)

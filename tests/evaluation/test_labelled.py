@@ -70,10 +70,10 @@ def test_the_file_is_what_a_probe_takes(trained, tmp_path, capsys):
     assert probe([*words, "--layers", "1", "--checkpoint", f"a={trained / 'checkpoint'}"]) == 0
     capsys.readouterr()
     for what, said in (
-        ("sign", "expected KIND=LABEL"),
-        ("tap=color", "expected a kind of"),
-        ("sign=limbs", "expected a label of sign out of"),
-        ("sound=contour", "expected a model of audio"),
+        ("sign", "KIND=LABEL"),
+        ("tap=color", "tap"),
+        ("sign=limbs", "limbs"),
+        ("sound=contour", "audio"),
     ):
         assert main([str(trained), what, "--out", str(tmp_path / "no")]) == 2
         assert said in capsys.readouterr().err
@@ -90,7 +90,7 @@ def test_latents_of_another_codec_are_refused(trained, tmp_path, capsys):
     words = ["--data", str(file), "--out", str(tmp_path / "probe"), "--levels", "0"]
     assert probe([*words, "--layers", "1", "--checkpoint", arm]) == 2
     said = capsys.readouterr().err
-    assert "expected a checkpoint with the codec of image" in said and said.count("\n") == 1
+    assert "codec of image" in said and said.count("\n") == 1
     assert not (tmp_path / "probe").exists()
 
 
@@ -99,7 +99,7 @@ def test_claims_probe_what_the_models_have_and_as_many_samples_as_asked(trained,
     found = probe_runs(tmp_path, runs, 60)
     assert {row["question"] for row in found} == {"sign-word", "figure-limbs"}  # without sound
     assert probe_runs(tmp_path, runs, 60) == found
-    with pytest.raises(ValueError, match="differ in data_sha256"):
+    with pytest.raises(ValueError, match="data_sha256"):
         probe_runs(tmp_path, runs, 70)
 
 

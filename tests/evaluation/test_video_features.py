@@ -74,11 +74,11 @@ def test_the_command_says_fvd(i3d, videos, tmp_path, capsys):
     (tmp_path / "other.pt").write_bytes(b"PK nothing of the sort")
     for feature, more, message in (
         (f"i3d:{i3d}", ["--frames", "2"], "Kernel size can't be greater"),
-        (f"i3d:{tmp_path / 'no.pt'}", [], "nothing is downloaded"),
-        (f"i3d:{tmp_path / 'other.pt'}", [], "expected TorchScript"),
-        ("i3d", [], "expected i3d:FILE"),
-        ("videomae", [], "expected videomae:DIR"),
-        (f"videomae:{tmp_path}", [], "expected a model's directory with config.json"),
+        (f"i3d:{tmp_path / 'no.pt'}", [], "no.pt"),
+        (f"i3d:{tmp_path / 'other.pt'}", [], "other.pt"),
+        ("i3d", [], "i3d:FILE"),
+        ("videomae", [], "videomae:DIR"),
+        (f"videomae:{tmp_path}", [], "config.json"),
     ):
         assert distance.main([str(a), str(b), "--features", f"video={feature}", *more]) == 2
         said = capsys.readouterr()
@@ -130,17 +130,17 @@ def test_videomae_whose_weights_are_not_whole_is_refused(tmp_path, videos, capsy
     name = next(iter(tensors))
     fewer = {n: x for n, x in tensors.items() if n != name}
     save_file(fewer, tmp_path / "a/model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"got 1 missing or of other shapes"):
+    with pytest.raises(ValueError, match="got 1 "):
         VideoMAEFeatures(tmp_path / "a")
     (tmp_path / "a/model.safetensors").rename(tmp_path / "a/pytorch_model.bin")
-    with pytest.raises(ValueError, match="pickled weights are not read"):
+    with pytest.raises(ValueError, match="pickled"):
         VideoMAEFeatures(tmp_path / "a")
     save_videomae(tmp_path / "b", False)
     (tmp_path / "b/preprocessor_config.json").write_text("{}")
-    with pytest.raises(ValueError, match="expected image_mean and image_std"):
+    with pytest.raises(ValueError, match="image_mean"):
         VideoMAEFeatures(tmp_path / "b")
     (tmp_path / "b/config.json").write_text('{"model_type": "vit"}')
-    with pytest.raises(ValueError, match="expected a model of type videomae, got vit"):
+    with pytest.raises(ValueError, match="videomae.*vit"):
         VideoMAEFeatures(tmp_path / "b")
     save_videomae(tmp_path / "c", False)
     np.savez(tmp_path / "v.npz", arr_0=videos)
