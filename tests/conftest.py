@@ -40,18 +40,34 @@ def extras_of(item):
     return {mark.args[0] for mark in item.iter_markers("extra")}
 
 
+def pytest_configure(config):
+    wanted_extras(config)  # before anything is collected
+
+
+def wanted_extras(config):
+    wanted = set(filter(None, (config.getoption("--extras") or "").split(",")))
+    if not wanted <= set(EXTRAS):
+        raise pytest.UsageError(f"--extras: expected some of {list(EXTRAS)}, got {sorted(wanted)}")
+    return wanted
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Files that name none of the extras asked for are not even imported: most are not."""
+    wanted = wanted_extras(config)
+    if not wanted or collection_path.suffix != ".py":
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    return None if any(f'mark.extra("{name}")' in text for name in wanted) else True
+
+
 def pytest_collection_modifyitems(config, items):
     for item in items:
         if unknown := extras_of(item) - set(EXTRAS):
             raise pytest.UsageError(f"{item.nodeid}: expected extras of {list(EXTRAS)}, {unknown=}")
-    if not config.getoption("--extras"):
-        return
-    wanted = set(config.getoption("--extras").split(","))
-    if not wanted <= set(EXTRAS):
-        raise pytest.UsageError(f"--extras: expected some of {list(EXTRAS)}, got {sorted(wanted)}")
-    left_out = [item for item in items if not wanted & extras_of(item)]
-    items[:] = [item for item in items if wanted & extras_of(item)]
-    config.hook.pytest_deselected(items=left_out)
+    if wanted := wanted_extras(config):
+        left_out = [item for item in items if not wanted & extras_of(item)]
+        items[:] = [item for item in items if wanted & extras_of(item)]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -69,9 +85,9 @@ def pytest_runtest_setup(item):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_fixture_setup(fixturedef, request):
-    torch.manual_seed(zlib.crc32(f"{request.node.nodeid} {fixturedef.argname}".encode()))
+    torch.manual_seed(zlib.crc32(f"{request.node.name} {fixturedef.argname}".encode()))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item):
-    torch.manual_seed(zlib.crc32(item.nodeid.encode()))
+    torch.manual_seed(zlib.crc32(item.name.encode()))

@@ -274,10 +274,13 @@ def test_weights_are_found_in_the_hubs_cache(tmp_path, monkeypatch):
         codec_from_config(config)
 
 
+SELFFLOW_WEIGHTS = os.environ.get("SELFFLOW_WEIGHTS")  # before a fixture hides it
+
+
 def weights_folder():
     """Where TAEF2's weights lie: $SELFFLOW_WEIGHTS, or shared/weights beside the checkout."""
     beside = Path(__file__).resolve().parents[3] / "shared" / "weights"
-    for folder in (os.environ.get("SELFFLOW_WEIGHTS"), beside):
+    for folder in (SELFFLOW_WEIGHTS, beside):
         if folder and (Path(folder) / "taef2_encoder.safetensors").is_file():
             return Path(folder)
     pytest.skip("no taef2_encoder.safetensors: set SELFFLOW_WEIGHTS to its folder")
