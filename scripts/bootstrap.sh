@@ -1,15 +1,17 @@
 # shellcheck shell=bash
-# Makes the environment that ./run uses. Sourced, not executed; expects ROOT, the checkout's folder.
+# Makes the environments that ./run uses. Sourced, not executed; expects ROOT, the checkout's folder.
 #
+#   use_extras NAME       what follows is about .venv-NAME, which has the optional dependencies EXTRAS
 #   ensure_environment    .venv holds requirements.lock and the project itself
 #   ensure_rendering      MUJOCO_GL names a backend that draws without a display
 #
-# Both are done once and leave a stamp in .venv, so that later calls cost milliseconds. A missing
+# The last two are done once and leave a stamp in .venv, so that later calls cost milliseconds. A missing
 # system package is installed where that is possible without asking (root on Debian or Ubuntu);
 # elsewhere the run stops and prints the line that installs it.
 
 VENV="$ROOT/.venv"
-LOCK="$ROOT/requirements.lock"
+LOCKS=("$ROOT/requirements.lock")
+SIZE="2.3 GB on disk, some 5 GB more with torch's CUDA build"
 MIN_MINOR=11
 MAX_MINOR=14
 
@@ -38,6 +40,30 @@ system_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2 || true
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2 ||
         die "$reason" "This failed: $line"
+}
+
+# Environments of their own for the optional dependencies. EXTRAS are those of pyproject.toml.
+use_extras() {
+    VENV="$ROOT/.venv-$1"
+    case "$1" in
+        extras)
+            EXTRAS=diffusers,evaluation,gcs,media,ray,repa
+            SIZE="3.0 GB on disk, some 5 GB more with torch's CUDA build"
+            ;;
+        rlds)
+            EXTRAS=rlds
+            SIZE="3.7 GB on disk, some 5 GB more with torch's CUDA build"
+            ;;
+        # LeRobot 0.4.4 wants an older torch than requirements.lock has; its lock is for one Python.
+        lerobot)
+            EXTRAS=lerobot
+            SIZE="9 GB on disk with torch's CUDA build"
+            LOCKS=()
+            PYTHON=${PYTHON:-python3.11}
+            ;;
+        *) die "test-extras: expected extras, rlds or lerobot; got: $1" ;;
+    esac
+    LOCKS+=("$ROOT/requirements/$1.lock")
 }
 
 # Sets PYTHON_BIN. A name on PATH is not enough: version managers leave shims that only print an
@@ -78,7 +104,7 @@ find_torch_python() {
 
 # What the contents of .venv depend on: the packages and the project's metadata.
 environment_key() {
-    cat "$LOCK" "$ROOT/pyproject.toml" | { sha256sum 2>/dev/null || shasum -a 256; } | cut -d ' ' -f 1
+    cat "${LOCKS[@]}" "$ROOT/pyproject.toml" | { sha256sum 2>/dev/null || shasum -a 256; } | cut -d ' ' -f 1
 }
 
 # A .venv that was moved or copied with the checkout has its old path inside.
@@ -93,7 +119,7 @@ create_venv() {
     if ! "$PYTHON_BIN" -c 'import ensurepip, venv' >/dev/null 2>&1; then
         system_packages "Python $PYTHON_VERSION lacks the venv module" "python$PYTHON_VERSION-venv"
     fi
-    say "creating .venv with Python $PYTHON_VERSION"
+    say "creating ${VENV##*/} with Python $PYTHON_VERSION"
     "$PYTHON_BIN" -m venv --clear "$VENV"
     printf '%s\n' "$ROOT" >"$VENV/.place"
 }
@@ -102,12 +128,12 @@ install_packages() {
     local pip=("$VENV/bin/python" -m pip --disable-pip-version-check)
     # A person sees pip's progress; a log gets only its errors.
     if [ ! -t 2 ]; then pip+=(-qq); fi
-    say "installing requirements.lock (once; 2.3 GB on disk, some 5 GB more with torch's CUDA build)"
+    say "installing ${LOCKS[*]#"$ROOT/"} (once; $SIZE)"
     # First the locked pip and setuptools, then the rest built with them (a few packages have no
     # wheel): nothing is fetched that the lock does not name, torch's CUDA packages excepted. The
     # project goes in as a path to the checkout ("compat"), so a new package needs no new install.
-    "${pip[@]}" install --constraint "$LOCK" pip setuptools &&
-        "${pip[@]}" install --no-build-isolation --requirement "$LOCK" &&
+    "${pip[@]}" install --constraint "${LOCKS[0]}" pip setuptools &&
+        "${pip[@]}" install --no-build-isolation "${LOCKS[@]/#/--requirement=}" &&
         "${pip[@]}" install --no-build-isolation --no-deps --editable "$ROOT" \
             --config-settings editable_mode=compat &&
         "${pip[@]}" check >&2
@@ -119,7 +145,7 @@ ensure_environment() {
     if is_installed "$key"; then return; fi
     # Two first runs at once would install into the same folder: the second waits, then looks again.
     if command -v flock >/dev/null 2>&1; then
-        exec 9>"$ROOT/.venv.lock"
+        exec 9>"$VENV.lock"
         flock 9
         if is_installed "$key"; then
             exec 9>&-
@@ -132,7 +158,7 @@ ensure_environment() {
         create_venv
     fi
     install_packages || die "the environment could not be installed, see above." \
-        "What was installed is kept: run this again to go on, or remove .venv to start over."
+        "What was installed is kept: run this again to go on, or remove ${VENV##*/} to start over."
     printf '%s\n' "$key" >"$VENV/.installed"
     exec 9>&-
 }

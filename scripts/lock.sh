@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Rewrites requirements.lock (core and dev), requirements/rlds.lock and requirements/simpler.txt.
+# Rewrites requirements.lock (core and dev) and, in requirements/, extras.lock, rlds.lock, lerobot.lock
+# and simpler.txt.
 # Usage: scripts/lock.sh [--upgrade]     without it, versions already locked are kept
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -10,11 +11,16 @@ if ! command -v uv >/dev/null 2>&1; then
 fi
 
 # torch's CUDA packages: exact dependencies of the CUDA build only, see the header written below.
+# Those with cu12 belong to the older torch of lerobot.lock.
 platform_packages=(
     cuda-bindings cuda-pathfinder cuda-toolkit
     nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13
     nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse
     nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx triton
+    nvidia-cublas-cu12 nvidia-cuda-cupti-cu12 nvidia-cuda-nvrtc-cu12 nvidia-cuda-runtime-cu12
+    nvidia-cudnn-cu12 nvidia-cufft-cu12 nvidia-cufile-cu12 nvidia-curand-cu12 nvidia-cusolver-cu12
+    nvidia-cusparse-cu12 nvidia-cusparselt-cu12 nvidia-nccl-cu12 nvidia-nvjitlink-cu12
+    nvidia-nvshmem-cu12 nvidia-nvtx-cu12
 )
 
 compile() { # compile OUTPUT HEADER [uv arguments ...]
@@ -50,10 +56,25 @@ compile requirements.lock "\
     pyproject.toml requirements/build.in --extra dev "${every_python[@]}" \
     --annotation-style line --constraint requirements/torch.in "$@"
 
+compile requirements/extras.lock "\
+# The optional dependencies on top of requirements.lock, but for rlds and lerobot:
+#   pip install -r requirements/extras.lock
+# ./run test-extras extras installs it into an environment of its own. Written by scripts/lock.sh." \
+    pyproject.toml --extra array_record --extra diffusers --extra evaluation --extra gcs \
+    --extra media --extra ray --extra repa \
+    "${every_python[@]}" --no-annotate --constraint requirements.lock "$@"
+
 compile requirements/rlds.lock "\
 # The rlds extra on top of requirements.lock: pip install -r requirements/rlds.lock
-# Written by scripts/lock.sh." \
+# ./run test-extras rlds installs it into an environment of its own. Written by scripts/lock.sh." \
     pyproject.toml --extra rlds "${every_python[@]}" --no-annotate --constraint requirements.lock "$@"
+
+# Not on top of requirements.lock: LeRobot wants an older torch.
+compile requirements/lerobot.lock "\
+# An environment of its own for the lerobot extra, with the tools that run the tests: Python 3.11,
+# torch < 2.11. ./run test-extras lerobot makes it. Written by scripts/lock.sh." \
+    pyproject.toml requirements/build.in --extra lerobot --extra dev --no-annotate \
+    --python-platform x86_64-manylinux_2_31 "$@"
 
 # One Python and platform only: SAPIEN 2.2.2 has no wheels past 3.11.
 compile requirements/simpler.txt "\

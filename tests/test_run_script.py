@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,16 @@ TOOLS = [
     "tail",
     "touch",
 ]
-SCRIPTS = ["run", ".ci/run", "scripts/bootstrap.sh", "requirements.lock", "pyproject.toml"]
+SCRIPTS = [
+    "run",
+    ".ci/run",
+    "scripts/bootstrap.sh",
+    "requirements.lock",
+    "requirements/extras.lock",
+    "requirements/lerobot.lock",
+    "requirements/rlds.lock",
+    "pyproject.toml",
+]
 
 # Answers as the interpreter it is called as; files in $STUB make it lack or fail something.
 PYTHON = r"""#!/usr/bin/env bash
@@ -53,9 +63,10 @@ class Machine:
         self.checkout = folder / "checkout"
         self.stub = folder / "stub"
         self.bin = folder / "bin"
-        for made in (self.checkout / "scripts", self.checkout / ".ci", self.stub, self.bin):
+        for made in (self.stub, self.bin):
             made.mkdir(parents=True)
         for name in SCRIPTS:
+            (self.checkout / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, self.checkout / name)
         for tool in TOOLS:
             found = shutil.which(tool)
@@ -283,6 +294,37 @@ def test_gpu_runs_with_the_python_that_has_torch_and_installs_nothing(machine: M
     log = machine.log()
     assert log[-1] == "ran -m benchmarks.gpu --tiny MUJOCO_GL=egl"
     assert not any(line.startswith(("venv", "pip")) for line in log)
+
+
+def test_extras_are_tested_in_environments_of_their_own(machine: Machine) -> None:
+    assert machine.run("test-extras").returncode == 0
+    log = machine.log()
+    assert log.count("venv") == 3
+    assert {path.name for path in machine.checkout.glob(".venv*") if path.is_dir()} == {
+        ".venv-extras",
+        ".venv-lerobot",
+        ".venv-rlds",
+    }
+    tested = [line.split()[4].split(",") for line in log if "--extras" in line and "ran" in line]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    # ArrayRecord is in the default environment, and so tested without them.
+    expected = set(project["optional-dependencies"]) - {"dev", "array_record"}
+    assert sorted(sum(tested, [])) == sorted(expected)
+    # LeRobot's lock is not on top of the usual one.
+    locks = [[word for word in line.split() if ".lock" in word] for line in log if "--req" in line]
+    assert [[Path(word).stem for word in words] for words in locks] == [
+        ["requirements", "extras"],
+        ["requirements", "rlds"],
+        ["lerobot"],
+    ]
+
+
+def test_failed_extras_fail_the_run_but_hide_no_others(machine: Machine) -> None:
+    (machine.stub / "no-index").touch()
+    result = machine.run("test-extras", "rlds", "lerobot")
+    assert result.returncode == 1
+    assert "failed: rlds lerobot" in result.stderr
+    assert machine.run("test-extras", "all").returncode == 1
 
 
 def test_an_unknown_command_installs_nothing(machine: Machine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 
 import numpy as np
@@ -41,18 +42,18 @@ def test_damaged_members_of_a_tar_are_named_skipped_and_counted(tmp_path, capsys
     source = ImageFolder(tmp_path, (4, 4))
     assert [source[n]["image"][0, 0, 0] for n in range(4)] == [0, 3, 3, 3]
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 2 and "shard.tar/1.png: unreadable" in said[0]
-    assert said[1].endswith("skipped, 2 of 4 so far")
+    assert len(said) == 2 and "shard.tar/1.png" in said[0]
+    assert "shard.tar/2.png" in said[1] and "2 of 4" in said[1]
 
 
 def test_captions_in_another_encoding_are_named(tmp_path):
     tar_of(tmp_path / "shard.tar", {"0.png": png(0), "0.txt": "größer".encode("latin-1")})
-    with pytest.raises(ValueError, match=r"shard\.tar/0\.txt: expected a caption in UTF-8.*iconv"):
+    with pytest.raises(ValueError, match=r"shard\.tar/0\.txt.*UTF-8.*iconv"):
         ImageFolder(tmp_path, (4, 4))
     lines = tmp_path / "captions.txt"
     lines.write_bytes("größer\n".encode("latin-1"))
     layout = Layout((Modality("image", (1, 2, 2), 3),))
-    with pytest.raises(ValueError, match=r"captions\.txt: expected a UTF-8 text file"):
+    with pytest.raises(ValueError, match=r"captions\.txt.*UTF-8"):
         make_conditions(layout, None, lines, 0)
 
 
@@ -71,7 +72,7 @@ def test_condition_pictures_that_cannot_be_read_are_named(tmp_path, monkeypatch,
         raise error("broken")
 
     monkeypatch.setattr(Image, "open", broken)
-    with pytest.raises(ValueError, match=r"a\.png: expected a picture, got none: broken"):
+    with pytest.raises(ValueError, match=r"a\.png.*broken"):
         read_picture(tmp_path / "a.png", (4, 4))
 
 
@@ -91,9 +92,9 @@ def test_samples_at_another_rate_are_refused_by_caption(codecs):
     layout = Layout(tuple(codec.row() for codec in codecs.values()))
     encoder = SampleEncoder(layout, codecs)
     sample = {"caption": "a hum", "audio": np.zeros((1, 80), np.float32), "sample_rate": 1600}
-    with pytest.raises(ValueError, match=r"expected 800 Hz, got 1600 Hz \(caption 'a hum'\)"):
+    with pytest.raises(ValueError, match=r"800 Hz.*1600 Hz.*'a hum'"):
         encoder([sample], MODES["audio"])
-    with pytest.raises(ValueError, match=r"audio: expected samples of shape \(1, 80\)"):
+    with pytest.raises(ValueError, match=r"audio.*\(1, 80\)"):
         encoder([sample | {"sample_rate": 800, "audio": np.zeros((2, 80))}], MODES["audio"])
 
 
@@ -106,15 +107,15 @@ def test_a_codec_of_another_grid_is_refused(codecs, name):
         )
         for row in rows
     ]
-    with pytest.raises(ValueError, match=f"codecs.{name}: expected tokens .*as the layout says"):
+    with pytest.raises(ValueError, match=f"codecs.{name}"):
         SampleEncoder(Layout(tuple(rows)), codecs)
     if name == "image":
-        with pytest.raises(ValueError, match="expected an image codec of grid"):
+        with pytest.raises(ValueError, match="image.*grid"):
             CodecDecoder(codecs["image"], rows[0])
 
 
+@pytest.mark.extra("media")
 def test_damaged_videos_and_other_rates_of_their_sound(tmp_path, codecs, capsys):
-    pytest.importorskip("av", reason="reading videos needs the extra media (PyAV)")
     frames = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)
     audio = np.sin(np.arange(8000) / 9).astype(np.float32)
     write_film(tmp_path / "a.mp4", frames, 9, audio, 8000)
@@ -124,15 +125,15 @@ def test_damaged_videos_and_other_rates_of_their_sound(tmp_path, codecs, capsys)
     source = VideoFolder(tmp_path, (8, 8), 5)
     assert source[0]["video"].shape == (5, 8, 8, 3)
     assert np.array_equal(source[1]["video"], source[2]["video"])
-    assert "b.mp4: unreadable (1 of 9 frames); skipped, 1 of 3" in capsys.readouterr().err
+    assert re.search(r"b\.mp4.*1 of 9 frames.*1 of 3", capsys.readouterr().err)
     with_sound = VideoFolder(tmp_path, (8, 8), 5, codecs["audio"])
-    with pytest.raises(ValueError, match=r"a\.mp4: expected audio at 800 Hz, got 8000 Hz"):
+    with pytest.raises(ValueError, match=r"a\.mp4.*800 Hz.*8000 Hz"):
         with_sound[0]
     wanted = MDCTCodec(8000, 800, 200, 4)
     sample = VideoFolder(tmp_path, (8, 8), 5, wanted)[0]
     assert sample["audio"].shape == (1, 800) and sample["sample_rate"] == 8000
     assert VideoFolder(tmp_path, (8, 8), 5, fps=9)[0]["video"].shape == (5, 8, 8, 3)
-    with pytest.raises(ValueError, match=r"a\.mp4: expected 16 frames a second, got 9; .*-r 16"):
+    with pytest.raises(ValueError, match=r"a\.mp4.*16 frames.*got 9.*-r 16"):
         VideoFolder(tmp_path, (8, 8), 5, fps=16)[0]
 
 
@@ -140,7 +141,7 @@ def test_frame_rates_are_compared_within_a_hundredth():
     check_frame_rate("a.mp4", 29.97, 30.0)
     check_frame_rate("a.mp4", None, None)
     for rate in (25.0, 12.5, None):
-        with pytest.raises(ValueError, match=r"a\.mp4: expected 30 frames a second, got"):
+        with pytest.raises(ValueError, match=r"a\.mp4.*30 frames"):
             check_frame_rate("a.mp4", rate, 30.0)
 
 
@@ -148,7 +149,7 @@ def test_a_damaged_wave_is_named(tmp_path, capsys):
     wavfile.write(tmp_path / "b.wav", 800, np.zeros(80, np.float32))
     (tmp_path / "a.wav").write_bytes(b"RIFF....")
     assert AudioFolder(tmp_path, 800, 80, 1)[0]["audio"].shape == (1, 80)
-    assert "a.wav: unreadable" in capsys.readouterr().err
+    assert "a.wav" in capsys.readouterr().err
 
 
 def test_a_wave_that_was_cut_off_is_skipped_and_one_of_unknown_length_is_not(tmp_path, capsys):
@@ -161,12 +162,10 @@ def test_a_wave_that_was_cut_off_is_skipped_and_one_of_unknown_length_is_not(tmp
     source = AudioFolder(tmp_path, 800, 80, 1)
     assert np.array_equal(source[0]["audio"][0] * 32768, ramp)
     assert np.array_equal(source[1]["audio"][0] * 32768, ramp)
-    assert "a.wav: unreadable (144 of 204 bytes); skipped, 1 of 3" in capsys.readouterr().err
+    assert re.search(r"a\.wav.*144 of 204 bytes.*1 of 3", capsys.readouterr().err)
 
 
-@pytest.mark.parametrize(
-    ("value", "message"), [(np.nan, "up to nan"), (np.inf, "up to inf"), (2e4, "up to 20000")]
-)
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "nan"), (np.inf, "inf"), (2e4, "20000")])
 def test_samples_that_are_no_sound_are_named(tmp_path, capsys, value, message):
     sound = np.full(80, 0.5, np.float32)
     wavfile.write(tmp_path / "b.wav", 800, sound)
@@ -174,9 +173,10 @@ def test_samples_that_are_no_sound_are_named(tmp_path, capsys, value, message):
     wavfile.write(tmp_path / "a.wav", 800, sound)
     assert (AudioFolder(tmp_path, 800, 40, 1).at(0, 1)["audio"] == 0.5).all()
     said = capsys.readouterr().err
-    assert f"a.wav: unreadable (samples of {message}, expected them in about [-1, 1])" in said
+    assert re.search(rf"a\.wav.*\b{message}\b.*\[-1, 1\]", said), said
 
 
+@pytest.mark.extra("media")
 @pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3"])
 def test_compressed_sounds_that_were_cut_off_are_skipped(tmp_path, suffix):
     import soundfile

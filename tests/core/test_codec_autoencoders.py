@@ -1,6 +1,7 @@
 """Published autoencoders as codecs, on tiny random networks: scaling, packing, streams."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -23,9 +24,9 @@ BLOCKS = dict(
 
 @pytest.fixture(scope="module")
 def diffusers():
-    return pytest.importorskip(
-        "diffusers", reason="diffusers is not installed: pip install 'selfflow-wm[diffusers]'"
-    )
+    import diffusers
+
+    return diffusers
 
 
 def saved(network, folder):
@@ -54,6 +55,7 @@ def sd_folder(diffusers, tmp_path_factory):
     return folder
 
 
+@pytest.mark.extra("diffusers")
 def test_stable_diffusion_shifts_scales_and_packs(diffusers, sd_folder):
     codec = codec_from_config({"kind": "sd_vae", "image_size": [32, 48], "weights": str(sd_folder)})
     assert codec.grid == (1, 2, 3) and codec.channels == 16
@@ -72,11 +74,12 @@ def test_stable_diffusion_shifts_scales_and_packs(diffusers, sd_folder):
     come_back(codec)
 
 
+@pytest.mark.extra("diffusers")
 def test_another_folder_with_the_same_weights_is_the_same_codec(sd_folder, tmp_path, monkeypatch):
     config = {"kind": "sd_vae", "image_size": [32, 32], "weights": str(sd_folder)}
     codec = codec_from_config(config)
     elsewhere = dict(codec.config, weights="/absent/sd")
-    with pytest.raises(ValueError, match="nothing is downloaded"):
+    with pytest.raises(ValueError, match="/absent/sd"):
         codec_from_config(elsewhere)
     monkeypatch.setenv("SELFFLOW_WEIGHTS", str(sd_folder.parent))
     assert codec_from_config(elsewhere).hash() == codec.hash()
@@ -93,6 +96,7 @@ def test_another_folder_with_the_same_weights_is_the_same_codec(sd_folder, tmp_p
     assert codec_from_config(dict(config, weights=str(other))).hash() != codec.hash()
 
 
+@pytest.mark.extra("diffusers")
 def test_another_class_or_size_is_refused(sd_folder):
     for kind in ("flux2_ae", "sd_vae"):
         with pytest.raises(ValueError, match="AutoencoderKL" if kind != "sd_vae" else "divisible"):
@@ -103,6 +107,7 @@ def test_another_class_or_size_is_refused(sd_folder):
         )
 
 
+@pytest.mark.extra("diffusers")
 def test_bfloat16_is_near_and_another_codec(sd_folder):
     config = {"kind": "sd_vae", "image_size": [32, 32], "weights": str(sd_folder)}
     full, half = codec_from_config(config), codec_from_config(dict(config, dtype="bfloat16"))
@@ -113,6 +118,7 @@ def test_bfloat16_is_near_and_another_codec(sd_folder):
     assert 0 < error < 0.05
 
 
+@pytest.mark.extra("diffusers")
 def test_flux2_normalises_by_its_batch_norm(diffusers, tmp_path):
     torch.manual_seed(1)
     network = diffusers.AutoencoderKLFlux2(latent_channels=4, **BLOCKS)
@@ -166,6 +172,7 @@ def wan(diffusers, tmp_path_factory):
     return codec, network
 
 
+@pytest.mark.extra("diffusers")
 def test_wan_in_groups_is_wan_of_the_whole_clip(wan):
     codec, network = wan
     assert codec.grid == (3, 2, 3) and codec.channels == 4
@@ -184,6 +191,7 @@ def test_wan_in_groups_is_wan_of_the_whole_clip(wan):
     come_back(codec)
 
 
+@pytest.mark.extra("diffusers")
 def test_wan_streams_chunks_of_any_length(wan):
     codec, _ = wan
     clip = noise(13, 32, 48, 3, seed=3)
@@ -197,6 +205,7 @@ def test_wan_streams_chunks_of_any_length(wan):
     assert codec.token_valid(valid).tolist() == [True] * 12 + [False] * 6
 
 
+@pytest.mark.extra("diffusers")
 def test_wan_in_tiles_streams_and_is_the_crop_where_one_tile_lies_alone(wan):
     plain, _ = wan
     config = plain.config | {"image_size": [64, 112], "frames": 5}
@@ -234,6 +243,7 @@ def test_blended_tiles_of_a_local_function_are_it(grid, size):
     torch.testing.assert_close(tiles.blend(grown, 2), expected)
 
 
+@pytest.mark.extra("diffusers")
 def test_oobleck_in_tiles_is_oobleck_of_the_whole_clip(diffusers, tmp_path, monkeypatch):
     torch.manual_seed(4)
     network = saved(
@@ -279,5 +289,5 @@ def test_missing_weights_name_the_places(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="SELFFLOW_WEIGHTS"):
         find_weights(tmp_path, "config.json")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match="nothing is downloaded"):
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
         codec_from_config({"kind": "sd_vae", "image_size": [32, 32], "weights": str(tmp_path)})

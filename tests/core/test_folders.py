@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import os
+import sys
 import tarfile
 
 import numpy as np
@@ -59,7 +59,7 @@ def test_tars_hold_pictures_and_captions_by_key(tmp_path):
     assert [source[i]["caption"] for i in range(2)] == ["first", "second"]
     assert [source[i]["image"][0, 0, 0] for i in range(2)] == [1, 4]
     (tmp_path / "broken.tar").write_bytes(b"not a tar" * 100)
-    with pytest.raises(ValueError, match=r"broken\.tar: expected an uncompressed tar"):
+    with pytest.raises(ValueError, match=r"broken\.tar"):
         ImageFolder(tmp_path, (4, 4))
 
 
@@ -79,7 +79,7 @@ def test_links_are_followed_and_hidden_files_left_out(pictures, capsys):
     assert captions == ["a caption, über", "from json", "blue things", "", "red things", ""]
     assert source[2]["image"][0, 0, 0] == 1 and not capsys.readouterr().err
     assert source[5]["caption"] == captions[0]
-    assert "z.png: unreadable ([Errno 2] No such file" in capsys.readouterr().err
+    assert "z.png" in capsys.readouterr().err
 
 
 def test_files_of_other_sorts_are_counted(pictures, capsys):
@@ -89,8 +89,9 @@ def test_files_of_other_sorts_are_counted(pictures, capsys):
         archive.addfile(tarfile.TarInfo("0.left.png"))
     assert len(ImageFolder(pictures, (4, 4))) == 4
     said = capsys.readouterr().err
-    assert "left out 2 of .tif, 1 of .csv, 1 of .left.png; taken are 4 of .bmp, .jpeg" in said
-    with pytest.raises(ValueError, match=r"got none but 4 of \.png, 2 of \.tif, .* check the path"):
+    for count in ("2 of .tif", "1 of .csv", "1 of .left.png", "4 of .bmp"):
+        assert count in said
+    with pytest.raises(ValueError, match=r"4 of \.png, 2 of \.tif"):
         AudioFolder(pictures, 800, 80, 1)
 
 
@@ -113,7 +114,7 @@ def test_a_class_folder_in_another_encoding_is_named(tmp_path):
     os.mkdir(folder)
     with open(folder + b"/a.png", "wb") as file:
         file.write(png((1, 2, 3)))
-    with pytest.raises(ValueError, match="expected a class folder named in UTF-8; rename it"):
+    with pytest.raises(ValueError, match="UTF-8.*rename"):
         ImageFolder(tmp_path, (4, 4))
 
 
@@ -133,7 +134,7 @@ def test_a_state_goes_on_with_its_own_files_alone(tmp_path):
     state_of(15).load_state_dict(state)
     more = state_of(16)
     assert more.state_dict()["made_for"]["samples"] == state["made_for"]["samples"]
-    with pytest.raises(ValueError, match="same data, modes and seed"):
+    with pytest.raises(ValueError, match="files"):
         more.load_state_dict(state)
     del state["made_for"]["files"]  # as older versions wrote it
     more.load_state_dict(state)
@@ -144,7 +145,7 @@ def test_an_unreadable_picture_is_named_and_the_next_stands_in(pictures, capsys)
     source = ImageFolder(pictures, (4, 4))
     assert source[1]["image"][0, 0].tolist() == [70, 80, 90]
     said = capsys.readouterr().err
-    assert "b.png: unreadable" in said and "1 of 4 so far" in said
+    assert "b.png" in said and "1 of 4" in said
     assert source[1]["image"][0, 0].tolist() == [70, 80, 90]
     assert not capsys.readouterr().err and list(source.skipped) == [str(pictures / "b.png")]
 
@@ -158,23 +159,23 @@ def test_no_held_out_sample_stands_in_for_one_of_training(pictures):
     assert [one["image"][0, 0].tolist() for one in shown] == [[255, 0, 0]] * 3
     assert held_out[1]["image"][0, 0].tolist() == [70, 80, 90]
     (pictures / "red_things/d.png").write_bytes(b"x")
-    with pytest.raises(ValueError, match="got 2 that are all unreadable"):
+    with pytest.raises(ValueError, match="got 2"):
         Part(ImageFolder(pictures, (4, 4)), [1, 3])[1]
 
 
 def test_nothing_readable_is_an_error(tmp_path):
     (tmp_path / "a.png").write_bytes(b"x")
-    with pytest.raises(ValueError, match="all unreadable"):
+    with pytest.raises(ValueError, match="got 1"):
         ImageFolder(tmp_path, (4, 4))[0]
 
 
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("a.txt", b"\xff\xfe caption", r"a\.txt: expected a caption in UTF-8"),
-        ("b.json", b"{", r"b\.json: expected JSON"),
-        ("b.json", b'{"caption": 3}', r"b\.json: expected .*a string"),
-        ("b.json", rb'{"caption": "half \ud83d"}', r"b\.json: expected .*a string"),
+        ("a.txt", b"\xff\xfe caption", r"a\.txt.*UTF-8"),
+        ("b.json", b"{", r"b\.json.*JSON"),
+        ("b.json", b'{"caption": 3}', r"b\.json.*string"),
+        ("b.json", rb'{"caption": "half \ud83d"}', r"b\.json.*string"),
     ],
 )
 def test_captions_that_cannot_be_read_are_named(pictures, name, data, message):
@@ -184,7 +185,7 @@ def test_captions_that_cannot_be_read_are_named(pictures, name, data, message):
 
 
 def test_an_empty_folder_says_so(tmp_path):
-    with pytest.raises(ValueError, match=r"expected files of .*\.png"):
+    with pytest.raises(ValueError, match=r"\.png"):
         ImageFolder(tmp_path, (4, 4))
 
 
@@ -196,17 +197,16 @@ def test_waves_are_scaled_and_cut_and_never_resampled(tmp_path):
     assert sample["audio"].shape == (2, 40) and sample["audio"].dtype == np.float32
     assert np.all(sample["audio"] == 0.5) and sample["sample_rate"] == 8000
     assert sample["caption"] == "hum"
-    with pytest.raises(ValueError, match=r"a\.wav: expected audio at 16000 Hz, got 8000 Hz"):
+    with pytest.raises(ValueError, match=r"a\.wav.*16000 Hz.*8000 Hz"):
         AudioFolder(tmp_path, 16000, 40, 2)[0]
-    with pytest.raises(ValueError, match=r"a\.wav: expected 1 channels, got 2"):
+    with pytest.raises(ValueError, match=r"a\.wav.*expected 1.*got 2"):
         AudioFolder(tmp_path, 8000, 40, 1)[0]
     (tmp_path / "0.wav").write_bytes(b"RIFF damaged")
     source = AudioFolder(tmp_path, 8000, 40, 2)
     assert source[0]["caption"] == "hum" and len(source.skipped) == 1
 
 
-def test_videos_ask_for_their_extra(tmp_path):
-    if importlib.util.find_spec("av") is not None:
-        pytest.skip("PyAV is installed")
+def test_videos_ask_for_their_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ValueError, match=r"selfflow-wm\[media\]"):
         VideoFolder(tmp_path, (8, 8), 5)

@@ -176,7 +176,7 @@ def test_layers_are_numbers_or_fractions(layer, depth, number):
 
 @pytest.mark.parametrize("layer", [0, 6, 1.5, -1])
 def test_layers_outside_the_network_are_refused(layer):
-    with pytest.raises(ValueError, match=r"expected a layer in 1\.\.5, or a fraction .* got"):
+    with pytest.raises(ValueError, match=r"1\.\.5.* got"):
         layer_number(layer, 5)
 
 

@@ -191,9 +191,9 @@ def test_pools():
 def test_feature_errors():
     batches = in_batches(*planted(10))
     for options, match in (
-        ({"level": 1.5}, "noise level in"),
-        ({"pool": "max"}, "pool among"),
-        ({"modality": "audio"}, "modality 'audio'"),
+        ({"level": 1.5}, "1.5"),
+        ({"pool": "max"}, "max"),
+        ({"modality": "audio"}, "'audio'"),
         ({"seed": -1}, "seed"),
         ({"batches": []}, "at least one"),
         ({"batches": [(batches[0][0], torch.rand(10))]}, "integer labels"),
@@ -249,11 +249,11 @@ def test_a_backbone_with_random_weights():
 
 def test_probe_errors():
     batches = in_batches(*planted(20))
-    with pytest.raises(ValueError, match="got an iterator"):
+    with pytest.raises(ValueError, match="iterator"):
         run(Layers(), iter(batches))
-    with pytest.raises(ValueError, match=r"layers in 1..3, got \[0, 4\]"):
+    with pytest.raises(ValueError, match=r"1\.\.3.*\[0, 4\]"):
         run(Layers(), batches, layers=[0, 1, 4])
-    with pytest.raises(ValueError, match="layers and levels"):
+    with pytest.raises(ValueError, match="levels"):
         run(Layers(), batches, levels=[])
 
 
@@ -285,10 +285,10 @@ def test_probes_are_resumed_and_not_repeated(tmp_path):
     rows = json.loads((tmp_path / "probe.json").read_text())["rows"]
     assert sum(row["checkpoint"] == "b" for row in rows) == 2
     assert not list(tmp_path.glob(".*")), "no temporary files"
-    with pytest.raises(ValueError, match="differ in seed"):
+    with pytest.raises(ValueError, match="seed"):
         Table(tmp_path, {"seed": 1, "penalties": (1.0,)})
     (tmp_path / "probe.json").write_text("{")
-    with pytest.raises(ValueError, match="expected a table of probes"):
+    with pytest.raises(ValueError, match=r"probe\.json"):
         Table(tmp_path, {})
 
 
@@ -369,7 +369,7 @@ BAD = {
     "twice": (["--checkpoint", "model0=elsewhere"], "distinct names"),
     "unnamed": (["--checkpoint", "=elsewhere"], "got '=elsewhere'; write a name"),
     "layer": (["--layers", "9"], "layers in 1..2, got [9]"),
-    "level": (["--levels", "0,2"], "noise level in [0, 1], got 2.0"),
+    "level": (["--levels", "0,2"], "[0, 1], got 2.0"),
     "modality": (["--modality", "audio"], "'audio'"),
     "limit": (["--limit", "1"], "expected samples"),
     "device": (["--device", "toaster"], "'toaster'"),

@@ -76,7 +76,7 @@ def test_a_stream_resumes_from_a_small_state(encoder):
     again.load_state_dict(json.loads(state))
     assert [numbers(next(again)) for _ in range(5)] == expected[4:]
     other = stream(encoder, seed=1)
-    with pytest.raises(ValueError, match="same data, modes and seed"):
+    with pytest.raises(ValueError, match="seed"):
         other.load_state_dict(json.loads(state))
 
 
@@ -101,18 +101,18 @@ def test_held_out_samples_are_not_trained_on():
 
 def test_what_does_not_fit_is_refused(encoder):
     rows = {n: {"probability": 1, "batch_size": 2} for n in ("image", "video")}
-    with pytest.raises(ValueError, match="modes.video: expected a source"):
+    with pytest.raises(ValueError, match="modes.video.*source"):
         SampleStream({"image": Numbers()}, encoder, ModeSchedule(rows))
-    with pytest.raises(ValueError, match="modes.video: expected video in the layout"):
+    with pytest.raises(ValueError, match="modes.video.*layout"):
         SampleStream({"image": Numbers(), "video": Numbers()}, encoder, ModeSchedule(rows))
-    with pytest.raises(ValueError, match="source of kind 'video', got 'image'"):
+    with pytest.raises(ValueError, match="'video'.*'image'"):
         check_source(Numbers(), "video")
     with pytest.raises(ValueError, match="at least one sample"):
         check_source(Numbers(0), "image")
     wider = Layout((Modality("image", (1, 2, 2), 5),))
-    with pytest.raises(ValueError, match=r"of 5 values.*got \(1, 2, 2\) of 3"):
+    with pytest.raises(ValueError, match=r"\b5\b.*\(1, 2, 2\) of 3"):
         SampleEncoder(wider, encoder.codecs)
-    with pytest.raises(ValueError, match="got none for 'image'"):
+    with pytest.raises(ValueError, match="'image'"):
         SampleEncoder(LAYOUT, {})
-    with pytest.raises(ValueError, match=r"samples of shape \(4, 4, 3\)"):
+    with pytest.raises(ValueError, match=r"\(4, 4, 3\)"):
         encoder([{"caption": "", "image": np.zeros((8, 4, 3), np.uint8)}], MODES["image"])

@@ -102,7 +102,7 @@ def test_errors():
 
     for options, match in (
         ({"steps": 0}, "steps"),
-        ({"solver": "magic"}, "expected a solver among"),
+        ({"solver": "magic"}, "magic"),
         ({"guidance": -1.0}, "guidance >= 0"),
         ({"guidance": float("nan")}, "guidance >= 0"),
         ({"guidance_interval": (0.5, 0.1)}, "lo <= hi"),

@@ -173,9 +173,9 @@ def test_bad_calls_are_refused():
     model, (batch, levels) = sit(), inputs()
     with pytest.raises(ValueError, match="divisible"):
         SiT(LAYOUT, width=24, depth=1, heads=5)
-    with pytest.raises(ValueError, match="feature_layer in 1..3"):
+    with pytest.raises(ValueError, match=r"feature_layer.*1\.\.3"):
         call(model, batch, levels, feature_layer=4)
-    with pytest.raises(ValueError, match="feature_layer to stop at"):
+    with pytest.raises(ValueError, match="feature_layer"):
         call(model, batch, levels, stop_at_feature=True)
     with pytest.raises(ValueError, match="alone"):
         call(model, batch, levels, outputs=("action",))

@@ -131,11 +131,11 @@ def test_boundaries_say_what_is_wrong():
     ):  # fmt: skip
         with pytest.raises(ValueError, match="expected"):
             ToyConfig(**wrong)
-    with pytest.raises(ValueError, match="expected a kind"):
+    with pytest.raises(ValueError, match="kind"):
         WORLD.sample("poem", 0)
-    with pytest.raises(ValueError, match="expected a seed"):
+    with pytest.raises(ValueError, match="seed"):
         WORLD.sample("sign", -1)
-    with pytest.raises(ValueError, match="expected an index"):
+    with pytest.raises(ValueError, match="index"):
         WORLD.seed("test", 10**6)
 
 

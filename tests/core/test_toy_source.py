@@ -34,10 +34,10 @@ def test_kinds_of_clips_take_turns():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "poem"}, "expected a kind"),
-        ({"kind": "image", "split": "else"}, "expected a split"),
-        ({"kind": "image", "split": "test", "samples": 10**6 + 1}, "samples within it"),
-        ({"kind": "image", "world": {"cases": ["odd"]}}, "expected cases"),
+        ({"kind": "poem"}, "poem"),
+        ({"kind": "image", "split": "else"}, "else"),
+        ({"kind": "image", "split": "test", "samples": 10**6 + 1}, "1000001"),
+        ({"kind": "image", "world": {"cases": ["odd"]}}, "odd"),
     ],
 )
 def test_misuse_is_explained(options, message):

@@ -13,14 +13,14 @@ from selfflow_wm.commands.distance import main
 from selfflow_wm.evaluation.audio_features import ClapFeatures
 from selfflow_wm.evaluation.features import Context, make_extractors
 
-NEEDS = "NOT CHECKED: CLAP needs the extra evaluation: pip install 'selfflow-wm[evaluation]'"
 RATE = 8000
 
 
 @pytest.fixture(scope="module", params=["rand_trunc", "fusion"])
 def clap(tmp_path_factory, request):
     """(directory, model) of a CLAP of one second at 8 kHz, with and without fusion."""
-    transformers = pytest.importorskip("transformers", reason=NEEDS)
+    import transformers
+
     path = tmp_path_factory.mktemp("clap")
     torch.manual_seed(0)
     fused = request.param == "fusion"
@@ -49,6 +49,7 @@ def sounds():
     return np.random.default_rng(0).uniform(-1, 1, (6, 12000)).astype(np.float32)
 
 
+@pytest.mark.extra("evaluation")
 def test_clap_gives_the_embedding_of_the_beginning(clap, sounds):
     path, model = clap
     extract = ClapFeatures(path, RATE)
@@ -73,6 +74,7 @@ def test_clap_gives_the_embedding_of_the_beginning(clap, sounds):
     assert make_extractors({"audio": ("clap", str(path))}, context)["audio"].name == extract.name
 
 
+@pytest.mark.extra("evaluation")
 def test_the_command_says_fad_and_wants_the_models_rate(clap, sounds, tmp_path, capsys):
     path, _ = clap
     np.savez(tmp_path / "a.npz", arr_0=sounds[:, None])
@@ -89,18 +91,18 @@ def test_the_command_says_fad_and_wants_the_models_rate(clap, sounds, tmp_path, 
     assert said.err.count("\n") == 1, said.err
     words[1] = words[0]
     assert main(words) == 2
-    assert f"say --sample-rate {RATE}" in capsys.readouterr().err
+    assert f"--sample-rate {RATE}" in capsys.readouterr().err
     assert main([*words, "--sample-rate", "16000"]) == 2
     assert f"ffmpeg -i IN -ar {RATE} OUT" in capsys.readouterr().err
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="expected clap:DIR, got no directory"):
+    with pytest.raises(ValueError, match="clap:DIR"):
         ClapFeatures(None, RATE)
-    with pytest.raises(ValueError, match="expected a model's directory with config.json"):
+    with pytest.raises(ValueError, match=r"config\.json"):
         ClapFeatures(tmp_path, RATE)
     (tmp_path / "config.json").write_text('{"model_type": "clap"}')
-    with pytest.raises(ValueError, match="pickled weights are not read"):
+    with pytest.raises(ValueError, match="pickled"):
         ClapFeatures(tmp_path, RATE)
     (tmp_path / "model.safetensors").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "transformers", None)

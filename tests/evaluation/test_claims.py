@@ -34,19 +34,19 @@ def test_two_runs_make_three_arms_that_share_all_but_the_objective(tmp_path):
 def test_arms_are_judged_at_a_step_that_is_exported():
     check_words(3000, [0], [])
     check_words(3000, [0], ["trainer.export_every=500"])
-    with pytest.raises(ValueError, match="a divisor of the 3000 steps"):
+    with pytest.raises(ValueError, match="3000"):
         check_words(3000, [0], ["trainer.export_every=700"])
-    with pytest.raises(ValueError, match="a divisor"):
+    with pytest.raises(ValueError, match="trainer.export_every"):
         check_words(3000, [0], ["trainer.export_every=0"])
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["optim.floor=0.1"], "optim.floor: expected 1, got 0.1"),
-        (["objective=sra"], "words that all runs share"),
-        (["seed=3"], "words that all runs share"),
-        (["trainer.total_steps=10"], "words that all runs share"),
+        (["optim.floor=0.1"], "optim.floor.*0.1"),
+        (["objective=sra"], "objective=sra"),
+        (["seed=3"], "seed=3"),
+        (["trainer.total_steps=10"], "trainer.total_steps=10"),
     ],
 )
 def test_words_that_would_compare_something_else_are_refused(words, message):
@@ -55,7 +55,7 @@ def test_words_that_would_compare_something_else_are_refused(words, message):
 
 
 def test_a_seed_counts_once():
-    with pytest.raises(ValueError, match="--seeds: expected different ones"):
+    with pytest.raises(ValueError, match="--seeds"):
         check_words(3000, [0, 1, 0], [])
 
 
@@ -71,7 +71,7 @@ def test_runs_of_other_settings_are_not_taken_for_these(tmp_path):
     longer.check()
     for word, key in (("optim.lr=1e-4", "optim"), ("trainer.ema_decay=0.9", "trainer.ema_decay")):
         (other, *_) = make_jobs(tmp_path, [0], 300, 1.25, [word])
-        with pytest.raises(ValueError, match=f"one with other {key}"):
+        with pytest.raises(ValueError, match=key):
             other.check()
 
 

@@ -94,7 +94,7 @@ def test_two_runs_side_by_side_and_again_without_work(made, tmp_path, monkeypatc
     assert again["metrics"] == results["metrics"]
     capsys.readouterr()
     assert evaluate(made, tmp_path, *runs, "--seed", "1") == 2
-    assert "expected the settings" in capsys.readouterr().err
+    assert "seed" in capsys.readouterr().err
 
 
 def test_samples_do_not_depend_on_what_was_there(made, tmp_path):
@@ -133,7 +133,7 @@ def test_a_missing_modality_is_noted_and_refused_when_asked_for(made, tmp_path, 
     runs = [str(made / "a"), f"quiet={made / 'silent'}"]
     assert evaluate(made, tmp_path, *runs, "--modes", "image", "audio") == 2
     said = capsys.readouterr().err
-    assert "expected a model trained in image, audio, got one trained in image, video" in said
+    assert re.search("image, audio.*image, video", said)
     assert evaluate(made, tmp_path, *runs) == 0
     assert "quiet was not trained in audio" in (tmp_path / "results.html").read_text()
 
@@ -161,9 +161,9 @@ def test_what_does_not_fit_is_explained(made, tmp_path, capsys):
         config["layout"]["modalities"][0]["grid"] = [1, 2, 8]
 
     cases = {
-        "data": (other_data, "expected a model trained on the toy world"),
-        "size": (larger_world, "codecs.image: expected image_size (48, 32)"),
-        "grid": (other_codec, "codecs.image: expected tokens (1, 2, 8)"),
+        "data": (other_data, "photos"),
+        "size": (larger_world, "image_size (48, 32)"),
+        "grid": (other_codec, "(1, 2, 8)"),
     }
     for name, (change, message) in cases.items():
         path = edit(made / "a", tmp_path / name, change)
@@ -171,11 +171,11 @@ def test_what_does_not_fit_is_explained(made, tmp_path, capsys):
         said = capsys.readouterr().err
         assert message in said and said.count("\n") == 1, said
     for words, message in (
-        (["/nowhere"], "/nowhere: expected a checkpoint"),
-        ([str(made / "a"), str(made / "a/checkpoint")], "got one twice"),
+        (["/nowhere"], "/nowhere"),
+        ([str(made / "a"), str(made / "a/checkpoint")], "twice"),
         ([str(made / "a"), "--features", "image=nothing.Here"], "--features image=nothing.Here"),
-        ([str(made / "a"), "--features", "smell=toy"], "a modality of"),
-        ([str(made / "a"), "--modes", "poem"], "got poem"),
+        ([str(made / "a"), "--features", "smell=toy"], "smell"),
+        ([str(made / "a"), "--modes", "poem"], "poem"),
         ([f"true={made / 'a'}"], "got 'true' beside 'the true samples'"),
         ([f"x.1={made / 'a'}", f"x-1={made / 'b'}"], "got 'x-1' beside 'x.1'"),
     ):
@@ -273,7 +273,7 @@ def test_a_checkpoint_that_is_replaced_meanwhile_is_refused(made, tmp_path):
     checkpoints.open_checkpoint(entry, "cpu")
     for file in (made / "b" / "checkpoint").iterdir():
         (tmp_path / "run" / file.name).write_bytes(file.read_bytes())
-    with pytest.raises(ValueError, match="that was there at the start, of step 2, got another"):
+    with pytest.raises(ValueError, match="step 2"):
         checkpoints.open_checkpoint(entry, "cpu")
 
 
@@ -289,7 +289,7 @@ class Flat:
 def test_features_of_another_shape_are_refused():
     judge = run.Judge(ToyConfig(32, 32), Recogniser(32, 24), {"image": Flat()})
     asked = judge.asked("image", range(3))
-    with pytest.raises(ValueError, match=r"flat: expected finite features \(3, D\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"flat.*\(3, D\).*\(3,\)"):
         judge("image", run.true_samples("image", asked), asked)
 
 

@@ -50,9 +50,9 @@ def test_pools_leave_the_padding_out_and_the_last_block_takes_the_maximum():
 
 def test_weights_are_of_this_network_or_refused(weights, tmp_path):
     for file, message in (
-        (tmp_path / "no.pth", "nothing is downloaded"),
-        (tmp_path / "b.npz", "expected a file of tensors"),
-        (tmp_path / "other.safetensors", "another network"),
+        (tmp_path / "no.pth", r"no\.pth"),
+        (tmp_path / "b.npz", r"b\.npz"),
+        (tmp_path / "other.safetensors", r"other\.safetensors"),
     ):
         if file.suffix == ".npz":
             np.savez(file, arr_0=np.zeros(1))

@@ -71,10 +71,10 @@ def test_the_file_is_what_a_probe_takes(trained, tmp_path, capsys):
     assert probe([*words, "--layers", "1", "--checkpoint", f"a={trained / 'checkpoint'}"]) == 0
     capsys.readouterr()
     for what, said in (
-        ("sign", "expected KIND=LABEL"),
-        ("tap=color", "expected a kind of"),
-        ("sign=limbs", "expected a label of sign out of"),
-        ("sound=contour", "expected a model of audio"),
+        ("sign", "KIND=LABEL"),
+        ("tap=color", "tap"),
+        ("sign=limbs", "limbs"),
+        ("sound=contour", "audio"),
     ):
         assert main([str(trained), what, "--out", str(tmp_path / "no")]) == 2
         assert said in capsys.readouterr().err
@@ -91,7 +91,7 @@ def test_latents_of_another_codec_are_refused(trained, tmp_path, capsys):
     words = ["--data", str(file), "--out", str(tmp_path / "probe"), "--levels", "0"]
     assert probe([*words, "--layers", "1", "--checkpoint", arm]) == 2
     said = capsys.readouterr().err
-    assert "expected a checkpoint with the codec of image" in said and said.count("\n") == 1
+    assert "codec of image" in said and said.count("\n") == 1
     assert not (tmp_path / "probe").exists()
 
 

@@ -13,8 +13,6 @@ from selfflow_wm.evaluation import video_features
 from selfflow_wm.evaluation.features import Context, make_extractors
 from selfflow_wm.evaluation.video_features import I3DFeatures, VideoMAEFeatures
 
-NEEDS = "NOT CHECKED: VideoMAE needs the extra evaluation: pip install 'selfflow-wm[evaluation]'"
-
 
 class Known(torch.nn.Module):
     """The call of StyleGAN-V's I3D: the mean colour of the first frame and the last, scaled."""
@@ -77,11 +75,11 @@ def test_the_command_says_fvd(i3d, videos, tmp_path, capsys):
     (tmp_path / "other.pt").write_bytes(b"PK nothing of the sort")
     for feature, more, message in (
         (f"i3d:{i3d}", ["--frames", "2"], "Kernel size can't be greater"),
-        (f"i3d:{tmp_path / 'no.pt'}", [], "nothing is downloaded"),
-        (f"i3d:{tmp_path / 'other.pt'}", [], "expected TorchScript"),
-        ("i3d", [], "expected i3d:FILE"),
-        ("videomae", [], "expected videomae:DIR"),
-        (f"videomae:{tmp_path}", [], "expected a model's directory with config.json"),
+        (f"i3d:{tmp_path / 'no.pt'}", [], "no.pt"),
+        (f"i3d:{tmp_path / 'other.pt'}", [], "other.pt"),
+        ("i3d", [], "i3d:FILE"),
+        ("videomae", [], "videomae:DIR"),
+        (f"videomae:{tmp_path}", [], "config.json"),
     ):
         assert main([str(a), str(b), "--features", f"video={feature}", *more]) == 2
         said = capsys.readouterr()
@@ -89,7 +87,8 @@ def test_the_command_says_fvd(i3d, videos, tmp_path, capsys):
 
 
 def save_videomae(path, tuned, image_size=16, **settings):
-    transformers = pytest.importorskip("transformers", reason=NEEDS)
+    import transformers
+
     torch.manual_seed(0)
     config = transformers.VideoMAEConfig(
         image_size=image_size, patch_size=8, num_frames=4, hidden_size=12, num_hidden_layers=2,
@@ -103,6 +102,7 @@ def save_videomae(path, tuned, image_size=16, **settings):
     return model
 
 
+@pytest.mark.extra("evaluation")
 @pytest.mark.parametrize("tuned", [False, True])
 def test_videomae_is_the_mean_of_its_tokens(tmp_path, tuned):
     model = save_videomae(tmp_path, tuned)
@@ -122,6 +122,7 @@ def test_videomae_is_the_mean_of_its_tokens(tmp_path, tuned):
     assert made.name == extract.name
 
 
+@pytest.mark.extra("evaluation")
 def test_videomae_whose_weights_are_not_whole_is_refused(tmp_path, videos, capsys):
     from safetensors.torch import load_file, save_file
 
@@ -130,17 +131,17 @@ def test_videomae_whose_weights_are_not_whole_is_refused(tmp_path, videos, capsy
     name = next(iter(tensors))
     fewer = {n: x for n, x in tensors.items() if n != name}
     save_file(fewer, tmp_path / "a/model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"got 1 missing or of other shapes"):
+    with pytest.raises(ValueError, match="got 1 "):
         VideoMAEFeatures(tmp_path / "a")
     (tmp_path / "a/model.safetensors").rename(tmp_path / "a/pytorch_model.bin")
-    with pytest.raises(ValueError, match="pickled weights are not read"):
+    with pytest.raises(ValueError, match="pickled"):
         VideoMAEFeatures(tmp_path / "a")
     save_videomae(tmp_path / "b", False)
     (tmp_path / "b/preprocessor_config.json").write_text("{}")
-    with pytest.raises(ValueError, match="expected image_mean and image_std"):
+    with pytest.raises(ValueError, match="image_mean"):
         VideoMAEFeatures(tmp_path / "b")
     (tmp_path / "b/config.json").write_text('{"model_type": "vit"}')
-    with pytest.raises(ValueError, match="expected a model of type videomae, got vit"):
+    with pytest.raises(ValueError, match="videomae.*vit"):
         VideoMAEFeatures(tmp_path / "b")
     save_videomae(tmp_path / "c", False)
     np.savez(tmp_path / "v.npz", arr_0=videos)

@@ -72,12 +72,10 @@ class StandIn:
         return row
 
 
-@pytest.fixture(params=["stand-in", "lerobot"])
+@pytest.fixture(params=["stand-in", pytest.param("lerobot", marks=pytest.mark.extra("lerobot"))])
 def library(request, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    if request.param == "lerobot":
-        pytest.importorskip("lerobot", reason="the extra lerobot is not installed")
-    else:
+    if request.param == "stand-in":
         monkeypatch.setattr(lerobot_data, "load_lerobot", lambda: StandIn)
 
 

@@ -359,9 +359,8 @@ def test_a_record_that_is_no_example():
 # ---------------------------------------------------------------- with TensorFlow
 
 
-@pytest.mark.rlds
+@pytest.mark.extra("rlds")
 def test_tensorflow_reads_the_same(dataset):
-    pytest.importorskip("tensorflow", reason="NOT CHECKED: parity with tf.data needs TensorFlow")
     builder = tfds.builder_from_directory(dataset)
     theirs = builder.as_dataset(split="train", shuffle_files=False)
     episodes = read_episodes(dataset)

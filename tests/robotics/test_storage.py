@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -15,7 +16,6 @@ from robotics.data.sources import parse_mixture
 from robotics.data.windows import WindowDataset
 from robotics.training.build import compose_config
 
-fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed (the extra gcs)")
 SIZE = (16, 20)
 
 
@@ -30,23 +30,20 @@ def upload(directory, place):
         fsspec.filesystem("memory").pipe_file(f"{place}/{path.name}", path.read_bytes())
 
 
-@pytest.fixture(params=["memory", "file"])
-def url(request, local, tmp_path):
-    """A copy of it behind a URL."""
-    if request.param == "file":
-        yield f"file://{shutil.copytree(local, tmp_path / 'copy')}"
-        return
+@pytest.fixture
+def memory(local):
+    """A copy of it in memory."""
     upload(local, "/bucket/set")
     yield "memory://bucket/set"
     fsspec.filesystem("memory").rm("/bucket", recursive=True)
 
 
-@pytest.fixture
-def memory(url):
-    """The same, in memory alone."""
-    if not url.startswith("memory"):
-        pytest.skip("once is enough")
-    return url
+@pytest.fixture(params=["memory", "file"])
+def url(request, local, tmp_path):
+    """A copy of it behind a URL."""
+    if request.param == "memory":
+        return request.getfixturevalue("memory")
+    return f"file://{shutil.copytree(local, tmp_path / 'copy')}"
 
 
 @pytest.fixture

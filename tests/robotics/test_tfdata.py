@@ -1,6 +1,5 @@
 """Our windows against those of tf.data and rlds, element for element, in both file formats."""
 
-import importlib.util
 import subprocess
 import sys
 
@@ -12,17 +11,13 @@ from robotics.data.rlds import arrayrecord
 from robotics.data.rlds.fake import fake_dataset
 from robotics.data.windows import WindowDataset
 
-pytestmark = pytest.mark.rlds
-REASON = "NOT CHECKED: parity with tf.data and rlds needs pip install 'selfflow-wm[rlds]'"
+pytestmark = pytest.mark.extra("rlds")
 SIZE = (32, 40)
 HORIZON, OFFSETS = 6, (2, 3, 6)
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    # Looked up, not imported: rlds cannot be before the stand-in that `load_rlds` puts in place.
-    if not all(importlib.util.find_spec(name) for name in ("tensorflow", "rlds")):
-        pytest.skip(REASON)
     path = tmp_path_factory.mktemp("rt1")
     fake_dataset(path / "tfrecord", (12, 9, 15, 8, 1, 7), shard_episodes=2)
     arrayrecord.repack(path / "tfrecord", path / "array_record")

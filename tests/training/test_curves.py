@@ -75,7 +75,7 @@ def test_the_command_draws_and_shows(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["{a}", "{a}"], "each run once"),
+        (["{a}", "{a}"], "again"),
         (["{a}", "{other}"], "NAME="),
         (["{a}", "--metrics", "nothing"], "got 'nothing'"),
         (["{missing}"], "metrics.jsonl"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -135,7 +136,7 @@ def test_one_process_writes(runs):
 
 def test_another_batch_of_a_step_is_refused(runs, tmp_path):
     trainer = ranked.make(tmp_path, accumulate=2)
-    with pytest.raises(ValueError, match="expected trainer.accumulate=1"):
+    with pytest.raises(ValueError, match="trainer.accumulate=1"):
         trainer.resume(runs / f"none-self_flow/state/step_{ranked.STEPS:08d}")
 
 
@@ -199,7 +200,7 @@ def one_mode(kind: str, source: str) -> list[str]:
     ("kind", "source", "message"),
     [
         ("image", "Breaking", "RuntimeError: sample 3 is broken"),
-        ("audio", "NotANumber", "pretrain: step 1: the loss is nan"),
+        ("audio", "NotANumber", "step 1: the loss is nan"),
     ],
 )
 def test_a_process_that_fails_ends_the_run(tmp_path, kind, source, message):
@@ -221,11 +222,11 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=60)[0].decode()
-    assert process.returncode != 0 and said.count("SIGTERM: saving the state") == 1
+    assert process.returncode != 0 and said.count("SIGTERM") == 1
     saved = checkpoint.latest_step(out / "state")
     assert saved is not None
     step = checkpoint.read_json(saved / "trainer.json")["step"]
-    assert f"interrupted at step {step};" in said
+    assert re.search(rf"\bstep {step}\b", said)
     # one process goes on with it
     done = build(compose_config([*words[2:], f"trainer.total_steps={step + 1}"]))
     assert done.trainer.step == step and done.trainer.train() == "finished"
@@ -238,8 +239,7 @@ def test_misuse_is_said_once_and_writes_nothing(tmp_path):
     words = [*one_mode("image", "MadeUp"), f"out={tmp_path / 'run'}", "modes.image.batch_size=3"]
     done = torchrun("-m", "selfflow_wm.pretrain", *words)
     assert done.returncode != 0 and not (tmp_path / "run").exists()
-    message = "pretrain: modes.image.batch_size: expected a multiple of the 2 processes"
-    assert done.stderr.count(message) == 1, done.stderr[-4000:]
+    assert done.stderr.count("pretrain: modes.image.batch_size") == 1, done.stderr[-4000:]
 
 
 def launched(monkeypatch, size: int, **more: str) -> None:
@@ -256,24 +256,24 @@ def launched(monkeypatch, size: int, **more: str) -> None:
 
 
 def test_words_and_devices_are_checked(monkeypatch):
-    with pytest.raises(ValueError, match="expected one of auto, none, ddp, fsdp2, got 'fdsp2'"):
+    with pytest.raises(ValueError, match="auto, none, ddp, fsdp2.*'fdsp2'"):
         ranks.join("fdsp2")
     for word in WORDS:
-        with pytest.raises(ValueError, match=f"trainer.parallel={word}: expected .* torchrun"):
+        with pytest.raises(ValueError, match=f"trainer.parallel={word}.*torchrun"):
             ranks.join(word, "cpu")
     for word in ("auto", "none"):
         assert ranks.join(word, "cpu").size == 1
     launched(monkeypatch, 4)
-    with pytest.raises(ValueError, match="trainer.parallel=none: expected one process"):
+    with pytest.raises(ValueError, match="trainer.parallel=none"):
         ranks.join("none", "cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(ValueError, match="each of the 4 processes on this machine, got 2"):
+    with pytest.raises(ValueError, match="4 processes.*got 2"):
         ranks.join("auto", "cuda")
-    with pytest.raises(ValueError, match="device=cuda:1: expected one GPU for each"):
+    with pytest.raises(ValueError, match="device=cuda:1"):
         ranks.join("fsdp2", "cuda:1")
     monkeypatch.delenv("MASTER_ADDR")
-    with pytest.raises(ValueError, match="got WORLD_SIZE=4 without"):
+    with pytest.raises(ValueError, match="WORLD_SIZE=4"):
         ranks.join("auto", "cpu")
 
 
@@ -283,5 +283,5 @@ def test_batches_are_divided_evenly_or_not_at_all():
     third = mixture.divided(3)
     assert (third.batch_size("image"), mixture.batch_size("image")) == (2, 6)
     assert [third.draw(k) for k in range(5)] == [mixture.draw(k) for k in range(5)]
-    with pytest.raises(ValueError, match="multiple of the 4 processes.*batch_size=8"):
+    with pytest.raises(ValueError, match="4 processes.*batch_size=8"):
         mixture.divided(4)

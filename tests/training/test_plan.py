@@ -154,15 +154,15 @@ def test_batches_of_each_process_grow_with_their_number(capsys):
     for gpus in ("8", "64"):
         assert main(["--plan", "experiment=paper_625m", "--gpus", gpus]) == 0
         said = capsys.readouterr().out
-        assert f"{38 * int(gpus)}" in said and "have to be multiples" not in said
+        assert f"{38 * int(gpus)}" in said and "multiples" not in said
         steps[gpus] = said.split("time        ")[1].split(" days")[0]
     assert steps["8"] == steps["64"]
     assert main(["--plan", "experiment=paper_625m", "--gpus", "64", "batch_of=run"]) == 0
-    assert "have to be multiples" in capsys.readouterr().out
+    assert "multiples" in capsys.readouterr().out
     stated = ModeSchedule({"image": {"probability": 1.0, "batch_size": 3}})
     assert of_run(stated, "process", 5).divided(5).shares == stated.shares
     assert main(["--plan", "experiment=paper_625m", "batch_of=gpu"]) == 2
-    assert "batch_of: expected run" in capsys.readouterr().err
+    assert "batch_of" in capsys.readouterr().err
 
 
 def test_the_papers_vanilla_arm_differs_in_the_objective_alone():

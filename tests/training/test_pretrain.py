@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import made_up
 import numpy as np
@@ -60,13 +61,13 @@ def test_every_mode_trains_and_the_checkpoint_has_its_codecs(tmp_path, capsys):
     # video with its sound begins from a picture
     joint = [*common, "--out", str(tmp_path / "joint"), "--modality", "video_audio"]
     assert sample(joint) == 2
-    assert "--images: expected pictures to begin from" in capsys.readouterr().err
+    assert "--images" in capsys.readouterr().err
     pictures = [tmp_path / "red.png", tmp_path / "blue.png"]
     for path in pictures:
         Image.new("RGB", (2 * SIZE, SIZE), path.stem).save(path)
     (tmp_path / "cut.png").write_bytes(pictures[0].read_bytes()[:50])
     assert sample([*joint, "--images", str(tmp_path / "cut.png")]) == 2
-    assert "cut.png: expected a picture, got none" in capsys.readouterr().err
+    assert "cut.png" in capsys.readouterr().err
     # the same place takes others then
     assert sample([*joint, "--images", *map(str, pictures)]) == 0
     with np.load(tmp_path / "joint/samples.npz", allow_pickle=False) as file:
@@ -78,9 +79,9 @@ def test_every_mode_trains_and_the_checkpoint_has_its_codecs(tmp_path, capsys):
     # the same pictures go on, others are refused
     assert sample([*joint, "--images", *map(str, pictures)]) == 0
     assert sample([*joint, "--images", str(pictures[0])]) == 2
-    assert "expected the settings" in capsys.readouterr().err
+    assert "images" in capsys.readouterr().err
     assert sample([*common, "--out", str(tmp_path / "any")]) == 2
-    assert "expected --modality" in capsys.readouterr().err
+    assert "--modality" in capsys.readouterr().err
 
 
 def test_a_run_cut_in_two_ends_as_a_straight_one(tmp_path):
@@ -144,29 +145,29 @@ def test_a_run_can_start_from_a_checkpoint(tmp_path):
     assert {n: c.hash() for n, c in run.model.codecs.items()} == {
         n: c.hash() for n, c in first.codecs.items()
     }
-    with pytest.raises(ValueError, match=r"codec of image .*'patch': 2"):
+    with pytest.raises(ValueError, match=r"image.*'patch': 2"):
         made(tmp_path / "c", f"init={source}", "codecs.image.patch=2")
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data.video=null"], "modes.video: expected data"),
-        (["+data.noise=here"], "kinds out of"),
+        (["data.video=null"], "modes.video.*data"),
+        (["+data.noise=here"], "noise"),
         (["data=/nowhere"], "nowhere"),
         (["modes.image.batch_size=0"], "batch_size >= 1"),
-        (["layout.rows.image.grid=[1,4,4]"], r"codecs.image: expected tokens \(1, 4, 4\)"),
-        (["layout.rows.audio=null"], "modes.audio: expected audio in the layout"),
+        (["layout.rows.image.grid=[1,4,4]"], r"codecs\.image.*\(1, 4, 4\)"),
+        (["layout.rows.audio=null"], "modes.audio.*layout"),
         (["codecs.video=null"], "codecs.video"),
-        (["codecs.audio.sample_rate=1600"], "codecs.audio: expected .*1600 Hz, got 800"),
-        (["codecs.image.image_size=[16,16]"], "codecs.image: expected uint8 frames"),
-        (["layout.text_length=2"], "texts of at most 2 bytes"),
-        (["experiment=embedded"], "modalities among"),
+        (["codecs.audio.sample_rate=1600"], "codecs.audio.*1600 Hz.*800"),
+        (["codecs.image.image_size=[16,16]"], "codecs.image"),
+        (["layout.text_length=2"], "at most 2 bytes"),
+        (["experiment=embedded"], "modalities"),
         (["experiment=nothing"], "experiment"),
         (["weights=loud"], "loud"),
-        (["trainer.total_steps=abc"], "trainer.total_steps: expected a number, such as 4000"),
-        (["optim.lr=fast"], "optim.lr: expected a number"),
-        (["modes.image.batch_size=two"], "modes.image: expected probability and batch_size"),
+        (["trainer.total_steps=abc"], "trainer.total_steps.*number"),
+        (["optim.lr=fast"], "optim.lr.*number"),
+        (["modes.image.batch_size=two"], "modes.image.*batch_size"),
     ],
 )
 def test_misuse_is_explained_in_one_line(tmp_path, capsys, words, message):
@@ -199,7 +200,7 @@ def test_the_toy_experiment_takes_media_folders_and_leaves_the_joint_mode_out(tm
     said = capsys.readouterr().out
     assert "3 of image, 3 of audio" in said and "video_audio" not in said
     assert main([*words, f"out={tmp_path / 'b'}", "~modes.audio.probability"]) == 2
-    assert "modes.audio: expected probability and batch_size" in capsys.readouterr().err
+    assert "modes.audio" in capsys.readouterr().err
 
 
 def test_the_remedy_for_data_that_is_missing_goes_all_the_way(tmp_path, capsys):
@@ -225,8 +226,7 @@ def test_held_out_files_that_cannot_be_read_are_said_to_be_held_out(tmp_path, ca
     (tmp_path / f"image/{held_out.numbers[0]}.png").write_bytes(b"x")
     assert main([*words, f"out={tmp_path / 'run'}"]) == 2
     said = capsys.readouterr().err
-    assert "data.image, 1 held out for validation (another held_out= takes others): " in said
-    assert "expected a readable image file, got 1 that are all unreadable" in said
+    assert "data.image" in said and "held_out=" in said and "got 1 " in said
 
 
 class Loud(MadeUp):
@@ -243,7 +243,7 @@ def test_a_sample_that_does_not_fit_ends_the_run_in_one_line(tmp_path, capsys, m
     words += ["layout.rows.image=null", "layout.rows.video=null"]
     assert main([*TINY, *words, f"out={tmp_path}"]) == 1
     said = capsys.readouterr().err
-    assert "pretrain: data.audio: audio: expected 800 Hz, got 1600 Hz" in said
+    assert re.search("data.audio.*800 Hz.*1600 Hz", said)
     assert "Traceback" not in said
 
 
@@ -257,8 +257,8 @@ def test_captions_that_are_too_long_are_told_before_training(tmp_path, capsys):
     words += ["layout.rows={image: {weight: 1.0}}", "layout.text_length=64", f"data={tmp_path}"]
     assert main([*words, f"out={tmp_path / 'run'}"]) == 2
     said = capsys.readouterr().err
-    assert "data.image: expected captions of at most 64 bytes, got 1 longer ones of 3" in said
-    assert "2.png; set layout.text_length=120" in said
+    assert "data.image" in said and "64 bytes" in said and "1 longer ones of 3" in said
+    assert "2.png" in said and "layout.text_length=120" in said
 
 
 def test_another_codec_takes_the_place_of_the_one_there_and_is_fitted(tmp_path, capsys):
@@ -286,5 +286,5 @@ def test_another_codec_takes_the_place_of_the_one_there_and_is_fitted(tmp_path, 
     assert all(torch.equal(v, changed.state_dict()[k]) for k, v in saved.model.state_dict().items())
     words = ["layout.text_length=9", "model.width=48", f"init={tmp_path}/a"]
     other = compose_config([*common, f"out={tmp_path / 'd'}", *words])
-    with pytest.raises(ValueError, match="with layout.text_length=9, model.width=48, got 64, 24; "):
+    with pytest.raises(ValueError, match="layout.text_length=9, model.width=48.*64, 24"):
         build(other)

@@ -126,7 +126,7 @@ def test_resume_without_a_state_changes_nothing(tmp_path):
 
 def test_non_finite_loss_stops_and_keeps_the_last_good_state(tmp_path):
     trainer = make(tmp_path, ToyObjective(break_at=4), save_every=2)
-    with pytest.raises(NonFiniteLoss, match=r"step 5: the loss is nan .*step_00000004"):
+    with pytest.raises(NonFiniteLoss, match=r"step 5\b.*\bnan\b.*step_00000004"):
         trainer.train()
     state = checkpoint.latest_step(tmp_path / "state")
     assert state is not None and state.name == "step_00000004"
@@ -200,7 +200,7 @@ def test_a_state_of_another_model_is_refused(tmp_path):
     make(tmp_path).train(until=1)
     trainer = make(tmp_path)
     trainer.model.out = nn.Linear(8, 5)
-    with pytest.raises(ValueError, match=r"out.weight \(expected \(5, 8\), got \(4, 8\)\)"):
+    with pytest.raises(ValueError, match=r"out\.weight.*\(5, 8\).*\(4, 8\)"):
         trainer.resume()
 
 

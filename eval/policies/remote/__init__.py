@@ -22,21 +22,5 @@ terminate (above 0.5). The first `remote.execute` rows are executed before the n
 `messages` is the wire, `policy` the client, `server` the other side for our own checkpoints.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import Any
-
 METADATA = "selfflow_wm"
 """Key of the server's metadata under which our own says what it serves."""
-
-
-def require(module: str) -> Any:
-    """Import `websockets...` or `msgpack`; `ValueError` naming the extra where it is missing."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(
-            f"remote: expected the packages of policy servers, got none ({error}); "
-            "pip install 'selfflow-wm[remote]'"
-        ) from None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgpack
 import numpy as np
-
-from eval.policies.remote import require
 
 MAX_BYTES = 1 << 26
 """Of one message, either way."""
@@ -15,7 +14,7 @@ _KINDS = "biufSU"
 
 def pack(value: Any) -> bytes:
     """Maps, lists, text, numbers and numpy arrays or scalars of numbers to bytes."""
-    return require("msgpack").packb(value, default=_encode)
+    return msgpack.packb(value, default=_encode)
 
 
 def unpack(data: bytes) -> Any:
@@ -23,7 +22,6 @@ def unpack(data: bytes) -> Any:
 
     Arrays are copies that may be written to.
     """
-    msgpack = require("msgpack")
     try:
         return msgpack.unpackb(data, object_hook=_decode)
     except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:

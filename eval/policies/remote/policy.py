@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
+from websockets import exceptions as errors
+from websockets.sync import client
 
-from eval.policies.remote import METADATA, messages, require
+from eval.policies.remote import METADATA, messages
 from robotics.data.images import resize_image
 from robotics.embodiment.control import CONTROL_DIM, Action, Observation
 from robotics.embodiment.rotation import rpy_to_axis_angle
@@ -155,9 +157,6 @@ class RemotePolicy:
 
     def _connect(self) -> None:
         """Connect and read the metadata, waiting for a server that is still starting."""
-        client = require("websockets.sync.client")
-        errors = require("websockets.exceptions")
-        require("msgpack")
         deadline = time.monotonic() + self._connect_s
         while True:
             left = max(0.1, deadline - time.monotonic())
@@ -183,7 +182,6 @@ class RemotePolicy:
 
     def _ask(self, request: dict[str, Any]) -> Any:
         """The server's answer; a connection that is lost is made anew once."""
-        errors = require("websockets.exceptions")
         data = messages.pack(request)
         for last in (False, True):
             if self._socket is None:

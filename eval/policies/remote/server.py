@@ -13,8 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import serve
 
-from eval.policies.remote import METADATA, messages, require
+from eval.policies.remote import METADATA, messages
 from eval.policies.spec import fingerprint, parse_policy
 from robotics.embodiment.control import Action, Observation, Policy
 
@@ -90,7 +92,7 @@ class Server:
         self._make_policy, self._metadata = make_policy, metadata
         self._one_at_a_time = threading.Lock()
         try:
-            self._server = require("websockets.sync.server").serve(
+            self._server = serve(
                 self._handle, host, port, compression=None, max_size=messages.MAX_BYTES,
                 process_request=_health, ping_interval=None,
             )  # fmt: skip
@@ -110,7 +112,6 @@ class Server:
         self._server.shutdown()
 
     def _handle(self, socket: Any) -> None:
-        closed = require("websockets.exceptions").ConnectionClosed
         session = Session(self._make_policy())
         try:
             socket.send(messages.pack(self._metadata))
@@ -120,7 +121,7 @@ class Server:
                     actions = session.infer(messages.unpack(data))
                 timing = {"infer_ms": 1e3 * (time.perf_counter() - begun)}
                 socket.send(messages.pack({"actions": actions, "server_timing": timing}))
-        except closed:
+        except ConnectionClosed:
             return
         except Exception:
             traceback.print_exc()

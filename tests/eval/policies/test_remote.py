@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import time
 
+import msgpack
 import numpy as np
 import pytest
 from eval_runs import run_here, without_times, words
 from scipy.spatial.transform import Rotation
+from websockets.sync.server import serve
 
+from eval.policies.remote import messages
 from eval.policies.remote.policy import RemoteError, RemotePolicy, fit
+from eval.policies.remote.server import Server, Session, serve_checkpoint
 from eval.policies.spec import load_config, parse_policy
 from selfflow_wm.checkpoints import SHIPPED
-
-NEEDS = "needs the extra remote: pip install 'selfflow-wm[remote]'"
-msgpack = pytest.importorskip("msgpack", reason=NEEDS)
-sync = pytest.importorskip("websockets.sync.server", reason=NEEDS)
-
-from eval.policies.remote import messages  # noqa: E402
-from eval.policies.remote.server import (  # noqa: E402
-    Server,
-    Session,
-    serve_checkpoint,
-)
 
 LOOK = {
     "image": np.full((256, 320, 3), 7, np.uint8),
@@ -61,7 +53,7 @@ def answering(answer, metadata=None, requests=None):
                 return
             socket.send(reply if isinstance(reply, str) else messages.pack(reply))
 
-    with listening(sync.serve(handle, "127.0.0.1", 0, compression=None)) as url:
+    with listening(serve(handle, "127.0.0.1", 0, compression=None)) as url:
         yield url
 
 
@@ -183,13 +175,6 @@ def test_no_server_a_bad_option_or_another_robot_are_the_users_to_mend():
             RemotePolicy(url, embodiment="embedded")
         with pytest.raises(ValueError, match="gripper=open_unit"):
             RemotePolicy(url, embodiment="widowx", gripper="open_unit")
-
-
-@pytest.mark.parametrize("module", ["msgpack", "websockets.sync.client"])
-def test_a_missing_extra_is_named(monkeypatch, module):
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ValueError, match=r"pip install 'selfflow-wm\[remote\]'"):
-        RemotePolicy("ws://127.0.0.1:9", connect_s=0.2)
 
 
 def test_the_policy_word_is_an_address():

@@ -1,5 +1,6 @@
 import json
 
+import fake_env
 import numpy as np
 import pytest
 from eval_runs import FAKE, NOISE, contents, gather
@@ -21,8 +22,6 @@ from eval.rollout.demonstrations import (
 from eval.rollout.episode import run_episode
 from robotics.data.rlds import read_episodes
 from robotics.embodiment.control import Action
-
-fake_env = pytest.importorskip("fake_env")
 
 
 def rows(out):

@@ -57,8 +57,8 @@ def test_ray_may_be_late_to_start_but_not_for_ever(monkeypatch, late):
             pool._connect()
 
 
+@pytest.mark.extra("ray")
 def test_ray_gives_the_same_records_also_after_a_crash(tmp_path, monkeypatch):
-    pytest.importorskip("ray", reason="needs the extra ray: pip install 'selfflow-wm[ray]'")
     monkeypatch.setenv("FAKE_ENV_MARK", str(tmp_path / "mark"))
     out, more = tmp_path / "run", ("--executor", "ray", "--workers", "2")
     changes = {"task": "move_near", "policy": "random"}
@@ -68,15 +68,17 @@ def test_ray_gives_the_same_records_also_after_a_crash(tmp_path, monkeypatch):
     assert [r["seed"] for r in lines(out) if r["retries"]] == [1_000_003]
 
 
+@pytest.mark.extra("ray")
 def test_demonstrations_are_collected_by_actors_too(tmp_path):
-    pytest.importorskip("ray", reason="needs the extra ray: pip install 'selfflow-wm[ray]'")
     gather(tmp_path / "ray", {"move_near": 3}, workers=2, executor="ray")
     gather(tmp_path / "here", {"move_near": 3})
     assert contents(tmp_path / "ray") == contents(tmp_path / "here")
 
 
-def test_an_actor_that_is_lost_is_replaced(tmp_path, monkeypatch):
-    ray = pytest.importorskip("ray", reason="needs the extra ray: pip install 'selfflow-wm[ray]'")
+@pytest.mark.extra("ray")
+def test_an_actor_that_is_lost_is_replaced():
+    import ray
+
     from eval.envs.contract import Limits
     from eval.policies.spec import PolicySpec
     from eval.rollout.plan import Job
