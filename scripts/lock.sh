@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Rewrites requirements.lock (core and dev), requirements/rlds.lock and requirements/simpler.txt.
+# Rewrites requirements.lock (core and dev), requirements/rlds.lock, requirements/docs.txt and
+# requirements/simpler.txt.
 # Usage: scripts/lock.sh [--upgrade]     without it, versions already locked are kept
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -54,6 +55,11 @@ compile requirements/rlds.lock "\
 # The rlds extra on top of requirements.lock: pip install -r requirements/rlds.lock
 # Written by scripts/lock.sh." \
     pyproject.toml --extra rlds "${every_python[@]}" --no-annotate --constraint requirements.lock "$@"
+
+compile requirements/docs.txt "\
+# The documentation site, in an environment of its own: ./run docs
+# Written by scripts/lock.sh." \
+    requirements/docs.in "${every_python[@]}" --no-annotate --constraint requirements.lock "$@"
 
 # One Python and platform only: SAPIEN 2.2.2 has no wheels past 3.11.
 compile requirements/simpler.txt "\

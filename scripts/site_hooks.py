@@ -1,10 +1,11 @@
 """What mkdocs.yml adds to the Markdown under docs/ when the site is built.
 
-- `<!-- configs: GROUP -->` becomes a table of configs/GROUP and the files themselves; without a
-  group, the file configs/NAME.yaml.
+- `<!-- configs: GROUP -->` becomes a table of configs/GROUP and the files themselves, folded;
+  `<!-- configs: NAME.yaml -->` that file.
 - `<!-- source: package.module.name -->` becomes that function's or class's code, so that a page
   never shows code that has changed since.
 - `` `package.module.name` `` becomes a link where reference/python.md documents that name.
+- `<!-- file: NAME -->` before a block becomes its title; other comments of the tests are left out.
 - `$$formula$$` and `$formula$` become MathML, which browsers draw without a script.
 - Pages that live elsewhere in the repository (change log, model card) get a place on the site.
 
@@ -24,6 +25,8 @@ PACKAGES = ("selfflow_wm", "robotics", "eval")
 FENCE = re.compile(r"^(?P<ticks>```+|~~~+).*?^(?P=ticks)[ \t]*$", re.MULTILINE | re.DOTALL)
 CONFIGS = re.compile(r"^<!-- configs: (\S+) -->$", re.MULTILINE)
 SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
+WRITTEN = re.compile(r"^<!-- file: (\S+) -->\n+```(\w+)$", re.MULTILINE)
+TESTED = re.compile(r"^ *<!-- (?:test|no test|setup)\b.*?-->\n", re.MULTILINE | re.DOTALL)
 NAME = re.compile(rf"`((?:{'|'.join(PACKAGES)})(?:\.\w+)+)`")
 FORMULA = re.compile(r"\$\$(?P<block>[^$]+)\$\$|(?<![\\$\w])\$(?P<inline>[^$\n]+)\$(?![\w$])")
 ELSEWHERE = {
@@ -36,7 +39,7 @@ ELSEWHERE = {
 # --- names in the code ----------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
@@ -137,9 +140,9 @@ def _summary(path: Path) -> str:
 
 
 def config_files(group: str) -> list[Path]:
-    """The yamls of a group of configs/, or the one file of that name."""
-    folder = ROOT / "configs" / group
-    files = sorted(folder.rglob("*.yaml")) if folder.is_dir() else [folder.with_suffix(".yaml")]
+    """The yamls of a folder of configs/, or the one file of that name."""
+    path = ROOT / "configs" / group
+    files = [path] if path.suffix == ".yaml" else sorted(path.rglob("*.yaml"))
     if not files or not files[0].is_file():
         raise ValueError(
             f"<!-- configs: {group} -->: expected a folder or yaml of configs/, got none of that "
@@ -158,7 +161,8 @@ def configs(group: str) -> str:
         parts.append("\n".join(["| file | what it is |", "|---|---|", *rows]))
     for path in files:
         text = "".join(f"    {line}\n" for line in path.read_text().splitlines())
-        parts.append(f'??? note "configs/{names[path]}.yaml"\n    ```yaml\n{text}    ```')
+        fold = "???" if len(files) > 1 else "???+"
+        parts.append(f'{fold} note "configs/{names[path]}.yaml"\n    ```yaml\n{text}    ```')
     return "\n\n".join(parts)
 
 
@@ -198,6 +202,8 @@ def outside_fences(text: str, change: Any) -> str:
 def rewrite(text: str, modules: tuple[str, ...]) -> str:
     """A page's Markdown as the site has it."""
     text = CONFIGS.sub(lambda match: configs(match[1]), text)
+    text = WRITTEN.sub(r'```\2 title="\1"', text)
+    text = TESTED.sub("", text)
     text = SOURCE.sub(lambda match: f"```python\n{source(match[1])}\n```", text)
 
     def prose(part: str) -> str:

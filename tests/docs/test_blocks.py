@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from pages import DOCS, ROOT, RUN, Block, blocks, pages  # noqa: E402
+from pages import DOCS, ROOT, RUN, Block, blocks, pages
 
 TESTED = [page for page in pages() if any(block.tested for block in blocks(page))]
 
@@ -81,9 +81,11 @@ def test_a_failing_block_fails(tmp_path: Path) -> None:
 def test_comments_decide_what_is_run(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
-        "<!-- setup\nmkdir data\n-->\n\n<!-- test\n--episodes 450 => --episodes 2\n-->\n```bash\n"
+        "<!-- setup\nmkdir data\n-->\n\n"
+        "<!-- test\n--episodes 450 => --episodes 2\n-->\n```bash\n"
         "run --episodes 450\n```\n\n<!-- no test: hours -->\n```bash\nwait\n```\n\n"
-        "<!-- file: a.py -->\n```python\ny\n```\n\n```bash\nneither\n```\n\n- item\n\n    <!-- test -->\n    ```python\n    x\n    ```\n"
+        "<!-- file: a.py -->\n```python\ny\n```\n\n```bash\nneither\n```\n\n"
+        "- item\n\n    <!-- test -->\n    ```python\n    x\n    ```\n"
     )
     setup, changed, reasoned, written, silent, listed = blocks(page)
     assert (setup.code, setup.tested) == ("mkdir data\n", True)
@@ -96,6 +98,8 @@ def test_comments_decide_what_is_run(tmp_path: Path) -> None:
 
 def test_a_replacement_has_to_occur(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("<!-- test\n--episodes 9 => --episodes 2\n-->\n```bash\nrun --episodes 5\n```\n")
+    page.write_text(
+        "<!-- test\n--episodes 9 => --episodes 2\n-->\n```bash\nrun --episodes 5\n```\n"
+    )
     with pytest.raises(ValueError, match="page.md:1"):
         blocks(page)
