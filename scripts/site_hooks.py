@@ -171,7 +171,8 @@ def _formula(match: re.Match[str]) -> str:
 
     block = match["block"]
     text = convert((block or match["inline"]).strip(), display="block" if block else "inline")
-    return f"\n\n{text}\n\n" if block else text
+    # A line that begins with <math> would be a paragraph of its own.
+    return f"\n\n{text}\n\n" if block else f"<span>{text}</span>"
 
 
 def documented(page: str) -> tuple[str, ...]:
