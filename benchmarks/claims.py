@@ -37,14 +37,14 @@ from omegaconf import OmegaConf
 from benchmarks.claims_curves import write_curves
 from benchmarks.claims_probes import probe_runs, show
 from selfflow_wm.cli import Parser, at_least, exit_code
-from selfflow_wm.data import Mixture
-from selfflow_wm.evaluation.cli import main as evaluate
+from selfflow_wm.commands.checkpoints import main as evaluate
+from selfflow_wm.data import ModeSchedule
 from selfflow_wm.files import atomic_file
 from selfflow_wm.pretraining.build import RESUMABLE, compose_config
 from selfflow_wm.pretraining.codecs import planned_layout
 from selfflow_wm.pretraining.plan import make_plan
 from selfflow_wm.training import checkpoint
-from selfflow_wm.training import run as core
+from selfflow_wm.training.config import make_objective
 
 BASE = (
     "experiment=toy_multimodal",
@@ -157,8 +157,8 @@ def step_flops(words: Sequence[str]) -> float:
     config.out = "none"
     plain: Any = OmegaConf.to_container(config, resolve=True)
     with torch.device("meta"):
-        objective = core.make_objective(config)
-    mixture = Mixture(plain["modes"], seed=plain["seed"])
+        objective = make_objective(config)
+    mixture = ModeSchedule(plain["modes"], seed=plain["seed"])
     layout = planned_layout(plain)
     return make_plan(layout, plain["model"], objective, mixture, plain["trainer"]).mean_flops
 

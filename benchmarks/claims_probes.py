@@ -11,16 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from selfflow_wm.commands.probe import main as probe
 from selfflow_wm.evaluation.checkpoints import find_checkpoints
 from selfflow_wm.evaluation.labelled import labelled_latents, modality_of, write_labelled
 from selfflow_wm.evaluation.summary import over_seeds
 from selfflow_wm.files import atomic_file
-from selfflow_wm.panels import panel_grid, to_png
-from selfflow_wm.probing.classifier import PENALTIES
-from selfflow_wm.probing.core import probe_checkpoints
-from selfflow_wm.probing.plot import dress
-from selfflow_wm.probing.sources import LabelledLatents, check_codec, fingerprint, load_model
-from selfflow_wm.probing.table import Table
+from selfflow_wm.probing.plot import draw
+from selfflow_wm.probing.sources import LabelledLatents
 from selfflow_wm.training import checkpoint
 from selfflow_wm.training.model_files import read_codecs
 
@@ -51,7 +48,7 @@ def probe_runs(out: Path, runs: Runs, samples: int) -> list[dict[str, Any]]:
         }
         summary += [{"question": name} | row for row in summarise(tables)]
         with atomic_file(out / f"{name}.png") as temporary:
-            temporary.write_bytes(draw(tables))
+            temporary.write_bytes(draw(over_runs(tables)))
     with atomic_file(out / "probes.json") as temporary:
         checkpoint.write_json(temporary, summary)
     return summary
@@ -66,20 +63,11 @@ def _table(
     data = LabelledLatents(file, modality) if file.is_file() else None
     if data is None or len(data) != samples or data.codec not in (None, codec):
         write_labelled(file, labelled_latents(entry, *question, samples))
-        data = LabelledLatents(file, modality)
-    for path in arms.values():
-        check_codec(path, data)
-    settings = {
-        "data_sha256": data.sha256, "limit": None, "modality": modality, "pool": "mean", "seed": 0,
-        "penalties": PENALTIES,
-    }  # fmt: skip
-    table = Table(out, settings)
-    probe_checkpoints(
-        dict(arms), data, table, load=load_model,
-        fingerprint=fingerprint, levels=LEVELS, modality=modality, pool="mean", seed=0,
-    )  # fmt: skip
-    table.write_plot()
-    return table.rows
+    words = [word for arm, path in arms.items() for word in ("--checkpoint", f"{arm}={path}")]
+    words += ["--data", str(file), "--out", str(out), "--modality", modality]
+    if probe([*words, "--levels", ",".join(map(str, LEVELS))]):
+        raise ValueError(f"{out}: expected probes, got none; see what is said above")
+    return checkpoint.read_json(out / "probe.json")["rows"]
 
 
 def summarise(tables: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
@@ -109,28 +97,18 @@ def _best(table: Sequence[Mapping[str, Any]], arm: str, level: float) -> Mapping
     return max(here, key=lambda row: row["choose_accuracy"])
 
 
-def draw(tables: Mapping[int, Sequence[Mapping[str, Any]]]) -> bytes:
-    """A PNG: accuracy by layer, a panel per noise level, a line per arm, a thin one per seed."""
-    rows = [dict(row) | {"seed": seed} for seed, table in tables.items() for row in table]
-    levels = sorted({row["level"] for row in rows})
-    arms = list(dict.fromkeys(row["checkpoint"] for row in rows))
-    figure, panels = panel_grid(len(levels), sharey=True)
-    for panel, level in zip(panels, levels, strict=True):
-        here = [row for row in rows if row["level"] == level]
-        layers = sorted({row["layer"] for row in here})
-        for color, arm in enumerate(arms):
-            lines = [
-                [r["accuracy"] for n in layers for r in here
-                 if (r["seed"], r["checkpoint"], r["layer"]) == (seed, arm, n)]
-                for seed in tables
-            ]  # fmt: skip
-            for line in lines:
-                panel.plot(layers, line, f"C{color}", alpha=0.3, linewidth=0.8)
-            mean = [sum(column) / len(lines) for column in zip(*lines, strict=True)]
-            panel.plot(layers, mean, f"C{color}o-", label=arm, markersize=3)
-        dress(panel, level, here[0]["chance"])
-    panels[0].set_ylabel("accuracy")
-    return to_png(figure, panels)
+def over_runs(tables: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Rows of a plot of probes: accuracies are means over seeds, bands from the lowest seed to the
+    highest."""
+    groups: dict[tuple[str, float, int], list[Mapping[str, Any]]] = {}
+    for row in (row for table in tables.values() for row in table):
+        groups.setdefault((row["checkpoint"], row["level"], row["layer"]), []).append(row)
+    rows = []
+    for seeds in groups.values():
+        found = [row["accuracy"] for row in seeds]
+        mean = {"accuracy": sum(found) / len(found), "low": min(found), "high": max(found)}
+        rows.append({**seeds[0], **mean})
+    return rows
 
 
 def show(summary: Sequence[Mapping[str, Any]]) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 from robotics.data.episodes import Episode
 from robotics.data.images import encode_image
 from robotics.data.rlds import arrayrecord
-from robotics.data.rlds.schema import IMAGE_SHAPE, encode_episode, rt1_features
-from robotics.data.rlds.tfrecord import frame
-from selfflow_wm.files import atomic_directory, atomic_file
+from robotics.data.rlds.schema import IMAGE_SHAPE
+from robotics.data.rlds.writer import EpisodeWriter
+from selfflow_wm.files import atomic_directory
 
 POOL = 64
 """Different images; steps go through them, so decoding is real and making them is not the cost."""
@@ -37,30 +37,11 @@ def as_array_record(directory: Path) -> Path:
 
 
 def _write(directory: Path, episodes: int, steps: int, shard_episodes: int) -> None:
-    import json
-
     images = [_image(seed) for seed in range(POOL)]
-    shards = -(-episodes // shard_episodes)
-    lengths, size = [], 0
-    for shard in range(shards):
-        path = directory / f"made_up-train.tfrecord-{shard:05d}-of-{shards:05d}"
-        numbers = range(shard * shard_episodes, min(episodes, (shard + 1) * shard_episodes))
-        with path.open("wb") as file:
-            for number in numbers:
-                record = encode_episode(_episode(number, steps, images))
-                file.write(frame(record))
-                size += len(record)
-        lengths.append(str(len(numbers)))
-    split = {
-        "name": "train",
-        "shardLengths": lengths,
-        "numBytes": str(size),
-        "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-    }
-    info = {"name": "made_up", "version": "1.0.0", "fileFormat": "tfrecord", "splits": [split]}
-    (directory / "features.json").write_text(json.dumps(rt1_features().to_json()))
-    with atomic_file(directory / "dataset_info.json") as temporary:
-        temporary.write_text(json.dumps(info))
+    writer = EpisodeWriter(directory, shard_episodes=shard_episodes)
+    for number in range(episodes):
+        writer.write(number, _episode(number, steps, images))
+    writer.finalize()
 
 
 def _image(seed: int) -> bytes:

@@ -29,17 +29,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from eval.envs.simpler import Simpler
 from eval.envs.simpler.adapters import Adapter
 from eval.envs.simpler.client import TIMEOUTS, Child, RemoteEnv
 from eval.envs.simpler.protocols import cell_at
 from eval.envs.simpler.server import SCENE_VARIABLE
-from eval.envs.tasks import get_task
-from eval.policies.make import ExpertPolicy
+from eval.envs.simpler.tasks import SIMPLER_TASKS
+from eval.policies.scripted import ExpertPolicy
 from eval.rollout.episode import run_episode
-from eval.rollout.workers import RENDERER_THREADS, started_with
+from eval.rollout.workers import RENDERER_THREADS
 from robotics.embodiment.control import Action, Observation
 from selfflow_wm.cli import at_least, run_main
 from selfflow_wm.files import atomic_file
+from selfflow_wm.processes import started_with
 
 PARTS = ("build", "physics", "render", "policy", "overhead")
 UPSTREAM = "upstream"
@@ -132,7 +134,7 @@ class Bench:
     def __init__(
         self, python: str, task: str, cells: list[int], steps: int | None, workers: list[int]
     ) -> None:
-        self.task, self.cells = get_task(task), cells
+        self.task, self.cells = SIMPLER_TASKS[task], cells
         self._envs: dict[int, list[RemoteEnv]] = {}
         for number in cells:
             cell_at(task, "vm", number)
@@ -174,7 +176,7 @@ class Bench:
         self, env: RemoteEnv, number: int, steps: int | None
     ) -> tuple[np.ndarray, list[bool]]:
         policy = Recorder(steps)
-        policy.attach(env, self.task, "simpler")
+        policy.attach(env, self.task, Simpler())
         run_episode(env, policy, self.task, number)
         controls = np.stack([np.asarray(action.control, np.float32) for action in policy.actions])
         return controls, [bool(action.terminate) for action in policy.actions]

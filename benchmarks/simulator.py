@@ -16,9 +16,10 @@ from typing import Any
 
 import gymnasium
 
-import eval.envs.mujoco  # noqa: F401  registers the environments
-from eval.envs.tasks import ALL, Task, get_task
-from eval.policies.make import ExpertPolicy, attach
+from eval.envs.mujoco import Mujoco
+from eval.envs.mujoco.scenes import ENV_IDS
+from eval.envs.tasks import ALL, TASKS, Task
+from eval.policies.scripted import ExpertPolicy, attach
 from eval.rollout.episode import run_episode
 from robotics.embodiment.control import Action, Observation
 
@@ -42,7 +43,7 @@ def steps_per_second(env: gymnasium.Env, task: Task, steps: int, camera: bool) -
     """Rate over at least `steps` control steps of the expert, resets left out."""
     taken, spent, seed = 0, 0.0, 0
     policy = ExpertPolicy()
-    attach(policy, env, task, "mujoco")
+    attach(policy, env, task, Mujoco())
     while taken < steps:
         timed = Timed(env)
         taken += run_episode(timed, policy, task, seed, [Camera()] if camera else []).steps
@@ -70,11 +71,11 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"{'task':<20}{'steps/s, camera':>18}{'steps/s, no picture':>22}")
     for name in arguments.task:
-        env = gymnasium.make(get_task(name).env_id, obs_mode="state")
+        env = gymnasium.make(ENV_IDS[name], obs_mode="state")
         rates: dict[bool, list[float]] = {True: [], False: []}
         for _ in range(ROUNDS):
             for camera, seen in rates.items():
-                seen.append(steps_per_second(env, get_task(name), arguments.steps, camera))
+                seen.append(steps_per_second(env, TASKS[name], arguments.steps, camera))
         medians = {camera: statistics.median(seen) for camera, seen in rates.items()}
         print(f"{name:<20}{medians[True]:>18.0f}{medians[False]:>22.0f}")
         env.close()

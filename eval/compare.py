@@ -5,14 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from eval.envs.tasks import parse_tasks
-from eval.report.comparison import print_comparison, write_comparison_page
-from eval.results.comparison import compare
+from eval.envs.registry import parse_task_names
+from eval.report.comparison import compare_runs
 from eval.results.real_robot import POLICIES, parse_policies
-from eval.results.records import write_json
-from eval.results.runs import DIFFERENCES, load_runs
+from eval.results.runs import DIFFERENCES, parse_allowed
 from selfflow_wm.cli import Parser, at_least, run_main
 
 
@@ -24,8 +21,8 @@ def build_parser() -> Parser:
         epilog=f"""\
 A pair is one start (task and seed, or task and SIMPLER cell) that both runs have. Differences are
 the later run minus the earlier one, with McNemar's exact test, Tango's and a bootstrap interval,
-and the number of paired episodes that would tell such a difference with 80% power at the 5% level.
-Cells that were run more than once count as what their pairs are worth together.
+and the number of paired episodes that would detect such a difference with 80% power at the 5%
+level. Cells that were run more than once are down-weighted to their effective sample size.
 Several runs are compared pair by pair with Holm's correction; checkpoints of one training make a
 learning curve.
 
@@ -71,44 +68,19 @@ Exit codes: 0 done, 2 bad input or runs that should not be compared.""",
     return parser
 
 
-def parse_allowed(words: str) -> list[str]:
-    """Names of `DIFFERENCES` from a comma list."""
-    names = [word.strip() for word in words.split(",") if word.strip()]
-    if unknown := [name for name in names if name not in DIFFERENCES]:
-        raise ValueError(
-            f"allow: expected names out of {', '.join(DIFFERENCES)}; got {', '.join(unknown)}; "
-            "remedy: correct the spelling"
-        )
-    return names
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m eval.compare`; returns the exit code."""
-    from rich.console import Console
-
     args = build_parser().parse_args(argv)
-    out: Path = args.out or Path("runs", time.strftime("compare-%Y%m%d-%H%M%S"))
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out: expected a directory; got the file {out}; remedy: choose another")
-    allowed = parse_allowed(args.allow)
-    runs = load_runs(args.runs)
-    found: dict[str, Any] = compare(
-        runs,
-        args.metric,
-        parse_tasks(args.task) if args.task and args.task != "all" else None,
-        allowed,
-        parse_policies(args.against_real, len(runs)) if args.against_real else (),
-        args.seed,
+    compare_runs(
+        args.runs,
+        args.out or Path("runs", time.strftime("compare-%Y%m%d-%H%M%S")),
+        metric=args.metric,
+        tasks=parse_task_names(args.task) if args.task and args.task != "all" else None,
+        allowed=parse_allowed(args.allow),
+        policies=parse_policies(args.against_real, len(args.runs)) if args.against_real else (),
+        seed=args.seed,
+        videos=args.video,
     )
-    if args.against_real and any(not run.simulator.startswith("simpler") for run in runs):
-        found["notes"].append(
-            "the real-robot numbers are of SIMPLER's scenes; these runs are of another simulator"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "compare.json", found)
-    page = write_comparison_page(out, found, args.video)
-    print_comparison(Console(), found, args.video)
-    print(f"numbers: {out / 'compare.json'}\npage: {page}")
     return 0
 
 

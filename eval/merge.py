@@ -1,163 +1,44 @@
-"""`python -m eval.merge`: one run out of its shares, as if it had never been divided."""
+"""`python -m eval.merge`: shares of an evaluation or of a collection, as if never divided."""
 
 from __future__ import annotations
 
-import json
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from eval.results.records import EpisodeLog, Record, read_episodes, read_object, write_json
-from eval.results.results_file import wanted_episodes, write_results
+from eval.report.merge import merge_and_report
 from selfflow_wm.cli import Parser, run_main
-from selfflow_wm.training.checkpoint import atomic_directory
-
-_PLANNED = ("command", "protocol", "seeds", "shard")
-"""What merging reads of a plan.json."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One directory that `eval.simpler` wrote."""
-
-    path: Path
-    settings: dict[str, Any]
-    plan: dict[str, Any]
-    records: dict[tuple[str, int], Record]
-
-
-def read_part(path: Path) -> Part:
-    """What a run's directory holds; `ValueError` when it is none."""
-    missing = [n for n in ("run.json", "plan.json", "episodes.jsonl") if not (path / n).is_file()]
-    if missing:
-        raise ValueError(
-            f"merge: expected the directory of a run; got {path} without {', '.join(missing)}; "
-            "remedy: name directories that eval.simpler --shard wrote"
-        )
-    records, _ = read_episodes(path / "episodes.jsonl")
-    remedy = "repeat the share's command, which writes it again, or leave the share out"
-    settings = read_object(path / "run.json", remedy)
-    return Part(path, settings, read_object(path / "plan.json", remedy, _PLANNED), records)
-
-
-def merge(out: Path, paths: Sequence[Path], command: str) -> tuple[dict[str, Any], list[Record]]:
-    """Put the runs at `paths` together in `out`, which may not exist yet or must be empty.
-
-    `out` becomes a run of its own: the command of the shares without `--shard` continues it.
-
-    Returns:
-        Its results and its records.
-
-    Raises:
-        ValueError: other settings or episodes planned, an episode in two of them, or `out` in use.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(
-            f"out: expected a new or empty directory; got {out} with something in it; "
-            "remedy: choose another"
-        )
-    parts = [read_part(path) for path in paths]
-    for part in parts[1:]:
-        _same("run.json", parts[0].path, parts[0].settings, part.path, part.settings, ("shard",))
-        _same("plan.json", parts[0].path, parts[0].plan, part.path, part.plan,
-              ("shard", "command", "policy"))  # fmt: skip
-    records = _union(parts)
-    commands = [*dict.fromkeys(part.plan["command"] for part in parts), command]
-    plan = {**parts[0].plan, "shard": None, "command": "\n".join(commands)}
-    settings = {**parts[0].settings, "shard": None}
-    order = [(task, seed) for task, seeds in wanted_episodes(plan).items() for seed in seeds]
-    with atomic_directory(out) as partial:
-        with EpisodeLog(partial, settings) as log:
-            for key in order:
-                if key in records:
-                    part, record = records[key]
-                    log.append(_with_film(record, part.path, partial))
-        write_json(partial / "plan.json", plan)
-        found, _ = write_results(partial, plan, log.records)
-    return found, list(log.records.values())
-
-
-def _same(
-    name: str, one: Path, a: dict[str, Any], other: Path, b: dict[str, Any], but: Sequence[str]
-) -> None:
-    """`ValueError` unless two configurations agree in all but the entries named."""
-    for key in sorted({*a, *b} - set(but)):
-        if a.get(key) != b.get(key):
-            old, new = (json.dumps(x.get(key), ensure_ascii=False)[:80] for x in (a, b))
-            raise ValueError(
-                f"merge: expected one configuration; got {key}={old} in {one / name} and "
-                f"{key}={new} in {other / name}; remedy: merge shares of one command"
-            )
-
-
-def _union(parts: Sequence[Part]) -> dict[tuple[str, int], tuple[Part, Record]]:
-    records: dict[tuple[str, int], tuple[Part, Record]] = {}
-    for part in parts:
-        for key, record in part.records.items():
-            if key in records:
-                raise ValueError(
-                    f"merge: expected every episode once; got {key[0]} seed {key[1]} in "
-                    f"{records[key][0].path} and in {part.path}; remedy: name each share once"
-                )
-            records[key] = part, record
-    return records
-
-
-def _with_film(record: Record, source: Path, out: Path) -> Record:
-    """The record, its film copied; None in place of a film that is gone."""
-    if not record.get("video"):
-        return record
-    film, copy = source / record["video"], out / record["video"]
-    if not film.is_file():
-        return {**record, "video": None}
-    copy.parent.mkdir(exist_ok=True)
-    shutil.copy2(film, copy)
-    return record
 
 
 def build_parser() -> Parser:
     """The command line of `python -m eval.merge`."""
     parser = Parser(
         prog="python -m eval.merge",
-        description="Put the shares of an evaluation (eval.simpler --shard) together.",
-        epilog="""example:
+        description="Put shares together: of an evaluation (eval.simpler --shard) or of a "
+        "collection of demonstrations (eval.collect --shard).",
+        epilog="""examples:
   python -m eval.simpler --task all --shard 1/2 --out runs/part1
   python -m eval.simpler --task all --shard 2/2 --out runs/part2
   python -m eval.merge runs/all runs/part1 runs/part2
+  python -m eval.merge data/all data/part1 data/part2
 
 Shares may be merged before they are finished; the same command without --shard and with
 --out runs/all then runs what is missing and tries errors again. Exit codes: 0 done, 1 errors or
 missing episodes, 2 bad input.""",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="a new directory")
-    parser.add_argument("shares", type=Path, nargs="+", metavar="SHARD_DIR", help="runs to merge")
+    parser.add_argument("shares", type=Path, nargs="+", metavar="SHARD_DIR", help="shares to merge")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m eval.merge`; returns the exit code."""
-    from rich.console import Console
-
-    from eval.report.run import print_errors, print_tables
-
     words = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(words)
-    found, records = merge(
+    return merge_and_report(
         args.out, args.shares, shlex.join(["python", "-m", "eval.merge", *words])
     )
-    console = Console()
-    print_tables(console, found)
-    console.print(f"report: {args.out / 'report.html'}", highlight=False)
-    print_errors(console, records)
-    missing = sum(len(seeds) for seeds in found["seeds"].values()) - len(records)
-    if missing:
-        console.print(f"{missing} episodes are missing: not all shares are in here, or finished",
-                      style="red", highlight=False)  # fmt: skip
-    return 1 if found["errors"] or missing else 0
 
 
 if __name__ == "__main__":

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from eval.config import load_config
-from eval.policies.remote import METADATA
-from eval.policies.remote.server import Server
-from eval.policies.spec import fingerprint, parse_policy
+from eval.policies.remote.server import serve_checkpoint
+from eval.policies.spec import load_config
 from selfflow_wm.cli import Parser, at_least, run_main
 
 
@@ -39,38 +36,10 @@ how many to execute. GET /healthz says OK. There is no access control: listen wh
     return parser
 
 
-def make_server(
-    checkpoint: str | None, host: str, port: int, config: dict[str, Any], threads: int | None = None
-) -> Server:
-    """A server of a checkpoint; see `Server`. threads: torch's, None leaves them."""
-    from robotics.model.policy import CheckpointPolicy
-    from robotics.model.world_model import WorldModel
-
-    spec = parse_policy("checkpoint", checkpoint, config)
-    options = dict(spec.options)
-    world = WorldModel.load(spec.path, device=options.pop("device"))
-    options["execute"] = world.horizon
-
-    def make_policy() -> CheckpointPolicy:
-        return CheckpointPolicy(world, threads=threads, **options)
-
-    make_policy()  # so that bad options are refused now and not by the first client
-    served = {
-        "embodiment": world.embodiment.name,
-        "checkpoint_sha256": fingerprint(spec),
-        "options": spec.options,
-        "horizon": world.horizon,
-        "rotation": "axis_angle",
-        "gripper": "close_positive",
-        "state": "quaternion",
-    }
-    return Server(make_policy, {METADATA: served}, host, port)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m eval.serve`; returns the exit code."""
     args = build_parser().parse_intermixed_args(argv)
-    server = make_server(args.checkpoint, args.host, args.port, load_config(args.overrides))
+    server = serve_checkpoint(args.checkpoint, args.host, args.port, load_config(args.overrides))
     print(f"serving at ws://{args.host}:{server.port}", flush=True)
     try:
         server.serve_forever()

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from robotics.inspection.doctor import examine, write
-from robotics.inspection.tables import print_examination
 from selfflow_wm.cli import Parser, at_least, run_main
 
 EXAMPLES = """examples:
@@ -47,13 +43,25 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m robotics.inspect`; returns the exit code."""
-    from rich.console import Console
-
     arguments = build_parser().parse_args(argv)
     out = arguments.out or Path("runs") / f"inspect-{Path(arguments.data).resolve().name}"
     if out.exists() and not out.is_dir():
         raise ValueError(f"out: expected a directory, got the file {out}; choose another.")
-    with _progress() as begin:
+    from rich.console import Console
+
+    from robotics.inspection.doctor import examine, write
+    from robotics.inspection.tables import print_examination
+    from selfflow_wm.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(
+        0, description="reading episodes", unit="episode", console=console, transient=True
+    ) as progress:
+
+        def begin(total: int) -> Callable[[], None]:
+            progress.total = total
+            return progress.add
+
         examined = examine(
             arguments.data, arguments.split, arguments.spec, arguments.episodes, begin
         )
@@ -61,23 +69,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_examination(Console(), examined)
     print(f"written: {out / 'index.html'}, proposed.yaml, inspection.json")
     return 1 if examined.errors else 0
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int], Callable[[], None]]]:
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(file=sys.stderr)
-    shown = console.is_terminal  # elsewhere rich would leave an empty line
-    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
-
-        def begin(total: int) -> Callable[[], None]:
-            task = bar.add_task("reading episodes", total=total)
-            return lambda: bar.advance(task)
-
-        yield begin
 
 
 if __name__ == "__main__":

@@ -1,13 +1,20 @@
-"""What the command lines share: one-line errors, value checks, progress."""
+"""What all commands share: flags of the same names, one-line errors that name the right form.
+
+The convention is that of docs/reference/cli.md.
+"""
 
 from __future__ import annotations
 
 import argparse
 import errno
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from selfflow_wm.defaults import DEVICE
 
 if TYPE_CHECKING:
     import torch
@@ -17,19 +24,103 @@ _DISK = {
 }  # fmt: skip
 """No right to a place, no room at it, or no directory where one has to be."""
 
+Shard = tuple[int, int]
+"""(i, n): share i of n, counted from 1."""
+
 
 class Parser(argparse.ArgumentParser):
-    """argparse with an epilog kept as written and errors in one line, exit code 2."""
+    """argparse with an epilog kept as written and errors in one line, exit code 2, that name the
+    right form where a wrong one was written.
 
-    def __init__(self, **kwargs: Any) -> None:
+    Args:
+        renamed: old spelling of a flag -> today's. The old one still works and is not shown.
+        training: KEY=VALUE words say what belongs to the run, so `--out X` is answered with
+            `out=X`. In other commands `out=X` is answered with `--out X`.
+    """
+
+    def __init__(
+        self, *, renamed: Mapping[str, str] | None = None, training: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(
             formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs
         )
+        self._renamed, self._training, self._words = dict(renamed or {}), training, []
+
+    def add_shared(self, name: str, **changes: Any) -> None:
+        """A flag that means the same in every command, out of `SHARED`; changes: what differs."""
+        self.add_argument(f"--{name}", **{**SHARED[name], **changes})
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        return self._checked(*self.parse_known_args(self._taken(args), namespace))
+
+    def parse_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
+        return self._checked(*self.parse_known_intermixed_args(self._taken(args), namespace))
+
+    def _taken(self, args: Sequence[str] | None) -> list[str]:
+        self._words = []
+        for word in sys.argv[1:] if args is None else args:
+            flag, equals, value = word.partition("=")
+            self._words.append(self._renamed.get(flag, flag) + equals + value)
+        return self._words
+
+    def _checked(self, namespace: argparse.Namespace, rest: Sequence[str]) -> argparse.Namespace:
+        """`namespace`, once no word was left over or took the place of a flag."""
+        if rest:
+            self.error(f"expected the flags of {self.prog}, got {' '.join(rest)}")
+        if not self._training:
+            for action in self._actions:
+                found = [] if action.option_strings else getattr(namespace, action.dest, None)
+                for word in found if isinstance(found, list) else [found]:
+                    if isinstance(word, str | Path) and self._as_flag(str(word)):
+                        self.error(f"expected a flag, got {word}")
+        return namespace
 
     def error(self, message: str) -> NoReturn:
         """One line on stderr and exit code 2."""
-        sys.stderr.write(f"error: {message}; remedy: see {self.prog} --help\n")
+        remedies = filter(None, map(self._right_form, range(len(self._words))))
+        usual = "" if "; " in message else f"; see {self.prog} --help"
+        remedy = next((f"; {words}" for words in remedies), usual)
+        sys.stderr.write(f"error: {message}{remedy}\n")
         raise SystemExit(2)
+
+    def _right_form(self, place: int) -> str | None:
+        """What to write for the word at `place`; None where its form is not wrong."""
+        word = self._words[place]
+        if not word.startswith("--"):
+            flag = None if self._training else self._as_flag(word)
+            return flag and f"write {flag}"
+        flag, equals, value = word.partition("=")
+        if flag in self._option_string_actions or flag == "--":
+            return None
+        if near := get_close_matches(flag, self._option_string_actions, n=1, cutoff=0.75):
+            return f"write {near[0]}"
+        if not self._training:
+            return None
+        if not equals:
+            value = next(iter(self._words[place + 1 :]), "VALUE")
+        return f"write {flag.removeprefix('--').replace('-', '_')}={value}"
+
+    def _as_flag(self, word: str) -> str | None:
+        """`--out X` for `out=X` where --out is a flag; else None."""
+        key, equals, value = word.partition("=")
+        flag = "--" + key.replace("_", "-")
+        flag = self._renamed.get(flag, flag)
+        action = self._option_string_actions.get(flag) if equals else None
+        if action is None:
+            return None
+        return flag if action.nargs == 0 else f"{flag} {value}"
+
+
+def argument(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """`convert` as an argparse type: argparse hides the text of a `ValueError`."""
+
+    def converted(text: str) -> Any:
+        try:
+            return convert(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return converted
 
 
 def at_least(bound: int | float) -> Callable[[str], Any]:
@@ -43,7 +134,7 @@ def at_least(bound: int | float) -> Callable[[str], Any]:
             value = None
         if value is None or not bound <= value < float("inf"):
             word = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"expected {word} of at least {bound}; got {text!r}")
+            raise argparse.ArgumentTypeError(f"expected {word} of at least {bound}, got {text!r}")
         return value
 
     return convert
@@ -53,8 +144,37 @@ def fraction(text: str) -> float:
     """An argparse type: a number in [0, 1]."""
     value = at_least(0.0)(text)
     if value > 1:
-        raise argparse.ArgumentTypeError(f"expected a number in [0, 1]; got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number in [0, 1], got {text!r}")
     return value
+
+
+def above_zero(text: str) -> float:
+    """An argparse type: a number above 0."""
+    value = at_least(0.0)(text)
+    if not value:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value
+
+
+def one_of(flag: str, value: str, known: Iterable[str]) -> None:
+    """ValueError unless `value` is among `known`. For choices that argparse can't have, since to
+    know them takes torch."""
+    if value not in (names := list(known)):
+        near = get_close_matches(value, names, n=1)
+        raise ValueError(
+            f"{flag}: expected one of {', '.join(names)}, got {value!r}; write {flag} "
+            f"{(near or names)[0]}"
+        )
+
+
+def parse_shard(text: str) -> Shard:
+    """The share of `i/n`, such as 1/4; `ValueError` unless 1 <= i <= n."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ValueError(
+            f"expected share I of N as I/N, I from 1 to N, got {text!r}; write 1/4, 2/4, 3/4, 4/4"
+        )
+    return int(number), int(count)
 
 
 def split_name(word: str) -> tuple[str, str]:
@@ -66,77 +186,46 @@ def split_name(word: str) -> tuple[str, str]:
     return (name, place) if equals and "/" not in name else ("", word)
 
 
+SHARED: Mapping[str, Mapping[str, Any]] = {
+    "out": dict(type=Path, required=True, metavar="DIR", help="where the results go"),
+    "checkpoint": dict(
+        required=True,
+        metavar="WHICH",
+        help="a name in checkpoints/, a checkpoint's directory, or a run's (its newest)",
+    ),
+    "device": dict(
+        default=DEVICE,
+        metavar="auto|cpu|cuda[:N]",
+        help="where to compute; auto: the first GPU if there is one (%(default)s)",
+    ),
+    "seed": dict(type=at_least(0), default=0, metavar="S", help="of the noise (%(default)s)"),
+    "steps": dict(type=at_least(1), metavar="K", help="of the solver (%(default)s)"),
+    "shift": dict(
+        type=above_zero, metavar="A", help="of the solver's time grid towards noise (%(default)s)"
+    ),
+    "samples": dict(type=at_least(1), metavar="N", help="how many (%(default)s)"),
+    "batch-size": dict(
+        type=at_least(1), metavar="B", help="samples at a time; changes no result (%(default)s)"
+    ),
+    "shard": dict(type=argument(parse_shard), metavar="I/N", help="only share I of N, from 1"),
+}
+"""The flags that mean the same in every command that has them, by name."""
+
+
 def compute_device(name: str) -> torch.device:
-    """The device called cpu, cuda or cuda:N; ValueError for another word and for a GPU that is not
-    there."""
+    """The device called auto (the first GPU, or the CPU), cpu, cuda or cuda:N; ValueError for
+    another word and for a GPU that is not there."""
     import torch  # only now: --help need not wait for it
 
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"device: expected cpu or cuda, got {name!r}; choose one") from None
+        raise ValueError(f"device: expected auto, cpu or cuda, got {name!r}; choose one") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: expected a CUDA GPU for {name!r}, found none; use cpu")
     return device
-
-
-LINE_EVERY = 30.0
-"""s between the lines of progress in a log file."""
-
-
-def progress_bar(console: Any) -> Any:
-    """A rich progress display with rate, ETA and a `note` field per row.
-
-    Where there is no terminal (a log file), a plain line at an update every `LINE_EVERY` s.
-    """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    class Rate(ProgressColumn):
-        def render(self, task: Any) -> str:
-            return _per_minute(task)
-
-    class Display(Progress):
-        said = time.monotonic()
-
-        def update(self, task_id: Any, *args: Any, **fields: Any) -> None:
-            super().update(task_id, *args, **fields)
-            row, now = self._tasks[task_id], time.monotonic()
-            if self.console.is_terminal or row.finished or now - self.said < LINE_EVERY:
-                return
-            self.said = now
-            seconds = row.time_remaining
-            left = "" if seconds is None else f"{seconds / 60:.0f} min left"
-            words = [f"{row.description} {row.completed:g}/{row.total:g}", _per_minute(row), left]
-            words.append(row.fields["note"])
-            self.console.print(", ".join(filter(None, words)), highlight=False, markup=False)
-
-    return Display(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        # Episodes come every few seconds to minutes: look far back for the rate.
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-        speed_estimate_period=600,
-    )
-
-
-def _per_minute(task: Any) -> str:
-    """Of what this process has done itself, not of what was there before."""
-    speed = task.finished_speed or task.speed
-    return f"{60 * speed:.1f}/min" if speed else ""
 
 
 def exit_code(work: Callable[[], int | None], resumable: bool = False) -> int:
@@ -159,12 +248,12 @@ def exit_code(work: Callable[[], int | None], resumable: bool = False) -> int:
             raise
         where = f": {error.filename}" if error.filename else ""
         sys.stderr.write(
-            f"error: {error.strerror}{where}; remedy: choose another place, or make room there\n"
+            f"error: {error.strerror}{where}; choose another place, or make room there\n"
         )
         return 1
     except KeyboardInterrupt:
         sys.stderr.write(
-            "interrupted; the same command goes on\n" if resumable else "interrupted\n"
+            "interrupted; rerun the same command to go on\n" if resumable else "interrupted\n"
         )
         return 130
 
@@ -172,3 +261,19 @@ def exit_code(work: Callable[[], int | None], resumable: bool = False) -> int:
 def run_main(main: Callable[[], int]) -> NoReturn:
     """Run `main` and exit with its `exit_code`."""
     raise SystemExit(exit_code(main))
+
+
+def perform(
+    parser: Parser,
+    work: Callable[[argparse.Namespace], int | None],
+    argv: Sequence[str] | None,
+    resumable: bool = False,
+) -> int:
+    """Parse `argv` (None: the command line's) and do `work` with what it says; see `exit_code`."""
+    arguments = parser.parse_args(argv)
+    return exit_code(lambda: work(arguments), resumable)
+
+
+def run_evaluate(name: str) -> NoReturn:
+    """The sub-command `name` of `python -m selfflow_wm.evaluate`, for its older module."""
+    raise SystemExit(import_module(f"selfflow_wm.commands.{name}").main())

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented JSON; NaN and infinity are refused because other readers refuse them."""
+    Path(path).write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file; ValueError names the file when it is missing or broken."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; is this a complete checkpoint?") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from None
 
 
 @contextmanager
@@ -60,11 +78,23 @@ def atomic_file(path: Path) -> Iterator[Path]:
         raise
 
 
-def newest_checkpoint(path: Path) -> Path:
-    """The checkpoint that is meant by `path`: its own, or that of a run's directory, which stands
-    for its newest one. Whether there is one is not looked at."""
-    inside = path / "checkpoint"
-    return inside if not (path / "config.json").is_file() and inside.is_dir() else path
+@contextmanager
+def atomic_open(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to; it becomes `path` when the block ends without an error."""
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        yield file
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all; text as UTF-8."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def recover(path: Path) -> None:

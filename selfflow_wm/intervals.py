@@ -1,10 +1,13 @@
-"""Intervals of proportions."""
+"""Intervals: of proportions, of their differences, of means over seeds, and by resampling."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Z95 = 1.959963984540054
 """Two-sided 95% quantile of the normal distribution."""
@@ -18,8 +21,8 @@ def wilson(successes: float, trials: float, z: float = Z95) -> tuple[float, floa
     """
     if not 0 <= successes <= trials:
         raise ValueError(
-            f"wilson: expected 0 <= successes <= trials; got {successes} of {trials}; "
-            "remedy: count each trial once"
+            f"wilson: expected 0 <= successes <= trials, got {successes} of {trials}; "
+            "count each trial once"
         )
     if trials == 0:
         return 0.0, 1.0
@@ -68,8 +71,8 @@ def mean_interval(
     """
     if len(rates) != len(weights) or abs(sum(weights) - 1) > 1e-9:
         raise ValueError(
-            f"mean_interval: expected one weight a rate, summing to 1; got {len(rates)} rates and "
-            f"weights {list(weights)}; remedy: divide the weights by their sum"
+            f"mean_interval: expected one weight a rate, summing to 1, got {len(rates)} rates and "
+            f"weights {list(weights)}; divide the weights by their sum"
         )
     rows = list(zip(rates, weights, strict=True))
     mean = sum(weight * rate for (rate, _, _), weight in rows)
@@ -96,8 +99,8 @@ def paired_difference(
     """
     if min(gained, lost) < 0 or gained + lost > pairs:
         raise ValueError(
-            f"paired_difference: expected 0 <= gained + lost <= pairs; got {gained}, {lost} and "
-            f"{pairs}; remedy: count each pair once"
+            f"paired_difference: expected 0 <= gained + lost <= pairs, got {gained}, {lost} and "
+            f"{pairs}; count each pair once"
         )
     if pairs == 0:
         return -1.0, 1.0
@@ -124,3 +127,58 @@ def paired_difference(
         return float(root)
 
     return bound(-1.0), bound(1.0)
+
+
+def over_seeds(values: Sequence[float]) -> dict[str, Any]:
+    """Mean over training seeds as value, low, high (Student's 95% interval; None from fewer than
+    two) and count."""
+    import numpy as np
+    from scipy.stats import t
+
+    mean, count = float(np.mean(values)), len(values)
+    if count < 2:
+        return {"value": mean, "low": None, "high": None, "count": count}
+    error = float(t.ppf(0.975, count - 1) * np.std(values, ddof=1) / count**0.5)
+    return {"value": mean, "low": mean - error, "high": mean + error, "count": count}
+
+
+class Bootstrap:
+    """Resamples groups (such as episodes, whose windows are alike) with replacement.
+
+    The same draws serve every quantity, so intervals of differences are paired.
+
+    Args:
+        groups: (N,) the group of each value; an int N: each of N values is its own.
+        draws: how many resamples.
+        seed: of the draws; the same input gives the same intervals.
+    """
+
+    def __init__(self, groups: np.ndarray | int, draws: int, seed: int = 0) -> None:
+        import numpy as np
+
+        groups = np.arange(groups) if isinstance(groups, int) else groups
+        self.names, self._row = np.unique(groups, return_inverse=True)
+        count = len(self.names)
+        generator = np.random.default_rng(seed)
+        self._weights = generator.multinomial(count, np.full(count, 1 / count), size=draws)
+
+    def ratio(self, above: np.ndarray, below: np.ndarray) -> tuple[float, np.ndarray]:
+        """sum(above) / sum(below) over all values (N,), and over each resample (draws,)."""
+        import numpy as np
+
+        sums = [np.bincount(self._row, values) for values in (above, below)]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            resampled = (self._weights @ sums[0]) / (self._weights @ sums[1])
+            return float(sums[0].sum() / sums[1].sum()), resampled
+
+
+def percentiles(resampled: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+    """95% percentile interval of those of the resampled values that are finite; (None, None) where
+    none is."""
+    import numpy as np
+
+    finite = resampled[np.isfinite(resampled)]
+    if not len(finite):
+        return None, None
+    low, high = np.quantile(finite, [0.025, 0.975])
+    return float(low), float(high)

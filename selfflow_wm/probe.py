@@ -1,6 +1,6 @@
-"""python -m selfflow_wm.probe: what frozen layers know of a label, at every noise level."""
+"""`python -m selfflow_wm.probe`: the older name of `python -m selfflow_wm.evaluate probe`."""
 
-from selfflow_wm.probing.cli import main
+from selfflow_wm.commands.probe import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

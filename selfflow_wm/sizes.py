@@ -1,6 +1,4 @@
-"""Parameter counts of the model presets, beside the published ones.
-
-    python -m selfflow_wm.sizes
+"""Parameter counts of the model presets, beside the published ones (`evaluate sizes`).
 
 Nothing is allocated: the networks are built on the meta device.
 """
@@ -72,28 +70,3 @@ def measure(name: str, layout: Layout = PAPER_LAYOUT) -> Size:
 
 def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def main() -> None:
-    """Print the table."""
-    print(
-        f"{'preset':<8}{'width':>6}{'double':>8}{'single':>8}{'backbone':>12}{'projector':>11}"
-        f"{'total':>10}{'published':>11}{'off by':>8}"
-    )
-    for name in presets():
-        size = measure(name)
-        published = PUBLISHED.get(name)
-        last = (
-            ""
-            if published is None
-            else (f"{published / 1e6:>10.0f}M{100 * (size.total / published - 1):>+7.1f}%")
-        )
-        print(
-            f"{name:<8}{size.width:>6}{size.double:>8}{size.single:>8}"
-            f"{size.backbone / 1e6:>11.1f}M{size.projector / 1e6:>10.1f}M"
-            f"{size.total / 1e6:>9.1f}M{last}"
-        )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,26 +1,307 @@
-"""What a backend is: a simulator by name. Which there are: `eval.envs.registry`."""
+"""What a simulator is: the one class that a backend fills in.
+
+A simulator owns a folder (or somebody else's package) and is found by its name alone, see
+`eval.envs.registry`. Of a `Simulator` only `make_env` has to be written; everything else has a
+default that fits a simulator without an expert whose start states are drawn from seeds.
+
+The environments that `make_env` returns are gymnasium's, with observations and actions of
+`robotics.embodiment.control`; beside `reset(seed=...)` and `step` they offer, unwrapped,
+
+    embodiment                 name in robotics.embodiment.table
+    instruction                of the present sub-task
+    is_final_subtask           whether a terminate ends the episode
+    advance_to_next_subtask()  what a terminate does before the last one
+    camera_image()             uint8 (H, W, 3), drawn now
+    start_simulator()          optional: start a process of its own, or raise
+    cell, stand_ins            optional: name of the start state, and what was replaced in it
+
+and an `info` with "instruction", "subtask", "success", "stages" and "elapsed_steps".
+"""
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+from urllib.parse import parse_qsl, urlencode
+
+from eval.envs.tasks import TASKS, Task, test_seed
+
+DEFAULT_EPISODES = 20
+"""Per task, where no grid says how many there are."""
+Row = dict[str, Any]
+"""A line of `python -m eval.doctor`, see `row`."""
 
 
 @dataclass(frozen=True)
-class Backend:
-    """A simulator and what its numbers may be compared with."""
+class Limits:
+    """Seconds after which a worker counts as hung. Generous: a wrong guess costs an episode."""
 
-    name: str
-    """`mujoco`, `simpler?...` or `module:factory`; what `make_env` takes."""
-    simulator: str
-    """What tables and records call it."""
-    note: str
-    """A caveat that stands beside every number; empty when there is none."""
-    packages: tuple[str, ...]
-    """Distributions whose versions a record of a run should hold."""
-    protocol: str | None = None
-    """Which of SIMPLER's grids; None for simulators that draw starts from seeds."""
+    reset: float = 1200.0
+    """From the start of an episode (building the environment included) to its first step's end;
+    also for a worker to get ready. SIMPLER's first picture compiles shaders, 160 s on a busy
+    machine."""
+    step: float = 300.0
+    """For each later step: picture, policy and simulator together."""
+
+
+class Cell(Protocol):
+    """A start state of a simulator that enumerates its start states."""
+
+    @property
+    def name(self) -> str:
+        """Unique within a task and protocol."""
+        ...
+
+    @property
+    def start(self) -> str:
+        """The name without the turn of a cell that is run more than once."""
+        ...
+
+    @property
+    def variant(self) -> str:
+        """The group whose rates are averaged, each group the same; empty: not in groups."""
+        ...
+
+
+class Simulator:
+    """A simulator under its settings, named by one string that travels to worker processes.
+
+    Settings are strings with defaults (`defaults`); `NAME?key=value&...` is the simulator with
+    other ones. `ValueError` for a setting that it does not have.
+    """
+
+    name: ClassVar[str] = ""
+    """What `--backend` calls it."""
+    title: str = ""
+    """What sentences call it."""
+    defaults: ClassVar[Mapping[str, str]] = {}
+    """Settings and their defaults; with a key `protocol` it has several grids of start states."""
+    tasks: Mapping[str, Task] = TASKS
+    """Task by name, in the order of tables. Names are unique among simulators."""
+    groups: Mapping[str, tuple[str, ...]] = {}
+    """Words for several tasks beside `all`."""
+    expert_tasks: tuple[str, ...] | None = None
+    """Tasks that its expert can do; None: all."""
+    checkpoint: str = "self_flow"
+    """Name in `checkpoints/` of the policy that was trained in it."""
+    packages: tuple[str, ...] = ("numpy", "gymnasium")
+    """Distributions of this interpreter whose versions can change a result."""
+    note: str = "not comparable with SIMPLER numbers"
+    """A caveat that stands beside every number; may be empty."""
+    training_starts: str = "training seeds 0 to 999,999; tests use 1,000,000 and up"
+    """How the starts of demonstrations differ from those that are tested."""
+
+    def __init__(self, **settings: str) -> None:
+        if not set(settings) <= set(self.defaults):
+            keys = ", ".join(self.defaults)
+            raise ValueError(
+                f"backend: expected {self.name}{f'?key=value&... with keys {keys}' * bool(keys)}; "
+                f"got the keys {', '.join(settings)}; leave others out"
+            )
+        self.settings: dict[str, str] = {**self.defaults, **settings}
+
+    # --- what it is called ---------------------------------------------------------------------
+    @property
+    def backend(self) -> str:
+        """Name and settings, as `--backend` takes them."""
+        changed = {k: v for k, v in self.settings.items() if v != self.defaults[k]}
+        return self.name + ("?" + urlencode(changed) if changed else "")
 
     @property
     def label(self) -> str:
-        """Simulator and caveat in one line."""
-        return f"{self.simulator} — {self.note}" if self.note else self.simulator
+        """What tables and records call it."""
+        return self.name
+
+    @property
+    def protocol(self) -> str | None:
+        """Which grid of start states; None where there are none to choose from."""
+        return self.settings.get("protocol")
+
+    @classmethod
+    def recorded(cls, label: str, protocol: str | None) -> Simulator | None:
+        """The simulator that a record calls `label`; None where that is another one."""
+        if label != cls.name and label != cls().label:
+            return None
+        return cls(**({"protocol": protocol} if protocol and "protocol" in cls.defaults else {}))
+
+    # --- the command line ----------------------------------------------------------------------
+    @classmethod
+    def add_arguments(cls, parser: Any) -> None:
+        """Add flags of its own, `--NAME-...`, to an argparse parser."""
+
+    @classmethod
+    def settings_from(cls, args: Any) -> dict[str, str]:
+        """The settings that those flags ask for; empty where none was given."""
+        return {}
+
+    def flags(self) -> list[str]:
+        """Words of a command line that choose it with its settings."""
+        return ["--backend", self.backend]
+
+    def available(self) -> tuple[bool, str]:
+        """Whether tasks can run here, and why or why not, in a few words."""
+        return True, ""
+
+    def require(self) -> None:
+        """`ValueError` unless tasks can be tried here."""
+        usable, why = self.available()
+        if not usable:
+            raise ValueError(
+                f"backend: expected {self.title or self.name} to be installed, got none ({why}); "
+                "install it, or choose another --backend"
+            )
+
+    def with_protocol(self, protocol: str) -> Simulator:
+        """The same with another grid of start states; `ValueError` where it has none."""
+        if "protocol" not in self.defaults:
+            raise ValueError(
+                f"protocol: expected none on {self.title or self.name}, whose starts are drawn "
+                f"from seeds, got {protocol}; leave --protocol out, or add --backend "
+                "simpler"
+            )
+        return type(self)(**{**self.settings, "protocol": protocol})
+
+    def training(self) -> Simulator:
+        """The same with the start states of demonstrations, which are no tests."""
+        return self
+
+    # --- tasks and start states ----------------------------------------------------------------
+    def parse_tasks(self, words: str) -> tuple[str, ...]:
+        """Task names from one name, a comma list, `all` or another of `groups`, without repeats.
+
+        `ValueError` for another name, and for tasks of two robots: a policy acts on one, and no
+        mean is of both.
+        """
+        groups = {"all": tuple(self.tasks), **self.groups}
+        if words.strip() in groups:
+            return groups[words.strip()]
+        names = tuple(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
+        unknown = [name for name in names if name not in self.tasks]
+        if unknown or not names:
+            raise ValueError(
+                f"task: expected a task of {self.title or self.name} ({', '.join(self.tasks)}); "
+                f"got {', '.join(unknown) or repr(words)}; correct the spelling, "
+                f"give one of {', '.join(groups)} alone, or choose the --backend that has it"
+            )
+        robots = {self.tasks[name].robot: name for name in names}
+        if len(robots) > 1:
+            raise ValueError(
+                f"task: expected tasks of one robot, got {' and '.join(robots.values())} of "
+                f"{' and '.join(robots)}; make a run of each"
+            )
+        return names
+
+    def seeds(self, task: str, episodes: int | None, seed: int) -> list[int]:
+        """Numbers of the episodes of a run, each given to the environment's `reset`.
+
+        Args:
+            task: its name.
+            episodes: how many; None: as many as is usual.
+            seed: of `--seed`: which block of test seeds.
+        """
+        return [test_seed(seed, i) for i in range(episodes or DEFAULT_EPISODES)]
+
+    def cell(self, task: str, number: int) -> Cell | None:
+        """The start state with this number, where they are enumerated."""
+        return None
+
+    def describe_start(self, task: str, number: int) -> str:
+        """A line on that start state; needs no simulator to be installed."""
+        return f"{number}\tseed {number}"
+
+    def start(self, record: Mapping[str, Any]) -> tuple[str, str]:
+        """Equal for episodes that began alike, of this or another run: (where from, which)."""
+        return self.label, str(record["seed"])
+
+    # --- running -------------------------------------------------------------------------------
+    def prepare(self) -> None:
+        """Make ready what environments need of this process, before the first is made.
+
+        `ValueError` names what to install.
+        """
+
+    def make_env(self, task: Task, limits: Limits | None = None) -> Any:
+        """An environment of `task` whose observations leave the picture out.
+
+        limits: how long a simulator in a process of its own may take for an answer.
+        """
+        raise NotImplementedError
+
+    def make_expert(self, env: Any) -> Any:
+        """The privileged controller for `env`: `.reset()` and `.act() -> Action`."""
+        raise ValueError(
+            f"policy: expected a backend with an expert, got {self.backend}; "
+            "use --backend mujoco, or another policy"
+        )
+
+    def require_expert(self, tasks: Sequence[str]) -> None:
+        """`ValueError` for tasks that its expert cannot do."""
+        able = tuple(self.tasks) if self.expert_tasks is None else self.expert_tasks
+        if missing := [task for task in tasks if task not in able]:
+            raise ValueError(
+                f"task: expected tasks that the expert of {self.title or self.name} can do "
+                f"({', '.join(able)}), got {', '.join(missing)}; leave them out"
+            )
+
+    # --- what a record of a run should hold ----------------------------------------------------
+    def versions(self) -> dict[str, str]:
+        """Versions of Python and of the packages that can change a result."""
+        found = {"python": platform.python_version()}
+        for package in (*self.packages, "torch"):
+            try:
+                found[package] = importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                found[package] = "absent"
+        return found
+
+    def simulator_versions(self) -> dict[str, str]:
+        """Versions in an interpreter of its own, as `simulator's NAME`."""
+        return {}
+
+    def installation(self) -> str:
+        """What a positive control holds for: the simulator, its interpreter, versions."""
+        found = {name: text for name, text in self.versions().items() if name != "torch"}
+        return " ".join([self.label, *(f"{name}={text}" for name, text in found.items())])
+
+    # --- the doctor ----------------------------------------------------------------------------
+    def check(self, render: bool = False) -> list[Row]:
+        """What it lacks on this machine: a `row` for each thing looked at.
+
+        render: also what takes a minute.
+        """
+        return check_drawing(self)
+
+
+def parse_settings(query: str) -> dict[str, str]:
+    """Settings of `key=value&...`."""
+    return dict(parse_qsl(query, keep_blank_values=True))
+
+
+def without_turn(name: str) -> str:
+    """A cell's name without the ` #2` of its second turn."""
+    return name.partition(" #")[0]
+
+
+def row(name: str, ok: bool, found: str, remedy: str = "") -> Row:
+    """A line of the doctor: whether `name` is well, what was `found`, and else the `remedy`."""
+    return {"name": name, "ok": ok, "found": found, "remedy": "" if ok else remedy, "note": False}
+
+
+def check_drawing(simulator: Simulator, advice: str = "see the message") -> list[Row]:
+    """Make the environment of its last task, reset it and draw it."""
+    name = f"{simulator.title or simulator.name} draws"
+    try:
+        simulator.prepare()
+        env = simulator.make_env(list(simulator.tasks.values())[-1])
+        try:
+            env.reset(seed=0)
+            picture = env.unwrapped.camera_image()
+        finally:
+            env.close()
+    except Exception as error:  # whatever it is, the other checks are still worth making
+        return [row(name, False, f"{type(error).__name__}: {error}", advice)]
+    size = f"{picture.shape[1]} x {picture.shape[0]}"
+    return [row(name, int(picture.std()) > 0, size, "the picture is one colour")]

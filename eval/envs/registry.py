@@ -1,161 +1,170 @@
-"""Which simulator shows a task: the embedded MuJoCo one, SIMPLER, or a caller's own.
+"""Which simulators there are, by name: this project's, installed packages', a caller's own.
 
-A backend is named by a string, so that it travels to worker processes and into records:
-`mujoco`, `simpler` with its settings (`simpler?protocol=va`), or `module:factory` for any function
-`factory(task: Task) -> gymnasium.Env` that keeps the same environment contract (its module may
-also offer `Expert(env)`).
+A simulator is named by a string, so that it travels to worker processes and into records: its name
+in `SIMULATORS`, with settings where it has some (`simpler?protocol=va`), or `module:factory` for
+any function `factory(task: Task) -> gymnasium.Env` whose environments keep the contract of
+`eval.envs.contract` (its module may also offer `Expert(env)`).
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import platform
-import sys
-from collections.abc import Sequence
 from typing import Any
 
-from eval.envs.contract import Backend
-from eval.envs.tasks import Task
-from eval.rollout.watchdog import Limits
+from eval.envs.contract import Limits, Simulator, parse_settings
+from eval.envs.tasks import TASKS, Task
+from selfflow_wm.plugins import Plugins
 
-MUJOCO = Backend(
-    name="mujoco",
-    simulator="embedded-mujoco",
-    note="not comparable with SIMPLER numbers",
-    packages=("numpy", "gymnasium", "mujoco"),
+AUTO = "auto"
+SIMULATORS = Plugins(
+    "selfflow_wm.backends",
+    {"simpler": "eval.envs.simpler:Simpler", "mujoco": "eval.envs.mujoco:Mujoco"},
+    "backend",
 )
+"""Name -> a subclass of `Simulator`. `auto` takes the first of `AUTOMATIC` that can run here."""
+AUTOMATIC = ("simpler", "mujoco")
 
 
-def is_simpler(name: str) -> bool:
-    """Whether a backend's name is SIMPLER's, with or without settings."""
-    return name.partition("?")[0] == "simpler"
+def find_simulator(words: str) -> Simulator:
+    """The simulator named by `NAME`, `NAME?key=value&...` or `module:factory`, installed or not.
 
-
-def resolve_backend(name: str) -> tuple[Backend, str]:
-    """The backend to use for `auto`, `mujoco`, `simpler` or `module:factory`, and why.
-
-    `auto` is SIMPLER where it is installed in this interpreter, and else the embedded simulator;
-    settings (`auto?python=...`) are SIMPLER's. Raises `ValueError` when the named one cannot run
-    here.
+    `ValueError` for a name or a setting that there is not, or a factory that cannot be imported.
     """
-    from eval.envs import simpler as simpler_backend
-
-    if name.partition("?")[0] == "auto":
-        wanted = "simpler" + name[len("auto") :]
-        usable, why = simpler_backend.available(simpler_backend.settings(wanted)["python"])
-        if usable:
-            return simpler_backend.backend(wanted), f"backend: SIMPLER ({why})"
-        return MUJOCO, f"backend: the embedded MuJoCo simulator ({why})"
-    if name == "mujoco":
-        return MUJOCO, "backend: the embedded MuJoCo simulator"
-    if is_simpler(name):
-        simpler_backend.require(simpler_backend.settings(name)["python"])
-        found = simpler_backend.backend(name)
-        return found, f"backend: SIMPLER ({found.note})"
+    name, _, query = words.partition("?")
     if ":" in name:
-        _factory(name)
-        return _custom(name), f"backend: {name}"
-    raise ValueError(
-        f"backend: expected auto, mujoco, simpler or module:factory; got {name!r}; "
-        "remedy: leave --backend out"
-    )
+        return FactorySimulator(words)
+    return SIMULATORS.load(name)(**parse_settings(query))
 
 
-def make_env(backend: str, task: Task, limits: Limits | None = None) -> Any:
-    """An environment of `task` in `obs_mode="state"`; pictures come from `camera_image()`.
+def choose_simulator(args: Any) -> tuple[Simulator, str]:
+    """The simulator that a command line asks for, able to run here, and why it was taken.
 
-    `limits`: how long a simulator in a process of its own may take for an answer.
+    args: parsed, with `backend`, the flags of `add_arguments` and perhaps `protocol`.
+
+    Raises:
+        ValueError: it cannot run here, or flags of another simulator are among the words.
     """
-    if backend == "mujoco":
-        import gymnasium
-
-        import eval.envs.mujoco  # noqa: F401  (registers the environments)
-
-        return gymnasium.make(task.env_id, obs_mode="state", disable_env_checker=True)
-    if is_simpler(backend):
-        from eval.envs import simpler as simpler_backend
-
-        return simpler_backend.make_env(backend, task, limits)
-    return _factory(backend)(task)
-
-
-def make_expert(backend: str, env: Any) -> Any:
-    """The privileged controller of `backend` for `env`: `.reset()` and `.act() -> Action`."""
-    if backend == "mujoco":
-        from eval.envs.mujoco.expert import Expert
-
-        return Expert(env)
-    if is_simpler(backend):
-        from eval.envs.simpler import client
-
-        return client.Expert(env)
-    module = importlib.import_module(backend.partition(":")[0]) if ":" in backend else None
-    if module is None or not hasattr(module, "Expert"):
+    name = args.backend.partition("?")[0]
+    asked = {key: found for key, kind in _kinds().items() if (found := kind.settings_from(args))}
+    if name == AUTO and len(asked) == 1:
+        (name,) = asked
+    if others := [key for key in asked if key != name]:
         raise ValueError(
-            f"policy: expected a backend with an expert; got {backend}; "
-            "remedy: use --backend mujoco, or another policy"
+            f"backend: expected flags of {others[0]} only with that simulator, got --backend "
+            f"{args.backend}; add --backend {others[0]}"
         )
-    return module.Expert(env)
+    query = parse_settings(args.backend.partition("?")[2])
+    skipped = ""
+    if name == AUTO:
+        for name in AUTOMATIC:
+            usable, why = SIMULATORS.load(name)(
+                **(query if name == AUTOMATIC[0] else {})
+            ).available()
+            if usable:
+                break
+            skipped = f" ({why})"
+        query = query if name == AUTOMATIC[0] else {}
+    settings = {**query, **asked.get(name, {})}
+    found = SIMULATORS.load(name)(**settings) if ":" not in name else find_simulator(name)
+    if protocol := getattr(args, "protocol", None):
+        found = found.with_protocol(protocol)
+    found.require()
+    note = skipped or (f" ({found.note})" if found.settings else "")
+    return found, f"backend: {found.title or found.backend}{note}"
 
 
-def require_expert(backend: str, tasks: Sequence[str]) -> None:
-    """`ValueError` for SIMPLER's tasks that no expert can do; others say so themselves."""
-    if not is_simpler(backend):
-        return
-    from eval.envs.simpler.expert import TASKS
+def find_starts(args: Any) -> Simulator:
+    """The simulator whose start states a command line asks to be listed; it need not be installed.
 
-    if missing := [task for task in tasks if task not in TASKS]:
-        raise ValueError(
-            f"policy: expected tasks that SIMPLER's expert can do ({', '.join(TASKS)}); got "
-            f"{', '.join(missing)}; remedy: leave them out, or choose another policy"
-        )
+    `auto` is the first that has grids of them.
+    """
+    if args.backend == AUTO:
+        found = next(kind() for kind in _kinds().values() if "protocol" in kind.defaults)
+    else:
+        found = find_simulator(args.backend)
+    return found.with_protocol(args.protocol) if args.protocol else found
 
 
-def prepare_rendering(backend: str) -> None:
-    """Choose MuJoCo's OpenGL library; `ValueError` names what to install where there is none."""
-    if backend == "mujoco":
-        from eval.envs.mujoco.gl import NoOpenGLError, ensure_gl
+def add_arguments(parser: Any) -> None:
+    """`--backend`, and the flags of each simulator."""
+    parser.add_argument(
+        "--backend",
+        default=AUTO,
+        metavar="NAME",
+        help="the simulator: auto (default: SIMPLER where it can run, else mujoco), "
+        f"{SIMULATORS.help_line()}, or module:factory for your own",
+    )
+    for kind in _kinds().values():
+        kind.add_arguments(parser)
 
+
+def recorded_simulator(label: str, protocol: str | None) -> Simulator:
+    """The simulator that a record was made in; a plain one where it is not installed here."""
+    for kind in _kinds().values():
+        if found := kind.recorded(label, protocol):
+            return found
+    return RecordedSimulator(label)
+
+
+def find_task(name: str) -> Task | None:
+    """The task called `name` in any simulator; None where no installed one has it."""
+    if name in TASKS:
+        return TASKS[name]
+    return next((kind.tasks[name] for kind in _kinds().values() if name in kind.tasks), None)
+
+
+def parse_task_names(words: str) -> list[str]:
+    """Task names from a comma list or a word for several, whichever simulator has them."""
+    for kind in _kinds().values():
+        if words.strip() in kind.groups:
+            return list(kind.groups[words.strip()])
+    return list(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
+
+
+def _kinds() -> dict[str, type[Simulator]]:
+    return SIMULATORS.load_all()
+
+
+class RecordedSimulator(Simulator):
+    """Stands for a simulator that is not installed where its records are read."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__()
+        self._label = label
+
+    @property
+    def label(self) -> str:
+        return self._label
+
+
+class FactorySimulator(Simulator):
+    """`module:factory`: a function that makes environments of the shared tasks."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self._words = self.title = words
+        module, _, attribute = words.partition(":")
         try:
-            ensure_gl()
-        except NoOpenGLError as error:
-            raise ValueError(str(error)) from None
+            self._module = importlib.import_module(module)
+            self._factory = getattr(self._module, attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"backend: expected an importable module:factory, got {words!r} ({error}); "
+                "check the spelling and PYTHONPATH"
+            ) from None
 
+    @property
+    def backend(self) -> str:
+        return self._words
 
-def versions(backend: Backend) -> dict[str, str]:
-    """Versions of Python and of the packages that can change a result."""
-    found = {"python": platform.python_version()}
-    for package in (*backend.packages, "torch"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "absent"
-    return found
+    @property
+    def label(self) -> str:
+        return self._words
 
+    def make_env(self, task: Task, limits: Limits | None = None) -> Any:
+        return self._factory(task)
 
-def simulator_versions(backend: Backend) -> dict[str, str]:
-    """Versions in the simulator's own interpreter, as `simulator's NAME`; empty where it has
-    none."""
-    if not is_simpler(backend.name):
-        return {}
-    from eval.envs import simpler as simpler_backend
-
-    python = simpler_backend.settings(backend.name)["python"] or sys.executable
-    found = simpler_backend.installed_versions(python)
-    return {f"simulator's {name}": version for name, version in found.items()}
-
-
-def _custom(name: str) -> Backend:
-    return Backend(name, name, "not comparable with SIMPLER numbers", ("numpy", "gymnasium"))
-
-
-def _factory(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"backend: expected an importable module:factory; got {name!r} ({error}); "
-            "remedy: check the spelling and PYTHONPATH"
-        ) from None
+    def make_expert(self, env: Any) -> Any:
+        if not hasattr(self._module, "Expert"):
+            return super().make_expert(env)
+        return self._module.Expert(env)

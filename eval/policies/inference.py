@@ -29,12 +29,10 @@ from typing import Any
 
 import numpy as np
 
-from eval.envs.simpler import wire
+from eval.envs import wire
 from eval.policies.spec import PolicySpec
-from eval.rollout.episode import error_line
-from eval.rollout.watchdog import end_with_parent
-from eval.rollout.workers import ONE_THREAD, started_with
 from robotics.embodiment.table import Embodiment, embodiment
+from selfflow_wm.processes import ONE_THREAD, end_with_parent, error_line, started_with
 
 WAIT = 0.004
 """s; the longest that a request waits for others to join it."""
@@ -60,8 +58,8 @@ class SharedWorld:
             self._socket.connect(address)
         except OSError as error:
             raise ValueError(
-                f"inference: expected the run's inference process; got none ({error.strerror}); "
-                "remedy: run the same command again, it continues"
+                f"inference: expected the run's inference process, got none ({error.strerror}); "
+                "run the same command again, it continues"
             ) from None
         said, _ = self._ask({"op": "describe"})
         self.embodiment: Embodiment = embodiment(said["embodiment"])
@@ -254,14 +252,11 @@ class InferenceServer:
 def shared(spec: PolicySpec, size: int) -> Iterator[PolicySpec]:
     """`spec` with the address of a process that holds its model; ended at the end.
 
-    size: samples per call; 0 starts none and gives `spec` as it is.
+    size: samples per call.
 
     Raises:
         ValueError: the checkpoint or its device is not to be had. RuntimeError: loading crashed.
     """
-    if not size:
-        yield spec
-        return
     folder = tempfile.mkdtemp(prefix="selfflow-inference-")
     context = multiprocessing.get_context("spawn")
     ready, theirs = context.Pipe(duplex=False)

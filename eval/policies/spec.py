@@ -1,6 +1,7 @@
-"""Which policy to run: a checkpoint, an expert, random actions, a replay or a server, as strings
-and numbers, which travel to worker processes and into records. `eval.policies.make` builds it
-there.
+"""Which policy to run, as strings and numbers, which travel to worker processes and into records.
+
+A checkpoint, the simulator's expert, random actions, a replay, or a client of a policy server.
+`make_policy` builds it there. Options come from `configs/eval.yaml`.
 """
 
 from __future__ import annotations
@@ -8,20 +9,29 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from robotics.embodiment.control import acting_mode
-from selfflow_wm.files import newest_checkpoint
+from eval.policies.scripted import EXECUTED, ExpertPolicy, RandomPolicy, ReplayPolicy
+from robotics.embodiment.control import Policy, acting_mode
+from selfflow_wm import checkpoints
+from selfflow_wm.checkpoints import find_checkpoint
+from selfflow_wm.plugins import Plugins
 
 ROOT = Path(__file__).resolve().parents[2]
-CHECKPOINTS = ROOT / "checkpoints"
-SHIPPED = {"mujoco": "self_flow", "simpler": "simpler_self_flow"}
-"""Name in `CHECKPOINTS` of the policy trained in each simulator; in the embedded one for others."""
+CONFIGS = ROOT / "configs"
 DEFAULT_REPLAY = Path("data/embedded")
-EXECUTED = "executed"
-"""Folder beside a collected dataset that holds, per episode, what was really executed."""
+CLIENTS = Plugins(
+    "selfflow_wm.policy_clients",
+    dict.fromkeys(("ws", "wss"), "eval.policies.remote.policy:RemotePolicy"),
+    "policy",
+)
+"""Scheme of an address -> a `Policy` built as `client(address, embodiment=NAME, **options)`.
+
+It may have `options_group`, the group of configs/eval.yaml that are its options (none without), and
+a function `served_sha256(address, options)`: the hash of the checkpoint that is served, or None."""
 
 _NOT_THE_TRAINING = {"step", "trainer", "resume", "device", "log"}
 """Keys of a checkpoint's training configuration that may differ within one training."""
@@ -45,24 +55,25 @@ def parse_policy(
     words: str,
     checkpoint: str | None,
     options: dict[str, dict[str, Any]],
-    backend: str = "mujoco",
+    shipped: str = "self_flow",
 ) -> PolicySpec:
     """The spec for `--policy words`; checks that the files it needs exist.
 
     Args:
-        words: `checkpoint`, `expert`, `random`, `replay`, `replay:DIR` or `ws://HOST:PORT`.
-        checkpoint: path or name of a checkpoint; None is the one shipped for the simulator.
-        options: groups `policy`, `random` and `remote` of `configs/eval.yaml`.
-        backend: name of the simulator, see `eval.envs.contract`.
+        words: `checkpoint`, `expert`, `random`, `replay`, `replay:DIR` or a server's address, such
+            as `ws://HOST:PORT`; its scheme is one of `CLIENTS`.
+        checkpoint: path or name of a checkpoint; None is `shipped`.
+        options: groups of `configs/eval.yaml`.
+        shipped: name in `checkpoints/` of the policy for the simulator.
     """
     kind, _, rest = words.partition(":")
     if checkpoint is not None and kind != "checkpoint":
         raise ValueError(
-            f"policy: expected --checkpoint only with --policy checkpoint; got --policy {words}; "
-            "remedy: leave one of them out"
+            f"policy: expected --checkpoint only with --policy checkpoint, got --policy {words}; "
+            "leave one of them out"
         )
     if kind == "checkpoint" and not rest:
-        path = find_checkpoint(checkpoint, backend)
+        path = find_checkpoint(checkpoint or shipped)
         # What "auto" stands for is part of a run's settings, by its name.
         mode = _acting_mode(path, options["policy"]["mode_name"])
         return PolicySpec("checkpoint", str(path), {**options["policy"], "mode_name": mode})
@@ -75,35 +86,39 @@ def parse_policy(
         if not (directory / EXECUTED).is_dir():
             raise ValueError(
                 f"policy: expected a dataset made by eval.collect, with a folder {EXECUTED}/; "
-                f"got {directory}; remedy: give it as replay:DIR, or collect one with "
+                f"got {directory}; give it as replay:DIR, or collect one with "
                 "python -m eval.collect"
             )
         return PolicySpec("replay", str(directory))
-    if kind in ("ws", "wss") and rest.startswith("//"):
-        return PolicySpec("remote", words, options["remote"])
+    if rest.startswith("//"):
+        group = getattr(CLIENTS.load(kind), "options_group", None)
+        return PolicySpec("remote", words, options[group] if group else {})
+    servers = ", ".join(f"{scheme}://ADDRESS" for scheme in CLIENTS.names())
     raise ValueError(
-        f"policy: expected checkpoint, expert, random, replay[:DIR] or ws://HOST:PORT; got "
-        f"{words!r}; remedy: choose one of these"
+        f"policy: expected checkpoint, expert, random, replay[:DIR] or {servers}, got "
+        f"{words!r}; choose one of these"
     )
 
 
-def find_checkpoint(name: str | None, backend: str = "mujoco") -> Path:
-    """The checkpoint directory for a path, its own or a run's, a name in `checkpoints/`, or None
-    (the simulator's)."""
-    wanted = name or SHIPPED.get(backend.partition("?")[0], SHIPPED["mujoco"])
-    candidates = [CHECKPOINTS / wanted]
-    if name is not None:
-        candidates.insert(0, newest_checkpoint(Path(wanted)))
-    for path in candidates:
-        if (path / "model.safetensors").is_file() and (path / "config.json").is_file():
-            return path
-    known = sorted(path.parent.name for path in CHECKPOINTS.glob("*/model.safetensors"))
-    raise ValueError(
-        "checkpoint: expected a directory with model.safetensors and config.json; got "
-        f"{' or '.join(map(str, dict.fromkeys(candidates)))}; remedy: train one with "
-        "python -m robotics.finetune, "
-        + (f"or name one of: {', '.join(known)}" if known else "or run --policy expert")
-    )
+def make_policy(spec: PolicySpec, embodiment: str) -> Policy:
+    """Build the policy for environments of `embodiment`; a mismatch raises `ValueError`."""
+    if spec.kind == "checkpoint":
+        from robotics.model.policy import CheckpointPolicy
+
+        world: Any = spec.path
+        if spec.address:
+            from eval.policies.inference import SharedWorld
+
+            world = SharedWorld(spec.address)
+        return CheckpointPolicy(world, embodiment=embodiment, threads=1, **spec.options)
+    if spec.kind == "remote":
+        client = CLIENTS.load(spec.path.partition(":")[0])
+        return client(spec.path, embodiment=embodiment, **spec.options)
+    if spec.kind == "random":
+        return RandomPolicy(**spec.options)
+    if spec.kind == "replay":
+        return ReplayPolicy(Path(spec.path), embodiment)
+    return ExpertPolicy()
 
 
 def _acting_mode(path: Path, asked: str) -> str:
@@ -113,13 +128,14 @@ def _acting_mode(path: Path, asked: str) -> str:
         config = json.loads((path / "config.json").read_text())
     except ValueError:
         config = None
-    if not isinstance(config, dict) or "modes" not in config:
+    robot = config.get("robot", config) if isinstance(config, dict) else None  # schema 2, or 1
+    if not robot or "modes" not in robot:
         raise ValueError(
-            f"checkpoint: expected one of python -m robotics.finetune; got {path} without its modes"
-            "; remedy: fine-tune with init= if it is of selfflow_wm.pretrain"
+            f"checkpoint: expected one of python -m robotics.finetune, got {path} without its modes"
+            "; fine-tune with init= if it is of selfflow_wm.pretrain"
         )
     try:
-        return acting_mode(asked, config["modes"])
+        return acting_mode(asked, robot["modes"])
     except ValueError as error:
         raise ValueError(f"policy.{error} ({path})") from None
 
@@ -130,17 +146,11 @@ def fingerprint(spec: PolicySpec) -> str | None:
     A server is asked for it; one that is not ours names none.
     """
     if spec.kind == "remote":
-        from eval.policies.remote.policy import served_sha256
-
-        return served_sha256(spec.path, spec.options)
+        served = getattr(CLIENTS.load(spec.path.partition(":")[0]), "served_sha256", None)
+        return served(spec.path, spec.options) if served else None
     if spec.kind != "checkpoint":
         return None
-    digest = hashlib.sha256()
-    for path in sorted(p for p in Path(spec.path).iterdir() if p.is_file()):
-        if path.suffix in (".safetensors", ".json"):
-            digest.update(path.name.encode() + b"\0")
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    return checkpoints.fingerprint(spec.path)
 
 
 def trained(spec: PolicySpec) -> dict[str, Any] | None:
@@ -164,3 +174,48 @@ def trained(spec: PolicySpec) -> dict[str, Any] | None:
         "data": config.get("data"),
         "id": hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16],
     }
+
+
+def load_config(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Compose `configs/eval.yaml` with hydra `overrides` (`key=value`).
+
+    Raises:
+        ValueError: a word that is no override, an unknown key, or a value of another type.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        default = OmegaConf.to_container(compose("eval"))
+        try:
+            config = OmegaConf.to_container(compose("eval", list(overrides)), resolve=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"override: expected key=value with a key of configs/eval.yaml, got "
+                f"{' '.join(overrides)} ({reason}); e.g. policy.steps=16"
+            ) from None
+    _same_kinds(default, config, "")
+    return config  # type: ignore[return-value]
+
+
+def _same_kinds(default: Any, value: Any, key: str) -> None:
+    if isinstance(default, dict):
+        if not isinstance(value, dict) or default.keys() != value.keys():
+            raise ValueError(
+                f"override: expected the keys {', '.join(default)} under {key or 'the top'}; "
+                f"got {value!r}; change values only"
+            )
+        for name in default:
+            _same_kinds(default[name], value[name], f"{key}.{name}".lstrip("."))
+        return
+    number = isinstance(default, float) and type(value) is int
+    if type(value) is not type(default) and not number:
+        raise ValueError(
+            f"override: expected {key} as {type(default).__name__}, such as {default!r}; "
+            f"got {value!r}; give a value of that type"
+        )

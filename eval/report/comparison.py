@@ -3,16 +3,50 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.report.run import milliseconds, percent, render
-from eval.results.records import write_text
+from eval.results.comparison import compare
+from eval.results.records import write_json
+from eval.results.runs import load_runs
+from selfflow_wm.files import write_file
 from selfflow_wm.pages import embedded
 
 _LEFT, _WIDTH, _ROW = 260, 400, 26
 """Of the forest plot: where its axis begins, its length, the height of a row; pixels."""
+
+
+def compare_runs(
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    metric: str = "success",
+    tasks: Sequence[str] | None = None,
+    allowed: Collection[str] = (),
+    policies: Sequence[str] = (),
+    seed: int = 0,
+    videos: int = 0,
+) -> None:
+    """Compare finished runs: print tables, write `compare.json` and `compare.html` into `out`.
+
+    Args:
+        paths: `--out` directories of `python -m eval.simpler`.
+        out: made if missing.
+        metric, tasks, allowed, policies, seed: see `eval.results.comparison.compare`.
+        videos: starts on which two runs disagree to show side by side, per pair of runs.
+    """
+    from rich.console import Console
+
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out: expected a directory, got the file {out}; choose another")
+    found = compare(load_runs(paths), metric, tasks, allowed, policies, seed)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "compare.json", found)
+    page = write_comparison_page(out, found, videos)
+    print_comparison(Console(), found, videos)
+    print(f"numbers: {out / 'compare.json'}\npage: {page}")
 
 
 def points(value: float | None) -> str:
@@ -123,7 +157,7 @@ def print_comparison(console: Any, found: dict[str, Any], videos: int = 0) -> No
     table("rates", ["", *labels], [[name, *cells] for name, cells in rates_table(found)])
     for pair in found["pairs"]:
         _print_pair(console, table, pair)
-        for line in unfilmed(pair, videos):
+        for line in missing_videos(pair, videos):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     table(
         "stages reached", ["task", "stage", *labels],
@@ -245,8 +279,8 @@ def curve_plot(curve: dict[str, Any]) -> dict[str, Any]:
     return {"dots": dots, "line": " ".join(f"{dot['x']},{dot['y']}" for dot in dots)}
 
 
-def films(found: dict[str, Any], pair: dict[str, Any], most: int) -> list[dict[str, Any]]:
-    """Starts on which two runs disagree, with both films where both were filmed, those first."""
+def side_by_side(found: dict[str, Any], pair: dict[str, Any], most: int) -> list[dict[str, Any]]:
+    """Starts on which two runs disagree, with the videos there are, pairs of two first."""
     paths = {run["label"]: Path(run["path"]) for run in found["runs"]}
     shown = []
     for row in pair["disagreements"]:
@@ -259,16 +293,16 @@ def films(found: dict[str, Any], pair: dict[str, Any], most: int) -> list[dict[s
     return sorted(shown, key=lambda row: not all(row["data"].values()))[:most]
 
 
-def unfilmed(pair: dict[str, Any], most: int) -> list[str]:
-    """How to have the films that are missing: a sentence a run, of at most `most` starts."""
+def missing_videos(pair: dict[str, Any], most: int) -> list[str]:
+    """How to have the videos that are missing: a sentence a run, of at most `most` starts."""
     lines = []
     for side in ("a", "b"):
         rows = [row for row in pair["disagreements"][:most] if not row[f"video_{side}"]]
         if rows:
             numbers = ",".join(str(seed) for seed in sorted({row[f"seed_{side}"] for row in rows}))
             lines.append(
-                f"{pair[side]} has no film of some starts on which they disagree: repeat its "
-                f"command with its --out and --film {numbers}, then this one"
+                f"{pair[side]} has no video of some starts on which they disagree: repeat its "
+                f"command with its --out and --video-of {numbers}, then this one"
             )
     return lines
 
@@ -291,8 +325,8 @@ def write_comparison_page(out: Path, found: dict[str, Any], videos: int) -> Path
             {
                 **pair,
                 "forest": forest(pair["scopes"]),
-                "films": films(found, pair, videos),
-                "unfilmed": unfilmed(pair, videos),
+                "videos": side_by_side(found, pair, videos),
+                "missing": missing_videos(pair, videos),
                 "sentences": [
                     sentence(scope, pair)
                     for scope in pair["scopes"]
@@ -307,5 +341,5 @@ def write_comparison_page(out: Path, found: dict[str, Any], videos: int) -> Path
         },
     )  # fmt: skip
     path = out / "compare.html"
-    write_text(path, page)
+    write_file(path, page)
     return path

@@ -2,16 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eval.envs.tasks import get_task
-from eval.results.records import Record, write_text
+from eval.envs.registry import find_task
+from eval.report.video import VideoWatcher
+from eval.results import controls
+from eval.results.records import EpisodeLog, Record
+from eval.results.results import policy_line, write_results
+from eval.rollout.plan import EpisodePlan
+from eval.rollout.run import evaluate
 from selfflow_wm import pages
+from selfflow_wm.files import write_file
+from selfflow_wm.progress import Progress
 
 VIDEOS_PER_OUTCOME = 2
-"""Films shown per task and outcome; all of them lie in `videos/`."""
+"""Videos shown per task and outcome; all of them lie in `videos/`."""
+
+
+def run_plan(plan: EpisodePlan, why: str) -> int:
+    """Run what is left of a plan, write its results and report, and print them.
+
+    why: a line on the simulator.
+
+    Returns:
+        The exit code: 0, 1 with episodes that are errors, 130 when interrupted.
+    """
+    from rich.console import Console
+
+    log = EpisodeLog(plan.out, plan.settings())
+    console = Console()
+    console.print(f"{why}\nwriting to {plan.out}", highlight=False)
+    if log.continued:
+        console.print(f"continuing: {log.continued} episodes are already there")
+    total = sum(not log.done(job.task, job.seed) for job in plan.jobs())
+    progress = Progress(total, description="episodes", unit="episode", console=console)
+    seen = {"success": 0, "failure": 0, "error": 0}
+
+    def show(record: Record) -> None:
+        seen[record["status"]] += 1
+        note = f"{record['task']}, {seen['success']} succeeded"
+        progress.add(note=note + f", {seen['error']} crashed" * (seen["error"] > 0))
+
+    code = 0
+    try:
+        evaluate(plan, log, partial(VideoWatcher, fps=plan.config["video"]["fps"]), show)
+    except KeyboardInterrupt:
+        code = 130
+    finally:
+        progress.close()
+        log.close()
+    if code and not log.records:
+        console.print("interrupted before the first episode")
+        return code
+    found = write_results(plan.out, plan.describe(), log.records)
+    report = write_report(plan.out, found, log.records)
+    print_tables(console, found)
+    if code:
+        console.print(f"interrupted; add --out {plan.out} to the same command to continue")
+        return code
+    console.print(f"report: {report}", highlight=False)
+    for line in controls.check(found, plan.simulator):
+        console.print(f"warning: {line}", style="yellow", highlight=False, markup=False,
+                      soft_wrap=True)  # fmt: skip
+    print_errors(console, log.records.values())
+    return 1 if found["errors"] else 0
 
 
 def rate(share: dict[str, Any]) -> str:
@@ -52,15 +109,6 @@ def stand_in_lines(results: dict[str, Any]) -> list[str]:
         for task, summary in results["tasks"].items()
         if summary.get("stand_ins")
     ]
-
-
-def policy_line(results: dict[str, Any]) -> str:
-    """The policy, with its checkpoint and the checkpoint's hash."""
-    policy = results["policy"]
-    words = [policy["kind"], policy["path"] or ""]
-    if policy["checkpoint_sha256"]:
-        words.append(f"sha256 {policy['checkpoint_sha256'][:12]}")
-    return " ".join(word for word in words if word)
 
 
 def print_tables(console: Any, results: dict[str, Any]) -> None:
@@ -112,6 +160,9 @@ def print_tables(console: Any, results: dict[str, Any]) -> None:
         for number, (stage, share) in enumerate(summary["stages"].items()):
             stages.add_row("" if number else task, stage, percent(share))
     console.print(stages)
+    for task, summary in results["tasks"].items():
+        for name, value in summary.get("metrics", {}).items():
+            console.print(f"{task}: {name} {value:g}", highlight=False, markup=False)
 
 
 def print_errors(console: Any, records: Iterable[Record]) -> None:
@@ -136,30 +187,34 @@ def funnel(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def pick_videos(out: Path, records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Some films of successes and some of failures, embedded as base64, successes first."""
-    films = []
+    """Some videos of successes and some of failures, embedded as base64, successes first."""
+    videos = []
     for status in ("success", "failure"):
         those = [r for r in records if r["status"] == status and r.get("video")]
         for record in those[:VIDEOS_PER_OUTCOME]:
             if data := pages.embedded(out / record["video"]):
-                films.append({**record, "data": data})
-    return films
+                videos.append({**record, "data": data})
+    return videos
 
 
-def write_report(out: Path, results: dict[str, Any], records: Sequence[Record | None]) -> Path:
+def write_report(
+    out: Path, results: dict[str, Any], records: Mapping[tuple[str, int], Record]
+) -> Path:
     """Write `report.html` into `out`; it needs no other file to be read.
 
     Args:
         out: directory of the run, with its `videos/`.
         results: as in `results.json`.
-        records: the run's episodes, None for those that were not run yet.
+        records: the run's episodes by task and seed; others are left out.
     """
     tasks = []
     for name, summary in results["tasks"].items():
-        those = [record for record in records if record and record["task"] == name]
+        found = [records.get((name, seed)) for seed in results["seeds"][name]]
+        those = [record for record in found if record]
         tasks.append(
             {
-                "task": get_task(name),
+                "name": name,
+                "task": find_task(name),
                 "summary": summary,
                 "funnel": funnel(summary),
                 "videos": pick_videos(out, those),
@@ -175,7 +230,7 @@ def write_report(out: Path, results: dict[str, Any], records: Sequence[Record | 
         stand_ins=stand_in_lines(results),
         policy=policy_line(results),
     )
-    write_text(path, page)
+    write_file(path, page)
     return path
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from itertools import combinations
 from typing import Any
 
+from eval.envs.contract import without_turn
 from eval.results.metrics import (
     latency,
     pooled,
@@ -15,9 +16,9 @@ from eval.results.metrics import (
     start_of,
     task_weights,
     weighted,
-    without_turn,
 )
 from eval.results.paired import RESAMPLES, Counts, bootstrap, describe, holm
+from eval.results.real_robot import SCENES as REAL_SCENES
 from eval.results.real_robot import against_real
 from eval.results.runs import METRICS, Run, Start, check_comparable, flag, has_metric
 
@@ -56,11 +57,15 @@ def compare(
     pairs = [_pair(a, b, chosen, metric, seed) for a, b in combinations(runs, 2)]
     if not any(scope["pairs"] for pair in pairs for scope in pair["scopes"]) and not allowed:
         raise ValueError(
-            "runs: expected episodes from the same starts; got none in common; remedy: run them "
+            "runs: expected episodes from the same starts, got none in common; run them "
             "with the same --seed and --protocol"
         )
     _correct(pairs)
     notes += [note for pair in pairs for note in pair.pop("notes")]
+    if policies and any(run.scenes.name != REAL_SCENES for run in runs):
+        notes.append(
+            "the real-robot numbers are of SIMPLER's scenes; these runs are of another simulator"
+        )
     described = [_describe_run(run, chosen, metric) for run in runs]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -87,8 +92,8 @@ def _tasks(
     if wanted is not None:
         if missing := [task for task in wanted if task not in common]:
             raise ValueError(
-                f"task: expected tasks that all runs have ({', '.join(common) or 'none'}); got "
-                f"{', '.join(missing)}; remedy: choose others, or run them"
+                f"task: expected tasks that all runs have ({', '.join(common) or 'none'}), got "
+                f"{', '.join(missing)}; choose others, or run them"
             )
         common = list(wanted)
     elif left_out and common:
@@ -99,10 +104,10 @@ def _tasks(
             stage for task in common for stage in runs[0].results["tasks"][task]["stages"]
         )
         raise ValueError(
-            "runs: expected a task that all runs have; got none; remedy: compare runs of one task"
+            "runs: expected a task that all runs have, got none; compare runs of one task"
             if not common
-            else f"metric: expected {', '.join([*METRICS, *stages])}; got {metric}; "
-            "remedy: choose one of these"
+            else f"metric: expected {', '.join([*METRICS, *stages])}, got {metric}; "
+            "choose one of these"
         )
     if dropped := [task for task in common if task not in chosen]:
         notes.append(f"without the stage {metric}, left out: {', '.join(dropped)}")
@@ -191,15 +196,11 @@ def _weighted(
 def _variants(
     run: Run, outcomes: dict[str, dict[Start, tuple[bool, bool]]]
 ) -> dict[tuple[str, str], Counts]:
-    """Pairs by task and SIMPLER's variant; empty where a task has none."""
-    from eval.envs.simpler.cells import SEEDED, cells
-
-    if run.protocol is None or run.protocol in SEEDED:
-        return {}
-
+    """Pairs by task and the variant of their cells; empty where a task has none."""
     groups: dict[tuple[str, str], dict[Start, tuple[bool, bool]]] = {}
     for task, found in outcomes.items():
-        names = {cell.name: cell.variant for cell in cells(task, run.protocol)}
+        cells = [run.scenes.cell(task, record["seed"]) for record in run.episodes(task)]
+        names = {cell.name: cell.variant for cell in cells if cell is not None}
         for start, pair in found.items():
             if not names.get(start[1]):
                 return {}
@@ -215,7 +216,7 @@ def _counts(outcomes: dict[Start, tuple[bool, bool]]) -> Counts:
 def _disagreements(
     a: Run, b: Run, task: str, outcomes: dict[Start, tuple[bool, bool]]
 ) -> list[dict[str, Any]]:
-    """Starts of which one run succeeded alone, with the films there are."""
+    """Starts of which one run succeeded alone, with the videos there are."""
     first, second = ({run.start(r): r for r in run.episodes(task)} for run in (a, b))
     return [
         {
@@ -327,8 +328,8 @@ def _real(
 ) -> list[dict[str, Any]]:
     if metric != "success":
         raise ValueError(
-            f"against-real: expected the metric success, which is what was published; got {metric};"
-            " remedy: leave --metric out"
+            f"against-real: expected the metric success, which is what was published, got {metric};"
+            " leave --metric out"
         )
     rates: dict[str, dict[str, float]] = {}
     for task in tasks:

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.envs.tasks import get_task
+from eval.envs.contract import without_turn
+from eval.envs.registry import find_task
 from selfflow_wm.intervals import independent_trials, mean_interval, wilson
 
 DRAWERS = ("open_drawer", "close_drawer")
@@ -53,11 +54,6 @@ def start_of(record: Mapping[str, Any]) -> str:
     return without_turn(str(record.get("cell", record.get("seed"))))
 
 
-def without_turn(name: str) -> str:
-    """A cell's name without the ` #2` of its second turn."""
-    return name.partition(" #")[0]
-
-
 def summarize(task: str, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The numbers of one task.
 
@@ -66,7 +62,8 @@ def summarize(task: str, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         records: lines of `episodes.jsonl` of this task.
     """
     counted = [record for record in records if record["status"] != "error"]
-    names = dict.fromkeys(get_task(task).stages)
+    known = find_task(task)
+    names = dict.fromkeys(known.stages if known else ())
     names.update(dict.fromkeys(stage for record in counted for stage in record["stages"]))
     starts = [start_of(record) for record in counted]
     stages = {

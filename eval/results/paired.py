@@ -144,7 +144,7 @@ def bootstrap(
     total = sum(counts.pairs for counts in strata.values())
     if not strata or min(counts.pairs for counts in strata.values()) == 0:
         raise ValueError(
-            "bootstrap: expected pairs in every stratum; got an empty one; remedy: leave it out"
+            "bootstrap: expected pairs in every stratum, got an empty one; leave it out"
         )
     rng = np.random.default_rng(seed)
     differences = np.zeros(RESAMPLES)
@@ -173,8 +173,8 @@ def power(episodes: int, difference: float, discordant: float) -> float:
 
     if not abs(difference) <= discordant <= 1:
         raise ValueError(
-            f"power: expected |difference| <= discordant <= 1; got {difference} and {discordant}; "
-            "remedy: at least as many outcomes differ as the rates do"
+            f"power: expected |difference| <= discordant <= 1, got {difference} and {discordant}; "
+            "at least as many outcomes differ as the rates do"
         )
     if discordant == 0:
         return 0.0

@@ -49,6 +49,8 @@ PUBLISHED: dict[str, dict[str, float]] = {
 }
 """Task -> policy -> success in SIMPLER (visual matching, last step) as published."""
 
+SCENES = "simpler"
+"""The simulator whose scenes `PUBLISHED` is of; `REAL` is of the rooms they are built after."""
 POLICIES = tuple(dict.fromkeys(name for row in REAL.values() for name in row))
 """Every policy with a real-robot number."""
 
@@ -77,8 +79,8 @@ def _two_rows(simulated: Sequence[float], real: Sequence[float]) -> tuple[np.nda
     sim, truth = np.asarray(simulated, float), np.asarray(real, float)
     if sim.shape != truth.shape or sim.ndim != 1 or len(sim) < 2:
         raise ValueError(
-            "rank: expected two rows of equally many rates, at least two; got shapes "
-            f"{sim.shape} and {truth.shape}; remedy: give one rate a policy in each"
+            "rank: expected two rows of equally many rates, at least two, got shapes "
+            f"{sim.shape} and {truth.shape}; give one rate a policy in each"
         )
     return sim, truth
 
@@ -90,7 +92,7 @@ def parse_policies(words: str, runs: int) -> list[str]:
     if unknown or len(names) != runs or len(set(names)) != len(names):
         raise ValueError(
             f"against-real: expected {runs} different policies, one for each run in order, out of "
-            f"{', '.join(POLICIES)}; got {words!r}; remedy: name the policy each run is of"
+            f"{', '.join(POLICIES)}, got {words!r}; name the policy each run is of"
         )
     return names
 

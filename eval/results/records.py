@@ -13,6 +13,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from selfflow_wm.files import write_file
+
 SCHEMA_VERSION = 1
 """Of run.json, episodes.jsonl and results.json."""
 
@@ -26,7 +28,7 @@ _ENDED = {"success", "success_any", "steps", "terminated", "stages", "instructio
 class EpisodeLog:
     """The episodes of one run, on disk after each `append`.
 
-    Opening only reads; nothing is created or mended before `begin`.
+    Opening only reads; nothing is created or repaired before `begin`.
 
     Args:
         out: directory of the run; may not exist yet.
@@ -65,8 +67,8 @@ class EpisodeLog:
         except BlockingIOError:
             self.close()
             raise ValueError(
-                f"out: expected a directory no other run is writing; got {self.out}; "
-                "remedy: wait for that run, or choose another --out"
+                f"out: expected a directory no other run is writing, got {self.out}; "
+                "wait for that run, or choose another --out"
             ) from None
         self._good_bytes = self._load()  # again, now that nobody else writes
         os.ftruncate(self._file, self._good_bytes)
@@ -100,13 +102,13 @@ class EpisodeLog:
             return
         if not self.out.is_dir():
             raise ValueError(
-                f"out: expected a directory; got the file {self.out}; remedy: choose another --out"
+                f"out: expected a directory, got the file {self.out}; choose another --out"
             )
         if not (self.out / "run.json").is_file():
             if any(self.out.iterdir()):
                 raise ValueError(
-                    f"out: expected an empty directory or an earlier run; got {self.out} with "
-                    "other files in it; remedy: choose another --out"
+                    f"out: expected an empty directory or an earlier run, got {self.out} with "
+                    "other files in it; choose another --out"
                 )
             return
         recorded = read_object(self.out / "run.json", "choose another --out")
@@ -116,7 +118,7 @@ class EpisodeLog:
             if old != new:
                 raise ValueError(
                     f"out: expected the settings {self.out} was begun with, {name}={_short(old)}; "
-                    f"got {name}={_short(new)}; remedy: give the same settings, or another --out"
+                    f"got {name}={_short(new)}; give the same settings, or another --out"
                 )
 
     def _load(self) -> int:
@@ -144,8 +146,8 @@ def read_episodes(path: Path) -> tuple[dict[tuple[str, int], Record], int]:
             records[record["task"], record["seed"]] = record
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(
-                f"{path}: expected one episode a line; got a damaged line {number}; "
-                "remedy: delete that line, or choose another --out"
+                f"{path}: expected one episode a line, got a damaged line {number}; "
+                "delete that line, or choose another --out"
             ) from None
     return records, good
 
@@ -158,22 +160,15 @@ def read_object(path: Path, remedy: str, keys: Collection[str] = ()) -> dict[str
         found = None
     if not isinstance(found, dict) or not set(keys) <= found.keys():
         raise ValueError(
-            f"{path}: expected the JSON object that eval.simpler wrote; got a damaged file; "
-            f"remedy: {remedy}"
+            f"{path}: expected the JSON object that eval.simpler wrote, got a damaged file; "
+            f"{remedy}"
         )
     return found
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that the file is whole at every moment."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text so that the file is whole at every moment."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_file(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def _short(value: Any) -> str:

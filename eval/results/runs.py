@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from eval.envs.registry import is_simpler
-from eval.report.run import policy_line
+from eval.envs.contract import Simulator
+from eval.envs.registry import recorded_simulator
 from eval.results.records import SCHEMA_VERSION, Record, read_episodes, read_object
-from eval.results.results_file import stand_ins
+from eval.results.results import policy_line, stand_ins
 
 DIFFERENCES = ("simulator", "protocol", "incomplete")
 """What `--allow` can let pass."""
@@ -42,8 +42,13 @@ class Run:
 
     @property
     def protocol(self) -> str | None:
-        """SIMPLER's grid; None for other simulators."""
+        """The grid of start states; None for simulators without."""
         return self.results.get("protocol")
+
+    @cached_property
+    def scenes(self) -> Simulator:
+        """The simulator itself."""
+        return recorded_simulator(self.simulator, self.protocol)
 
     @property
     def tasks(self) -> list[str]:
@@ -83,10 +88,8 @@ class Run:
         return absent, sum(bool(r) and r["status"] == "error" for r in found)
 
     def start(self, record: Record) -> Start:
-        """Equal for episodes that began alike: SIMPLER's cell, or the seed of another simulator."""
-        if is_simpler(self.simulator.partition("-")[0]) and "cell" in record:
-            return "cell", record["cell"]
-        return self.simulator, str(record["seed"])
+        """Equal for episodes that began alike, see `eval.envs.contract.Simulator.start`."""
+        return self.scenes.start(record)
 
     def outcomes(self, task: str, metric: str) -> dict[Start, bool]:
         """Whether the episode from each start fulfils `metric` (see `flag`)."""
@@ -100,6 +103,17 @@ def flag(record: Record, metric: str) -> bool:
     return bool(record["stages"].get(metric, False))
 
 
+def parse_allowed(words: str) -> list[str]:
+    """Names of `DIFFERENCES` from a comma list."""
+    names = [word.strip() for word in words.split(",") if word.strip()]
+    if unknown := [name for name in names if name not in DIFFERENCES]:
+        raise ValueError(
+            f"allow: expected names out of {', '.join(DIFFERENCES)}, got {', '.join(unknown)}; "
+            "correct the spelling"
+        )
+    return names
+
+
 def has_metric(run: Run, task: str, metric: str) -> bool:
     """Whether `task` has it; a task has the stages of its own only."""
     return metric in _FLAGS or metric in run.results["tasks"][task]["stages"]
@@ -110,8 +124,8 @@ def load_runs(paths: Sequence[Path]) -> list[Run]:
     resolved = [path.resolve() for path in paths]
     if len(paths) < 2 or len(set(resolved)) < len(resolved):
         raise ValueError(
-            f"runs: expected at least two different directories; got {' '.join(map(str, paths))}; "
-            "remedy: give the --out directories of python -m eval.simpler"
+            f"runs: expected at least two different directories, got {' '.join(map(str, paths))}; "
+            "give the --out directories of python -m eval.simpler"
         )
     return [_load(path, label) for path, label in zip(paths, _labels(resolved), strict=True)]
 
@@ -130,14 +144,14 @@ def _load(path: Path, label: str) -> Run:
     for file in files:
         if not file.is_file():
             raise ValueError(
-                f"run: expected a directory of python -m eval.simpler; got {path} without "
-                f"{file.name}; remedy: give its --out, or let an interrupted run end"
+                f"run: expected a directory of python -m eval.simpler, got {path} without "
+                f"{file.name}; give its --out, or let an interrupted run end"
             )
     remedy = "repeat the run's command, which writes it again"
     version = read_object(files[0], remedy, ["schema_version"])["schema_version"]
     if version != SCHEMA_VERSION:
         raise ValueError(
-            f"{files[0]}: expected schema version {SCHEMA_VERSION}; got {version}; remedy: use the "
+            f"{files[0]}: expected schema version {SCHEMA_VERSION}, got {version}; use the "
             "version of this package that wrote it"
         )
     results = read_object(files[0], remedy, _READ)
@@ -154,10 +168,10 @@ def check_comparable(runs: Sequence[Run], allowed: Collection[str]) -> list[str]
     for kind, problem in _problems(runs):
         if kind not in allowed:
             raise ValueError(
-                f"{kind}: {problem}; remedy: compare runs that share it, or add --allow {kind} and "
+                f"{kind}: {problem}; compare runs that share it, or add --allow {kind} and "
                 "keep the difference in mind"
                 if kind != "incomplete"
-                else f"{kind}: {problem}; remedy: repeat the run's command with its --out, which "
+                else f"{kind}: {problem}; repeat the run's command with its --out, which "
                 "runs what is missing, or add --allow incomplete"
             )
         notes.append(f"allowed ({kind}): {problem}")
@@ -194,14 +208,14 @@ def _problems(runs: Sequence[Run]) -> list[tuple[str, str]]:
         values = {run.label: str(getattr(run, kind)) for run in runs}
         if len(set(values.values())) > 1:
             words = ", ".join(f"{label} on {value}" for label, value in values.items())
-            found.append((kind, f"expected one {kind}; got {words}"))
+            found.append((kind, f"expected one {kind}, got {words}"))
     for run in runs:
         if run.results.get("shard"):
-            words = f"expected whole runs; got {run.label}, share {run.results['shard']} of one"
+            words = f"expected whole runs, got {run.label}, share {run.results['shard']} of one"
             found.append(("incomplete", f"{words} (python -m eval.merge puts shares together)"))
         absent, crashed = run.missing()
         if absent or crashed:
-            words = f"expected every episode; got {run.label} with {absent} not run"
+            words = f"expected every episode, got {run.label} with {absent} not run"
             found.append(("incomplete", f"{words} and {crashed} crashed"))
     found += _other_starts(runs)
     return found
@@ -218,7 +232,7 @@ def _other_starts(runs: Sequence[Run]) -> list[tuple[str, str]]:
                 if known != words:
                     return [(
                         "simulator",
-                        f"expected the same scene from the same start; got {task} seed "
+                        f"expected the same scene from the same start, got {task} seed "
                         f"{record['seed']} with {known!r} in {label} and {words!r} in {run.label}",
                     )]  # fmt: skip
     return []

@@ -9,8 +9,7 @@ last one ends the episode; in both cases the action that came with it is still e
 from __future__ import annotations
 
 import time
-import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -61,17 +60,23 @@ class EpisodeResult:
 
 
 def run_episode(
-    env: Any, policy: Policy, task: Task, seed: int, watchers: Sequence[Watcher] = ()
+    env: Any,
+    policy: Policy,
+    task: Task,
+    seed: int,
+    watchers: Sequence[Watcher] = (),
+    beat: Callable[[], None] = lambda: None,
 ) -> EpisodeResult:
     """Run `policy` from `env.reset(seed=seed)` to truncation or its last terminate.
 
     The policy is reset with the same `seed`, so that an episode depends on nothing but
-    (task, seed, policy): not on the worker it runs in or the episodes before it.
+    (task, seed, policy): not on the worker it runs in or the episodes before it. `beat` is called
+    after each step.
     """
     state, info = env.reset(seed=seed)
     scene = env.unwrapped
     policy.reset(info["instruction"], seed=seed)
-    film = any(watcher.needs_image for watcher in watchers)
+    watched = any(watcher.needs_image for watcher in watchers)
     result = EpisodeResult(
         task=task.name,
         seed=seed,
@@ -85,7 +90,7 @@ def run_episode(
     truncated = False
     while not (truncated or result.terminated):
         looks = policy.needs_observation
-        observation = observe(env, state, image=film or looks)
+        observation = observe(env, state, image=watched or looks)
         started = time.perf_counter()
         action = policy.act(observation if looks else None)
         if looks:
@@ -100,6 +105,7 @@ def run_episode(
         result.steps += 1
         for watcher in watchers:
             watcher.step(observation, action, before[1], info)
+        beat()
         result.success = bool(info["success"])
         result.success_any |= result.success
         for stage, reached in info["stages"].items():
@@ -108,9 +114,10 @@ def run_episode(
             policy.instruct(scene.instruction)
             result.instructions.append((result.steps, scene.instruction))
     if watchers:
-        last = observe(env, state, image=film)
+        last = observe(env, state, image=watched)
         for watcher in watchers:
             watcher.end(last, info)
+    beat()
     return result
 
 
@@ -120,11 +127,3 @@ def observe(env: Any, state: dict[str, np.ndarray], *, image: bool) -> Observati
     if image:
         observation["image"] = env.unwrapped.camera_image()
     return observation
-
-
-def error_line(error: BaseException) -> str:
-    """An exception in one line: type, message and the innermost place it came from."""
-    text = " ".join(str(error).split())
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
-    return f"{type(error).__name__}: {text}{where}"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.envs.contract import Backend
-from eval.envs.registry import simulator_versions, versions
-from eval.policies.spec import PolicySpec, trained
-from eval.rollout.watchdog import Limits
-
-Shard = tuple[int, int]
-"""(i, n): share i of n, counted from 1."""
+from eval.envs.contract import DEFAULT_EPISODES, Limits, Simulator
+from eval.envs.registry import choose_simulator
+from eval.policies.scripted import replay_seeds
+from eval.policies.spec import PolicySpec, fingerprint, load_config, parse_policy, trained
+from eval.results.results import share
+from eval.rollout.workers import default_workers
+from selfflow_wm.cli import Shard, parse_shard
 
 
 @dataclass(frozen=True)
@@ -22,47 +23,11 @@ class Job:
     task: str
     seed: int
     index: int
-    film: bool
-
-
-def parse_shard(text: str) -> Shard:
-    """The share of `i/n`, such as 1/4; `ValueError` unless 1 <= i <= n."""
-    number, _, count = text.partition("/")
-    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
-        raise ValueError(
-            f"shard: expected i/n with i from 1 to n; got {text!r}; remedy: e.g. 1/4 to 4/4"
-        )
-    return int(number), int(count)
-
-
-def parse_films(text: str | None, seeds: dict[str, list[int]]) -> frozenset[int]:
-    """Numbers of episodes from a comma list; `ValueError` for one that no task of the run has."""
-    words = [word.strip() for word in (text or "").split(",") if word.strip()]
-    known = {str(seed) for found in seeds.values() for seed in found}
-    if unknown := [word for word in words if word not in known]:
-        raise ValueError(
-            f"film: expected numbers of this run's episodes, {min(map(int, known))} to "
-            f"{max(map(int, known))}; got {', '.join(unknown)}; remedy: take those that "
-            "eval.compare prints, or seed in episodes.jsonl"
-        )
-    return frozenset(map(int, words))
-
-
-def share(seeds: dict[str, list[int]], shard: Shard | None) -> dict[str, list[tuple[int, int]]]:
-    """(index, seed) of each task's episodes that fall to `shard`; all of them for None.
-
-    Which one an episode falls to depends on its task's place and its index alone, so that asking
-    for more episodes later moves none; tasks are staggered, so that shares are of like size.
-    """
-    number, count = shard or (1, 1)
-    return {
-        task: [pair for pair in enumerate(found) if (place + pair[0]) % count == number - 1]
-        for place, (task, found) in enumerate(seeds.items())
-    }
+    video: bool
 
 
 @dataclass(frozen=True)
-class Plan:
+class EpisodePlan:
     """Everything that a run depends on."""
 
     tasks: tuple[str, ...]
@@ -70,7 +35,7 @@ class Plan:
     """Of the whole evaluation, also where this run does a share of it."""
     policy: PolicySpec
     checkpoint_sha256: str | None
-    backend: Backend
+    simulator: Simulator
     config: dict[str, Any]
     seed: int
     videos: int
@@ -85,15 +50,15 @@ class Plan:
     """`processes` or `ray`; like workers, retries and limits it changes no result."""
     batch_inference: int = 0
     """Samples per call of the one process that holds the checkpoint; 0: each worker holds it."""
-    films: frozenset[int] = frozenset()
-    """Seeds of episodes to film beside the first `videos` of each task."""
+    videos_of: frozenset[int] = frozenset()
+    """Seeds of episodes to record beside the first `videos` of each task."""
 
     def settings(self) -> dict[str, Any]:
         """What two runs must share to count as one; more episodes or workers may come later."""
         known = self.checkpoint_sha256 is not None
         return {
-            "simulator": self.backend.simulator,
-            "protocol": self.backend.protocol,
+            "simulator": self.simulator.label,
+            "protocol": self.simulator.protocol,
             "tasks": list(self.tasks),
             "policy": self.policy.kind,
             "policy_options": self.policy.options,
@@ -105,15 +70,15 @@ class Plan:
             "shard": self.shard_name,
             # One sample a call rounds as a worker's own model does; others differently.
             "batch_inference": self.batch_inference if self.batch_inference > 1 else None,
-            "versions": versions(self.backend),
+            "versions": self.simulator.versions(),
         }
 
     def describe(self) -> dict[str, Any]:
         """What a report of the run needs besides its episodes; JSON values (`plan.json`)."""
         return {
-            "simulator": self.backend.simulator,
-            "simulator_note": self.backend.note,
-            "protocol": self.backend.protocol,
+            "simulator": self.simulator.label,
+            "simulator_note": self.simulator.note,
+            "protocol": self.simulator.protocol,
             "policy": {
                 "kind": self.policy.kind,
                 "path": self.policy.path or None,
@@ -121,7 +86,7 @@ class Plan:
                 "checkpoint_sha256": self.checkpoint_sha256,
                 "training": trained(self.policy),
             },
-            "versions": versions(self.backend) | simulator_versions(self.backend),
+            "versions": self.simulator.versions() | self.simulator.simulator_versions(),
             "config": self.config,
             "seed": self.seed,
             "seeds": self.seeds,
@@ -137,7 +102,122 @@ class Plan:
     def jobs(self) -> list[Job]:
         """Every episode of this run, task after task."""
         return [
-            Job(task, seed, index, index < self.videos or seed in self.films)
+            Job(task, seed, index, index < self.videos or seed in self.videos_of)
             for task, found in share(self.seeds, self.shard).items()
             for index, seed in found
         ]
+
+
+def make_plan(args: Any, command: str) -> tuple[EpisodePlan, str]:
+    """The plan for the parsed words of `python -m eval.simpler`, and a line on the simulator.
+
+    `ValueError` for bad input.
+    """
+    config = load_config(args.overrides)
+    simulator, why = choose_simulator(args)
+    if args.policy.partition(":")[0] == "replay":
+        simulator = _of_demonstrations(simulator, args.protocol)
+    tasks = simulator.parse_tasks(args.task)
+    spec = parse_policy(args.policy, args.checkpoint, config, simulator.checkpoint)
+    if spec.kind == "checkpoint":
+        config["policy"] = spec.options
+    _check_policy(spec, simulator, tasks, args)
+    if args.executor == "ray":
+        from eval.rollout.ray_pool import require_ray
+
+        require_ray()
+    seeds = (
+        _replayed(spec, tasks, args.episodes)
+        if spec.kind == "replay"
+        else {task: simulator.seeds(task, args.episodes, args.seed) for task in tasks}
+    )
+    shard = parse_shard(args.shard) if args.shard else None
+    jobs = sum(len(found) for found in seeds.values())
+    out = args.out or _out(simulator, tasks, spec, shard)
+    plan = EpisodePlan(
+        tasks, seeds, spec, fingerprint(spec), simulator, config, args.seed, args.video,
+        args.workers or min(default_workers(), jobs), out, command, shard, args.retries,
+        Limits(args.reset_timeout, args.step_timeout), args.executor, args.batch_inference or 0,
+        _parse_numbers(args.video_of, seeds),
+    )  # fmt: skip
+    return plan, why
+
+
+def list_starts(args: Any, simulator: Simulator) -> str:
+    """One line per start state that a run would have; cells that are drawn from seeds have the
+    seed for a number."""
+    lines = []
+    for task in simulator.parse_tasks(args.task):
+        numbers = simulator.seeds(task, args.episodes, args.seed)
+        kind = f"cells of {simulator.protocol}" if simulator.protocol else "seeds"
+        lines.append(f"{task}: {len(numbers)} {kind}")
+        lines += [simulator.describe_start(task, number) for number in numbers]
+    return "\n".join(lines)
+
+
+def _of_demonstrations(simulator: Simulator, protocol: str | None) -> Simulator:
+    """The seeds of a replay are those of collected demonstrations."""
+    found = simulator.training()
+    if protocol not in (None, found.protocol):
+        raise ValueError(
+            f"protocol: expected {found.protocol} with --policy replay, got {protocol}; "
+            "leave --protocol out"
+        )
+    return found
+
+
+def _check_policy(
+    spec: PolicySpec, simulator: Simulator, tasks: tuple[str, ...], args: Any
+) -> None:
+    """`ValueError` where the policy cannot do the tasks, or options are for another one."""
+    if spec.kind == "remote" and (idle := [w for w in args.overrides if w.startswith("policy.")]):
+        raise ValueError(
+            f"override: expected options of the server's own with --policy {args.policy}, got "
+            f"{' '.join(idle)}, which nobody would read; give them to the server "
+            "(python -m eval.serve), and remote.execute=N here"
+        )
+    if spec.kind == "expert":
+        simulator.require_expert(tasks)
+    if args.batch_inference and (spec.kind != "checkpoint" or args.executor != "processes"):
+        raise ValueError(
+            "batch-inference: expected a checkpoint and processes of this machine, got --policy "
+            f"{args.policy} --executor {args.executor}; leave --batch-inference out, or "
+            "serve the checkpoint with python -m eval.serve"
+        )
+
+
+def _replayed(spec: PolicySpec, tasks: tuple[str, ...], most: int | None) -> dict[str, list[int]]:
+    seeds = {
+        task: replay_seeds(Path(spec.path), task)[: most or DEFAULT_EPISODES] for task in tasks
+    }
+    if missing := [task for task, found in seeds.items() if not found]:
+        raise ValueError(
+            f"replay: expected collected episodes of {', '.join(missing)} in {spec.path}; "
+            "got none; collect them, or choose another task"
+        )
+    return seeds
+
+
+def _out(
+    simulator: Simulator, tasks: tuple[str, ...], spec: PolicySpec, shard: Shard | None
+) -> Path:
+    """`runs/<tasks>-<policy>-<simulator>-<time>`, with the share."""
+    groups = {"all": tuple(simulator.tasks), **simulator.groups}
+    name = next((word for word, group in groups.items() if tasks == group), "+".join(tasks))
+    where = simulator.backend.partition("?")[0]
+    where = "".join(c if c.isalnum() else "_" for c in where)
+    part = "-{}of{}".format(*shard) if shard else ""
+    return Path("runs", f"{name}-{spec.kind}-{where}-{time.strftime('%Y%m%d-%H%M%S')}{part}")
+
+
+def _parse_numbers(text: str | None, seeds: dict[str, list[int]]) -> frozenset[int]:
+    """Numbers of episodes from a comma list; `ValueError` for one that no task of the run has."""
+    words = [word.strip() for word in (text or "").split(",") if word.strip()]
+    known = {str(seed) for found in seeds.values() for seed in found}
+    if unknown := [word for word in words if word not in known]:
+        raise ValueError(
+            f"video-of: expected numbers of this run's episodes, {min(map(int, known))} to "
+            f"{max(map(int, known))}, got {', '.join(unknown)}; take those that "
+            "eval.compare prints, or seed in episodes.jsonl"
+        )
+    return frozenset(map(int, words))

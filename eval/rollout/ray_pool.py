@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from eval.rollout.watchdog import Limits
+from eval.envs.contract import Limits
 from eval.rollout.workers import Attempt, Outcome, Pool, Setup, WorkerSetupError
 
 STARTS = 3
@@ -28,8 +28,8 @@ def require_ray() -> Any:
         return importlib.import_module("ray")
     except ImportError as error:
         raise ValueError(
-            f"executor: expected Ray to be installed; got none ({error}); "
-            "remedy: pip install 'selfflow-wm[ray]', or leave --executor out"
+            f"executor: expected Ray to be installed, got none ({error}); "
+            "pip install 'selfflow-wm[ray]', or leave --executor out"
         ) from None
 
 
@@ -40,7 +40,7 @@ class Host:
         self._pool = Pool(setup, 1, limits=limits, retries=retries, first_start=start)
 
     def open(self) -> str | None:
-        """Start the worker; what the user should mend, or None."""
+        """Start the worker; what the user has to repair, or None."""
         try:
             self._pool.__enter__()
         except WorkerSetupError as error:
@@ -140,8 +140,8 @@ class RayPool:
         cores = self._ray.cluster_resources().get("CPU", 0)
         if cores < self._count:
             raise ValueError(
-                f"workers: expected at most one for each of the cluster's {cores:g} cores; got "
-                f"{self._count}; remedy: give fewer --workers"
+                f"workers: expected at most one for each of the cluster's {cores:g} cores, got "
+                f"{self._count}; give fewer --workers"
             )
 
     def _begin(self) -> None:
@@ -162,7 +162,7 @@ class RayPool:
                 if not left:
                     raise ValueError(
                         f"executor: expected Ray to start on this machine; got, {STARTS} times, "
-                        f"{' '.join(str(error).split())[:300]}; remedy: try again when the machine "
+                        f"{' '.join(str(error).split())[:300]}; try again when the machine "
                         "is less busy, start Ray beforehand and set RAY_ADDRESS=auto, or leave "
                         "--executor out"
                     ) from None

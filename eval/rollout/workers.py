@@ -1,5 +1,7 @@
 """Worker processes that each hold an environment and a policy and run one job at a time.
 
+A worker and its parent share one number: the moment up to which the worker is trusted. Every step
+of an episode moves it on; a parent that sees it pass ends the worker, whatever that is doing.
 Processes are spawned, never forked: an OpenGL context or a thread pool does not survive a fork.
 A job that raises, hangs, or takes its process down with it is tried again, in a new process where
 the old one is lost, and in the end comes back as an error in its own name; the others go on.
@@ -11,14 +13,22 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
-from eval.rollout.episode import error_line
-from eval.rollout.watchdog import Heartbeat, Limits, end_with_parent, kill_tree
+from eval.envs.contract import Limits
+from selfflow_wm.cli import at_least
+from selfflow_wm.processes import (
+    ONE_THREAD,
+    end_with_parent,
+    error_line,
+    kill_tree,
+    started_with,
+)
 
 
 class WorkerSetupError(ValueError):
@@ -39,8 +49,8 @@ class Setup(Protocol):
     """Builds the `JobRunner` in a worker; picklable."""
 
     def __call__(self, start: int = 0) -> JobRunner:
-        """`start`: the how-manieth start of a worker it is; for checks that one start state alone
-        must not be able to fail for ever."""
+        """`start`: index of this launch of a worker, so that checks can take another start state
+        each time and one bad state alone cannot keep workers from starting."""
         ...
 
 
@@ -63,26 +73,40 @@ class Attempt:
     failed: tuple[str, ...] = ()
 
 
-_BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-ONE_THREAD: dict[str, str] = dict.fromkeys(_BLAS, "1")
-"""For BLAS and OpenMP, which read it when numpy is imported."""
 RENDERER_THREADS = {"LP_NUM_THREADS": "1"}
 """For Mesa's software renderer, which otherwise takes every core for each of several workers."""
 
 
-@contextlib.contextmanager
-def started_with(variables: Mapping[str, str]) -> Iterator[None]:
-    """Children started inside have these environment variables."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+class Heartbeat:
+    """The number they share. `context`: of multiprocessing; it travels to a spawned process."""
+
+    def __init__(self, context: Any, limits: Limits) -> None:
+        self.limits = limits
+        # Read and written without a lock: the deadline is one aligned double, and the number of
+        # steps only words the message.
+        self._shared = context.RawArray("d", 2)
+        self.begin()
+
+    def begin(self) -> None:
+        """The parent's: the worker is about to start, or to get an episode."""
+        self._shared[1] = 0
+        self._shared[0] = time.monotonic() + self.limits.reset
+
+    def beat(self) -> None:
+        """The worker's: another step is done."""
+        self._shared[1] += 1
+        self._shared[0] = time.monotonic() + self.limits.step
+
+    def left(self) -> float:
+        """Seconds until the worker counts as hung; negative once it does."""
+        return self._shared[0] - time.monotonic()
+
+    def why(self) -> str:
+        """What took too long."""
+        steps = int(self._shared[1])
+        if steps == 0:
+            return f"the start up to the first step took more than {self.limits.reset:g} s"
+        return f"the step after {steps} steps took more than {self.limits.step:g} s"
 
 
 class Worker:
@@ -129,7 +153,7 @@ class Pool:
         workers: how many.
         limits: when a worker counts as hung; not watched with `workers=0`.
         retries: how often a job that raised, hung or killed its worker is tried again.
-        first_start: number of the first worker's start, see `Setup`.
+        first_start: index of the first worker's launch, see `Setup`.
     """
 
     def __init__(
@@ -320,6 +344,40 @@ def _death(process: Any) -> str:
         name = signal.Signals(-code).name
         return f"killed by {name}" + ("; out of memory?" if name == "SIGKILL" else "")
     return f"exit code {code}"
+
+
+def make_pool(executor: str, setup: Setup, workers: int, *, limits: Limits, retries: int) -> Any:
+    """The pool called `processes` or `ray`; see `Pool`."""
+    if executor == "ray":
+        from eval.rollout.ray_pool import RayPool
+
+        return RayPool(setup, workers, limits=limits, retries=retries)
+    return Pool(setup, workers, limits=limits, retries=retries)
+
+
+def add_arguments(parser: Any) -> None:
+    """Flags on how episodes are run, which change no result."""
+    add, limits = parser.add_argument, Limits()
+    add(
+        "--workers", type=at_least(1), metavar="N", help="processes (default: the cores, at most 8)"
+    )
+    add(
+        "--executor", choices=("processes", "ray"), default="processes",
+        help="processes of this machine (default), or Ray (the extra ray; a cluster where "
+        "RAY_ADDRESS names one, which then has to share --out and checkpoints)",
+    )  # fmt: skip
+    add(
+        "--retries", type=at_least(0), default=2, metavar="K",
+        help="more tries for an episode that crashed or hung, before it is an error (default 2)",
+    )  # fmt: skip
+    add(
+        "--step-timeout", type=at_least(0.001), default=limits.step, metavar="S",
+        help="seconds after which a step counts as hung (default %(default)g)",
+    )  # fmt: skip
+    add(
+        "--reset-timeout", type=at_least(0.001), default=limits.reset, metavar="S",
+        help="the same from an episode's start to its first step's end (default %(default)g)",
+    )  # fmt: skip
 
 
 def default_workers() -> int:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 
 from robotics.data.augment import Augment
 from robotics.data.cache.latents import LatentCache
-from robotics.data.mixture import MixtureDataset, open_stream, shuffled
+from robotics.data.mixture import DatasetMixture, open_stream, shuffled
 from robotics.data.windows import WindowDataset
-from robotics.model.modes import MODES, Mixture
-from robotics.model.world_model import WorldModel
+from selfflow_wm.data import Mode, ModeSchedule
 from selfflow_wm.layout import Batch
+
+Dataset = WindowDataset | DatasetMixture
+
+
+class Encoder(Protocol):
+    """Of a `WorldModel`, what makes latents of windows."""
+
+    def encode(self, samples: Mapping[str, Any], mode: Mode) -> Batch: ...
 
 
 class ModeStream:
@@ -31,9 +39,9 @@ class ModeStream:
 
     def __init__(
         self,
-        dataset: WindowDataset | MixtureDataset,
-        world: WorldModel,
-        mixture: Mixture,
+        dataset: Dataset,
+        world: Encoder,
+        schedule: ModeSchedule,
         *,
         seed: int = 0,
         accumulate: int = 1,
@@ -51,7 +59,7 @@ class ModeStream:
                 "--augment crop_colour"
             )
         self.augment, self.latents = augment, latents
-        self.world, self.mixture, self.accumulate = world, mixture, accumulate
+        self.world, self.schedule, self.accumulate = world, schedule, accumulate
         readers = {"rank": rank, "world_size": world_size}
         self.windows = open_stream(dataset, seed, keep, group=group, **(readers if group else {}))
         # Without groups all draw the windows of all, which costs nothing, and read their own.
@@ -62,9 +70,9 @@ class ModeStream:
         return self
 
     def __next__(self) -> Batch:
-        mode = self.mixture.draw(self.drawn // self.accumulate)
+        mode = self.schedule.draw(self.drawn // self.accumulate)
         self.drawn += 1
-        size = self.mixture.batch_size(mode.name)
+        size = self.schedule.batch_size(mode.name)
         drawn = self.windows.draw(size * self._own.step)
         indices, epochs = (values[self._own] for values in drawn)
         video = "video" in mode.present
@@ -86,18 +94,18 @@ class ModeStream:
 
 
 def fixed_batches(
-    dataset: WindowDataset | MixtureDataset,
-    world: WorldModel,
-    mixture: Mixture,
+    dataset: Dataset,
+    world: Encoder,
+    schedule: ModeSchedule,
     batches: int,
     seed: int = 0,
 ) -> dict[str, list[Batch]]:
-    """The same `batches` encoded batches for every mode of the mixture, for validation."""
+    """The same `batches` encoded batches for every mode of the schedule, for validation."""
     groups: dict[str, list[Batch]] = {}
-    for number, name in enumerate(mixture.names):
+    for number, name in enumerate(schedule.names):
         order = shuffled(dataset, np.random.default_rng([seed, number]))
-        size = mixture.batch_size(name)
-        mode = MODES[name]
+        size = schedule.batch_size(name)
+        mode = schedule.table[name]
         groups[name] = [
             world.encode(dataset.batch(part, video="video" in mode.present), mode)
             for part in np.split(order, range(size, len(order), size))[:batches]

@@ -18,6 +18,7 @@ import numpy as np
 
 from robotics.data.episodes import Episode
 from robotics.data.images import decode_image, encode_image, resize_image
+from robotics.data.rlds import EpisodeReader, EpisodeWriter
 from robotics.data.rlds.convert import convert, kept
 from robotics.data.rlds.schema import IMAGE_SHAPE
 from robotics.data.rlds.spec import Column, DatasetSpec, column, load_spec
@@ -199,3 +200,26 @@ def _jpeg(image: Any) -> bytes:
     """Their float (3, H, W) in [0, 1] as a JPEG of RT-1's size."""
     pixels = np.round(np.asarray(image, np.float32).transpose(1, 2, 0) * 255).astype(np.uint8)
     return encode_image(resize_image(pixels, IMAGE_SHAPE[:2]))
+
+
+def rlds_to_lerobot(
+    source: Path, target: Path, *, split: str = "train", spec: str | None = None, videos: bool
+) -> int:
+    """Write a split's episodes, in their order, to the new directory `target`; their number."""
+    reader = EpisodeReader(source, split, spec=spec)
+    return write(target, reader, load_spec(spec).control_hz, videos=videos)
+
+
+def lerobot_to_rlds(source: Path, target: Path, *, spec: str | None = None) -> int:
+    """Write all episodes to `target`, RT-1's features in the split "train"; how many it has.
+
+    Images become 256 x 320. The keys in collection-train.json are the episodes' numbers, and an
+    interrupted conversion goes on.
+    """
+    reader = LeRobotReader(source, spec)
+    writer = EpisodeWriter(target, provenance={"lerobot": str(source), "fps": int(reader.data.fps)})
+    for number, episode in reader:
+        if number not in writer:
+            writer.write(number, episode)
+    writer.finalize()
+    return len(writer.done())

@@ -25,7 +25,7 @@ BLOCK = 1000
 _CHOICE = 10  # keeps these draws apart from others that start from the same seed
 
 
-class MixtureDataset:
+class DatasetMixture:
     """The windows of several datasets one after the other, under one numbering.
 
     Args:
@@ -172,7 +172,7 @@ def pooled(arrays: Sequence[np.ndarray], shares: Sequence[float]) -> Quantiles:
     return Quantiles(*zip(*columns, strict=True), count=len(weights))
 
 
-def shuffled(dataset: WindowDataset | MixtureDataset, generator: np.random.Generator) -> np.ndarray:
+def shuffled(dataset: WindowDataset | DatasetMixture, generator: np.random.Generator) -> np.ndarray:
     """All windows in random order; of a mixture, those drawn more often tend to come earlier."""
     if isinstance(dataset, WindowDataset):
         return generator.permutation(len(dataset))
@@ -181,13 +181,13 @@ def shuffled(dataset: WindowDataset | MixtureDataset, generator: np.random.Gener
 
 
 def open_stream(
-    dataset: WindowDataset | MixtureDataset,
+    dataset: WindowDataset | DatasetMixture,
     seed: int = 0,
     keep: np.ndarray | None = None,
     **options: Any,
 ) -> WindowStream | MixtureStream:
     """The stream over either kind of dataset; arguments as of `WindowStream`."""
-    kind = MixtureStream if isinstance(dataset, MixtureDataset) else WindowStream
+    kind = MixtureStream if isinstance(dataset, DatasetMixture) else WindowStream
     return kind(dataset, seed, keep, **options)  # pyright: ignore[reportArgumentType]
 
 
@@ -204,7 +204,7 @@ class MixtureStream:
 
     def __init__(
         self,
-        dataset: MixtureDataset,
+        dataset: DatasetMixture,
         seed: int = 0,
         keep: np.ndarray | None = None,
         *,
@@ -249,7 +249,7 @@ class MixtureStream:
         return self.draw(count)[0]
 
     def batch(self, size: int, *, video: bool = True) -> dict[str, Any]:
-        """The next `size` >= 1 windows, see `MixtureDataset.batch`."""
+        """The next `size` >= 1 windows, see `DatasetMixture.batch`."""
         return self.dataset.batch(self.indices(size), video=video)
 
     def state_dict(self) -> dict[str, Any]:

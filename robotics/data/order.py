@@ -10,13 +10,12 @@ window it is in.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-if TYPE_CHECKING:
-    from robotics.data.windows import WindowDataset
+from robotics.data.windows import WindowDataset
 
 _GROUPED = 9  # keeps the draws of grouped orders apart from others that start from the same seed
 

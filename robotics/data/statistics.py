@@ -5,7 +5,6 @@ Accumulators of different shards, workers or machines merge, and can be saved.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from robotics.embodiment.normalize import Normalizer, Quantiles
+from robotics.embodiment.normalize import Quantiles
 from selfflow_wm.files import atomic_file
 
 VERSION = 1
@@ -191,13 +190,6 @@ def _digest_type() -> Any:
     from fastdigest import TDigest  # only large datasets need it
 
     return TDigest
-
-
-def statistics_hash(embodiment: str, normalizers: Mapping[str, Normalizer]) -> str:
-    """sha256 (hex) of a robot's name and its normalisers, as a checkpoint carries them."""
-    values = {name: normalizer.to_dict() for name, normalizer in normalizers.items()}
-    text = json.dumps({"embodiment": embodiment, **values}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def cached_statistics(

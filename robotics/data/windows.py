@@ -6,17 +6,16 @@ the chunk of actions from there on, and future frames and, if wanted, past ones.
 What does not exist is masked and zero, never a copy of the last step: actions after the end of an
 episode or of its sub-task, frames after it, frames before the first one. The last recorded step
 counts like any other: in RT-1 its action is the one that terminates. Steps in which nothing is
-commanded are kept unless `WindowStream` is told to draw others only.
+commanded are kept unless `robotics.data.order.WindowStream` is told to draw others only.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,19 +31,16 @@ from robotics.data.episodes import (
     run_ends,
     video_window,
 )
-from robotics.data.images import resize_image
-from robotics.data.order import WindowStream
 from robotics.data.rlds import storage
 from robotics.data.rlds.faults import Faults
 from robotics.data.rlds.reader import record_format, split_shards
 from robotics.data.rlds.spec import DatasetSpec
 from robotics.data.statistics import cached_statistics
 from robotics.embodiment.normalize import Quantiles
+from selfflow_wm.progress import Progress
 
-__all__ = ["WindowDataset", "WindowStream", "resize_image"]
 
-
-class Source(NamedTuple):
+class ShardSteps(NamedTuple):
     """A run of a dataset's steps in the cache of decoded frames."""
 
     name: str
@@ -140,7 +136,7 @@ class WindowDataset:
         if not decoded:
             self.frame_cache = FrameCache(int(frame_cache_mb * 1e6), self.image_size, threads)
         self.faults = Faults(on_error)
-        self.sources: list[Source] = []
+        self.sources: list[ShardSteps] = []
         """Where the steps come from, in their order."""
         parts = self._open(
             directory,
@@ -172,13 +168,16 @@ class WindowDataset:
         there = storage.mapped(cache.is_cached, shards, storage.is_url(directory))
         missing = [shard for shard, cached in zip(shards, there, strict=True) if not cached]
         parts = []
-        with _progress(sum(shard.total for shard in missing), progress) as advance:
+        total = sum(shard.total for shard in missing)
+        with Progress(
+            total, description="decoding episodes", unit="episode", quiet=not progress
+        ) as bar:
             for shard in shards:
-                arrays = cache.open(shard, advance)
+                arrays = cache.open(shard, bar.add)
                 parts.append(_cut(arrays, shard.first, shard.count))
                 before = int(arrays.lengths[: shard.first].sum())
                 steps = len(parts[-1].action)
-                self.sources.append(Source(cache.entry_name(shard), before, steps))
+                self.sources.append(ShardSteps(cache.entry_name(shard), before, steps))
         if not sum(len(part.action) for part in parts):
             left_out = cache.faults.summary()
             raise ValueError(
@@ -318,31 +317,6 @@ class WindowDataset:
     def _check(self, steps: np.ndarray) -> None:
         if len(steps) == 0 or steps.min() < 0 or steps.max() >= len(self):
             raise ValueError(f"expected one or more indices in 0..{len(self) - 1}, got {steps}.")
-
-
-@contextlib.contextmanager
-def _progress(episodes: int, shown: bool) -> Iterator[Callable[[], None]]:
-    """Yields what to call after each decoded episode; the bar appears with the first one."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    bar = Progress(
-        *Progress.get_default_columns()[:2],
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not shown,
-    )
-    task = bar.add_task("decoding episodes", total=episodes)
-
-    def advance() -> None:
-        bar.start()
-        bar.advance(task)
-
-    try:
-        yield advance
-    finally:
-        bar.stop()
 
 
 def _cut(arrays: ShardArrays, first: int, count: int) -> ShardArrays:

@@ -9,6 +9,11 @@ from typing import Any
 import numpy as np
 from einops import rearrange, reduce
 
+from selfflow_wm.intervals import Bootstrap, percentiles
+
+DRAWS = 2000
+"""Resamples of episodes behind an interval."""
+
 MOVING = 8.0
 """A patch moves when its pixels change by more than this on average (of 255)."""
 
@@ -46,34 +51,12 @@ def ssim(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return np.asarray(values).reshape(true.shape[:2])
 
 
-class Bootstrap:
-    """Resamples episodes, because the windows of one episode are alike.
-
-    episode: (W,) the episode of each window. The same draws serve every quantity, so intervals
-    of differences are paired.
-    """
-
-    def __init__(self, episode: np.ndarray, draws: int = 2000, seed: int = 0) -> None:
-        self.names, self._row = np.unique(episode, return_inverse=True)
-        count = len(self.names)
-        generator = np.random.default_rng(seed)
-        self._weights = generator.multinomial(count, np.full(count, 1 / count), size=draws)
-
-    def ratio(self, numerator: np.ndarray, denominator: np.ndarray) -> tuple[float, np.ndarray]:
-        """sum(numerator) / sum(denominator) over windows (W,), and its (draws,) resamplings."""
-        sums = [np.bincount(self._row, values) for values in (numerator, denominator)]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            resampled = (self._weights @ sums[0]) / (self._weights @ sums[1])
-            return float(sums[0].sum() / sums[1].sum()), resampled
-
-
 def interval(point: float, resampled: np.ndarray) -> dict[str, Any]:
     """{"mean", "low", "high"}: an estimate and its 95% percentile interval; None if undefined."""
-    finite = resampled[np.isfinite(resampled)]
-    if not np.isfinite(point) or not len(finite):
+    low, high = percentiles(resampled)
+    if not np.isfinite(point) or low is None:
         return {"mean": None, "low": None, "high": None}
-    low, high = np.quantile(finite, [0.025, 0.975])
-    return {"mean": float(point), "low": float(low), "high": float(high)}
+    return {"mean": float(point), "low": low, "high": high}
 
 
 def video_scores(
@@ -95,7 +78,7 @@ def video_scores(
     patch = patch_side(*true.shape[2:4])
     moving = moving_patches(current, true, patch) & valid[..., None]
     windows = moving.any(axis=(1, 2), keepdims=True)
-    bootstrap = Bootstrap(episode)
+    bootstrap = Bootstrap(episode, DRAWS)
     errors = {name: squared_errors(true, frames, patch) for name, frames in predictions.items()}
     similarity = {name: ssim(true, frames) for name, frames in predictions.items()}
     every = np.broadcast_to(valid[..., None], moving.shape)
@@ -148,7 +131,7 @@ def action_scores(
     valid (W, n). A share of 1 is no better than always predicting the data's mean action, 0 is
     perfect.
     """
-    bootstrap = Bootstrap(episode)
+    bootstrap = Bootstrap(episode, DRAWS)
     squared = {
         name: bootstrap.ratio((((true - p) ** 2).mean(-1) * valid).sum(1), valid.sum(1))
         for name, p in predictions.items()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from robotics.imagination.strips import strip
+from robotics.data.images import strip
 from robotics.inspection.gripper import Grip
 from robotics.inspection.motion import Motion
 from robotics.inspection.scan import PLACES, Scan

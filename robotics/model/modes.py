@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from selfflow_wm import data
+from selfflow_wm.data import ModeSchedule
 from selfflow_wm.data.modes import Mode as Mode
 from selfflow_wm.data.modes import Share as Share
 
@@ -36,8 +36,6 @@ def mode(name: str) -> Mode:
     return MODES[name]
 
 
-class Mixture(data.Mixture):
-    """`selfflow_wm.data.Mixture` of the robot's modes."""
-
-    def __init__(self, shares: Mapping[str, Share | Mapping[str, Any]], seed: int = 0) -> None:
-        super().__init__(shares, seed, MODES)
+def robot_schedule(shares: Mapping[str, Share | Mapping[str, Any]], seed: int = 0) -> ModeSchedule:
+    """The schedule of a run that trains the robot's modes."""
+    return ModeSchedule(shares, seed, MODES)

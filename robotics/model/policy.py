@@ -18,6 +18,7 @@ from robotics.embodiment.rotation import rpy_to_axis_angle
 from robotics.embodiment.table import ARM, GRIPPER, POSITION, ROTATION, TERMINATE, Embodiment
 from robotics.model.modes import ACTION
 from robotics.model.world_model import WorldModel
+from selfflow_wm.defaults import POLICY_STEPS
 from selfflow_wm.flow.solvers import time_grid
 
 GRIPPER_THRESHOLD = 0.3
@@ -76,7 +77,7 @@ class CheckpointPolicy:
         self,
         world: Model | Path | str,
         *,
-        steps: int = 2,
+        steps: int = POLICY_STEPS,
         execute: int = 3,
         shift: float = 1.0,
         mode_name: str = AUTO,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,11 +13,14 @@ from torch import Tensor
 
 from robotics.embodiment.normalize import Normalizer
 from robotics.embodiment.table import ACTION_DIM, PROPRIO_DIM, TERMINATE, Embodiment
+from robotics.model.files import load_parts, robot_section
 from robotics.model.modes import ACTION, HISTORY, IMAGE, KEYPOSE, MODES, PROPRIO, VIDEO, Mode, mode
-from selfflow_wm.codec import PairedCodec, ResidualCodec, encode_text
+from selfflow_wm.codec import ImageCodec, PairedCodec, ResidualCodec, encode_text
+from selfflow_wm.defaults import IMAGINE_STEPS
 from selfflow_wm.flow.sampler import sample
 from selfflow_wm.layout import Batch, Layout, Modality
 from selfflow_wm.model import Backbone
+from selfflow_wm.training.model_files import SavedModel, save_model
 
 Samples = Mapping[str, Any]
 """A collated batch of windows: image uint8 (B, H, W, 3), proprio float32 (B, 8), instruction
@@ -118,18 +121,6 @@ def _check_row(name: str, stated: Mapping[str, Any], codec: Any) -> None:
             f"layout.rows.{name}: expected tokens of the codec, {found}, got {asked}; change the "
             "row or the codec's sizes"
         )
-
-
-class ImageCodec(Protocol):
-    """What the model needs of the codec of single frames."""
-
-    image_size: tuple[int, int]
-    grid: tuple[int, int, int]
-    channels: int
-
-    def encode(self, images: Tensor) -> Tensor: ...
-
-    def decode(self, latents: Tensor) -> Tensor: ...
 
 
 class WorldModel:
@@ -309,7 +300,7 @@ class WorldModel:
         samples: Samples,
         mode_name: str,
         *,
-        steps: int = 8,
+        steps: int = IMAGINE_STEPS,
         shift: float = 1.0,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         noise: Mapping[str, Tensor] | None = None,
@@ -374,17 +365,31 @@ class WorldModel:
     # ---------------------------------------------------------------- files
 
     def save(self, path: Path | str, *, dtype: torch.dtype = torch.float32) -> None:
-        """Write the checkpoint directory `path` in one piece; see `robotics.model.files`."""
-        from robotics.model.files import save
-
-        save(self, Path(path), dtype)
+        """Write the checkpoint directory `path` in one piece, replacing what was there. dtype:
+        float32 or float16 weights."""
+        robot = robot_section(
+            self.embodiment.name,
+            {"action": self.action, "proprio": self.proprio},
+            video_offsets=list(self.video_offsets),
+            modes=list(self.modes),
+            condition_level=self.condition_level,
+        )
+        saved = SavedModel(
+            self.backbone,
+            self.backbone_config,
+            training=self.config,
+            codecs={"video": self.video_codec},
+            robot=robot,
+        )
+        save_model(path, saved, dtype)
 
     @classmethod
     def load(
         cls, path: Path | str, *, embodiment: str | None = None, device: str = "cpu"
     ) -> WorldModel:
-        """The model saved at `path`, in evaluation mode; ValueError when anything is missing,
-        differs or belongs to another embodiment than the one asked for."""
-        from robotics.model.files import load
+        """The model at `path`, in evaluation mode; ValueError when anything is missing, differs or
+        belongs to another embodiment than the one asked for.
 
-        return load(Path(path), embodiment, device)
+        path: a checkpoint's directory, a run's (its newest), or a name in `checkpoints/`.
+        """
+        return cls(**load_parts(path, embodiment, device))

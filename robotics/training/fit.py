@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from robotics.data.batches import Dataset
 from robotics.data.cache.latents import load_codec
-from robotics.data.mixture import MixtureDataset, shuffled
-from robotics.data.windows import WindowDataset
+from robotics.data.mixture import DatasetMixture, shuffled
 from robotics.embodiment.normalize import action_normalizer, proprio_normalizer
 from robotics.embodiment.table import Embodiment
 from robotics.model.modes import ACTION, MODES, VIDEO
@@ -28,11 +28,9 @@ from selfflow_wm.codec import (
 from selfflow_wm.layout import Layout
 from selfflow_wm.model import Backbone
 
-Data = WindowDataset | MixtureDataset
-
 
 def fit_world(
-    dataset: Data, config: Mapping[str, Any], modes: Sequence[str], embodiment: Embodiment
+    dataset: Dataset, config: Mapping[str, Any], modes: Sequence[str], embodiment: Embodiment
 ) -> WorldModel:
     """An untrained world model whose codecs and statistics come from `dataset`.
 
@@ -47,7 +45,7 @@ def fit_world(
 
 
 def assemble(
-    dataset: Data,
+    dataset: Dataset,
     config: Mapping[str, Any],
     modes: Sequence[str],
     embodiment: Embodiment,
@@ -126,7 +124,7 @@ def unfitted_codecs(
 
 
 def fit_codecs(
-    dataset: Data,
+    dataset: Dataset,
     config: Mapping[str, Any],
     seed: int,
     taken: Mapping[str, Codec] | None = None,
@@ -141,7 +139,7 @@ def fit_codecs(
     count = min(config["fit_frames"], len(dataset))
     index = np.sort(
         shuffled(dataset, generator)[:count]
-        if isinstance(dataset, MixtureDataset)
+        if isinstance(dataset, DatasetMixture)
         else generator.choice(len(dataset), count, replace=False)
     )
     image: Any = ready.get("image", codecs["image"])
@@ -158,7 +156,7 @@ def fit_codecs(
     return video if isinstance(video, ResidualCodec) else PairedCodec(image, video)
 
 
-def _whole_windows(dataset: Data, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def _whole_windows(dataset: Dataset, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """Future frames (n, F, H, W, 3) and current ones (n, H, W, 3) of the windows that have all."""
     windows = dataset.batch(index, video=True)
     whole = np.asarray(windows["video_valid"]).all(1)
@@ -171,7 +169,7 @@ def _whole_windows(dataset: Data, index: np.ndarray) -> tuple[torch.Tensor, torc
     return torch.as_tensor(clips), torch.as_tensor(current)
 
 
-def cached_codec(dataset: Data, config: Mapping[str, Any]) -> ResidualCodec:
+def cached_codec(dataset: Dataset, config: Mapping[str, Any]) -> ResidualCodec:
     """The codec of the cached latents, if it is what the configuration asks for."""
     check_cacheable(config)
     codec = load_codec(Path(config["latents"]))
@@ -195,7 +193,7 @@ def check_cacheable(config: Mapping[str, Any]) -> None:
         )
 
 
-def _normalizers(dataset: Data, config: Mapping[str, Any]) -> dict[str, Any]:
+def _normalizers(dataset: Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
     statistics = dataset.statistics()
     return {
         "action": action_normalizer(statistics["action"], **config),

@@ -7,24 +7,24 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from robotics.model.modes import IMAGE, MODES, VIDEO, Mixture
+from robotics.model.modes import IMAGE, MODES, VIDEO, robot_schedule
 from robotics.training.fit import layout_of, unfitted_codecs
 from selfflow_wm import data
 from selfflow_wm.codec.video import GROUP
 from selfflow_wm.layout import Layout
 from selfflow_wm.pretraining.plan import planned
+from selfflow_wm.training.command import without_data
 
 
 def plan(config: DictConfig, given: argparse.Namespace) -> str:
     """The plan of a composed configuration as text; neither data nor weights are needed."""
-    config.data, config.out = "none", "none"
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    names = Mixture(plain["modes"]).names
+    plain = without_data(config)
+    names = robot_schedule(plain["modes"]).names
     layout = planned_layout(plain, names)
     table = {name: _within(MODES[name], layout) for name in MODES}
-    return planned(plain, layout, data.Mixture(plain["modes"], plain["seed"], table), given)
+    return planned(plain, layout, data.ModeSchedule(plain["modes"], plain["seed"], table), given)
 
 
 def planned_layout(plain: Mapping[str, Any], modes: tuple[str, ...]) -> Layout:

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from robotics.data.mixture import MixtureDataset, shuffled
-from robotics.data.windows import WindowDataset
-from robotics.imagination.strips import strip, write_png
+from robotics.data.batches import Dataset
+from robotics.data.images import strip, write_png
+from robotics.data.mixture import shuffled
 from robotics.model.world_model import WorldModel
+from selfflow_wm.defaults import IMAGINE_STEPS
 from selfflow_wm.model import Backbone
 
 
@@ -26,11 +27,11 @@ class Preview:
     def __init__(
         self,
         world: WorldModel,
-        dataset: WindowDataset | MixtureDataset,
+        dataset: Dataset,
         directory: Path,
         *,
         windows: int = 4,
-        steps: int = 8,
+        steps: int = IMAGINE_STEPS,
         seed: int = 0,
     ) -> None:
         self.world, self.directory, self.steps, self.seed = world, directory, steps, seed

@@ -16,24 +16,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robotics.data.batches import Dataset
 from robotics.embodiment.table import Embodiment
-from robotics.model import files as robot_files
 from robotics.model.modes import HISTORY, IMAGE, VIDEO
 from robotics.model.world_model import WorldModel
 from robotics.training.fit import (
-    Data,
     assemble,
     cached_codec,
     check_cacheable,
     fit_codecs,
     unfitted_codecs,
 )
+from selfflow_wm.checkpoints import find_checkpoint, read_config
 from selfflow_wm.codec import Codec, PairedCodec, ResidualCodec, codec_from_state
 from selfflow_wm.layout import BYTE_VOCABULARY, Layout
 from selfflow_wm.training import checkpoint
-from selfflow_wm.training import model_files as bare_files
+from selfflow_wm.training.model_files import read_codecs
 from selfflow_wm.training.transfer import (
-    FATES,
+    OUTCOMES,
     Transfer,
     differing_shape,
     full_arguments,
@@ -45,15 +45,15 @@ _FREE = {"image_size", "frames", "dtype", "tile"}
 
 
 @dataclass(frozen=True)
-class Source:
+class InitCheckpoint:
     """A checkpoint to start from."""
 
     path: Path
     """Its directory."""
     run: Path | None
     """The run's directory, if that was given."""
-    sort: str
-    """The command that wrote it."""
+    command: str
+    """That wrote it."""
     layout: Layout
     arguments: dict[str, Any]
     """Of its `Backbone`."""
@@ -70,7 +70,7 @@ class Loaded:
     """What came of a checkpoint, for the run's record and for the reader."""
 
     source: str
-    sort: str
+    command: str
     step: int | None
     transfer: Transfer
     codecs: dict[str, str]
@@ -81,26 +81,28 @@ class Loaded:
         """JSON values; counts as [tensors, parameters]."""
         return {
             "source": self.source,
-            "written_by": self.sort,
+            "written_by": self.command,
             "step": self.step,
             "weights": "EMA, for student and teacher",
             "parts": self.transfer.parts,
             "codecs": self.codecs,
             "projector": self.projector,
             "statistics": "of the training data",
+            "table": self.lines(),
         }
 
     def lines(self) -> list[str]:
         """A table of parts: tensors and parameters that were loaded, resized, added, dropped."""
         step = "" if self.step is None else f", step {self.step}"
-        shown = [fate for fate in FATES if self.transfer.total(fate)[0]]
-        parts = self.transfer.parts | {"all": {f: self.transfer.total(f) for f in shown}}
+        shown = [outcome for outcome in OUTCOMES if self.transfer.total(outcome)[0]]
+        parts = self.transfer.parts | {"all": {name: self.transfer.total(name) for name in shown}}
         width = max(map(len, [*parts, "tensors, parameters"]))
         return [
-            f"init        {self.source} ({self.sort}{step}): EMA weights for student and teacher",
+            f"init        {self.source} ({self.command}{step}): EMA weights for student and "
+            "teacher",
             _row("tensors, parameters", shown, width),
             *(
-                _row(name, [_pair(part[fate]) for fate in shown], width)
+                _row(name, [_pair(part[outcome]) for outcome in shown], width)
                 for name, part in parts.items()
             ),
             *(f"{f'{name} codec':<12}{words}" for name, words in self.codecs.items()),
@@ -119,7 +121,7 @@ def _pair(counts: Sequence[int]) -> str:
 
 def start_from(
     place: Path | str,
-    dataset: Data,
+    dataset: Dataset,
     config: Mapping[str, Any],
     modes: Sequence[str],
     embodiment: Embodiment,
@@ -147,35 +149,32 @@ def start_from(
     ]
     done = transfer(world.backbone, source.weights(), source.layout, kept)
     step = source.training.get("step")
-    return world, Loaded(str(place), source.sort, step, done, words)
+    return world, Loaded(str(place), source.command, step, done, words)
 
 
-def read_source(place: Path | str) -> Source:
-    """What there is to know of a checkpoint, or of a run's newest, before its weights are read."""
-    path, run = Path(place), None
-    if not (path / "config.json").is_file() and (path / "checkpoint").is_dir():
-        path, run = path / "checkpoint", path
-    config = checkpoint.read_config(path, "model.safetensors and config.json, or a run's directory")
-    if "kind" in config:
-        config = bare_files.read_config(path)
-        if config["kind"] != "backbone":
-            raise ValueError(
-                f"init={place}: expected a multimodal backbone, got a network of kind "
-                f"{config['kind']!r}; start from a run of selfflow_wm.pretrain"
-            )
-        codecs = bare_files.read_codecs(path, ("image", "video"))
-        sort, arguments = "selfflow_wm.pretrain", config["arguments"]
-    else:
-        config = robot_files.read_config(path)
-        codec = robot_files.read_codec(path)
-        video = codec.video if isinstance(codec, PairedCodec) else codec
-        codecs = {"image": codec.base, "video": video}
-        sort, arguments = "robotics.finetune", config["backbone"]
-    layout = Layout.from_dict(config["layout"])
-    return Source(path, run, sort, layout, arguments, codecs, config["training"] or {})
+def read_source(place: Path | str) -> InitCheckpoint:
+    """What there is to know of a checkpoint before its weights are read. place: as of
+    `selfflow_wm.checkpoints.find_checkpoint`."""
+    path = find_checkpoint(place)
+    config = read_config(path)
+    if config["kind"] != "backbone":
+        raise ValueError(
+            f"init={place}: expected a multimodal backbone, got a network of kind "
+            f"{config['kind']!r}; start from a run of selfflow_wm.pretrain"
+        )
+    run = path.parent if path.name == "checkpoint" and path != Path(place).expanduser() else None
+    return InitCheckpoint(
+        path,
+        run,
+        "robotics.finetune" if config["robot"] else "selfflow_wm.pretrain",
+        Layout.from_dict(config["layout"]),
+        config["arguments"],
+        read_codecs(path, (IMAGE, VIDEO)),
+        config["training"] or {},
+    )
 
 
-def _check_shape(source: Source, config: Mapping[str, Any]) -> None:
+def _check_shape(source: InitCheckpoint, config: Mapping[str, Any]) -> None:
     asked, found = full_arguments(config["model"]), full_arguments(source.arguments)
     if differing := differing_shape(asked, found):
         raise ValueError(
@@ -198,7 +197,7 @@ def _check_shape(source: Source, config: Mapping[str, Any]) -> None:
 
 
 def _codecs(
-    source: Source, dataset: Data, config: Mapping[str, Any]
+    source: InitCheckpoint, dataset: Dataset, config: Mapping[str, Any]
 ) -> tuple[ResidualCodec | PairedCodec, dict[str, str], set[str]]:
     """The codec to train with, what is said of its two sides, and which are the checkpoint's."""
     check_cacheable(config)
@@ -262,7 +261,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _suits(codec: ResidualCodec | PairedCodec, dataset: Data, count: int = 64) -> str:
+def _suits(codec: ResidualCodec | PairedCodec, dataset: Dataset, count: int = 64) -> str:
     """How a codec fitted to other pictures does on these: their latents should have mean 0 and
     variance 1, and what is lost of a picture no model can learn."""
     index = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).long().numpy()

@@ -19,7 +19,7 @@ from selfflow_wm.codec.patch_pca import PatchPCA
 from selfflow_wm.codec.patch_video import PatchVideo
 from selfflow_wm.codec.residual import ResidualCodec
 from selfflow_wm.codec.tae import TAEFlux2
-from selfflow_wm.codec.text import decode_text, encode_text
+from selfflow_wm.codec.text import encode_text
 from selfflow_wm.codec.video import VideoCodec, latent_frames, pad_clip
 
 __all__ = [
@@ -40,7 +40,6 @@ __all__ = [
     "codec_from_config",
     "codec_from_state",
     "codec_kinds",
-    "decode_text",
     "encode_text",
     "latent_frames",
     "pad_clip",

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from selfflow_wm.layout import Modality
+
+Fitted = TypeVar("Fitted")
 
 _KINDS: dict[str, type[Codec]] = {}
 
@@ -42,9 +45,13 @@ class Codec(ABC):
             _KINDS[cls.kind] = cls
 
     @property
-    @abstractmethod
     def config(self) -> dict[str, Any]:
-        """JSON-able constructor arguments, with "kind"."""
+        """JSON-able constructor arguments, with "kind": the attributes of their names."""
+        named = {name: getattr(self, name) for name in signature(type(self)).parameters}
+        return {"kind": self.kind} | {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in named.items()
+        }
 
     @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:
@@ -72,6 +79,13 @@ class Codec(ABC):
             digest.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
             digest.update(tensor.numpy().tobytes())
         return digest.hexdigest()
+
+    def fitted(self, found: Fitted | None) -> Fitted:
+        """What `fit` found, if it has; ValueError otherwise."""
+        if found is None:
+            name = type(self).__name__
+            raise ValueError(f"expected a fitted {name}; call its fit, or load a saved one")
+        return found
 
     def row(self, name: str | None = None, **fields: Any) -> Modality:
         """The layout's row for these latents. name: default `modality`; fields: of `Modality`."""
@@ -179,6 +193,28 @@ def take(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Te
             "the configuration and the tensors belong to different codecs"
         )
     return tensors[name].to(torch.float32).contiguous()
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a part of a codec under "PREFIX.NAME"."""
+    return {f"{prefix}.{name}": value for name, value in tensors.items()}
+
+
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The inverse of `prefixed`; tensors of other parts are left out."""
+    start = f"{prefix}."
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+
+
+def check_image_size(image_size: Sequence[int], side: int) -> tuple[int, int]:
+    """(H, W), if both are multiples of `side`, the pixels of a token."""
+    height, width = image_size
+    if side < 1 or height % side or width % side or min(height, width) < side:
+        raise ValueError(
+            f"expected an image size divisible by {side}, got {tuple(image_size)}; resize or crop "
+            "the images, or take another patch"
+        )
+    return int(height), int(width)
 
 
 def check_frames(frames: Tensor, image_size: tuple[int, int]) -> Tensor:

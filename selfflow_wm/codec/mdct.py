@@ -67,18 +67,6 @@ class MDCTCodec(AudioCodec):
         self.grid = (samples // hop, 1, 1)
         self._map: PrincipalMap | None = None
 
-    @property
-    def config(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "sample_rate": self.sample_rate,
-            "samples": self.samples,
-            "hop": self.hop,
-            "channels": self.channels,
-            "audio_channels": self.audio_channels,
-            "whitening": self.whitening,
-        }
-
     def fit(
         self,
         waveform: Float[Tensor, "... A S"],
@@ -103,27 +91,21 @@ class MDCTCodec(AudioCodec):
         blocks = _mid_side(waveform.float()).unflatten(-1, (-1, self.hop))
         return rearrange(mdct(blocks), "... a n m -> ... n (a m)")
 
-    def _fitted(self) -> PrincipalMap:
-        if self._map is None:
-            raise ValueError(
-                "expected a fitted MDCTCodec; call fit(waveform, sample_rate) or load a saved one"
-            )
-        return self._map
-
     def encode(
         self, waveform: Float[Tensor, "... A S"], sample_rate: int
     ) -> Float[Tensor, "... n C"]:
         """Latents of float waveforms; ValueError at another sample rate or length."""
-        return self._fitted().encode(self._transform(self.check_waveform(waveform, sample_rate)))
+        rows = self._transform(self.check_waveform(waveform, sample_rate))
+        return self.fitted(self._map).encode(rows)
 
     def decode(self, latents: Float[Tensor, "... n C"]) -> Float[Tensor, "... A S"]:
         """The waveforms that latents stand for, float32, not clipped."""
-        rows = self._fitted().decode(check_latents(latents, self))
+        rows = self.fitted(self._map).decode(check_latents(latents, self))
         blocks = rearrange(rows, "... n (a m) -> ... a n m", a=self.audio_channels)
         return _mid_side(inverse_mdct(blocks).flatten(-2))
 
     def state_dict(self) -> dict[str, Tensor]:
-        return self._fitted().state()
+        return self.fitted(self._map).state()
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> MDCTCodec:

@@ -8,7 +8,14 @@ from typing import Any
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from selfflow_wm.codec.base import Codec, ImageCodec, codec_from_config, codec_from_state
+from selfflow_wm.codec.base import (
+    Codec,
+    ImageCodec,
+    codec_from_config,
+    codec_from_state,
+    part_of,
+    prefixed,
+)
 from selfflow_wm.codec.video import VideoCodec
 
 
@@ -76,17 +83,9 @@ class PairedCodec(Codec):
         return self.video.token_valid(valid)
 
     def state_dict(self) -> dict[str, Tensor]:
-        parts = {"base": self.base, "video": self.video}
-        return {
-            f"{part}.{name}": value
-            for part, codec in parts.items()
-            for name, value in codec.state_dict().items()
-        }
+        return prefixed("base", self.base.state_dict()) | prefixed("video", self.video.state_dict())
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PairedCodec:
-        def part(name: str) -> Codec:
-            own = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(name)}
-            return codec_from_state(config[name], own)
-
-        return cls(part("base"), part("video"))
+        parts = (codec_from_state(config[p], part_of(tensors, p)) for p in ("base", "video"))
+        return cls(*parts)

@@ -10,8 +10,8 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from selfflow_wm.codec.base import ImageCodec, check_frames, check_latents, take
-from selfflow_wm.codec.principal import check_whitening, latent_scale, principal_axes
+from selfflow_wm.codec.base import ImageCodec, check_frames, check_image_size, check_latents, take
+from selfflow_wm.codec.principal import check_whitening, latent_scale, principal_axes, subset
 
 _STD_FLOOR = 1e-3
 """In units of pixels scaled to [-1, 1]: components flatter than this are not amplified."""
@@ -58,19 +58,13 @@ class PatchPCA(ImageCodec):
         per_position: bool = False,
         pack: int = 1,
     ) -> None:
-        height, width = image_size
         side = patch * pack
-        if patch < 1 or pack < 1 or height % side or width % side:
-            raise ValueError(
-                f"expected an image size divisible by patch * pack, got {tuple(image_size)}, "
-                f"{patch} and {pack}; resize the images or change the patch"
-            )
+        height, width = self.image_size = check_image_size(image_size, side)
         if channels % pack**2 or not 1 <= channels // pack**2 <= 3 * patch**2:
             raise ValueError(
                 f"expected channels in 1..{3 * side**2}, a multiple of pack^2 = {pack**2}, "
                 f"got {channels}"
             )
-        self.image_size = (int(height), int(width))
         self.patch, self.channels = int(patch), int(channels)
         self.whitening = check_whitening(whitening)
         self.per_position, self.pack = bool(per_position), int(pack)
@@ -81,16 +75,9 @@ class PatchPCA(ImageCodec):
 
     @property
     def config(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "image_size": list(self.image_size),
-            "patch": self.patch,
-            "channels": self.channels,
-            "whitening": self.whitening,
-            # Left out when off: the fingerprints of codecs from before they existed stay valid.
-            **({"per_position": True} if self.per_position else {}),
-            **({"pack": self.pack} if self.pack > 1 else {}),
-        }
+        # Left out when off: the fingerprints of codecs from before they existed stay valid.
+        off = {"per_position": False, "pack": 1}
+        return {k: v for k, v in super().config.items() if k not in off or v != off[k]}
 
     def fit(
         self,
@@ -106,10 +93,8 @@ class PatchPCA(ImageCodec):
         frames = self._patches(check_frames(images, self.image_size)).flatten(0, -3)
         patches = frames.flatten(0, 1)
         places = torch.arange(frames.shape[1]).repeat(len(frames))
-        if len(patches) > max_patches:
-            generator = torch.Generator().manual_seed(seed)
-            chosen = torch.randperm(len(patches), generator=generator)[:max_patches]
-            patches, places = patches[chosen], places[chosen]
+        chosen = subset(len(patches), max_patches, seed)
+        patches, places = patches[chosen], places[chosen]
         if len(patches) <= self.components:
             raise ValueError(
                 f"expected more than {self.components} patches to fit, got {len(patches)}; give "
@@ -149,10 +134,6 @@ class PatchPCA(ImageCodec):
         self._decode_weight = (decoder * 127.5).float()
         self._decode_bias = ((mean + 1.0) * 127.5).float()
 
-    def _fitted(self) -> None:
-        if self._mean is None:
-            raise ValueError("expected a fitted PatchPCA; call fit(images) or load a saved one")
-
     def _patches(self, images: Tensor) -> Tensor:
         return rearrange(
             images,
@@ -163,7 +144,7 @@ class PatchPCA(ImageCodec):
 
     def encode(self, images: UInt8[Tensor, "... H W 3"]) -> Float[Tensor, "... n C"]:
         """Latents of uint8 images; mean 0 and mean variance 1 over the fitted patches."""
-        self._fitted()
+        self.fitted(self._mean)
         patches = self._patches(check_frames(images, self.image_size)).to(torch.float32)
         device = patches.device
         flat = patches.flatten(0, -2)
@@ -178,7 +159,7 @@ class PatchPCA(ImageCodec):
 
     def decode(self, latents: Float[Tensor, "... n C"]) -> UInt8[Tensor, "... H W 3"]:
         """The images that latents stand for, rounded and clipped to uint8."""
-        self._fitted()
+        self.fitted(self._mean)
         check_latents(latents, self)
         device = latents.device
         latents = rearrange(
@@ -198,9 +179,7 @@ class PatchPCA(ImageCodec):
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        self._fitted()
-        assert self._mean is not None and self._basis is not None and self._std is not None
-        return {"mean": self._mean, "basis": self._basis, "std": self._std}
+        return {"mean": self.fitted(self._mean), "basis": self._basis, "std": self._std}
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PatchPCA:

@@ -10,8 +10,8 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from selfflow_wm.codec.base import check_frames
-from selfflow_wm.codec.principal import PrincipalMap, check_whitening
+from selfflow_wm.codec.base import check_frames, check_image_size
+from selfflow_wm.codec.principal import PrincipalMap, check_whitening, subset
 from selfflow_wm.codec.video import (
     GROUP,
     DecodeGroup,
@@ -48,31 +48,15 @@ class PatchVideo(VideoCodec):
         channels: int,
         whitening: float = 0.5,
     ) -> None:
-        height, width = image_size
-        if patch < 1 or height % patch or width % patch:
-            raise ValueError(
-                f"expected an image size divisible by patch, got {tuple(image_size)} and {patch}; "
-                "resize the frames or change the patch"
-            )
+        height, width = check_image_size(image_size, patch)
         if not 1 <= channels <= 3 * patch**2:
             raise ValueError(f"expected channels in 1..{3 * patch**2}, got {channels}")
-        self.image_size, self.frames = (int(height), int(width)), check_clip_length(frames)
+        self.image_size, self.frames = (height, width), check_clip_length(frames)
         self.patch, self.channels = int(patch), int(channels)
         self.whitening = check_whitening(whitening)
         self.grid = (latent_frames(frames), height // patch, width // patch)
-        self._first: PrincipalMap | None = None
-        self._group: PrincipalMap | None = None
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "image_size": list(self.image_size),
-            "frames": self.frames,
-            "patch": self.patch,
-            "channels": self.channels,
-            "whitening": self.whitening,
-        }
+        self._maps: tuple[PrincipalMap, PrincipalMap] | None = None
+        """Of first frames and of groups."""
 
     def fit(
         self, frames: UInt8[Tensor, "... T H W 3"], max_patches: int = 50_000, seed: int = 0
@@ -89,7 +73,7 @@ class PatchVideo(VideoCodec):
             )
         groups = rearrange(frames[..., 1:, :, :, :], "... (g t) h w c -> (... g) t h w c", t=GROUP)
         stills = frames.flatten(0, -4)[:, None]
-        self._first, self._group = (
+        first, later = (
             PrincipalMap.fit(
                 _pick(self._rows(group), max_patches, seed),
                 self.channels,
@@ -98,6 +82,7 @@ class PatchVideo(VideoCodec):
             )
             for group in (stills, groups)
         )
+        self._maps = first, later
         return self
 
     def _rows(self, group: UInt8[Tensor, "... t H W 3"]) -> UInt8[Tensor, "... n D"]:
@@ -108,13 +93,8 @@ class PatchVideo(VideoCodec):
             q=self.patch,
         )
 
-    def _maps(self) -> tuple[PrincipalMap, PrincipalMap]:
-        if self._first is None or self._group is None:
-            raise ValueError("expected a fitted PatchVideo; call fit(frames) or load a saved one")
-        return self._first, self._group
-
     def encode_group(self) -> EncodeGroup:
-        first, later = self._maps()
+        first, later = self.fitted(self._maps)
 
         def encode(group: UInt8[Tensor, "... t H W 3"]) -> Float[Tensor, "... h*w C"]:
             part = first if group.shape[-4] == 1 else later
@@ -124,7 +104,7 @@ class PatchVideo(VideoCodec):
 
     def decode_group(self) -> DecodeGroup:
         # The first latent frame, and only that, stands for one frame.
-        maps, started = self._maps(), False
+        maps, started = self.fitted(self._maps), False
 
         def decode(latents: Float[Tensor, "... h*w C"]) -> UInt8[Tensor, "... t H W 3"]:
             nonlocal started
@@ -143,26 +123,24 @@ class PatchVideo(VideoCodec):
         return decode
 
     def state_dict(self) -> dict[str, Tensor]:
-        first, later = self._maps()
+        first, later = self.fitted(self._maps)
         return first.state("first.") | later.state("group.")
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PatchVideo:
         codec = cls.from_config(config)
         size = 3 * codec.patch**2
-        codec._first, codec._group = (
+        first, later = (
             PrincipalMap.from_state(
                 tensors, rows, codec.channels, codec.whitening, floor=_FLOOR, prefix=prefix
             )
             for rows, prefix in ((size, "first."), (GROUP * size, "group."))
         )
+        codec._maps = first, later
         return codec
 
 
 def _pick(rows: UInt8[Tensor, "... D"], count: int, seed: int) -> Float[Tensor, "r D"]:
     """At most `count` of the patches, in [-1, 1]: the rest never leaves uint8."""
     rows = rows.flatten(0, -2)
-    if len(rows) > count:
-        generator = torch.Generator().manual_seed(seed)
-        rows = rows[torch.randperm(len(rows), generator=generator)[:count]]
-    return rows.float() / 127.5 - 1.0
+    return rows[subset(len(rows), count, seed)].float() / 127.5 - 1.0

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from selfflow_wm.codec.base import take
@@ -33,6 +33,13 @@ def principal_axes(
     basis = vectors.flip(1)[:, :components]
     largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
     return basis * largest.sign(), variance.clamp(min=0.0).sqrt()
+
+
+def subset(count: int, most: int, seed: int) -> slice | Int[Tensor, "n"]:
+    """Which of `count` rows to fit on: all, or a random `most` of them."""
+    if count <= most:
+        return slice(None)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most]
 
 
 def latent_scale(std: Float[Tensor, "C"], whitening: float, floor: float) -> Float[Tensor, "C"]:
@@ -83,9 +90,7 @@ class PrincipalMap:
         seed: int = 0,
     ) -> Self:
         """Fit on a random subset of `max_rows` rows. centre: subtract their mean."""
-        if len(rows) > max_rows:
-            generator = torch.Generator().manual_seed(seed)
-            rows = rows[torch.randperm(len(rows), generator=generator)[:max_rows]]
+        rows = rows[subset(len(rows), max_rows, seed)]
         if len(rows) <= channels:
             raise ValueError(
                 f"expected more than {channels} tokens to fit, got {len(rows)}; give more samples "

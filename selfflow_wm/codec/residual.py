@@ -9,7 +9,15 @@ from einops import rearrange
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from selfflow_wm.codec.base import Codec, ImageCodec, codec_from_config, codec_from_state, take
+from selfflow_wm.codec.base import (
+    Codec,
+    ImageCodec,
+    codec_from_config,
+    codec_from_state,
+    part_of,
+    prefixed,
+    take,
+)
 
 _FLOOR = 0.1
 """Smallest channel scale, as a fraction of the root mean square scale over channels."""
@@ -64,13 +72,6 @@ class ResidualCodec(Codec):
         self._scale = scale.float()
         return self
 
-    def _fitted(self) -> Tensor:
-        if self._scale is None:
-            raise ValueError(
-                "expected a fitted ResidualCodec; call fit(frames, reference) or load a saved one"
-            )
-        return self._scale
-
     def _residual(self, frames: Tensor, reference_latents: Tensor) -> Tensor:
         """(..., T, n, C) differences to the reference, in the base codec's units."""
         if frames.ndim < 4 or frames.shape[-4] != self.frames:
@@ -103,7 +104,8 @@ class ResidualCodec(Codec):
         return self._scaled(latents - reference_latents.unsqueeze(-3))
 
     def _scaled(self, residual: Tensor) -> Tensor:
-        return rearrange(residual / self._fitted().to(residual.device), "... t n c -> ... (t n) c")
+        scale = self.fitted(self._scale).to(residual.device)
+        return rearrange(residual / scale, "... t n c -> ... (t n) c")
 
     def decode(
         self,
@@ -114,9 +116,8 @@ class ResidualCodec(Codec):
     ) -> UInt8[Tensor, "... T H W 3"]:
         """The frames that `latents` and the reference stand for."""
         reference_latents = self._reference(reference, reference_latents)
-        residual = rearrange(
-            latents * self._fitted().to(latents.device), "... (t n) c -> ... t n c", t=self.frames
-        )
+        residual = latents * self.fitted(self._scale).to(latents.device)
+        residual = rearrange(residual, "... (t n) c -> ... t n c", t=self.frames)
         return self.base.decode(residual + reference_latents.unsqueeze(-3))
 
     def token_valid(self, valid: Bool[Tensor, "... T"]) -> Bool[Tensor, "... T*n"]:
@@ -131,14 +132,12 @@ class ResidualCodec(Codec):
         raise ValueError("expected either a reference frame or its latents, got both or none")
 
     def state_dict(self) -> dict[str, Tensor]:
-        base = {f"base.{name}": value for name, value in self.base.state_dict().items()}
-        return base | {"scale": self._fitted()}
+        return prefixed("base", self.base.state_dict()) | {"scale": self.fitted(self._scale)}
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ResidualCodec:
-        prefix = "base."
-        inner = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        codec = cls(_image_codec(codec_from_state(config["base"], inner)), config["frames"])
+        base = codec_from_state(config["base"], part_of(tensors, "base"))
+        codec = cls(_image_codec(base), config["frames"])
         codec._scale = take(tensors, "scale", (codec.channels,))
         return codec
 

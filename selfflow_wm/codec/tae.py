@@ -13,7 +13,15 @@ from jaxtyping import Float, UInt8
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from selfflow_wm.codec.base import ImageCodec, check_frames, check_latents, take
+from selfflow_wm.codec.base import (
+    ImageCodec,
+    check_frames,
+    check_image_size,
+    check_latents,
+    part_of,
+    prefixed,
+    take,
+)
 from selfflow_wm.codec.weights import (
     compute_dtype,
     find_weights,
@@ -112,14 +120,9 @@ class TAEFlux2(ImageCodec):
         self._load({part: _read(folder / file) for part, file in FILES.items()})
 
     def _prepare(self, image_size: Sequence[int], dtype: str) -> None:
-        height, width = image_size
         side = _DOWN * _PACK
-        if height % side or width % side or min(height, width) < side:
-            raise ValueError(
-                f"expected an image size divisible by {side}, got {tuple(image_size)}; resize or "
-                "crop the images"
-            )
-        self.image_size, self.dtype = (int(height), int(width)), dtype
+        height, width = self.image_size = check_image_size(image_size, side)
+        self.dtype = dtype
         self._type = compute_dtype(dtype)
         self.grid = (1, height // side, width // side)
         self.channels = _LATENT * _PACK**2
@@ -127,9 +130,9 @@ class TAEFlux2(ImageCodec):
 
     def _load(self, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
         self._tensors = {
-            f"{part}.{name}": value.contiguous()
+            name: value.contiguous()
             for part, tensors in parts.items()
-            for name, value in tensors.items()
+            for name, value in prefixed(part, tensors).items()
         }
         self._encoder, self._decoder = make_encoder(), make_decoder()
         for part, network in (("encoder", self._encoder), ("decoder", self._decoder)):
@@ -194,16 +197,7 @@ class TAEFlux2(ImageCodec):
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> TAEFlux2:
         codec = cls.__new__(cls)
         codec._prepare(config["image_size"], config["dtype"])
-        codec._load(
-            {
-                part: {
-                    name.removeprefix(f"{part}."): value
-                    for name, value in tensors.items()
-                    if name.startswith(f"{part}.")
-                }
-                for part in FILES
-            }
-        )
+        codec._load({part: part_of(tensors, part) for part in FILES})
         codec.shift = take(tensors, "shift", (codec.channels,))
         codec.scale = take(tensors, "scale", (codec.channels,))
         return codec

@@ -33,11 +33,3 @@ def encode_text(
     lengths = torch.tensor([len(row) for row in rows])
     ids = torch.tensor([row + [NULL_BYTE] * (max_length - len(row)) for row in rows])
     return ids, torch.arange(max_length) < lengths[:, None]
-
-
-def decode_text(ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> list[str]:
-    """The inverse of `encode_text` (up to outer blanks)."""
-    return [
-        bytes(i for i in row[keep].tolist() if i != NULL_BYTE).decode(errors="replace")
-        for row, keep in zip(ids, mask, strict=True)
-    ]

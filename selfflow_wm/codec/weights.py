@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,8 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
+
+from selfflow_wm.files import file_digest as file_digest
 
 VARIABLE = "SELFFLOW_WEIGHTS"
 """The environment variable with the folder in which weights are looked for."""
@@ -66,12 +67,6 @@ def compute_dtype(name: str) -> torch.dtype:
     if name not in DTYPES:
         raise ValueError(f"expected dtype out of {sorted(DTYPES)}, got {name!r}")
     return DTYPES[name]
-
-
-def file_digest(path: Path) -> str:
-    """sha256 (hex) of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def in_batches(

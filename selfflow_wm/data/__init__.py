@@ -1,8 +1,7 @@
 """Raw samples with captions, and batches of several modalities drawn from them."""
 
 from selfflow_wm.data.encode import SampleEncoder
-from selfflow_wm.data.mixture import MixtureStream, fixed_batches
-from selfflow_wm.data.modes import MODES, Mixture, Mode, Share
+from selfflow_wm.data.modes import MODES, Mode, ModeSchedule, Share
 from selfflow_wm.data.source import (
     JOINT,
     KINDS,
@@ -14,13 +13,14 @@ from selfflow_wm.data.source import (
     check_source,
     split_source,
 )
+from selfflow_wm.data.stream import SampleStream, fixed_batches
 
 __all__ = [
     "JOINT",
     "KINDS",
     "MODES",
-    "Mixture",
-    "MixtureStream",
+    "ModeSchedule",
+    "SampleStream",
     "Mode",
     "Part",
     "Sample",

@@ -8,7 +8,6 @@ data takes another part (`data.excerpts`). Sound at another rate is an error: no
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
 import sys
 from abc import abstractmethod
@@ -27,8 +26,7 @@ from selfflow_wm.data.source import JOINT, Sample
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
-WAVES = (".wav",)
-SOUNDS = (*WAVES, ".flac", ".ogg", ".mp3")
+SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
 LOUDEST = 8.0
 """Of floating-point samples; above, they are whole numbers that nobody scaled."""
 UNTOLD = 0x7FFF0000
@@ -111,10 +109,7 @@ class ImageFolder(MediaFolder):
 
 
 class AudioFolder(MediaFolder):
-    """Sounds of one rate and number of channels (None takes any), `samples` of each.
-
-    WAV through scipy; FLAC, Ogg and MP3 through soundfile (extra `media`).
-    """
+    """Sounds of one rate and number of channels (None takes any), `samples` of each."""
 
     kind, suffixes = "audio", SOUNDS
 
@@ -151,7 +146,14 @@ class VideoFolder(MediaFolder):
         audio: AudioCodec | None = None,
         fps: float | None = None,
     ) -> None:
-        self.av = _optional("av", "videos")
+        try:
+            import av
+        except ImportError:
+            raise ValueError(
+                "expected av to read videos, which is not installed; "
+                "pip install 'selfflow-wm[media]'"
+            ) from None
+        self.av: Any = av
         super().__init__(root)
         self.image_size, self.frames, self.audio, self.fps = image_size, frames, audio, fps
         if audio is not None:
@@ -248,36 +250,15 @@ def check_sound(
 
 def _read_sound(file: MediaFile) -> tuple[int, np.ndarray]:
     """(rate, float32 (A, S))."""
-    if Path(file.name).suffix.lower() not in WAVES:
-        return _read_compressed(file)
-    from scipy.io import wavfile
+    import soundfile
 
     try:
         data = file.read()
-        promised = int.from_bytes(data[4:8], "big" if data[:4] == b"RIFX" else "little")
-        # scipy reads what is left of a file that was cut off. Some headers count themselves.
-        if len(data) < promised < UNTOLD:
-            raise Unreadable(f"{len(data)} of {promised + 8} bytes")
-        rate, values = wavfile.read(io.BytesIO(data))
-    except Unreadable:
-        raise
-    # scipy raises errors of many sorts at damaged files.
-    except Exception as error:
-        raise Unreadable(error) from None
-    if not values.size:
-        raise Unreadable("no samples")
-    if values.dtype == np.uint8:
-        values = (values.astype(np.float32) - 128.0) / 128.0
-    elif values.dtype.kind == "i":
-        values = values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max + 1)
-    waveform = values.astype(np.float32).reshape(len(values), -1).T
-    return int(rate), np.ascontiguousarray(waveform)
-
-
-def _read_compressed(file: MediaFile) -> tuple[int, np.ndarray]:
-    soundfile = _optional("soundfile", "compressed audio")
-    try:
-        with soundfile.SoundFile(io.BytesIO(file.read())) as sound:
+        counted = int.from_bytes(data[4:8], "big" if data[:4] == b"RIFX" else "little")
+        # What is left of a WAV that was cut off would be read. Some headers count themselves.
+        if data[:3] == b"RIF" and len(data) < counted < UNTOLD:
+            raise Unreadable(f"{len(data)} of {counted + 8} bytes")
+        with soundfile.SoundFile(io.BytesIO(data)) as sound:
             rate, promised = sound.samplerate, sound.frames
             values = sound.read(dtype="float32", always_2d=True)
     except (OSError, RuntimeError) as error:  # soundfile's own errors are RuntimeErrors
@@ -288,13 +269,3 @@ def _read_compressed(file: MediaFile) -> tuple[int, np.ndarray]:
     if len(values) < 0.9 * promised and promised < 1 << 62:
         raise Unreadable(f"{len(values)} of {promised} samples")
     return int(rate), np.ascontiguousarray(values.T)
-
-
-def _optional(module: str, what: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise ValueError(
-            f"expected {module} to read {what}, which is not installed; "
-            "pip install 'selfflow-wm[media]'"
-        ) from None

@@ -60,7 +60,7 @@ def _share(name: str, given: Share | Mapping[str, Any]) -> Share:
     return Share(**given)
 
 
-class Mixture:
+class ModeSchedule:
     """The modes of a training run. Every optimiser step draws one, from its step and seed alone.
 
     Batch sizes differ so that steps cost about the same (as the paper's appendix D sizes its
@@ -91,8 +91,7 @@ class Mixture:
                 "see configs/modes"
             )
         self.seed, self.table = seed, table
-        total = sum(share.probability for share in self.shares.values())
-        self._edges = np.cumsum([share.probability / total for share in self.shares.values()])
+        self._edges = np.cumsum(list(self.probabilities.values()))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -114,7 +113,7 @@ class Mixture:
         return self.shares[name].batch_size
 
     def divided(self, processes: int) -> Self:
-        """The same mixture with the batches of one of several processes, which share each of them
+        """The same schedule with the batches of one of several processes, which share each of them
         evenly; ValueError where that is not possible."""
         shares = {}
         for name, share in self.shares.items():
@@ -129,7 +128,7 @@ class Mixture:
         return self._with(shares)
 
     def times(self, processes: int) -> Self:
-        """The same mixture with the batches of several processes that each have one of this."""
+        """The same schedule with the batches of several processes that each have one of this."""
         return self._with(
             {
                 name: replace(share, batch_size=processes * share.batch_size)

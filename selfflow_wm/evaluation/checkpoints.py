@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from selfflow_wm.checkpoints import find_checkpoint, fingerprint, read_config
 from selfflow_wm.cli import split_name
-from selfflow_wm.codec import AudioCodec, Codec, ImageCodec, VideoCodec
+from selfflow_wm.codec import Codec
 from selfflow_wm.data import MODES, SampleEncoder
 from selfflow_wm.data.toy import ToyConfig
-from selfflow_wm.files import newest_checkpoint
-from selfflow_wm.training.model_files import SavedModel, load_model, read_config
+from selfflow_wm.training.model_files import SavedModel, load_model
 
 
 @dataclass(frozen=True)
@@ -63,16 +62,11 @@ def find_checkpoints(words: Sequence[str], curve: bool = False) -> list[Entry]:
 def _paths(place: Path, curve: bool) -> list[Path]:
     if curve and (steps := sorted((place / "checkpoints").glob("step_[0-9]*"))):
         return steps
-    if ((path := newest_checkpoint(place)) / "config.json").is_file():
-        return [path]
-    raise ValueError(
-        f"{place}: expected a run of selfflow_wm.pretrain with a checkpoint/, or a checkpoint "
-        "directory, got neither; check the path, or train until the first export"
-    )
+    return [find_checkpoint(place)]
 
 
 def _read(path: Path, name: str) -> Entry:
-    config = read_config(path)
+    config = read_config(path, robot=False)
     training = config["training"]
     objective = _snake(training.get("objective", {}).get("_target_", "unknown").rsplit(".", 1)[-1])
     if training.get("objective", {}).get("separated"):
@@ -82,20 +76,13 @@ def _read(path: Path, name: str) -> Entry:
     return Entry(
         name or objective,
         path,
-        _fingerprint(path),
+        fingerprint(path)[:16],
         int(training.get("seed", 0)),
         int(training.get("step", 0)),
         objective,
         modes,
         _world(path, training.get("data"), modes),
     )
-
-
-def _fingerprint(path: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(path.glob("*.safetensors")) + [path / "config.json"]:
-        digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _snake(name: str) -> str:
@@ -111,7 +98,7 @@ def _world(path: Path, data: Any, modes: Sequence[str]) -> ToyConfig:
                 f"{path}: expected a model trained on the toy world, whose captions and truth the "
                 f"metrics need, got data.{mode}={source!r}; train one with experiment="
                 "toy_multimodal, or sample from this one (python -m selfflow_wm.sample) and "
-                "compare that with your media (python -m selfflow_wm.evaluation.distance)"
+                "compare that with your media (python -m selfflow_wm.evaluate distance)"
             )
         worlds.append(ToyConfig(**(source.get("world") or {})))
     if not worlds or any(world != worlds[0] for world in worlds):
@@ -156,9 +143,8 @@ def open_checkpoint(entry: Entry, device: Any) -> tuple[SavedModel, SampleEncode
     """The model and the way to its latents; ValueError when its codecs fit neither it nor the
     world's sizes, or when another checkpoint has come to lie at its path."""
     saved = load_model(entry.path, device)
-    if (
-        _fingerprint(entry.path) != entry.fingerprint
-    ):  # its samples would be taken for the old one's
+    # The samples of another would be taken for the old one's.
+    if fingerprint(entry.path)[:16] != entry.fingerprint:
         raise ValueError(
             f"{entry.path}: expected the checkpoint that was there at the start, of step "
             f"{entry.step}, got another; its run goes on: repeat the command, or give one of "
@@ -175,24 +161,15 @@ def open_checkpoint(entry: Entry, device: Any) -> tuple[SavedModel, SampleEncode
 
 def check_codec(codec: Codec, world: ToyConfig) -> None:
     """ValueError unless a codec's samples are as large as the world's."""
-    size = (world.height, world.width)
-    if isinstance(codec, ImageCodec):
-        pairs: dict[str, tuple[Any, Any]] = {"image_size": (tuple(codec.image_size), size)}
-    elif isinstance(codec, VideoCodec):
-        pairs = {
-            "image_size": (tuple(codec.image_size), size),
-            "frames": (codec.frames, world.frames),
-        }
-    elif isinstance(codec, AudioCodec):
-        pairs = {
-            "sample_rate": (codec.sample_rate, world.sample_rate),
-            "samples": (codec.samples, world.samples),
-            "audio_channels": (codec.audio_channels, 1),
-        }
-    else:
-        pairs = {}
-    for name, (got, expected) in pairs.items():
-        if got != expected:
+    sizes = {
+        "image_size": (world.height, world.width),
+        "frames": world.frames,
+        "sample_rate": world.sample_rate,
+        "samples": world.samples,
+        "audio_channels": 1,
+    }
+    for name, expected in sizes.items():
+        if (got := getattr(codec, name, expected)) != expected:
             raise ValueError(
                 f"codecs.{codec.modality}: expected {name} {expected}, as the toy world renders, "
                 f"got {got} from {codec.kind}; train with codecs.{codec.modality}.{name} or "

@@ -1,8 +1,8 @@
 """Whose features the Fréchet distances compare: a protocol, and the extractors there are.
 
 The toy world's own need no download, the others take weights from the disk
-(--features image=inception:FILE). More are registered with `register`, or named on the command
-line as a class or function to import (--features video=my_package.features.Clips:weights/clips).
+(--features image=inception:FILE). More are added to `EXTRACTORS`, or named on the command line as a
+class or function to import (--features video=my_package.features.Clips:weights/clips).
 """
 
 from __future__ import annotations
@@ -70,18 +70,6 @@ def checked(extract: Extractor, samples: Any) -> Float[np.ndarray, "B D"]:
 
 
 Factory = Callable[[Context], Extractor]
-EXTRACTORS: dict[tuple[str, str], Factory] = {}
-"""By modality and name."""
-
-
-def register(modality: str, key: str) -> Callable[[Factory], Factory]:
-    """Make a factory available as --features MODALITY=KEY[:ARGUMENT]."""
-
-    def add(factory: Factory) -> Factory:
-        EXTRACTORS[modality, key] = factory
-        return factory
-
-    return add
 
 
 @dataclass(frozen=True)
@@ -95,7 +83,6 @@ class Named:
         return self.function(samples)
 
 
-@register("image", "toy")
 def toy_pictures(context: Context) -> Extractor:
     """The reader of signs: no Inception, so no FID by that name."""
     reader = _reader(context, "image")
@@ -105,7 +92,6 @@ def toy_pictures(context: Context) -> Extractor:
     )
 
 
-@register("video", "toy")
 def toy_clips(context: Context) -> Extractor:
     """Mean and change of the frames' features."""
     _reader(context, "video")
@@ -125,7 +111,6 @@ def _reader(context: Context, modality: str) -> Recogniser:
     return context.recogniser
 
 
-@register("audio", "toy")
 def toy_sounds(context: Context) -> Extractor:
     """Log energies in bands; no network, so any sounds will do."""
     rate = context.sample_rate
@@ -136,30 +121,18 @@ def toy_sounds(context: Context) -> Extractor:
     return Named("log energy in 16 bands", lambda audio: audio_features(audio, rate))
 
 
-@register("image", "inception")
-def inception(context: Context) -> Extractor:
-    """--features image=inception:WEIGHTS"""
-    if not context.argument:
-        raise ValueError("--features image=inception: expected inception:WEIGHTS, got no file")
-    return InceptionFeatures(context.argument, context.device)
-
-
-@register("video", "i3d")
-def i3d(context: Context) -> Extractor:
-    """--features video=i3d:FILE"""
-    return I3DFeatures(context.argument, context.device)
-
-
-@register("video", "videomae")
-def videomae(context: Context) -> Extractor:
-    """--features video=videomae:DIR"""
-    return VideoMAEFeatures(context.argument, context.device)
-
-
-@register("audio", "clap")
-def clap(context: Context) -> Extractor:
-    """--features audio=clap:DIR"""
-    return ClapFeatures(context.argument, context.sample_rate, context.device)
+EXTRACTORS: dict[tuple[str, str], Factory] = {
+    ("image", "toy"): toy_pictures,
+    ("video", "toy"): toy_clips,
+    ("audio", "toy"): toy_sounds,
+    ("image", "inception"): lambda context: InceptionFeatures(context.argument, context.device),
+    ("video", "i3d"): lambda context: I3DFeatures(context.argument, context.device),
+    ("video", "videomae"): lambda context: VideoMAEFeatures(context.argument, context.device),
+    ("audio", "clap"): lambda context: ClapFeatures(
+        context.argument, context.sample_rate, context.device
+    ),
+}
+"""By modality and name, as --features MODALITY=NAME[:ARGUMENT]."""
 
 
 Choice = tuple[str, str | None]

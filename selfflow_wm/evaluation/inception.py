@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selfflow_wm.codec.weights import file_digest
-from selfflow_wm.training.checkpoint import load_tensors
+from selfflow_wm.interop.official import read_state_dict
 
 SIDE, WIDTH = 299, 2048
 
@@ -166,7 +166,9 @@ class InceptionFeatures:
     mixed_sizes: ClassVar = True
     """A list of pictures of several sizes will do as a batch."""
 
-    def __init__(self, weights: Path | str, device: torch.device | str = "cpu") -> None:
+    def __init__(self, weights: Path | str | None, device: torch.device | str = "cpu") -> None:
+        if not weights:
+            raise ValueError("--features image=inception: expected inception:WEIGHTS, got no file")
         path = Path(weights)
         self.network = load_inception(path).to(device)
         self.device = torch.device(device)
@@ -196,10 +198,11 @@ def load_inception(path: Path) -> Inception:
             f"{path}: expected the weights of FID's Inception, got nothing there; put "
             "pt_inception-2015-12-05-6726825d.pth (of pytorch-fid) there, nothing is downloaded"
         )
-    tensors = load_tensors(path) if path.suffix == ".safetensors" else _load_torch(path)
     network = Inception()
     # The classifier is not needed; what counts the batches of a norm may be missing.
-    kept = {n: v for n, v in tensors.items() if not n.startswith(("fc.", "AuxLogits."))}
+    kept = {
+        n: v for n, v in read_state_dict(path).items() if not n.startswith(("fc.", "AuxLogits."))
+    }
     missing, extra = network.load_state_dict(kept, strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or extra:
@@ -208,13 +211,3 @@ def load_inception(path: Path) -> Inception:
             f"{len(extra)} others, such as {[*missing, *extra][0]}; is it another network?"
         )
     return network.eval().requires_grad_(False)
-
-
-def _load_torch(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of many sorts
-        raise ValueError(f"{path}: expected a file of tensors, got {error}") from None
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"{path}: expected a state dict, got something else")
-    return content

@@ -13,13 +13,7 @@ import numpy as np
 
 from selfflow_wm.data.excerpts import Unreadable
 from selfflow_wm.data.files import MediaFile, find_media
-from selfflow_wm.data.folders import (
-    PICTURES,
-    AudioFolder,
-    MediaFolder,
-    VideoFolder,
-    open_picture,
-)
+from selfflow_wm.data.folders import PICTURES, AudioFolder, VideoFolder, open_picture
 
 
 @dataclass(frozen=True)
@@ -193,49 +187,38 @@ def _header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 def _folder(path: Path, modality: str, cut: Cut) -> MediaSet:
     if modality == "image":
-        files = find_media(path, PICTURES)
-        return MediaSet(path, len(files), lambda: (_picture(file) for file in files))
-    if modality == "video":
+        files, read = find_media(path, PICTURES), lambda file: np.array(open_picture(file))
+    elif modality == "video":
         assert cut.frames is not None and cut.size is not None
         videos = VideoFolder(path, cut.size, cut.frames, fps=cut.fps)
-        return MediaSet(path, len(videos), lambda: _decode(videos, 0, cut.frames, "--frames"))
-    if cut.sample_rate is None:
-        raise ValueError(
-            f"{path}: expected to be told the rate of its sounds, got nothing; say --sample-rate HZ"
-        )
-    assert cut.samples is not None
-    sounds = AudioFolder(path, cut.sample_rate, cut.samples, channels=None)
-    return MediaSet(
-        path,
-        len(sounds),
-        lambda: (wave.mean(0) for wave in _decode(sounds, 1, cut.samples, "--samples")),
-    )
-
-
-def _decode(source: MediaFolder, axis: int, length: int | None, flag: str) -> Iterator[np.ndarray]:
-    """The beginning of every file; ValueError for one that is damaged or shorter than `length`."""
-    assert length is not None
-    for file in source.files:
-        try:
-            sample = source.decode(file, 0)[source.kind]
-        except Unreadable as error:
-            raise _unreadable(file.name, source.kind, error) from None
-        if sample.shape[axis] < length:
+        files, read = videos.files, lambda file: videos.decode(file)["video"]
+    else:
+        if cut.sample_rate is None:
             raise ValueError(
-                f"{file.name}: expected {length} {flag[2:]}, got {sample.shape[axis]}; take it "
-                f"away, or cut all with {flag} {sample.shape[axis]}"
+                f"{path}: expected to be told the rate of its sounds, got nothing; say "
+                "--sample-rate HZ"
             )
-        yield sample
+        assert cut.samples is not None
+        sounds = AudioFolder(path, cut.sample_rate, cut.samples, channels=None)
+        files, read = sounds.files, lambda file: sounds.decode(file)["audio"].mean(0)
+    return MediaSet(path, len(files), lambda: (_read(file, read, modality, cut) for file in files))
 
 
-def _picture(file: MediaFile) -> np.ndarray:
+def _read(
+    file: MediaFile, read: Callable[[MediaFile], np.ndarray], modality: str, cut: Cut
+) -> np.ndarray:
+    """The beginning of a file; ValueError for one that is damaged or shorter than the cut."""
     try:
-        return np.array(open_picture(file))
+        sample = read(file)
     except Unreadable as error:
-        raise _unreadable(file.name, "image", error) from None
-
-
-def _unreadable(name: str, modality: str, error: Exception) -> ValueError:
-    return ValueError(
-        f"{name}: expected {NOUNS[modality]}, got {error}; take it away, a distance is of all"
-    )
+        raise ValueError(
+            f"{file.name}: expected {NOUNS[modality]}, got {error}; take it away, a distance is of "
+            "all"
+        ) from None
+    name = {"video": "frames", "audio": "samples"}.get(modality)
+    if name and len(sample) < getattr(cut, name):
+        raise ValueError(
+            f"{file.name}: expected {getattr(cut, name)} {name}, got {len(sample)}; take it away, "
+            f"or cut all with --{name} {len(sample)}"
+        )
+    return sample

@@ -10,7 +10,7 @@ from typing import Any
 
 from selfflow_wm import pages
 from selfflow_wm.evaluation.metrics import FRECHET
-from selfflow_wm.files import atomic_file
+from selfflow_wm.files import write_file
 from selfflow_wm.panels import panel_grid, to_png
 
 TITLES = {
@@ -131,8 +131,7 @@ def write_page(out: Path, results: Row) -> Path:
         curve=_curve(results),
     )
     path = out / "results.html"
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_file(path, text)
     return path
 
 

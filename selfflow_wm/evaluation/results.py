@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
@@ -81,18 +81,10 @@ def _one_step(entries: Sequence[Entry]) -> bool:
 
 
 def _describe(entry: Entry, codec: str, modes: Sequence[str]) -> dict[str, Any]:
-    return {
-        "label": entry.label,
-        "name": entry.name,
-        "path": str(entry.path),
-        "fingerprint": entry.fingerprint,
-        "seed": entry.seed,
-        "step": entry.step,
-        "objective": entry.objective,
-        "modes": list(entry.modes),
-        "not_trained": [mode for mode in MODES if mode in modes and mode not in entry.modes],
-        "codec": codec,
-    }
+    known = {field.name: getattr(entry, field.name) for field in fields(entry)}
+    del known["world"]  # stands in the settings
+    lacking = [mode for mode in MODES if mode in modes and mode not in entry.modes]
+    return known | {"path": str(entry.path), "not_trained": lacking, "codec": codec}
 
 
 def _differences(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,8 +19,8 @@ from selfflow_wm.evaluation.media import SHOWN
 from selfflow_wm.evaluation.metrics import Columns, measure
 from selfflow_wm.evaluation.store import Measured
 from selfflow_wm.metrics.recogniser import Recogniser
-from selfflow_wm.sampling.run import REPORT_SECONDS, Solve
-from selfflow_wm.training.log import Progress
+from selfflow_wm.progress import Progress
+from selfflow_wm.sampling.run import Solve
 
 TRUE, REFERENCE, UNRELATED = "true", "reference", "unrelated"
 """Renderings that models are asked for, others of the same split that distances are to, and films
@@ -128,8 +127,7 @@ def measure_all(out: Path, found: Sequence[Origin], judge: Judge, samples: int, 
     done = total - sum(map(len, todo.values()))
     if done == total:
         return
-    progress, reported = Progress(total, done, description="evaluating", unit="sample"), 0.0
-    try:
+    with Progress(total, done, description="evaluating", unit="sample") as progress:
         for origin in found:
             make: Make | None = None
             for mode in origin.modes:
@@ -142,13 +140,7 @@ def measure_all(out: Path, found: Sequence[Origin], judge: Judge, samples: int, 
                     first = [row for row, number in enumerate(some) if number < SHOWN]
                     raw = {name: value[first] for name, value in made.items()} if first else {}
                     stored(out, origin.key, mode).write(some, judge(mode, made, asked), raw)
-                    done += len(some)
-                    progress.advance(done)
-                    if done == total or time.monotonic() - reported > REPORT_SECONDS:
-                        reported = time.monotonic()
-                        progress.report(done, {})
-    finally:
-        progress.close()
+                    progress.add(len(some))
 
 
 def pick_modes(entries: Sequence[Entry], wanted: Sequence[str] | None) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from selfflow_wm.sampling.parts import missing_numbers, write_atomic
+from selfflow_wm.files import atomic_open
+from selfflow_wm.sampling.parts import missing_numbers
 
 RAW = "raw/"
 """Before the names of what is kept for pictures and films."""
@@ -39,7 +40,8 @@ class Measured:
         arrays = {"numbers": np.asarray(numbers, np.int64), **columns}
         arrays |= {RAW + name: value for name, value in raw.items()}
         path = self.folder / f"batch_{numbers[0]:08d}.npz"
-        write_atomic(path, lambda file: np.savez_compressed(file, **arrays))  # pyright: ignore
+        with atomic_open(path) as file:
+            np.savez_compressed(file, **arrays)
 
     def columns(self, count: int) -> dict[str, np.ndarray]:
         """Every column of the samples 0..count - 1, in order."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from selfflow_wm.evaluation.metrics import Columns, Metric
-from selfflow_wm.intervals import paired_difference, wilson
+from selfflow_wm.intervals import Bootstrap, over_seeds, paired_difference, percentiles, wilson
 from selfflow_wm.metrics.frechet import frechet_distance, reduce
 
 RESAMPLES = 1000
@@ -32,8 +32,8 @@ def describe(metric: Metric, columns: Columns, seed: int = 0) -> Value:
     value = float(above.sum() / below.sum())
     if metric.binary:
         return _value(value, *wilson(float(above.sum()), count), count)
-    draws = _draws(above, below, seed)
-    return _value(value, *_quantiles(draws), count)
+    _, draws = Bootstrap(len(above), RESAMPLES, seed).ratio(above, below)
+    return _value(value, *percentiles(draws), count)
 
 
 def paired(metric: Metric, a: Columns, b: Columns, seed: int = 0) -> Value:
@@ -50,25 +50,11 @@ def paired(metric: Metric, a: Columns, b: Columns, seed: int = 0) -> Value:
         bounds = paired_difference(gained, lost, pairs)
         return _value((gained - lost) / pairs, *bounds, pairs)
     point = [above.sum() / below.sum() for above, below in sums]
-    # The same seed draws the same samples for both.
-    draws = [_draws(above, below, seed) for above, below in sums]
+    # The same draws for both.
+    bootstrap = Bootstrap(len(sums[0][0]), RESAMPLES, seed)
+    draws = [bootstrap.ratio(above, below)[1] for above, below in sums]
     count = int(((sums[0][1] > 0) & (sums[1][1] > 0)).sum())
-    return _value(float(point[1] - point[0]), *_quantiles(draws[1] - draws[0]), count)
-
-
-def _draws(above: np.ndarray, below: np.ndarray, seed: int) -> np.ndarray:
-    size = len(above)
-    weights = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), RESAMPLES)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (weights @ above) / (weights @ below)
-
-
-def _quantiles(draws: np.ndarray) -> tuple[float | None, float | None]:
-    finite = draws[np.isfinite(draws)]
-    if not len(finite):
-        return None, None
-    low, high = np.quantile(finite, [0.025, 0.975])
-    return float(low), float(high)
+    return _value(float(point[1] - point[0]), *percentiles(draws[1] - draws[0]), count)
 
 
 def _value(value: Any, low: Any, high: Any, count: int) -> Value:
@@ -84,9 +70,7 @@ def frechet(
     if width < 2:
         return None
     project = reduce(reference, width)
-    found = frechet_distance(
-        project(features), project(reference), extractor, FRECHET_RESAMPLES, seed
-    )
+    found = frechet_distance(project(features), project(reference), FRECHET_RESAMPLES, seed)
     value = _value(found.unbiased, found.low, found.high, len(features))
     name = f"{extractor}, {width} principal directions"
     return value | {"plug_in": found.distance, "features": name}
@@ -99,17 +83,6 @@ def unpaired(a: Value, b: Value) -> Value:
     difference = b["value"] - a["value"]
     error = math.hypot(a["high"] - a["value"], b["high"] - b["value"])
     return _value(difference, difference - error, difference + error, min(a["count"], b["count"]))
-
-
-def over_seeds(values: Sequence[float]) -> Value:
-    """Mean over training seeds with Student's 95% interval; none from fewer than two."""
-    from scipy.stats import t
-
-    mean, count = float(np.mean(values)), len(values)
-    if count < 2:
-        return _value(mean, None, None, count)
-    error = float(t.ppf(0.975, count - 1) * np.std(values, ddof=1) / count**0.5)
-    return _value(mean, mean - error, mean + error, count)
 
 
 def arms(

@@ -55,7 +55,7 @@ def load_official(path: Path | str, model: SiT | None = None, *, patch: int = 2)
     Nothing is unpickled but tensors. ValueError names every kind of difference when the file
     does not hold exactly this network (the projector may be absent as a whole).
     """
-    state = read_official(path)
+    state = read_state_dict(path)
     assign = model is None
     if model is None:
         with torch.device("meta"):  # the weights are about to be replaced: do not draw them
@@ -70,7 +70,7 @@ def load_official_projector(path: Path | str) -> State:
 
     ValueError when the file lacks it.
     """
-    state = read_official(path)
+    state = read_state_dict(path)
     if missing := sorted(set(_PROJECTOR) - set(state)):
         raise ValueError(
             f"{path}: expected the projector {sorted(_PROJECTOR)}, got a file without {missing}; "
@@ -79,8 +79,11 @@ def load_official_projector(path: Path | str) -> State:
     return {ours: state[theirs].float() for theirs, ours in _PROJECTOR.items()}
 
 
-def read_official(path: Path | str) -> State:
-    """The tensors in a checkpoint file under their official names, wrappers taken off."""
+def read_state_dict(path: Path | str) -> State:
+    """The tensors in a .safetensors or PyTorch file under their names there, wrappers taken off.
+
+    Nothing is unpickled but tensors; ValueError for a file that holds more or no state dict.
+    """
     path = Path(path)
     if path.suffix == ".safetensors":
         content = load_tensors(path)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
+from skimage.measure import label, regionprops
 
 from selfflow_wm.data.toy.config import PALETTE
 
@@ -16,19 +16,8 @@ LIMIT = 70.0
 
 COLORS = tuple(PALETTE)
 
-
-@dataclass(frozen=True)
-class Patch:
-    """Connected pixels of one colour."""
-
-    x: float
-    """Of the centroid; pixel i covers [i, i + 1)."""
-    y: float
-    area: int
-    box: tuple[int, int, int, int]
-    """Left, top, right and bottom, the last two exclusive."""
-    mask: Bool[np.ndarray, "h w"]
-    """Within the box."""
+Patch = Any
+"""Connected pixels of one colour, the RegionProperties of scikit-image."""
 
 
 def name_pixels(
@@ -50,13 +39,11 @@ def name_pixels(
 
 def patches(mask: Bool[np.ndarray, "H W"], least: float) -> list[Patch]:
     """Connected parts (8 neighbours) of at least `least` pixels, the largest first."""
-    _, labels, stats, centers = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    found = []
-    for n in range(1, len(stats)):
-        left, top, width, height, area = (int(value) for value in stats[n])
-        if area >= least:
-            inside = labels[top : top + height, left : left + width] == n
-            box = (left, top, left + width, top + height)
-            x, y = centers[n] + 0.5
-            found.append(Patch(float(x), float(y), area, box, inside))
-    return sorted(found, key=lambda patch: -patch.area)
+    found = [part for part in regionprops(label(mask, connectivity=2)) if part.area >= least]
+    return sorted(found, key=lambda part: -part.area)
+
+
+def center(part: Patch) -> tuple[float, float]:
+    """(x, y) of a part's centroid; pixel i covers [i, i + 1)."""
+    y, x = part.centroid
+    return x + 0.5, y + 0.5

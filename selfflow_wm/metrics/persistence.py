@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, UInt8
 
 from selfflow_wm.data.toy.canvas import Canvas, paint_shape
 from selfflow_wm.data.toy.config import GOLD, INK, PALETTE, SHAPES, SLATE
-from selfflow_wm.metrics.colors import COLORS, Patch, name_pixels, patches
+from selfflow_wm.metrics.colors import COLORS, Patch, center, name_pixels, patches
 
 _CLEAR = 1.5
 """Pixels between a shape and wall or edge for its form to be judged."""
@@ -85,7 +85,7 @@ def find_wall(video: UInt8[np.ndarray, "T H W 3"]) -> tuple[float, float] | None
 
 
 def _clear(patch: Patch, wall: tuple[float, float] | None, width: int) -> bool:
-    left, _, right, _ = patch.box
+    _, left, _, right = patch.bbox
     beside = wall is None or right + _CLEAR <= wall[0] or left - _CLEAR >= wall[1]
     return beside and left > 0 and right < width
 
@@ -100,23 +100,23 @@ def _follow(
     shape = Counter(forms.values()).most_common(1)[0][0]
     tolerance = 0.05 * min(height, width)
     times = np.array([t for t, _ in whole])
-    spots = np.array([[patch.x, patch.y] for _, patch in whole])
+    spots = np.array([center(patch) for _, patch in whole])
     path = _straight(times, spots, tolerance, len(seen))
-    radius = float(np.median([(p.box[2] - p.box[0]) / 2 for _, p in whole]))
+    radius = float(np.median([p.image.shape[1] / 2 for _, p in whole]))
     wrong: dict[int, str] = {}
     for t, found in enumerate(seen):
         x = path[t, 0]
         inside = x - radius > _CLEAR and x + radius < width - _CLEAR
         apart = wall is None or x + radius + _CLEAR < wall[0] or x - radius - _CLEAR > wall[1]
-        near = [np.hypot(p.x - x, p.y - path[t, 1]) <= tolerance for p in found]
+        away = [np.hypot(*(center(part) - path[t])) for part in found]
         if inside and apart:
-            if not any(near):
+            if not any(distance <= tolerance for distance in away):
                 wrong[t] = "moved" if found else "missing"
             elif len(found) > 1:
                 wrong[t] = "extra"
             elif t in forms and forms[t] != shape:
                 wrong[t] = "changed"
-        elif any(np.hypot(p.x - x, p.y - path[t, 1]) > tolerance + radius for p in found):
+        elif any(distance > tolerance + radius for distance in away):
             wrong[t] = "extra"
     return shape, wrong
 
@@ -142,8 +142,8 @@ def _straight(
 
 def shape_of(patch: Patch) -> str:
     """The one of `SHAPES` that overlaps a whole patch best, by intersection over union."""
-    names, models = _models(*patch.mask.shape)
-    mask = np.pad(patch.mask, 1)
+    names, models = _models(*patch.image.shape)
+    mask = np.pad(patch.image, 1)
     overlap = (models & mask).sum((1, 2)) / (models | mask).sum((1, 2))
     return names[int(overlap.argmax())]
 
@@ -201,9 +201,8 @@ def count_limbs(image: UInt8[np.ndarray, "H W 3"]) -> int:
     bodies = patches(torso, 0.01 * height * width)
     if not bodies:
         return 0
-    left, top, right, bottom = bodies[0].box
     body = np.zeros_like(torso)
-    body[top:bottom, left:right] = bodies[0].mask
+    body[bodies[0].slice] = bodies[0].image
     gold = name_pixels(image[None], (GOLD,), _GOLD_LIMIT)[0] == 0
     ends = patches(gold, 0.001 * height * width)
     count = 0
@@ -214,7 +213,7 @@ def count_limbs(image: UInt8[np.ndarray, "H W 3"]) -> int:
     attached = set(np.unique(parts[(around > 0) & (parts > 0)]).tolist())
     for end in ends:
         mask = np.zeros_like(torso)
-        mask[end.box[1] : end.box[3], end.box[0] : end.box[2]] = end.mask
+        mask[end.slice] = end.image
         touched = parts[cv2.dilate(mask.astype(np.uint8), reach) > 0]
         count += bool(attached & set(touched[touched > 0].tolist()))
     return count

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -254,9 +254,7 @@ def save_recogniser(
         "height": model.height, "width": model.width, "sha256": digest,
         "world": config.to_dict(),
         "ceiling": {
-            name: {"right": s.right, "count": s.count, "accuracy": s.accuracy, "low": s.low,
-                   "high": s.high, "letter_error": s.letter_error}
-            for name, s in scores.items() if s.count
+            name: asdict(s) | {"accuracy": s.accuracy} for name, s in scores.items() if s.count
         },
     }  # fmt: skip
     with atomic_directory(path) as directory:
@@ -284,17 +282,3 @@ def load_recogniser(path: Path) -> tuple[Recogniser, dict[str, Any]]:
     model = Recogniser(known["height"], known["width"])
     model.load_state_dict(load_file(file), strict=True)
     return model.eval(), known
-
-
-def picture_extractor(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
-    """Features of pictures for `frechet_distance`, from a stored recogniser, and their name.
-
-    The name says that it is the toy world's recogniser, of which size and weights: distances
-    are no FID by Inception's features and compare only with others of the same name.
-    """
-    model, known = load_recogniser(path)
-
-    def extract(images: np.ndarray) -> np.ndarray:
-        return model.features(torch.from_numpy(images)).numpy()
-
-    return extract, f"toy recogniser {known['height']} px {known['sha256'][:12]}"

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from scipy.ndimage import maximum_filter1d
 
-from selfflow_wm.metrics.colors import COLORS, name_pixels, patches
+from selfflow_wm.metrics.colors import COLORS, center, name_pixels, patches
 
 _MATCH = 0.04
 """Seconds within which an onset belongs to a contact once the common offset is taken away."""
@@ -108,7 +108,7 @@ def follow(video: UInt8[np.ndarray, "T H W 3"]) -> Float[np.ndarray, "T"]:
     counts = [(named == index).sum() for index in range(len(COLORS))]
     color, least = int(np.argmax(counts)), 0.002 * video.shape[1] * video.shape[2]
     found = [patches(frame == color, least) for frame in named]
-    return np.array([parts[0].y if parts else np.nan for parts in found])
+    return np.array([center(parts[0])[1] if parts else np.nan for parts in found])
 
 
 def _prominent(height: np.ndarray, turn: int, least: float) -> bool:

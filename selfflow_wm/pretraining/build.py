@@ -1,137 +1,81 @@
-"""A pretraining run, assembled from a composed configuration."""
+"""The parts of a pretraining run, made from a composed configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from omegaconf import DictConfig
 
+from selfflow_wm.checkpoints import find_checkpoint
 from selfflow_wm.codec import Codec
-from selfflow_wm.data import Mixture, MixtureStream, SampleEncoder, Source, fixed_batches
+from selfflow_wm.data import MODES, SampleEncoder, SampleStream, Source, fixed_batches
 from selfflow_wm.data.source import check_captions, split_source
-from selfflow_wm.files import newest_checkpoint
 from selfflow_wm.layout import Layout
 from selfflow_wm.model import Backbone
-from selfflow_wm.objective import FlowMatching, WeightedByModality
+from selfflow_wm.objective import WeightedByModality
 from selfflow_wm.pretraining.codecs import fit_codecs, make_codecs, make_layout
 from selfflow_wm.pretraining.preview import Preview
 from selfflow_wm.pretraining.sources import open_sources
-from selfflow_wm.training import run as core
-from selfflow_wm.training.log import MetricsLog
+from selfflow_wm.training import config as configuration
+from selfflow_wm.training import run
 from selfflow_wm.training.model_files import SavedModel, load_model, save_model
-from selfflow_wm.training.parallel import make_parallel
-from selfflow_wm.training.ranks import join
 from selfflow_wm.training.trainer import Trainer
-from selfflow_wm.training.validate import FixedNoiseValidation
 
 PATHS = ("data", "out", "init")
-RESUMABLE = (*core.RESUMABLE, "workers", "fps")
+RESUMABLE = (*run.RESUMABLE, "workers", "fps")
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """configs/pretrain.yaml with hydra overrides; ValueError says what was wrong with them."""
-    return core.compose_config("pretrain", overrides, paths=PATHS, folder="pretrain")
+    return configuration.compose_config(
+        "selfflow_wm.pretrain", overrides, paths=PATHS, folder="pretrain"
+    )
 
 
-@dataclass
-class Run:
-    """Everything a training run is made of, built and not yet started."""
-
-    saved: SavedModel
-    trainer: Trainer
-    description: str
-
-
-def build(config: DictConfig) -> Run:
+def build(config: DictConfig) -> run.TrainingRun:
     """Assemble a run, resuming it when its state is there; ValueError for misuse."""
-    core.require(config, "data", "out")
-    ranks = join(config.trainer.parallel, config.device)
-    out, plain, device = Path(config.out), _plain(config), ranks.device
-    stated = Mixture(plain["modes"], seed=config.seed)
-    mixture = of_run(stated, plain["batch_of"], ranks.size)
-    own = mixture.divided(ranks.size)
-    resuming = ranks.on_main(lambda: core.claim(out, plain, RESUMABLE))
+    return run.assemble(config, _parts, MODES, RESUMABLE)
 
-    torch.manual_seed(config.seed)  # the backbone's initial weights, then the projector's
+
+def _parts(setting: run.Setting) -> run.Parts:
+    ranks, plain, modes = setting.ranks, setting.plain, setting.modes.names
     saved, sources, held_out = ranks.main_first(
-        # The others read what the main process has written.
-        lambda: _begin(out, plain, mixture, fresh=ranks.main and not resuming)
+        lambda: _begin(setting.out, plain, modes, setting.fresh)
     )
-    saved.model.train().requires_grad_(True).to(device)
     saved.training = plain
-    encoder = SampleEncoder(saved.model.layout, saved.codecs, device)
-    objective = core.make_objective(config)
-    objective.bind(encoder.pixels)
+    encoder = SampleEncoder(saved.model.layout, saved.codecs, ranks.device)
 
-    settings = plain["trainer"] | {"parallel": make_parallel(ranks)}
-    per_mode = settings.pop("validation_batches")
-    stream = MixtureStream(
-        sources,
-        encoder,
-        own,
-        seed=config.seed,
-        accumulate=settings["accumulate"],
-        rank=ranks.rank,
-        world_size=ranks.size,
-        workers=config.workers,
+    def save(ema: Any, step: int, path: Path) -> None:
+        save_model(path, replace(saved, model=ema, training=plain | {"step": step}))
+
+    return run.Parts(
+        model=saved,
+        network=saved.model,
+        pixels=encoder.pixels,
+        objective=WeightedByModality,
+        stream=partial(SampleStream, sources, encoder, workers=plain["workers"]),
+        fixed_batches=partial(fixed_batches, held_out, encoder),
+        preview=partial(Preview, encoder, held_out),
+        save=save,
+        describe=partial(_describe, plain, saved, sources),
     )
-    noise = instantiate(config.noise, _convert_="all")
-    validation = FixedNoiseValidation(
-        FlowMatching(noise["time_laws"], noise["condition_noise"], caption_dropout=0.0),
-        fixed_batches(held_out, encoder, stated, per_mode),
-    )
-    trainer = Trainer(
-        saved.model,
-        WeightedByModality(objective),
-        stream,
-        out_dir=out,
-        optim=instantiate(config.optim, _convert_="all"),
-        seed=config.seed,
-        device=device,
-        validate=validation,
-        preview=Preview(encoder, held_out, out / "previews") if settings["preview_every"] else None,
-        export=core.exporter(_save(saved), out),
-        **settings,
-    )
-    if resuming:
-        trainer.resume()
-    if ranks.main:
-        trainer.log = MetricsLog(out, config=plain, resume_step=trainer.step, **plain["log"])
-    return Run(saved, trainer, _describe(config, saved, sources, trainer))
-
-
-def of_run(mixture: Mixture, batch_of: str, processes: int) -> Mixture:
-    """The mixture with the batches that all processes share. batch_of: of the configuration."""
-    if batch_of not in ("run", "process"):
-        raise ValueError(
-            f"batch_of: expected run (all processes share a batch) or process (each has one), got "
-            f"{batch_of!r}"
-        )
-    return mixture.times(processes) if batch_of == "process" else mixture
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    return plain
 
 
 def _begin(
-    out: Path, plain: dict[str, Any], mixture: Mixture, fresh: bool
+    out: Path, plain: dict[str, Any], modes: Sequence[str], fresh: bool
 ) -> tuple[SavedModel, dict[str, Source], dict[str, Source]]:
     """The model at its start, kept in out/initial, with the training and the held-out samples.
     fresh: make it, else read it."""
     if not fresh:
         saved = load_model(out / "initial")
-        return saved, *_open(plain, mixture, saved.codecs)
-    source = load_model(newest_checkpoint(Path(plain["init"]))) if plain["init"] else None
+        return saved, *_open(plain, modes, saved.codecs)
+    source = load_model(find_checkpoint(plain["init"])) if plain["init"] else None
     codecs = _codecs(plain, source)
-    sources, held_out = _open(plain, mixture, codecs)
+    sources, held_out = _open(plain, modes, codecs)
     if source is None:
         fit_codecs(codecs, sources, plain["fit_samples"], plain["seed"])
     saved = _fresh(plain, codecs, source)
@@ -140,11 +84,11 @@ def _begin(
 
 
 def _open(
-    plain: dict[str, Any], mixture: Mixture, codecs: dict[str, Codec]
+    plain: dict[str, Any], modes: Sequence[str], codecs: dict[str, Codec]
 ) -> tuple[dict[str, Source], dict[str, Source]]:
     """Training and held-out samples of every mode."""
     training, held_out = {}, {}
-    sources = open_sources(plain["data"], mixture.names, codecs, plain["fps"])
+    sources = open_sources(plain["data"], modes, codecs, plain["fps"])
     for kind, source in sources.items():
         check_captions(source, kind, plain["layout"]["text_length"])
         try:
@@ -203,16 +147,9 @@ def _shape(layout: Layout, arguments: dict[str, Any]) -> dict[str, Any]:
     return fields | {f"model.{key}": value for key, value in arguments.items()}
 
 
-def _save(saved: SavedModel):
-    def save(ema: nn.Module, step: int, path: Path) -> None:
-        save_model(path, replace(saved, model=ema, training=saved.training | {"step": step}))
-
-    return save
-
-
 def _describe(
-    config: DictConfig, saved: SavedModel, sources: dict[str, Source], trainer: Trainer
-) -> str:
+    plain: dict[str, Any], saved: SavedModel, sources: dict[str, Source], trainer: Trainer
+) -> list[str]:
     layout: Layout = saved.model.layout
     samples = ", ".join(f"{len(source)} of {kind}" for kind, source in sources.items())
     rows = ", ".join(
@@ -220,6 +157,6 @@ def _describe(
         for row in layout.modalities
     )
     lines = [f"samples     {samples} to train on", f"tokens      {rows}"]
-    if config.batch_of == "process":
+    if plain["batch_of"] == "process":
         lines.append(f"batches     one in each of {trainer.ranks.size} processes")
-    return "\n".join([*lines, *core.describe_run(trainer, config)])
+    return lines

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-from omegaconf import OmegaConf
+from selfflow_wm.training.command import make_parser, run_command, without_data
 
-from selfflow_wm.cli import exit_code
-from selfflow_wm.data import Mixture
-from selfflow_wm.pretraining.build import build, compose_config, of_run
-from selfflow_wm.pretraining.codecs import planned_layout
-from selfflow_wm.pretraining.plan import add_plan_flags, planned
-from selfflow_wm.training import run as core
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from selfflow_wm.training.run import TrainingRun
 
 DOC = "Train one model on images, video, audio and video with sound, a modality a step."
 
@@ -52,20 +50,27 @@ python -m selfflow_wm.sample --modality image|video|audio.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry; returns the exit status: 0 done, 1 a training failure, 2 misuse, 130 interrupted."""
-    parser = core.make_parser("selfflow_wm.pretrain", DOC, HELP)
-    add_plan_flags(parser)
-    given = parser.parse_intermixed_args(argv)
-    if given.plan:
-        return exit_code(lambda: _plan(given))
-    return core.run_training(
-        "pretrain", lambda: compose_config(given.overrides), build, given.config
-    )
+    parser = make_parser("selfflow_wm.pretrain", DOC, HELP)
 
+    def compose(words: Sequence[str]) -> DictConfig:
+        from selfflow_wm.pretraining.build import compose_config
 
-def _plan(given: argparse.Namespace) -> None:
-    config = compose_config(given.overrides)
-    config.data, config.out = "none", "none"  # a plan needs neither
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    mixture = Mixture(plain["modes"], seed=plain["seed"])
-    mixture = of_run(mixture, plain["batch_of"], given.gpus)
-    print(planned(plain, planned_layout(plain), mixture, given))
+        return compose_config(words)
+
+    def plan(config: DictConfig, given: argparse.Namespace) -> str:
+        from selfflow_wm.data import ModeSchedule
+        from selfflow_wm.pretraining.codecs import planned_layout
+        from selfflow_wm.pretraining.plan import planned
+        from selfflow_wm.training.run import of_run
+
+        plain = without_data(config)
+        stated = ModeSchedule(plain["modes"], plain["seed"])
+        modes = of_run(stated, plain["batch_of"], given.gpus)
+        return planned(plain, planned_layout(plain), modes, given)
+
+    def build(config: DictConfig) -> TrainingRun:
+        from selfflow_wm.pretraining.build import build
+
+        return build(config)
+
+    return run_command(parser, argv, compose, plan, build)

@@ -15,15 +15,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from selfflow_wm.cli import at_least, fraction
-from selfflow_wm.data import Mixture, Mode
+from selfflow_wm.data import Mode, ModeSchedule
 from selfflow_wm.layout import Layout
 from selfflow_wm.model import Backbone
 from selfflow_wm.model.backbone import VECTOR_OCTAVES
 from selfflow_wm.objective.distillation import Alignment, SelfDistillation
 from selfflow_wm.objective.features import layer_number
 from selfflow_wm.objective.schedules import DualTimesteps, IndependentTimesteps
-from selfflow_wm.training.run import make_objective
+from selfflow_wm.training.config import make_objective
 
 FREQUENCIES = 256
 """Of the embedding of noise levels, `model.embed.LevelEmbedding`."""
@@ -220,7 +219,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CostPlan:
     """What a configuration costs."""
 
     backbone: int
@@ -240,7 +239,7 @@ class Plan:
 
     @property
     def mean_flops(self) -> float:
-        """Of a step of the mixture."""
+        """Of a step, over the modes."""
         return sum(self.probabilities[name] * value for name, value in self.flops.items())
 
     def days(self, gpus: int, peak: float, mfu: float) -> float:
@@ -249,8 +248,8 @@ class Plan:
 
 
 def make_plan(
-    layout: Layout, model: Mapping[str, Any], objective: Any, mixture: Mixture, trainer: Any
-) -> Plan:
+    layout: Layout, model: Mapping[str, Any], objective: Any, schedule: ModeSchedule, trainer: Any
+) -> CostPlan:
     """Count without allocating: the network is built on the meta device.
 
     trainer: total_steps, accumulate, precision, parallel and activation_checkpointing of the
@@ -264,7 +263,7 @@ def make_plan(
     everything, shape = backbone + projector, Shape.of(model)
     bfloat16 = trainer["precision"] == "bfloat16"
     compute = 2 if bfloat16 else 4
-    rows = {name: (mixture.table[name], mixture.batch_size(name)) for name in mixture.names}
+    rows = {name: (schedule.table[name], schedule.batch_size(name)) for name in schedule.names}
 
     def kept(checkpointed: bool) -> dict[str, int]:
         return {
@@ -272,7 +271,7 @@ def make_plan(
             for name, (mode, size) in rows.items()
         }
 
-    return Plan(
+    return CostPlan(
         backbone,
         projector,
         layout,
@@ -294,8 +293,8 @@ def make_plan(
             * step_flops(layout, shape, mode, size, objective, recompute)
             for name, (mode, size) in rows.items()
         },
-        mixture.probabilities,
-        {name: mixture.batch_size(name) for name in mixture.names},
+        schedule.probabilities,
+        {name: schedule.batch_size(name) for name in schedule.names},
         trainer["total_steps"],
         trainer.get("parallel", "auto"),
         recompute,
@@ -306,29 +305,19 @@ def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def add_plan_flags(parser: argparse.ArgumentParser) -> None:
-    """--plan and what it is told of the machines."""
-    add = parser.add_argument
-    add("--plan", action="store_true", help="print what the run costs and stop; needs no data")
-    add("--gpus", type=at_least(1), default=8, metavar="N", help="--plan: number of GPUs (8)")
-    add("--peak", type=at_least(0.001), default=989.0, metavar="TFLOPS",
-        help="--plan: peak of one GPU (989, an H100's or H200's in dense bfloat16)")  # fmt: skip
-    add("--mfu", type=fraction, default=0.4, help="--plan: share of the peak that is used (0.4)")
-
-
 def planned(
-    plain: Mapping[str, Any], layout: Layout, mixture: Mixture, given: argparse.Namespace
+    plain: Mapping[str, Any], layout: Layout, schedule: ModeSchedule, given: argparse.Namespace
 ) -> str:
-    """The plan of a resolved configuration as text. given: the flags of `add_plan_flags`."""
+    """The plan of a resolved configuration as text. given: gpus, peak (TFLOP/s of one) and mfu."""
     if not given.mfu:
         raise ValueError("--mfu: expected a share above 0, got 0")
     with torch.device("meta"):
         objective = make_objective(plain)
-    plan = make_plan(layout, plain["model"], objective, mixture, plain["trainer"])
+    plan = make_plan(layout, plain["model"], objective, schedule, plain["trainer"])
     return report(plan, given.gpus, 1e12 * given.peak, given.mfu)
 
 
-def report(plan: Plan, gpus: int, peak: float, mfu: float) -> str:
+def report(plan: CostPlan, gpus: int, peak: float, mfu: float) -> str:
     """The plan as text. peak: FLOP/s of one GPU."""
     gib = 1 << 30
     parallel = ("ddp" if gpus > 1 else "none") if plan.parallel == "auto" else plan.parallel

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from selfflow_wm.intervals import wilson
-from selfflow_wm.probing.classifier import PENALTIES, TEST, classify, split_samples
+from selfflow_wm.probing.classifier import TEST, classify, split_samples
 from selfflow_wm.probing.features import Features, Labelled, extract
 from selfflow_wm.probing.table import Table
-from selfflow_wm.training.log import Progress
+from selfflow_wm.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,6 @@ def probe(
     modality: str,
     pool: str = "mean",
     seed: int = 0,
-    captions: bool = False,
-    choose: float = 0.2,
-    test: float = 0.2,
-    penalties: Sequence[float] = PENALTIES,
     device: torch.device | str = "cpu",
     skip: Collection[tuple[int, float]] = (),
     on_row: Callable[[Row], None] | None = None,
@@ -66,8 +62,6 @@ def probe(
         modality: whose tokens are the features.
         pool: "mean" over the tokens of a sample, or "none" for a row per token.
         seed: of the noise and of the splits, so that all probes see the same of both.
-        captions: keep the captions instead of the null caption.
-        choose, test: shares of the samples that choose the L2 penalty and that judge.
         skip: (layer, level) pairs to leave out.
         on_row: called with every row as it is done.
 
@@ -85,9 +79,9 @@ def probe(
             continue
         features = extract(
             model, model.layout, batches, layer, level, modality=modality, pool=pool, seed=seed,
-            captions=captions, device=device,
+            device=device,
         )  # fmt: skip
-        rows.append(_judge(features, layer, level, choose, test, seed, penalties))
+        rows.append(_judge(features, layer, level, seed))
         if on_row is not None:
             on_row(rows[-1])
     return rows
@@ -106,34 +100,21 @@ def units(
             for layer in dict.fromkeys(layers)]  # fmt: skip
 
 
-def _judge(
-    features: Features,
-    layer: int,
-    level: float,
-    choose: float,
-    test: float,
-    seed: int,
-    penalties: Sequence[float],
-) -> Row:
+def _judge(features: Features, layer: int, level: float, seed: int) -> Row:
     count = int(features.sample[-1]) + 1
-    group = split_samples(count, choose, test, seed)
-    found = classify(features.values, features.labels, group[features.sample], penalties)
+    group = split_samples(count, seed=seed)
+    found = classify(features.values, features.labels, group[features.sample])
     judged = int((group == TEST).sum())
     low, high = wilson(found.accuracy * judged, judged)
     return Row(
         layer=layer,
         level=level,
-        accuracy=found.accuracy,
         low=low,
         high=high,
-        chance=found.chance,
         test_samples=judged,
         classes=len(features.labels.unique()),
         dimension=features.values.shape[1],
-        l2=found.l2,
-        choose_accuracy=found.choose_accuracy,
-        fit_accuracy=found.fit_accuracy,
-        converged=found.converged,
+        **asdict(found),
     )
 
 
@@ -169,18 +150,13 @@ def probe_checkpoints(
         done = table.done(name) & set(wanted)
         if len(done) == len(wanted):
             continue
-        progress = Progress(len(wanted), len(done), description=f"probing {name}")
-        finished = len(done)
+        with Progress(
+            len(wanted), len(done), description=f"probing {name}", unit="probe"
+        ) as progress:
 
-        def keep(row: Row, name: str = name, progress: Progress = progress) -> None:
-            nonlocal finished
-            finished += 1
-            table.add({"checkpoint": name, "fingerprint": prints[name]} | asdict(row))
-            progress.advance(finished)
-            shown = {"layer": row.layer, "t": row.level, "accuracy": row.accuracy}
-            progress.report(finished, shown)
+            def keep(row: Row, name: str = name, progress: Progress = progress) -> None:
+                table.add({"checkpoint": name, "fingerprint": prints[name]} | asdict(row))
+                shown = {"layer": row.layer, "t": row.level, "accuracy": row.accuracy}
+                progress.report(progress.done + 1, shown)
 
-        try:
             probe(model, batches, layers, levels, device=device, skip=done, on_row=keep, **options)
-        finally:
-            progress.close()

@@ -2,56 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from selfflow_wm.codec import codec_from_state
-from selfflow_wm.layout import NULL_BYTE, Batch, Layout
+from selfflow_wm.checkpoints import find_checkpoint, fingerprint
+from selfflow_wm.layout import NULL_BYTE, Batch
 from selfflow_wm.model import Backbone, SiT
 from selfflow_wm.probing.features import Labelled
 from selfflow_wm.training import checkpoint, model_files
 
 
 def load_model(path: Path) -> Backbone | SiT:
-    """The frozen backbone of a checkpoint directory, float32, in evaluation mode, on the CPU.
-
-    Either a bare model (`selfflow_wm.training.model_files`) or a world model, whose directory
-    holds model.safetensors (the weights that are evaluated) and config.json with "layout"
-    (`Layout.to_dict`) and "backbone" (keywords of `Backbone`); other keys are for others.
-    ValueError when one is missing or does not fit.
-    """
-    path = Path(path)
-    config = checkpoint.read_config(path, "model.safetensors and config.json")
-    keys = set(config) if isinstance(config, dict) else set()
-    if "kind" in keys:
-        return model_files.load_model(path).model.requires_grad_(False)
-    if missing := {"layout", "backbone"} - keys:
-        raise ValueError(
-            f"{path / 'config.json'}: expected the keys layout and backbone, {sorted(missing)} "
-            "missing; is this a checkpoint of a backbone?"
-        )
-    try:
-        model = Backbone(Layout.from_dict(config["layout"]), **config["backbone"])
-    except (TypeError, KeyError) as error:
-        raise ValueError(
-            f"{path / 'config.json'}: expected the layout and backbone of this version, got "
-            f"others ({error}); use the version that wrote it"
-        ) from None
-    checkpoint.load_weights(model, path / "model.safetensors")
-    return model.eval().requires_grad_(False)
-
-
-def fingerprint(path: Path) -> str:
-    """SHA-256 of what decides a checkpoint's features: its configuration and weights."""
-    path = Path(path)
-    files = [path / "config.json", path / "model.safetensors"]
-    if missing := [str(file) for file in files if not file.is_file()]:
-        raise ValueError(f"{', '.join(missing)}: no such file; is this a checkpoint directory?")
-    return _sha256(*files)
+    """The frozen network of a checkpoint, float32, in evaluation mode, on the CPU; ValueError when
+    something is missing or does not fit. path: as of `checkpoints.find_checkpoint`."""
+    return model_files.load_model(find_checkpoint(path), robot=None).model.requires_grad_(False)
 
 
 def codec_tensor(digest: str) -> torch.Tensor:
@@ -64,37 +30,13 @@ def check_codec(path: Path, data: LabelledLatents) -> None:
     trained on other values. Where either is not said, nothing is checked."""
     if data.codec is None:
         return
-    config = checkpoint.read_config(Path(path), "model.safetensors and config.json")
-    if not isinstance(config, dict):
-        return
-    own = _codec_hash(Path(path), config, data.modality)
+    own = model_files.codec_hash(path, data.modality)
     if own is not None and own != data.codec:
         raise ValueError(
             f"{path}: expected a checkpoint with the codec of {data.modality} {data.codec[:12]}, "
             f"which made the latents, got one with {own[:12]}; probe it with latents of its own "
-            "(python -m selfflow_wm.evaluation.labelled) in another --out"
+            "(python -m selfflow_wm.evaluate labelled) in another --out"
         )
-
-
-def _codec_hash(path: Path, config: dict[str, Any], modality: str) -> str | None:
-    """The hash of a checkpoint's codec of `modality`; None where it has none."""
-    if row := (config.get("codecs") or {}).get(modality):
-        return row.get("hash")
-    if config.get("video_codec"):  # a world model's: of frames and of what follows, hashed together
-        tensors = checkpoint.load_tensors(path / "statistics.safetensors")
-        codec: Any = codec_from_state(config["video_codec"], tensors)
-        parts = {"image": codec.base, "video": getattr(codec, "video", codec)}
-        return parts[modality].hash() if modality in parts else None
-    return config.get("codec_hash")
-
-
-def _sha256(*files: Path) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 class LabelledLatents:
@@ -146,7 +88,7 @@ class LabelledLatents:
             raise ValueError(f"expected batch_size and limit >= 1, got {batch_size} and {limit}")
         self.modality, self.batch_size = modality, batch_size
         self.codec = bytes(tensors["codec"].tolist()).hex() if "codec" in tensors else None
-        self.sha256 = _sha256(path)
+        self.sha256 = fingerprint(path)
 
     def __len__(self) -> int:
         return len(self.latents)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from selfflow_wm.training import checkpoint
+from selfflow_wm.files import write_file
 
 SCHEMA = 1
 """Version of probe.json. Raise it when a reader of the old one would misread the new one."""
@@ -68,23 +68,17 @@ class Table:
         """Append a row and save probe.json, and probe.csv with a column per field."""
         self.rows.append(row)
         held = {"schema": SCHEMA, "settings": self.settings, "rows": self.rows}
-        replace_file(self.path, (json.dumps(held, indent=1, allow_nan=False) + "\n").encode())
+        write_file(self.path, json.dumps(held, indent=1, allow_nan=False) + "\n")
         text = io.StringIO()
         writer = csv.DictWriter(text, list(row), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        replace_file(self.directory / "probe.csv", text.getvalue().encode())
+        write_file(self.directory / "probe.csv", text.getvalue())
 
     def write_plot(self) -> Path:
         """probe.png: accuracy by layer, a panel per noise level and a line per checkpoint."""
         from selfflow_wm.probing.plot import draw
 
         path = self.directory / "probe.png"
-        replace_file(path, draw(self.rows))
+        write_file(path, draw(self.rows))
         return path
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves the old content or the new, never half of it."""
-    with checkpoint.atomic_file(path) as temporary:
-        temporary.write_bytes(content)

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from selfflow_wm.codec import AudioCodec, VideoCodec
 from selfflow_wm.codec.reconstruct import read_picture
-from selfflow_wm.codec.weights import file_digest
 from selfflow_wm.data import JOINT, MODES
-from selfflow_wm.files import atomic_file
+from selfflow_wm.files import atomic_open, file_digest
 from selfflow_wm.films import write_film
 from selfflow_wm.sampling.parts import Parts
 from selfflow_wm.training.model_files import SavedModel
@@ -140,5 +139,5 @@ def trained_fps(training: Mapping[str, Any]) -> float | None:
 def _sound(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
     from scipy.io import wavfile
 
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
+    with atomic_open(path) as file:
         wavfile.write(file, sample_rate, (waveform.T.clip(-1, 1) * 32767).astype(np.int16))

@@ -96,7 +96,7 @@ def _parse_classes(text: str, count: int) -> tuple[int, ...]:
         classes = ()
     if not classes or not all(0 <= label < count for label in classes):
         raise ValueError(
-            f"--classes: expected balanced, random or labels in 0..{count - 1} such as 2,3; got "
+            f"--classes: expected balanced, random or labels in 0..{count - 1} such as 2,3, got "
             f"{text!r}"
         )
     return classes

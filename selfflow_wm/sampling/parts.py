@@ -9,19 +9,14 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from selfflow_wm.training.checkpoint import atomic_file, read_json, write_json
-
-
-def write_atomic(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Let `write` fill a file that becomes `path` when it is complete and on the disk."""
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
-        write(file)
+from selfflow_wm.files import atomic_file, atomic_open
+from selfflow_wm.training.checkpoint import read_json, write_json
 
 
 def missing_numbers(wanted: Sequence[int], done: Mapping[int, Any]) -> list[int]:
@@ -73,7 +68,8 @@ class Parts:
         if labels is not None:
             arrays["labels"] = labels
         path = self.folder / f"part_{numbers[0]:08d}_{numbers[-1]:08d}.npz"
-        write_atomic(path, lambda file: np.savez(file, **arrays))
+        with atomic_open(path) as file:
+            np.savez(file, **arrays)
 
     def find(self) -> dict[int, tuple[Path, int]]:
         """Image number -> the part that holds it and its row there."""
@@ -95,23 +91,22 @@ class Parts:
             raise ValueError(f"expected all {count} samples, got {len(missing)} too few; run again")
         first = next(self._rows(found, 1))
         path = self.out / name
-
-        def write(file: BinaryIO) -> None:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-                with archive.open("arr_0.npy", "w", force_zip64=True) as member:
-                    sample = first[array]
-                    header = {"shape": (count, *sample.shape), "fortran_order": False}
-                    header["descr"] = np.lib.format.dtype_to_descr(sample.dtype)
-                    np.lib.format.write_array_header_1_0(member, header)
-                    labels = []
-                    for row in self._rows(found, count):
-                        member.write(np.ascontiguousarray(row[array]).tobytes())
-                        labels.append(row.get("labels"))
-                if "labels" in first:
-                    with archive.open("arr_1.npy", "w") as member:
-                        np.lib.format.write_array(member, np.array(labels, np.int64))
-
-        write_atomic(path, write)
+        with (
+            atomic_open(path) as file,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
+        ):
+            with archive.open("arr_0.npy", "w", force_zip64=True) as member:
+                sample = first[array]
+                header = {"shape": (count, *sample.shape), "fortran_order": False}
+                header["descr"] = np.lib.format.dtype_to_descr(sample.dtype)
+                np.lib.format.write_array_header_1_0(member, header)
+                labels = []
+                for row in self._rows(found, count):
+                    member.write(np.ascontiguousarray(row[array]).tobytes())
+                    labels.append(row.get("labels"))
+            if "labels" in first:
+                with archive.open("arr_1.npy", "w") as member:
+                    np.lib.format.write_array(member, np.array(labels, np.int64))
         return path
 
     def first(self, count: int) -> np.ndarray:

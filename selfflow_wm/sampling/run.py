@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,23 +13,24 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
+from selfflow_wm.defaults import SAMPLE_STEPS, SHIFT
+from selfflow_wm.files import atomic_open
 from selfflow_wm.flow.sampler import sample
+from selfflow_wm.progress import Progress
 from selfflow_wm.sampling.clips import Clips
 from selfflow_wm.sampling.conditions import Captions, Labels, noise_seed
 from selfflow_wm.sampling.decode import Decoder
-from selfflow_wm.sampling.parts import Parts, missing_numbers, write_atomic
-from selfflow_wm.training.log import Progress
+from selfflow_wm.sampling.parts import Parts, missing_numbers
 
 GRID_IMAGES = 64
-REPORT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Solve:
     """How the flow is integrated; see `selfflow_wm.flow.sampler.sample`."""
 
-    steps: int = 50
-    shift: float = 1.0
+    steps: int = SAMPLE_STEPS
+    shift: float = SHIFT
     solver: str = "euler"
     guidance: float = 1.0
     guidance_interval: tuple[float, float] = (0.0, 1.0)
@@ -44,11 +44,11 @@ class Solve:
         return options
 
 
-def shard_numbers(count: int, index: int, shards: int) -> range:
-    """The image numbers of one shard: consecutive, all shards as even as can be."""
-    if shards < 1 or not 0 <= index < shards:
-        raise ValueError(f"expected a shard index in 0..shards - 1, got {index} of {shards}")
-    return range(count * index // shards, count * (index + 1) // shards)
+def shard_numbers(count: int, number: int, shards: int) -> range:
+    """The image numbers of share `number` (from 1): consecutive, all shares as even as can be."""
+    if shards < 1 or not 1 <= number <= shards:
+        raise ValueError(f"expected a share from 1 to {shards}, got {number}")
+    return range(count * (number - 1) // shards, count * number // shards)
 
 
 def sample_images(
@@ -106,11 +106,8 @@ def run_shard(
 
     clips: instead of `decoder`, for video and audio."""
     todo = missing_numbers(numbers, parts.find())
-    done, reported = len(numbers) - len(todo), time.monotonic()
-    if not todo:
-        return 0
-    progress = Progress(len(numbers), done, description="sampling", unit="image")
-    try:
+    done = len(numbers) - len(todo)
+    with Progress(len(numbers), done, description="sampling", unit="image") as progress:
         for start in range(0, len(todo), batch):
             some = todo[start : start + batch]
             latents = sample_images(
@@ -128,13 +125,7 @@ def run_shard(
                 [value] = latents.values()
                 samples = decoder(value) if decoder else value.cpu()
                 parts.write(some, samples.numpy(), conditions.labels(some))
-            done += len(some)
-            progress.advance(done)
-            if done == len(numbers) or time.monotonic() - reported > REPORT_SECONDS:
-                reported = time.monotonic()
-                progress.report(done, {})
-    finally:
-        progress.close()
+            progress.add(len(some))
     return len(todo)
 
 
@@ -148,7 +139,8 @@ def finish(parts: Parts, count: int, pictures: bool, clips: Clips | None = None)
         return [parts.assemble("latents.npz", count)]
     grid = parts.out / "grid.png"
     picture = Image.fromarray(tile(parts.first(min(count, GRID_IMAGES))))
-    write_atomic(grid, lambda file: picture.save(file, format="PNG"))
+    with atomic_open(grid) as file:
+        picture.save(file, format="PNG")
     return [parts.assemble("samples.npz", count), grid]
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,22 +12,9 @@ from torch import Tensor, nn
 
 from selfflow_wm.files import atomic_directory as atomic_directory
 from selfflow_wm.files import atomic_file as atomic_file
+from selfflow_wm.files import read_json as read_json
 from selfflow_wm.files import recover as recover
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Indented JSON; NaN and infinity are refused because other readers refuse them."""
-    Path(path).write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """The value in a JSON file; ValueError names the file when it is missing or broken."""
-    try:
-        return json.loads(Path(path).read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; is this a complete checkpoint?") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from None
+from selfflow_wm.files import write_json as write_json
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -54,17 +39,6 @@ Place = Callable[[Tensor, Tensor], Tensor]
 def as_it_is(value: Tensor, like: Tensor) -> Tensor:
     """The `Place` of one process."""
     return value
-
-
-def read_config(path: Path, files: str) -> Any:
-    """config.json of the checkpoint directory `path`; ValueError when there is none. files: what
-    such a directory holds, for the message."""
-    if not path.is_dir():
-        raise ValueError(
-            f"{path}: expected a checkpoint directory, got nothing there; give the directory that "
-            f"holds {files}"
-        )
-    return read_json(path / "config.json")
 
 
 def load_weights(module: nn.Module, file: Path) -> None:

@@ -1,13 +1,14 @@
-"""Scalars to metrics.jsonl (always) and Weights & Biases (optional); progress to the terminal."""
+"""Scalars to metrics.jsonl (always) and Weights & Biases (optional)."""
 
 from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from selfflow_wm.progress import Progress as Progress
 
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 
@@ -94,78 +95,3 @@ def _start_wandb(mode: Any, out_dir: Path, project: str, name: str | None, confi
     return wandb.init(
         mode=mode, dir=str(out_dir), project=project, name=name, config=config, settings=settings
     )
-
-
-class Progress:
-    """A live bar with rate and time left on a terminal; one plain line per report elsewhere;
-    nothing when `quiet`."""
-
-    def __init__(
-        self,
-        total: int,
-        start: int = 0,
-        *,
-        description: str = "training",
-        unit: str = "step",
-        quiet: bool = False,
-    ) -> None:
-        self.total, self.start, self.description, self.unit = total, start, description, unit
-        self.begun, self.quiet = time.monotonic(), quiet
-        shown = sys.stdout.isatty() and not quiet
-        self._bar = _rich_bar(description, total, start) if shown else None
-
-    def rate(self, step: int) -> float:
-        """Steps per second since this process began."""
-        return (step - self.start) / max(1e-9, time.monotonic() - self.begun)
-
-    def advance(self, step: int) -> None:
-        """The step that is now done."""
-        if self._bar is not None:
-            self._bar[0].update(self._bar[1], completed=step)
-
-    def report(self, step: int, values: dict[str, float]) -> None:
-        """Say how the run stands."""
-        if self.quiet:
-            return
-        rate = self.rate(step)
-        text = f"{rate:.2f} {self.unit}/s  " + "  ".join(
-            f"{k} {v:.4g}" for k, v in values.items() if math.isfinite(v)
-        )
-        if self._bar is not None:
-            self._bar[0].update(self._bar[1], description=f"{self.description}  {text}")
-            return
-        left = clock((self.total - step) / max(rate, 1e-9))
-        print(f"{self.description}  {step}/{self.total}  {left} left  {text}", flush=True)
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-        if self._bar is not None:
-            self._bar[0].stop()
-
-
-def _rich_bar(description: str, total: int, start: int):
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as RichProgress
-
-    bar = RichProgress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    bar.start()
-    return bar, bar.add_task(description, total=total, completed=start)
-
-
-def clock(seconds: float) -> str:
-    """`1:02:03` or `2:03`."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

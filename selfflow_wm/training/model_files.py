@@ -1,12 +1,4 @@
-"""The checkpoint directory of a bare model: what images from noise need, and nothing else.
-
-DIR/model.safetensors    weights (the EMA's, as a rule)
-DIR/config.json          schema, kind of network and its arguments, layout, codec, training
-DIR/codec.safetensors    the codec's fitted tensors, if it has one
-
-A model of several modalities has a codec for each: `codecs` in config.json, and
-DIR/codec_<modality>.safetensors.
-"""
+"""Models with what their checkpoint says of them; the format is `selfflow_wm.checkpoints`'s."""
 
 from __future__ import annotations
 
@@ -18,17 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from selfflow_wm.checkpoints import SCHEMA, read_config
 from selfflow_wm.codec import Codec, codec_from_state
 from selfflow_wm.layout import Layout
 from selfflow_wm.model import Backbone, SiT
 from selfflow_wm.training import checkpoint
 
-SCHEMA = 1
-"""Version of config.json. Raise it when a reader of the old one would misread the new one."""
-
 KINDS: dict[str, type[nn.Module]] = {"backbone": Backbone, "sit": SiT}
-
-_KEYS = {"schema", "kind", "arguments", "layout", "codec", "codec_hash", "training"}
 
 
 @dataclass
@@ -40,11 +28,14 @@ class SavedModel:
     arguments: dict[str, Any]
     """Keyword arguments that rebuild it, beside its layout."""
     codec: Codec | None = None
-    """Between its latents and pictures; None when the latents come from elsewhere."""
+    """Of a model of a single modality, between its latents and pictures; None when the latents come
+    from elsewhere."""
     training: dict[str, Any] = field(default_factory=dict)
     """JSON-able: the configuration it was trained with."""
     codecs: dict[str, Codec] = field(default_factory=dict)
-    """By modality, of a model of several; `codec` is None then."""
+    """By modality. A world model has one, of its video, which holds that of its frames."""
+    robot: dict[str, Any] | None = None
+    """Of a world model, JSON-able: see `robotics.model.files`."""
 
     @property
     def kind(self) -> str:
@@ -63,102 +54,92 @@ def save_model(path: Path | str, saved: SavedModel, dtype: torch.dtype = torch.f
     """
     if dtype not in (torch.float32, torch.float16):
         raise ValueError(f"expected weights in float32 or float16, got {dtype}")
+    codecs = dict(saved.codecs)
+    if saved.codec and not codecs:
+        codecs[saved.model.layout.modalities[0].name] = saved.codec
     config = {
         "schema": SCHEMA,
         "kind": saved.kind,
         "arguments": dict(saved.arguments),
         "layout": saved.model.layout.to_dict(),
-        "codec": saved.codec.config if saved.codec else None,
-        "codec_hash": saved.codec.hash() if saved.codec else None,
+        "codecs": {
+            name: {"config": codec.config, "hash": codec.hash()} for name, codec in codecs.items()
+        },
         "training": saved.training,
+        "robot": saved.robot,
     }
-    if saved.codecs:
-        config["codecs"] = {
-            name: {"config": codec.config, "hash": codec.hash()}
-            for name, codec in saved.codecs.items()
-        }
     weights = {
         name: value.to(dtype) if value.is_floating_point() else value
         for name, value in saved.model.state_dict().items()
     }
     with checkpoint.atomic_directory(Path(path)) as temporary:
         checkpoint.save_tensors(temporary / "model.safetensors", weights)
-        if saved.codec:
-            checkpoint.save_tensors(temporary / "codec.safetensors", saved.codec.state_dict())
-        for name, codec in saved.codecs.items():
+        for name, codec in codecs.items():
             checkpoint.save_tensors(temporary / f"codec_{name}.safetensors", codec.state_dict())
         checkpoint.write_json(temporary / "config.json", config)
 
 
-def load_model(path: Path | str, device: torch.device | str = "cpu") -> SavedModel:
+def load_model(
+    path: Path | str, device: torch.device | str = "cpu", robot: bool | None = False
+) -> SavedModel:
     """The model saved at `path`, float32, in evaluation mode.
+
+    robot: True for a robot's world model, False for any other, None for both.
 
     ValueError (expected, got, remedy) for a missing file, another schema or kind, and weights
     or codec tensors that do not fit the configuration.
     """
     path = Path(path)
-    config = read_config(path)
+    config = read_config(path, robot)
     layout = Layout.from_dict(config["layout"])
-    model = KINDS[config["kind"]](layout, **config["arguments"])
+    codecs = {name: _codec(path, name, row) for name, row in config["codecs"].items()}
+    try:
+        model = KINDS[config["kind"]](layout, **config["arguments"])
+    except TypeError as error:
+        raise ValueError(
+            f"{path / 'config.json'}: expected arguments of a {config['kind']} of this version, "
+            f"got others ({error}); use the version that wrote it"
+        ) from None
     checkpoint.load_weights(model, path / "model.safetensors")
     return SavedModel(
         model.to(device).eval(),
         config["arguments"],
-        None
-        if config["codec"] is None
-        else _load_codec(path / "codec.safetensors", config["codec"], config["codec_hash"]),
-        config["training"],
-        {
-            name: _load_codec(path / f"codec_{name}.safetensors", row["config"], row["hash"])
-            for name, row in config.get("codecs", {}).items()
-        },
+        next(iter(codecs.values()), None) if len(layout.modalities) == 1 else None,
+        config["training"] or {},
+        codecs,
+        config["robot"],
     )
 
 
 def read_codecs(path: Path | str, names: Collection[str]) -> dict[str, Codec]:
-    """Those of `names` among the codecs of a checkpoint of several modalities, without its
-    weights; refuses as `load_model` does."""
+    """Those of `names` among the codecs of a checkpoint, by modality, without its weights; refuses
+    as `load_model` does. A world model's codec is taken apart into those of image and video."""
     path = Path(path)
-    return {
-        name: _load_codec(path / f"codec_{name}.safetensors", row["config"], row["hash"])
-        for name, row in read_config(path).get("codecs", {}).items()
-        if name in names
-    }
+    found: dict[str, Codec] = {}
+    for name, row in read_config(path)["codecs"].items():
+        if "base" in row["config"] and {"image", "video"} & set(names):
+            codec: Any = _codec(path, name, row)
+            found |= {"image": codec.base, "video": getattr(codec, "video", codec)}
+        elif name in names:
+            found[name] = _codec(path, name, row)
+    return {name: codec for name, codec in found.items() if name in names}
 
 
-def read_config(path: Path | str) -> dict[str, Any]:
-    """The checked config.json of a checkpoint, without touching its weights."""
-    path = Path(path)
-    config = checkpoint.read_config(path, "model.safetensors and config.json")
-    if not isinstance(config, Mapping) or "kind" not in config:
-        raise ValueError(
-            f"{path}: expected a bare model (config.json with its kind), as selfflow_wm.pretrain "
-            "writes, got a checkpoint of another sort; a robot's world model is shown by "
-            "python -m robotics.imagine and run by python -m eval.simpler"
-        )
-    if config.get("schema") != SCHEMA:
-        raise ValueError(
-            f"{path}: expected checkpoint schema {SCHEMA}, got {config.get('schema')}; use the "
-            "version of this package that wrote it, or train again"
-        )
-    if set(config) - {"codecs"} != _KEYS:
-        raise ValueError(
-            f"{path}: expected the config.json keys {sorted(_KEYS)}, got {sorted(config)}; the "
-            "file was edited?"
-        )
-    if config["kind"] not in KINDS:
-        raise ValueError(
-            f"{path}: expected a kind among {sorted(KINDS)}, got {config['kind']!r}; use the "
-            "version of this package that wrote it"
-        )
-    return dict(config)
+def codec_hash(path: Path | str, modality: str) -> str | None:
+    """The hash of a checkpoint's codec of `modality`, None where it has none."""
+    rows = read_config(path)["codecs"]
+    if any("base" in row["config"] for row in rows.values()):  # hashed together
+        found = read_codecs(path, (modality,))
+        return found[modality].hash() if modality in found else None
+    return rows[modality]["hash"] if modality in rows else None
 
 
-def _load_codec(file: Path, config: Mapping[str, Any], digest: str) -> Codec:
-    codec = codec_from_state(config, checkpoint.load_tensors(file))
-    if codec.hash() != digest:
+def _codec(path: Path, name: str, row: Mapping[str, Any]) -> Codec:
+    file = path / row.get("file", f"codec_{name}.safetensors")
+    codec = codec_from_state(row["config"], checkpoint.load_tensors(file))
+    if codec.hash() != row["hash"]:
         raise ValueError(
-            f"{file}: expected the codec {digest[:12]} it was trained with, got "
+            f"{file}: expected the codec {row['hash'][:12]} it was trained with, got "
             f"{codec.hash()[:12]}; the file belongs to another checkpoint"
         )
     return codec

@@ -166,7 +166,7 @@ def join(word: str = "auto", device: str = "auto") -> Ranks:
         )
     mode = ("ddp" if size > 1 else "none") if word == "auto" else word
     if mode == "none":
-        return Ranks(device=pick_device(device))
+        return Ranks(device=compute_device(device))
     place = local_device(device)
     if _joined is None:
         _joined = _start(place)
@@ -174,17 +174,10 @@ def join(word: str = "auto", device: str = "auto") -> Ranks:
     return _joined
 
 
-def pick_device(name: str) -> torch.device:
-    """ "auto": the first GPU if there is one. ValueError for a GPU that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return compute_device(name)
-
-
 def local_device(name: str) -> torch.device:
     """This process's own device out of those that `name` stands for; ValueError if there are too
     few."""
-    device = pick_device(name)
+    device = compute_device(name)
     if device.type != "cuda":
         return device
     local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -235,8 +228,8 @@ def is_main() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def says(text: str) -> bool:
-    """True in one of the processes that have the same `text` to say (an error of all of them)."""
+def is_reporter(text: str) -> bool:
+    """True in one of the processes that have the same `text` to print (an error of all of them)."""
     if _joined is None or _joined.store is None:
         return is_main()
     try:

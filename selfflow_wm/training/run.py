@@ -1,119 +1,177 @@
-"""What the training commands share: configuration, the run's directory, their command line."""
+"""A training run from its configuration: its directory, its parts put together, its command.
+
+Pretraining and fine-tuning differ in their parts (`Parts`): model, samples, previews, checkpoints.
+What makes a run of them is here.
+"""
 
 from __future__ import annotations
 
-import argparse
-import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException, InstantiationException, OverrideParseException
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from selfflow_wm.data import UnusableSample
+from selfflow_wm.data import Mode, ModeSchedule, UnusableSample
+from selfflow_wm.layout import Batch
 from selfflow_wm.objective import FlowMatching
 from selfflow_wm.training import checkpoint, ranks
-from selfflow_wm.training.ranks import pick_device as pick_device
-from selfflow_wm.training.trainer import NonFiniteLoss, Trainer
-
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+from selfflow_wm.training.config import make_objective, require
+from selfflow_wm.training.log import MetricsLog
+from selfflow_wm.training.parallel import make_parallel
+from selfflow_wm.training.trainer import BatchStream, NonFiniteLoss, Trainer
+from selfflow_wm.training.validate import FixedNoiseValidation
 
 Model = TypeVar("Model", bound=nn.Module)
 
-RESUMABLE = ("trainer", "log", "resume", "device", "out")
+LOADED = "loaded"
+"""Key of run.json: what came of the checkpoint in `init`."""
+RESUMABLE = ("trainer", "log", "resume", "device", "out", LOADED)
 """Parts of the configuration that may change between a run and its resumption."""
 
 
-class Run(Protocol):
+@dataclass(frozen=True)
+class Setting:
+    """What a run's parts are made for."""
+
+    config: DictConfig
+    plain: dict[str, Any]
+    """The resolved configuration as JSON values."""
+    out: Path
+    ranks: ranks.Ranks
+    modes: ModeSchedule
+    """With the batches of all processes together."""
+    resuming: bool
+
+    @property
+    def fresh(self) -> bool:
+        """Whether this process makes the untrained model; otherwise it reads out/initial, which
+        the main process or an earlier start has written."""
+        return self.ranks.main and not self.resuming
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What differs between pretraining and fine-tuning."""
+
+    model: Any
+    """A `SavedModel` or a `WorldModel`, for whoever builds a run."""
+    network: nn.Module
+    """Of it: what is trained."""
+    pixels: Callable[[Batch, str], Any]
+    """`(batch, modality)`: frames, for objectives that look at them."""
+    stream: Callable[..., BatchStream]
+    """`(modes, **options)`: training batches. options: seed, accumulate, rank, world_size."""
+    fixed_batches: Callable[[ModeSchedule, int], dict[str, list[Batch]]]
+    """`(modes, batches of each)`: for validation."""
+    preview: Callable[[Path], Callable[[Any, int], None]]
+    """`(directory)`: the hook that writes pictures there."""
+    save: Callable[[Any, int, Path], None]
+    """`(ema, step, directory)`: writes one checkpoint."""
+    describe: Callable[[Trainer], list[str]]
+    """Lines on data and model, printed before training."""
+    objective: Callable[[FlowMatching], Any] = field(default=lambda objective: objective)
+    """The objective as the Trainer is to have it."""
+
+
+@dataclass
+class TrainingRun:
     """Everything a training run is made of, built and not yet started."""
 
+    model: Any
+    """A `SavedModel` or a `WorldModel` around the network that is trained."""
     trainer: Trainer
     description: str
 
 
-def compose_config(
-    name: str, overrides: Sequence[str], *, paths: Sequence[str], folder: str | None = None
-) -> DictConfig:
-    """configs/`name`.yaml with hydra overrides; ValueError says what was wrong with them.
+def assemble(
+    config: DictConfig,
+    make_parts: Callable[[Setting], Parts],
+    table: Mapping[str, Mode],
+    resumable: tuple[str, ...] = RESUMABLE,
+) -> TrainingRun:
+    """A run of a composed configuration, resumed when its state is there; ValueError for misuse.
 
-    paths: keys that hold paths, which need no hydra quotes. folder: of configs/, searched for
-    configuration groups too.
+    table: the modes there are. resumable: what may differ from the run that is gone on with.
     """
-    words = [quoted(word, paths) for given in overrides for word in _whole_codecs(given)]
-    if folder is not None:
-        words.append(f"hydra.searchpath=['file://{CONFIG_DIR / folder}']")
-    try:
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            config = compose(name, overrides=words)
-        OmegaConf.resolve(config)
-    except OverrideParseException as error:
+    require(config, "data", "out")
+    joined = ranks.join(config.trainer.parallel, config.device)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    stated = ModeSchedule(plain["modes"], config.seed, table)
+    modes = of_run(stated, plain.get("batch_of", "run"), joined.size)
+    own, out = modes.divided(joined.size), Path(config.out)
+    resuming = joined.on_main(lambda: claim(out, plain, resumable))
+
+    torch.manual_seed(config.seed)  # the network's initial weights, then the projector's
+    parts = make_parts(Setting(config, plain, out, joined, modes, resuming))
+    network = parts.network.requires_grad_(True).to(joined.device)
+    objective = make_objective(config)
+    objective.bind(parts.pixels)
+    trained = parts.objective(objective)
+
+    settings = plain["trainer"] | {"parallel": make_parallel(joined)}
+    per_mode = settings.pop("validation_batches")
+    noise = instantiate(config.noise, _convert_="all")
+    trainer = Trainer(
+        network,
+        trained,
+        parts.stream(
+            own,
+            seed=config.seed,
+            accumulate=settings["accumulate"],
+            rank=joined.rank,
+            world_size=joined.size,
+        ),
+        out_dir=out,
+        optim=instantiate(config.optim, _convert_="all"),
+        seed=config.seed,
+        device=joined.device,
+        validate=FixedNoiseValidation(
+            FlowMatching(noise["time_laws"], noise["condition_noise"], caption_dropout=0.0),
+            parts.fixed_batches(stated, per_mode),
+        ),
+        preview=parts.preview(out / "previews") if settings["preview_every"] else None,
+        export=exporter(parts.save, out),
+        **settings,
+    )
+    if resuming:
+        trainer.resume()
+    if joined.main:
+        trainer.log = MetricsLog(out, config=plain, resume_step=trainer.step, **plain["log"])
+    loaded = _recorded(out)
+    lines = [*(loaded["table"] if loaded else ()), *parts.describe(trainer)]
+    return TrainingRun(parts.model, trainer, "\n".join([*lines, *describe_run(trainer, config)]))
+
+
+def of_run(modes: ModeSchedule, batch_of: str, processes: int) -> ModeSchedule:
+    """The schedule with the batches that all processes share. batch_of: of the configuration."""
+    if batch_of not in ("run", "process"):
         raise ValueError(
-            f"configuration: cannot read {error.override!r}; expected KEY=VALUE, with quotes "
-            f"around special characters: 'KEY=\"a[:2]\"'. {str(error).splitlines()[0]}"
-        ) from None
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(f"configuration: {error}") from None
-    _check_numbers(config)
-    return config
+            f"batch_of: expected run (all processes share a batch) or process (each has one), got "
+            f"{batch_of!r}"
+        )
+    return modes.times(processes) if batch_of == "process" else modes
 
 
-def _check_numbers(config: DictConfig) -> None:
-    """ValueError for a word where configs/ has a number; a flag is left to its reader."""
-    for group, file in (("trainer", "default"), ("optim", "adamw")):
-        defaults: Any = OmegaConf.load(CONFIG_DIR / group / f"{file}.yaml")
-        for key, default in defaults.items():
-            value = config[group].get(key) if group in config else None
-            number = default is None or isinstance(default, int | float)
-            if number and not isinstance(default, bool) and isinstance(value, str):
-                example = 60 if default is None else default
-                raise ValueError(
-                    f"{group}.{key}: expected a number, such as {example}, got {value!r}; change it"
-                )
+def record_loaded(out: Path, found: Mapping[str, Any]) -> None:
+    """Put what was loaded from `init` into run.json, beside the configuration, and its table into
+    init.txt. found: JSON values with `table`, its lines."""
+    record = checkpoint.read_json(out / "run.json")
+    with checkpoint.atomic_file(out / "run.json") as temporary:
+        checkpoint.write_json(temporary, record | {LOADED: found})
+    with checkpoint.atomic_file(out / "init.txt") as temporary:
+        temporary.write_text("\n".join(found["table"]) + "\n")
 
 
-def _whole_codecs(word: str) -> tuple[str, ...]:
-    """A codec of another kind takes the place of the one there, instead of mixing with its
-    arguments: codecs.image={kind: tae_flux2, weights: DIR, ...}."""
-    key, _, value = word.partition("=")
-    group, _, name = key.partition(".")
-    if group not in ("codec", "codecs") or not name or not re.match(r"\{.*\bkind\s*:", value):
-        return (word,)
-    return f"{key}=null", f"++{word}"
-
-
-def quoted(word: str, paths: Sequence[str]) -> str:
-    """Paths as a shell user writes them: ~, blanks and brackets need no hydra quotes."""
-    key, equals, value = word.partition("=")
-    if key not in paths or not equals or value in ("", "null", "???") or value[0] in "'\"":
-        return word
-    if key == "data" and value.startswith(("{", "[{")):  # several sets
-        return word
-    place = value if "://" in value else str(Path(value).expanduser())
-    return f"{key}='" + place.replace("'", "\\'") + "'"
-
-
-def require(config: DictConfig, *keys: str) -> None:
-    """ValueError when the command line left out one of the directories `keys`."""
-    missing = [f"{key}=DIR" for key in keys if OmegaConf.is_missing(config, key)]
-    if missing:
-        raise ValueError(f"expected {' and '.join(missing)} on the command line; see --help")
-
-
-def make_objective(config: Mapping[str, Any] | DictConfig) -> FlowMatching:
-    """The arm; what its constructor refuses is misuse of the configuration."""
-    try:
-        return instantiate(config["objective"], _convert_="all")
-    except InstantiationException as error:
-        if isinstance(error.__cause__, ValueError):
-            raise ValueError(f"objective: {error.__cause__}") from error
-        raise
+def _recorded(out: Path) -> dict[str, Any] | None:
+    """What the run in `out` has loaded from a checkpoint."""
+    return checkpoint.read_json(out / "run.json").get(LOADED)
 
 
 def claim(out: Path, config: dict[str, Any], resumable: Sequence[str] = RESUMABLE) -> bool:
@@ -135,6 +193,7 @@ def claim(out: Path, config: dict[str, Any], resumable: Sequence[str] = RESUMABL
                 f"{out} holds a run with other settings of {', '.join(differing)}. Repeat its "
                 "command to go on with it, choose another out=, or start over with resume=false"
             )
+        config = config | {key: before[key] for key in (LOADED,) if key in before}
     out.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(record, config)
     return resuming
@@ -205,21 +264,11 @@ def describe_run(trainer: Trainer, config: DictConfig) -> list[str]:
     ]
 
 
-def make_parser(program: str, doc: str | None, epilog: str) -> argparse.ArgumentParser:
-    """KEY=VALUE words and --config; `program` is the module that `python -m` runs."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {program}",
-        description=doc,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config", action="store_true", help="print the configuration and stop")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="see below")
-    return parser
-
-
 def run_training(
-    name: str, make_config: Callable[[], DictConfig], build: Callable[[DictConfig], Run], show: bool
+    name: str,
+    make_config: Callable[[], DictConfig],
+    build: Callable[[DictConfig], TrainingRun],
+    show: bool,
 ) -> int:
     """Compose, build and train; the exit status: 0 done, 1 a training failure, 2 misuse, 130
     interrupted. name: of the command, before its errors. show: print the configuration only.
@@ -249,6 +298,6 @@ def run_training(
 
 
 def _failed(name: str, error: Exception, status: int) -> int:
-    if ranks.says(str(error)):
+    if ranks.is_reporter(str(error)):
         print(f"{name}: {error}", file=sys.stderr, flush=True)
     return status

@@ -23,7 +23,7 @@ from selfflow_wm.model.embed import grid_sinusoids
 SHAPE = ("width", "heads", "double", "single", "mlp_ratio", "rope_theta", "text_patch")
 """Arguments of a `Backbone` that have to agree; the others add or leave out parts."""
 
-FATES = ("loaded", "resized", "added", "dropped")
+OUTCOMES = ("loaded", "resized", "added", "dropped")
 """What becomes of a tensor. resized: a table of positions for another number of tokens, whose
 entries for places that both have are kept. Replaced ones are dropped and added."""
 
@@ -36,16 +36,16 @@ class Transfer:
     each modality by its name."""
 
     parts: dict[str, dict[str, list[int]]] = field(default_factory=dict)
-    """Part -> fate -> [tensors, parameters]."""
+    """Part -> outcome -> [tensors, parameters]."""
 
-    def count(self, part: str, fate: str, tensor: Tensor) -> None:
-        row = self.parts.setdefault(part, {name: [0, 0] for name in FATES})[fate]
+    def count(self, part: str, outcome: str, tensor: Tensor) -> None:
+        row = self.parts.setdefault(part, {name: [0, 0] for name in OUTCOMES})[outcome]
         row[0] += 1
         row[1] += tensor.numel()
 
-    def total(self, fate: str) -> list[int]:
+    def total(self, outcome: str) -> list[int]:
         """[tensors, parameters] of all parts."""
-        rows = [part[fate] for part in self.parts.values()]
+        rows = [part[outcome] for part in self.parts.values()]
         return [sum(row[i] for row in rows) for i in range(2)]
 
 

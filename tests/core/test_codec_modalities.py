@@ -21,9 +21,10 @@ from selfflow_wm.codec import (
     pad_clip,
 )
 from selfflow_wm.codec.mdct import inverse_mdct, mdct
-from selfflow_wm.codec.reconstruct import main, psnr
+from selfflow_wm.codec.reconstruct import psnr
 from selfflow_wm.codec.tae import make_decoder, make_encoder
 from selfflow_wm.codec.weights import in_batches
+from selfflow_wm.commands.reconstruct import main
 
 SIZE = (16, 24)
 
@@ -82,7 +83,7 @@ def test_video_reconstructs_and_its_latents_have_the_stated_scale(video):
     # The best of its rank: what is lost in the groups is the tail of their singular values.
     groups = video._rows(clip[:, 1:].unflatten(1, (2, 4))).flatten(0, -2).double() / 127.5 - 1
     best = torch.linalg.svdvals(groups - groups.mean(0))[24:].square().sum()
-    later = video._maps()[1]
+    later = video._maps[1]
     error = (later.decode(later.encode(groups.float())).double() - groups).square().sum()
     torch.testing.assert_close(error, best, rtol=1e-4, atol=1e-6)
     assert psnr(clip.flatten(0, 1), video.decode(video.encode(clip)).flatten(0, 1)).mean() > 25

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.io import wavfile
 
 from selfflow_wm.codec import PatchPCA
-from selfflow_wm.data import Mixture, MixtureStream, SampleEncoder
+from selfflow_wm.data import ModeSchedule, SampleEncoder, SampleStream
 from selfflow_wm.data.folders import AudioFolder, ImageFolder, VideoFolder
 from selfflow_wm.data.source import Part, split_source
 from selfflow_wm.layout import Layout
@@ -121,13 +121,13 @@ def test_a_state_goes_on_with_its_own_files_alone(tmp_path):
     """Another file may leave the number of training samples as it is, and move the split."""
     codec = PatchPCA((4, 4), 2, 3)
     encoder = SampleEncoder(Layout((codec.row(),)), {"image": codec})
-    mixture = Mixture({"image": {"probability": 1.0, "batch_size": 2}})
+    mixture = ModeSchedule({"image": {"probability": 1.0, "batch_size": 2}})
 
     def state_of(count):
         for n in range(count):
             (tmp_path / f"{n:02d}.png").write_bytes(png((n, n, n)))
         training, _ = split_source(ImageFolder(tmp_path, (4, 4)), 0.3)
-        return MixtureStream({"image": training}, encoder, mixture)
+        return SampleStream({"image": training}, encoder, mixture)
 
     state = json.loads(json.dumps(state_of(15).state_dict()))
     state_of(15).load_state_dict(state)

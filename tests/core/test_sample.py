@@ -11,10 +11,10 @@ from PIL import Image
 from safetensors.torch import save
 
 from selfflow_wm.codec import PatchPCA
+from selfflow_wm.commands.sample import main
 from selfflow_wm.layout import Layout, Modality
 from selfflow_wm.model import Backbone, SiT
 from selfflow_wm.sampling import run
-from selfflow_wm.sampling.cli import main
 from selfflow_wm.sampling.conditions import Labels, noise_seed
 from selfflow_wm.sampling.decode import vae_decoder
 from selfflow_wm.sampling.run import Solve, shard_numbers, tile
@@ -87,11 +87,11 @@ def test_the_batch_size_changes_nothing(models, straight, tmp_path, batch):
 
 
 def test_shards_make_the_same_images_in_any_order(models, straight, tmp_path, capsys):
-    for shard in ("2/3", "0/3"):
+    for shard in ("3/3", "1/3"):
         sampled(models / "labels", tmp_path, "--shard", shard, "--batch", 2)
         assert not (tmp_path / "latents.npz").exists()
     assert "other shards" in capsys.readouterr().out
-    sampled(models / "labels", tmp_path, "--shard", "1/3")
+    sampled(models / "labels", tmp_path, "--shard", "2/3")
     same(latents(tmp_path), straight)
 
 
@@ -105,11 +105,12 @@ def test_ranks_are_shards(models, straight, tmp_path, monkeypatch):
 
 
 def test_shares_cover_every_image_once():
-    shares = [shard_numbers(10, index, 4) for index in range(4)]
+    shares = [shard_numbers(10, number, 4) for number in range(1, 5)]
     assert [n for share in shares for n in share] == list(range(10))
     assert {len(share) for share in shares} == {2, 3}
-    with pytest.raises(ValueError, match="shard index"):
-        shard_numbers(10, 4, 4)
+    for number in (0, 5):
+        with pytest.raises(ValueError, match=str(number)):
+            shard_numbers(10, number, 4)
 
 
 def test_an_interrupted_run_goes_on(models, straight, tmp_path, monkeypatch, capsys):
@@ -139,8 +140,8 @@ def test_an_interrupted_run_goes_on(models, straight, tmp_path, monkeypatch, cap
 def test_solvers_and_guidance_keep_images_apart(models, straight, tmp_path, solver):
     flags = ["--solver", solver, "--guidance", 2.5, "--guidance-interval", "0.1,1"]
     sampled(models / "labels", tmp_path / "a", "--batch", 7, *flags)
-    sampled(models / "labels", tmp_path / "b", "--batch", 2, "--shard", "1/2", *flags)
-    sampled(models / "labels", tmp_path / "b", "--batch", 3, "--shard", "0/2", *flags)
+    sampled(models / "labels", tmp_path / "b", "--batch", 2, "--shard", "2/2", *flags)
+    sampled(models / "labels", tmp_path / "b", "--batch", 3, "--shard", "1/2", *flags)
     same(latents(tmp_path / "b"), latents(tmp_path / "a"))
     assert np.abs(latents(tmp_path / "a")[0] - straight[0]).max() > 1e-3
 
@@ -194,10 +195,10 @@ def test_captions_are_used_in_turn(models, tmp_path):
         ("labels/model.safetensors", [], "width 1152 and depth 28"),
         ("pictures", ["--vae", "x"], "codec of its own"),
         ("labels", ["--device", "warp"], "cpu or cuda"),
-        ("labels", ["--num", "0"], "a whole number >= 1"),
-        ("labels", ["--shard", "3/3"], "0 <= I < N"),
+        ("labels", ["--num", "0"], "at least 1"),
+        ("labels", ["--shard", "0/3"], "1/4"),
         ("labels", ["--guidance-interval", "0.7,0.2"], "LOW <= HIGH"),
-        ("labels", ["--solver", "magic"], "invalid choice"),
+        ("labels", ["--solver", "magic"], "euler_maruyama"),
     ],
 )
 def test_bad_input_is_one_line(models, tmp_path, capsys, model, flags, message):

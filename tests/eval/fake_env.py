@@ -177,6 +177,17 @@ def make_bad_start(task: Task) -> PointEnv:
     return BadStart(task)
 
 
+class BadReset(PointEnv):
+    """Has no start state."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None):
+        raise RuntimeError("the simulator lost\na screw")
+
+
+def make_bad_reset(task: Task) -> PointEnv:
+    return BadReset(task)
+
+
 def make_other_robot(task: Task) -> PointEnv:
     env = PointEnv(task)
     env.embodiment = "google_robot"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from eval.envs.tasks import get_task
+from eval.envs.registry import find_task
 from eval.results.metrics import mean_of_tasks, means, summarize
 
 
 def episode(
     task, index, won, *, seed=None, ever=None, stages=None, cell=None, video=None, words=""
 ):
-    names = get_task(task).stages
+    names = find_task(task).stages
     record = {
         "status": "success" if won else "failure", "index": index, "task": task,
         "seed": 1_000_000 + index if seed is None else seed, "success": won,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.io import wavfile
 
-from selfflow_wm.evaluation import distance
+from selfflow_wm.commands.distance import main
 from selfflow_wm.evaluation.audio_features import ClapFeatures
 from selfflow_wm.evaluation.features import Context, make_extractors
 
@@ -81,16 +81,16 @@ def test_the_command_says_fad_and_wants_the_models_rate(clap, sounds, tmp_path, 
         wavfile.write(tmp_path / f"b/{number}.wav", RATE, np.stack([wave, wave], 1))
     words = [str(tmp_path / "a.npz"), str(tmp_path / "b"), "--features", f"audio=clap:{path}"]
     capsys.readouterr()
-    assert distance.main([*words, "--sample-rate", str(RATE)]) == 0
+    assert main([*words, "--sample-rate", str(RATE)]) == 0
     said = capsys.readouterr()
     assert said.out.startswith("FAD ") and "6 against 6 sounds, CLAP" in said.out
     assert abs(float(said.out[4:].split(",")[0])) < 1e-5
     assert said.out.count("\n") == 1 and "covariance is singular" in said.err
     assert said.err.count("\n") == 1, said.err
     words[1] = words[0]
-    assert distance.main(words) == 2
+    assert main(words) == 2
     assert f"say --sample-rate {RATE}" in capsys.readouterr().err
-    assert distance.main([*words, "--sample-rate", "16000"]) == 2
+    assert main([*words, "--sample-rate", "16000"]) == 2
     assert f"ffmpeg -i IN -ar {RATE} OUT" in capsys.readouterr().err
 
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from scipy.io import wavfile
 
-from selfflow_wm.evaluation.distance import describe, main, measure
+from selfflow_wm.commands.distance import main
+from selfflow_wm.evaluation.distance import describe, measure
 from selfflow_wm.evaluation.media_sets import Cut, open_archive, open_sets
 
 RATE = 8000
@@ -191,7 +192,7 @@ def test_what_does_not_fit_is_explained_in_a_line(tmp_path, capsys):
         ([pictures, pictures, "--features", "image=inception"], "inception:WEIGHTS"),
         ([pictures, pictures, *mine, "--frames", "3"], "--frames: expected with video features"),
         ([pictures, pictures, *mine, "--resamples", "1"], "--resamples: expected 0, or 2"),
-        ([pictures, pictures, *mine, "--json", str(tmp_path)], "--json: expected a file"),
+        ([pictures, pictures, *mine, "--json", str(tmp_path)], "--out: expected a file"),
     ):
         assert message in refused(capsys, *words), words
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from selfflow_wm.commands.checkpoints import main
 from selfflow_wm.data.toy import ToyConfig
 from selfflow_wm.evaluation import checkpoints, page, run, summary
-from selfflow_wm.evaluation.cli import main
 from selfflow_wm.evaluation.metrics import METRICS
 from selfflow_wm.intervals import paired_difference
 from selfflow_wm.metrics.recogniser import Recogniser, save_recogniser, word_accuracy
@@ -171,7 +171,7 @@ def test_what_does_not_fit_is_explained(made, tmp_path, capsys):
         said = capsys.readouterr().err
         assert message in said and said.count("\n") == 1, said
     for words, message in (
-        (["/nowhere"], "expected a run of selfflow_wm.pretrain"),
+        (["/nowhere"], "/nowhere: expected a checkpoint"),
         ([str(made / "a"), str(made / "a/checkpoint")], "got one twice"),
         ([str(made / "a"), "--features", "image=nothing.Here"], "--features image=nothing.Here"),
         ([str(made / "a"), "--features", "smell=toy"], "a modality of"),

@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
+from selfflow_wm.commands.distance import main
 from selfflow_wm.evaluation import distance
 from selfflow_wm.evaluation.features import Context, make_extractors
 from selfflow_wm.evaluation.inception import Inception, InceptionFeatures, _MixedE
@@ -68,7 +69,7 @@ def test_the_command_says_fid(weights, pictures, tmp_path, capsys, monkeypatch):
     for number, picture in enumerate(pictures):
         Image.fromarray(picture[: 20 - number]).save(tmp_path / f"a/{number}.png")
     words = [str(tmp_path / "a"), str(tmp_path / "a"), "--features", f"image=inception:{weights}"]
-    assert distance.main(words) == 0
+    assert main(words) == 0
     said = capsys.readouterr()
     assert said.out.startswith("FID ") and abs(float(said.out[4:].split(",")[0])) < 1e-2
     assert "2 against 2 pictures, Inception" in said.out and "covariance is singular" in said.err

@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.claims_probes import draw, probe_runs, summarise
+from benchmarks.claims_probes import over_runs, probe_runs, summarise
+from selfflow_wm.commands.labelled import main
+from selfflow_wm.commands.probe import main as probe
 from selfflow_wm.data import MODES
 from selfflow_wm.data.toy import ToyWorld
 from selfflow_wm.data.toy.source import as_sample
 from selfflow_wm.evaluation.checkpoints import find_checkpoints, open_checkpoint
-from selfflow_wm.evaluation.labelled import BATCH, SPLIT, labelled_latents, main, write_labelled
+from selfflow_wm.evaluation.labelled import BATCH, SPLIT, labelled_latents, write_labelled
 from selfflow_wm.pretraining.build import build, compose_config
-from selfflow_wm.probing.cli import main as probe
 from selfflow_wm.training import checkpoint
 
 WORDS = (
@@ -94,13 +95,14 @@ def test_latents_of_another_codec_are_refused(trained, tmp_path, capsys):
     assert not (tmp_path / "probe").exists()
 
 
-def test_claims_probe_what_the_models_have_and_as_many_samples_as_asked(trained, tmp_path):
+def test_claims_probe_what_the_models_have_and_as_many_samples_as_asked(trained, tmp_path, capsys):
     runs = {0: {"sf": trained / "checkpoint"}}
     found = probe_runs(tmp_path, runs, 60)
     assert {row["question"] for row in found} == {"sign-word", "figure-limbs"}  # without sound
     assert probe_runs(tmp_path, runs, 60) == found
-    with pytest.raises(ValueError, match="differ in data_sha256"):
+    with pytest.raises(ValueError, match="seed_0"):
         probe_runs(tmp_path, runs, 70)
+    assert "data_sha256" in capsys.readouterr().err
 
 
 def rows(accuracies):
@@ -123,4 +125,6 @@ def test_probes_are_averaged_over_seeds():
     assert (difference["arm"], difference["minus"]) == ("sf", "fm")
     assert difference["value"] == pytest.approx(0.2)
     assert difference["low"] < 0 < difference["high"]  # two seeds say little
-    assert draw(tables).startswith(b"\x89PNG")
+    first = over_runs(tables)[0]
+    assert (first["checkpoint"], first["layer"]) == ("fm", 1)
+    assert [first[name] for name in ("low", "accuracy", "high")] == [0.3, pytest.approx(0.4), 0.5]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from selfflow_wm.evaluation import distance, video_features
+from selfflow_wm.commands.distance import main
+from selfflow_wm.evaluation import video_features
 from selfflow_wm.evaluation.features import Context, make_extractors
 from selfflow_wm.evaluation.video_features import I3DFeatures, VideoMAEFeatures
 
@@ -66,11 +67,11 @@ def test_the_command_says_fvd(i3d, videos, tmp_path, capsys):
     np.savez(a, arr_0=videos)
     np.savez(b, arr_0=videos + np.uint8(51))
     words = ["--features", f"video=i3d:{i3d}", "--resamples", "0"]
-    assert distance.main([str(a), str(a), *words]) == 0
+    assert main([str(a), str(a), *words]) == 0
     out = capsys.readouterr().out
     assert out.startswith("FVD ") and "40 against 40 videos, I3D" in out
     assert abs(float(out[4:].split(",")[0])) < 1e-6
-    assert distance.main([str(a), str(b), *words]) == 0
+    assert main([str(a), str(b), *words]) == 0
     # six features, each (51 / 127.5) larger
     assert float(capsys.readouterr().out[4:].split(",")[0]) == pytest.approx(0.96, abs=1e-4)
     (tmp_path / "other.pt").write_bytes(b"PK nothing of the sort")
@@ -82,7 +83,7 @@ def test_the_command_says_fvd(i3d, videos, tmp_path, capsys):
         ("videomae", [], "expected videomae:DIR"),
         (f"videomae:{tmp_path}", [], "expected a model's directory with config.json"),
     ):
-        assert distance.main([str(a), str(b), "--features", f"video={feature}", *more]) == 2
+        assert main([str(a), str(b), "--features", f"video={feature}", *more]) == 2
         said = capsys.readouterr()
         assert message in said.err and said.err.count("\n") == 1 and not said.out, said
 
@@ -145,6 +146,6 @@ def test_videomae_whose_weights_are_not_whole_is_refused(tmp_path, videos, capsy
     np.savez(tmp_path / "v.npz", arr_0=videos)
     file = str(tmp_path / "v.npz")
     capsys.readouterr()
-    assert distance.main([file, file, "--features", f"video=videomae:{tmp_path / 'c'}"]) == 0
+    assert main([file, file, "--features", f"video=videomae:{tmp_path / 'c'}"]) == 0
     said = capsys.readouterr()
     assert said.out.startswith("FVD ") and said.out.count("\n") == 1 and not said.err, said

@@ -8,8 +8,8 @@ import torch
 from robotics.data.rlds.fake import fake_dataset
 from robotics.data.windows import WindowDataset
 from robotics.embodiment.table import EMBODIMENTS
-from robotics.finetune import compose_config
 from robotics.model.world_model import WorldModel
+from robotics.training.build import compose_config
 from robotics.training.fit import fit_world
 
 TINY = (

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from robotics.data.images import decode_image, resize_image
+from robotics.data.order import WindowStream
 from robotics.data.rlds import EpisodeWriter, read_episodes
 from robotics.data.rlds.fake import fake_dataset, fake_episode
-from robotics.data.windows import WindowDataset, WindowStream
+from robotics.data.windows import WindowDataset
 
 SIZE = (32, 40)
 LENGTHS = (12, 9, 15, 8, 7)

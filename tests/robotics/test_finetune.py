@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from robotics.data.batches import ModeStream
-from robotics.data.mixture import MixtureDataset
-from robotics.finetune import CONFIG_DIR, build, compose_config, main
+from robotics.data.mixture import DatasetMixture
+from robotics.finetune import main
 from robotics.imagine import main as imagine
-from robotics.model.modes import Mixture
+from robotics.model.modes import robot_schedule
 from robotics.model.world_model import WorldModel
+from robotics.training.build import build, compose_config
 from selfflow_wm.training import checkpoint
+from selfflow_wm.training.config import CONFIG_DIR
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
 JOINT = {"rt1_paper", "rt1_small"}  # their words are `joint_overrides`
@@ -134,9 +136,9 @@ def test_a_run_can_start_from_a_checkpoint(words, tmp_path):
     source = tmp_path / "a/checkpoint"
     run = build(compose_config([*words, f"out={tmp_path / 'b'}", f"init={source}"]))
     expected = WorldModel.load(source)
-    for a, b in zip(run.world.backbone.parameters(), expected.backbone.parameters(), strict=True):
+    for a, b in zip(run.model.backbone.parameters(), expected.backbone.parameters(), strict=True):
         assert torch.equal(a, b) and a.requires_grad
-    assert run.world.video_codec.hash() == expected.video_codec.hash()
+    assert run.model.video_codec.hash() == expected.video_codec.hash()
     loaded = checkpoint.read_json(tmp_path / "b/run.json")["loaded"]
     assert not any(sum(part[f]) for part in loaded["parts"].values() for f in part if f != "loaded")
 
@@ -166,7 +168,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(words, tmp_path):
 def test_the_stream_resumes_and_keeps_one_mode_while_accumulating(world, windows):
     shares = {"policy": {"probability": 1, "batch_size": 5}}
     shares["video"] = {"probability": 1, "batch_size": 2}
-    mixture = Mixture(shares, seed=1)
+    mixture = robot_schedule(shares, seed=1)
     stream = ModeStream(windows, world, mixture, seed=1, accumulate=2)
     batches = [next(stream) for _ in range(12)]
     for a, b in zip(batches[::2], batches[1::2], strict=True):
@@ -185,10 +187,10 @@ def test_the_stream_resumes_and_keeps_one_mode_while_accumulating(world, windows
 
 def test_ranks_share_what_one_stream_would_draw(world, windows):
     """Of one set and of a mixture, which ranks cannot share by every second window of each set."""
-    sets = MixtureDataset({"a": windows, "b": windows}, {"a": 2.0, "b": 1.0})
+    sets = DatasetMixture({"a": windows, "b": windows}, {"a": 2.0, "b": 1.0})
     shares = {"policy": {"probability": 1, "batch_size": 6}}
     shares["video"] = {"probability": 1, "batch_size": 2}
-    mixture = Mixture(shares, seed=1)
+    mixture = robot_schedule(shares, seed=1)
     for data in (windows, sets):
         one = ModeStream(data, world, mixture, seed=1)
         ranks = [

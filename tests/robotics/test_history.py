@@ -13,12 +13,12 @@ from robotics.data.images import decode_image
 from robotics.data.rlds.reader import read_episodes
 from robotics.data.windows import WindowDataset
 from robotics.embodiment.table import EMBODIMENTS
-from robotics.encode import encode
-from robotics.finetune import build, compose_config
 from robotics.imagine import main as imagine
-from robotics.model.modes import MODES, Mixture
+from robotics.model.modes import MODES, robot_schedule
 from robotics.model.policy import CheckpointPolicy
 from robotics.model.world_model import WorldModel, robot_layout
+from robotics.training.build import build, compose_config
+from robotics.training.encode import encode
 from robotics.training.fit import fit_world
 
 OFFSETS = (4, 2)
@@ -168,7 +168,7 @@ def test_cached_latents_are_those_of_the_pixels(
     world = fitted(past_windows, *tiny_overrides, *WORDS, f"latents={tmp_path}")
     cache = LatentCache(tmp_path, past_windows, codec.base, control_hz=3.0)
     streams = [
-        ModeStream(past_windows, world, Mixture(SHARES, seed=1), latents=source)
+        ModeStream(past_windows, world, robot_schedule(SHARES, seed=1), latents=source)
         for source in (None, cache)
     ]
     for _ in range(4):
@@ -198,5 +198,5 @@ def test_a_run_with_history_trains_acts_and_imagines(rt1_directory, tiny_overrid
     plain = [word for word in words if "history" not in word]
     other = compose_config([*plain, f"init={saved}", f"out={tmp_path / 'other'}"])
     # Its tokens have nowhere to go in a model without history: dropped, and said so.
-    assert build(other).world.history_offsets == ()
+    assert build(other).model.history_offsets == ()
     assert "history" in (tmp_path / "other" / "init.txt").read_text()

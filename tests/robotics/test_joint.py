@@ -9,22 +9,23 @@ import numpy as np
 import pytest
 import torch
 
-from robotics import imagine as imagining
 from robotics.data.rlds.fake import fake_dataset
 from robotics.data.windows import WindowDataset
 from robotics.embodiment.table import EMBODIMENTS
 from robotics.encode import main as encode
-from robotics.finetune import build, compose_config, main
+from robotics.finetune import main
+from robotics.imagination import run as imagining
 from robotics.imagination.scores import patch_side, video_scores
 from robotics.imagine import main as imagine
 from robotics.model.modes import MODES
 from robotics.model.world_model import WorldModel
+from robotics.training.build import build, compose_config
 from robotics.training.fit import fit_world
 from robotics.training.preview import Preview
 from selfflow_wm.codec import PairedCodec, PatchPCA, PatchVideo, codec_from_state
-from selfflow_wm.probing.cli import _named
+from selfflow_wm.commands.probe import _named
 from selfflow_wm.probing.sources import check_codec
-from selfflow_wm.training.run import make_objective
+from selfflow_wm.training.config import make_objective
 
 SIZE = (32, 48)
 
@@ -223,7 +224,7 @@ def test_nothing_is_imagined_in_silence(joint, tmp_path, capsys):
     for name, out, more, message in (
         ("policy", "out", ["--windows", "0"], "no frames to draw"),
         ("joint", "file", [], "expected a directory, got the file"),
-        ("joint", "out", ["--device", "gpu"], "expected cpu or cuda, got 'gpu'"),
+        ("joint", "out", ["--device", "gpu"], "'gpu'"),
         ("bare", "out", [], "python -m robotics.finetune init="),
     ):
         words = ["--checkpoint", str(tmp_path / name), "--out", str(tmp_path / out), *more]

@@ -15,9 +15,10 @@ from robotics.data.cache import latents
 from robotics.data.cache.latents import LatentCache
 from robotics.data.rlds.fake import fake_dataset
 from robotics.data.windows import WindowDataset
-from robotics.encode import encode, main
-from robotics.finetune import build, compose_config
-from robotics.model.modes import Mixture
+from robotics.encode import main
+from robotics.model.modes import robot_schedule
+from robotics.training.build import build, compose_config
+from robotics.training.encode import encode
 
 SIZE = (32, 48)
 SPLITS = ('dataset.train_split="train[:5]"', 'dataset.validation_split="train[5:]"')
@@ -61,7 +62,7 @@ def opened(directory, dataset, **changes):
 
 
 def streams(world, dataset, cache, seed=1):
-    mixture = Mixture(SHARES, seed=seed)
+    mixture = robot_schedule(SHARES, seed=seed)
     return [
         ModeStream(dataset, world, mixture, seed=seed, latents=source) for source in (None, cache)
     ]
@@ -98,7 +99,7 @@ def test_half_precision_rounds_and_nothing_else(caches, windows):
 
 def test_training_reads_no_pixels(world, windows, caches, monkeypatch):
     cache = opened(caches / "float32", windows)
-    stream = ModeStream(windows, world, Mixture(SHARES, seed=1), latents=cache)
+    stream = ModeStream(windows, world, robot_schedule(SHARES, seed=1), latents=cache)
     monkeypatch.setattr(WindowDataset, "_copy_frames", lambda *_: 1 / 0)
     for _ in range(3):
         next(stream)
@@ -119,7 +120,7 @@ def test_a_run_trains_from_the_cache_as_from_pixels(config, tiny_overrides, cach
             ]
         )
         runs.append(build(chosen))
-    assert runs[0].world.video_codec.hash() == runs[1].world.video_codec.hash()
+    assert runs[0].model.video_codec.hash() == runs[1].model.video_codec.hash()
     for run in runs:
         run.trainer.train_step()
         run.trainer.train_step()
@@ -178,10 +179,10 @@ def test_an_interrupted_encoding_goes_on_where_it_was(config, caches, tmp_path, 
 
 def test_ranks_share_the_work(config, caches, tmp_path, windows):
     out = tmp_path / "out"
-    first = encode(config, out, dtype="float32", shard=(0, 2), progress=False)
+    first = encode(config, out, dtype="float32", shard=(1, 2), progress=False)
     with pytest.raises(ValueError, match="not finished"):
         opened(out, windows)
-    second = encode(config, out, dtype="float32", shard=(1, 2), progress=False)
+    second = encode(config, out, dtype="float32", shard=(2, 2), progress=False)
     assert first["written"] == second["written"] == 1
     assert first["frames"] + second["frames"] == len(windows)
     assert_same(out, caches / "float32")
@@ -237,8 +238,8 @@ def test_a_directory_of_other_settings_is_not_mixed_up(config, copied):
         encode(config, copied, variants=2, progress=False)
     with pytest.raises(ValueError, match="encoded whole"):
         encode(config, copied, split="train[:50%]", progress=False)
-    with pytest.raises(ValueError, match="0 <= i < n"):
-        encode(config, copied, shard=(2, 2), progress=False)
+    with pytest.raises(ValueError, match="from 1 to 2"):
+        encode(config, copied, shard=(3, 2), progress=False)
 
 
 def test_augmentation_and_a_cache_exclude_each_other(world, windows, caches):
@@ -246,7 +247,7 @@ def test_augmentation_and_a_cache_exclude_each_other(world, windows, caches):
         ModeStream(
             windows,
             world,
-            Mixture(SHARES),
+            robot_schedule(SHARES),
             augment=Augment(0.9),
             latents=opened(caches / "float32", windows),
         )

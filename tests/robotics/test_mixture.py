@@ -7,12 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from robotics.data.mixture import BLOCK, MixtureDataset, MixtureStream, pooled, shuffled
-from robotics.data.mixture_spec import check_conventions, parse_mixture, to_plain
+from robotics.data.mixture import BLOCK, DatasetMixture, MixtureStream, pooled, shuffled
 from robotics.data.rlds.fake import fake_dataset
+from robotics.data.sources import check_conventions, parse_mixture, to_plain
 from robotics.data.windows import WindowDataset
 from robotics.embodiment.normalize import Quantiles
-from robotics.finetune import build, compose_config, main
+from robotics.finetune import main
+from robotics.training.build import build, compose_config
 
 SIZE = (32, 48)
 WEIGHTS = {"one": 3.0, "two": 1.0}
@@ -32,7 +33,7 @@ def parts(directories):
 
 @pytest.fixture(scope="module")
 def mixture(parts):
-    return MixtureDataset(parts, WEIGHTS)
+    return DatasetMixture(parts, WEIGHTS)
 
 
 def test_windows_of_a_mixture_are_those_of_its_sets_in_the_order_asked_for(mixture, parts):
@@ -81,7 +82,7 @@ def test_a_resumed_mixture_equals_a_straight_one(mixture):
             np.testing.assert_array_equal(second.draw(size), drawn)
     state = first.state_dict()
     with pytest.raises(ValueError, match="same sets, weights and seed"):
-        MixtureStream(MixtureDataset(mixture.parts, WEIGHTS | {"two": 2}), 5).load_state_dict(state)
+        MixtureStream(DatasetMixture(mixture.parts, WEIGHTS | {"two": 2}), 5).load_state_dict(state)
     with pytest.raises(ValueError, match="same sets, weights and seed"):
         MixtureStream(mixture, 6).load_state_dict(state)
 
@@ -129,7 +130,7 @@ def test_pooled_statistics_are_those_of_what_is_drawn():
 
 
 def test_a_shuffle_of_a_mixture_brings_heavy_sets_first(mixture, parts):
-    heavy = MixtureDataset(parts, {"one": 1.0, "two": 99.0})
+    heavy = DatasetMixture(parts, {"one": 1.0, "two": 99.0})
     order = shuffled(heavy, np.random.default_rng(0))
     assert sorted(order) == list(range(len(heavy)))
     assert (order[:20] >= len(parts["one"])).sum() >= 18
@@ -168,20 +169,20 @@ def test_sets_whose_actions_mean_something_else_are_refused(monkeypatch, parts):
     check_conventions(entries, "embedded", "bridge", mixed_rates=True)
     from dataclasses import replace
 
-    from robotics.data import mixture_spec
+    from robotics.data import sources
     from robotics.embodiment.table import EMBODIMENTS
 
     rows = EMBODIMENTS | {
         "other": replace(EMBODIMENTS["embedded"], name="other", gripper_closes=-1)
     }
-    monkeypatch.setattr(mixture_spec, "embodiment", rows.__getitem__)
+    monkeypatch.setattr(sources, "embodiment", rows.__getitem__)
     foreign = parse_mixture({"a": {"path": "x", "embodiment": "other"}})
     with pytest.raises(ValueError, match="gripper_closes"):
         check_conventions(foreign, "embedded", None)
     with pytest.raises(ValueError, match="weights above 0"):
-        MixtureDataset(parts, WEIGHTS | {"one": 0})
+        DatasetMixture(parts, WEIGHTS | {"one": 0})
     with pytest.raises(ValueError, match="a weight for each"):
-        MixtureDataset(parts, {"one": 1})
+        DatasetMixture(parts, {"one": 1})
 
 
 def test_a_run_trains_on_a_mixture_and_resumes(directories, tiny_overrides, tmp_path, capsys):
@@ -196,7 +197,7 @@ def test_a_run_trains_on_a_mixture_and_resumes(directories, tiny_overrides, tmp_
     assert "b   25.0%  3 episodes, 40 windows, 0.15 epochs" in run.description
     assert isinstance(run.trainer.batches.windows, MixtureStream)
     statistics = run.trainer.batches.windows.dataset.statistics()
-    assert run.world.action.statistics == statistics["action"]
+    assert run.model.action.statistics == statistics["action"]
     run.trainer.train(until=2)
     again = build(compose_config(words))
     assert again.trainer.step == 2 and again.trainer.batches.windows.drawn == 12

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from robotics.model.modes import MODES, Mixture, Share, mode
+from robotics.model.modes import MODES, Share, mode, robot_schedule
 
 
 def test_every_mode_generates_what_it_is_not_given():
@@ -20,17 +20,17 @@ def test_every_mode_generates_what_it_is_not_given():
 
 def test_the_mixture_draws_by_step_and_seed_alone():
     shares = {"policy": Share(0.7, 8), "video": Share(0.2, 2), "forward": Share(0.1, 4)}
-    first = [Mixture(shares, seed=3).draw(step).name for step in range(2000)]
-    backwards = Mixture(shares, seed=3)
+    first = [robot_schedule(shares, seed=3).draw(step).name for step in range(2000)]
+    backwards = robot_schedule(shares, seed=3)
     assert first == [backwards.draw(step).name for step in reversed(range(2000))][::-1]
-    assert first != [Mixture(shares, seed=4).draw(step).name for step in range(2000)]
+    assert first != [robot_schedule(shares, seed=4).draw(step).name for step in range(2000)]
     counts = Counter(first)
     for name, share in shares.items():
         assert counts[name] / 2000 == pytest.approx(share.probability, abs=0.035)
 
 
 def test_probabilities_are_relative_and_zero_leaves_a_mode_out():
-    mixture = Mixture({"policy": {"probability": 3, "batch_size": 8}, "video": Share(0, 1)})
+    mixture = robot_schedule({"policy": {"probability": 3, "batch_size": 8}, "video": Share(0, 1)})
     assert mixture.names == ("policy",)
     assert {mixture.draw(step).name for step in range(50)} == {"policy"}
 
@@ -47,4 +47,4 @@ def test_probabilities_are_relative_and_zero_leaves_a_mode_out():
 )
 def test_impossible_mixtures_are_refused(shares):
     with pytest.raises(ValueError, match="expected"):
-        Mixture(shares)
+        robot_schedule(shares)

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robotics.data.mixture_spec import parse_mixture
 from robotics.data.rlds import arrayrecord, read_episodes, storage, tfrecord
 from robotics.data.rlds.fake import fake_dataset
 from robotics.data.rlds.reader import index_shard, split_shards
+from robotics.data.sources import parse_mixture
 from robotics.data.windows import WindowDataset
-from robotics.finetune import compose_config
+from robotics.training.build import compose_config
 
 fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed (the extra gcs)")
 SIZE = (16, 20)

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from robotics.data.rlds.fake import fake_dataset
-from robotics.finetune import build, compose_config, main
+from robotics.finetune import main
 from robotics.model.world_model import WorldModel
+from robotics.training.build import build, compose_config
 from robotics.training.fit import unfitted_codecs
 from robotics.training.warm_start import adopt, codec_differences
 from selfflow_wm.codec import MDCTCodec, PatchPCA, PatchVideo
@@ -120,7 +121,7 @@ def test_a_codec_that_does_not_fit_is_fitted_anew_and_its_projection_with_it(wor
     assert loaded["codecs"]["image"] == "new: patch 8, the checkpoint's 4"
     assert loaded["parts"]["image"]["loaded"] == [0, 0] != loaded["parts"]["image"]["dropped"]
     assert loaded["parts"]["video"]["loaded"][0] > 0
-    base = run.world.image_codec
+    base = run.model.image_codec
     assert base.hash() != load_model(source).codecs["image"].hash() and base.patch == 8
 
 
@@ -181,10 +182,10 @@ def test_another_data_set_brings_its_own_statistics(
     before = WorldModel.load(tmp_path / "a/checkpoint")
     weights = before.backbone.state_dict()
     assert all(torch.equal(v, weights[k]) for k, v in run.trainer.model.state_dict().items())
-    assert run.world.video_codec.hash() == before.video_codec.hash()
+    assert run.model.video_codec.hash() == before.video_codec.hash()
     data = run.trainer.batches.windows.dataset
-    assert run.world.action.statistics == data.statistics()["action"] != before.action.statistics
-    assert run.world.proprio.statistics == data.statistics()["proprio"]
+    assert run.model.action.statistics == data.statistics()["action"] != before.action.statistics
+    assert run.model.proprio.statistics == data.statistics()["proprio"]
     batch = next(run.trainer.batches)
     assert batch.latents["action"].shape[1:] == (6, 8)
 
@@ -235,7 +236,7 @@ def test_a_world_model_lends_its_weights_to_another_layout(
     words = [*joint_overrides, "modes=joint_only", "modes.joint.batch_size=2", *common]
     run = started(words, tmp_path / "b", tmp_path / "a", "layout.keypose=true")
     loaded = checkpoint.read_json(tmp_path / "b/run.json")["loaded"]["parts"]
-    names = run.world.layout.names
+    names = run.model.layout.names
     assert names == ("image", "proprio", "keypose", "video", "action")
     assert loaded["proprio"]["loaded"][0] == loaded["keypose"]["added"][0] == 5
     assert loaded["video"]["loaded"] == [0, 0] and loaded["action"]["resized"][0] == 1

@@ -18,10 +18,11 @@ from robotics.data.episodes import (
     run_ends,
     video_window,
 )
-from robotics.data.windows import WindowDataset, WindowStream
+from robotics.data.order import WindowStream
+from robotics.data.windows import WindowDataset
 from robotics.embodiment.table import GRIPPER, TERMINATE
-from robotics.finetune import build, compose_config
-from robotics.model.modes import MODES, Mixture
+from robotics.model.modes import MODES, robot_schedule
+from robotics.training.build import build, compose_config
 from selfflow_wm.flow.time_laws import UniformTime
 from selfflow_wm.objective import FlowMatching
 
@@ -199,7 +200,7 @@ def test_augmented_streams_resume_exactly_and_differ_by_epoch(world, windows):
     def stream(seed=1, augment_seed=1, **changes):
         augment = Augment(0.8, 0.2, 0.2, 0.2, 5, seed=augment_seed)
         return ModeStream(
-            windows, world, Mixture(shares, seed=seed), seed=seed, augment=augment, **changes
+            windows, world, robot_schedule(shares, seed=seed), seed=seed, augment=augment, **changes
         )
 
     straight = stream()

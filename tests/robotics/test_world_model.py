@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from robotics.imagination.scores import Bootstrap, action_scores, video_scores
+from robotics.imagination.scores import action_scores, video_scores
 from robotics.model.modes import MODES
 from robotics.model.world_model import WorldModel, robot_layout
+from selfflow_wm.checkpoints import SCHEMA, SHIPPED, find_checkpoint, read_config
+from selfflow_wm.intervals import Bootstrap
 from selfflow_wm.training.checkpoint import load_tensors, save_tensors
 
 
@@ -115,10 +119,9 @@ def test_saving_and_loading_keeps_what_it_does(world, windows, tmp_path, dtype):
     assert not any(p.requires_grad for p in loaded.backbone.parameters())
 
 
-def edit_config(path, **changes):
+def edit_config(path, change):
     config = json.loads((path / "config.json").read_text())
-    for key, value in changes.items():
-        config.pop(key) if value is None else config.update({key: value})
+    change(config)
     (path / "config.json").write_text(json.dumps(config))
 
 
@@ -128,47 +131,56 @@ def edit_weights(path, change):
     save_tensors(path / "model.safetensors", tensors)
 
 
-def edit_statistics(path, change):
+def edit_robot(path, change):
+    edit_config(path, lambda config: change(config["robot"]))
+
+
+def edit_old_statistics(path, change):
+    """Of schema 1, whose statistics are a file of their own."""
     values = json.loads((path / "statistics.json").read_text())
     change(values)
     (path / "statistics.json").write_text(json.dumps(values))
 
 
-def other_codec(path):
-    tensors = load_tensors(path / "statistics.safetensors")
+def other_codec(path, file="codec_video.safetensors"):
+    tensors = load_tensors(path / file)
     name = next(name for name in tensors if name.endswith("mean"))
     tensors[name] = tensors[name] + 1
-    save_tensors(path / "statistics.safetensors", tensors)
+    save_tensors(path / file, tensors)
 
 
 DAMAGE = {
     "no such checkpoint": (lambda p: p.rename(p.with_name("moved")), "checkpoint directory"),
     "no weights": (lambda p: (p / "model.safetensors").unlink(), "no such file"),
-    "no codec arrays": (lambda p: (p / "statistics.safetensors").unlink(), "no such file"),
-    "no statistics": (lambda p: (p / "statistics.json").unlink(), "no such file"),
+    "no codec arrays": (lambda p: (p / "codec_video.safetensors").unlink(), "no such file"),
     "half of the statistics": (
-        lambda p: (p / "statistics.json").write_text('{"action": {}}'),
+        lambda p: edit_robot(p, lambda r: r["statistics"].pop("proprio")),
         r"\['proprio'\] missing",
     ),
     "empty statistics": (
-        lambda p: (p / "statistics.json").write_text('{"action": {}, "proprio": {}}'),
+        lambda p: edit_robot(p, lambda r: r.update(statistics={"action": {}, "proprio": {}})),
         "expected a normaliser",
     ),
     "statistics of another robot": (
-        lambda p: edit_statistics(p, lambda s: s.update(embodiment="google_robot")),
-        "'embedded', got those of 'google_robot'",
+        lambda p: edit_robot(p, lambda r: r.update(embodiment="google_robot")),
+        "statistics .* trained with",
     ),
     "statistics of another checkpoint": (
-        lambda p: edit_statistics(p, lambda s: s["action"]["statistics"]["q99"].reverse()),
+        lambda p: edit_robot(p, lambda r: r["statistics"]["action"]["statistics"]["q99"].reverse()),
         "statistics .* trained with",
     ),
     "statistics of another kind": (
-        lambda p: edit_statistics(p, lambda s: s["proprio"].update(kind="minmax")),
+        lambda p: edit_robot(p, lambda r: r["statistics"]["proprio"].update(kind="minmax")),
         "statistics .* trained with",
     ),
-    "other schema": (lambda p: edit_config(p, schema=99), "schema 1, got 99"),
-    "lacking configuration": (lambda p: edit_config(p, layout=None), "lacks"),
-    "unknown robot": (lambda p: edit_config(p, embodiment="spot"), "embodiment out of"),
+    "other schema": (lambda p: edit_config(p, lambda c: c.update(schema=99)), "schema 2, got 99"),
+    "lacking configuration": (lambda p: edit_config(p, lambda c: c.pop("layout")), "layout"),
+    "lacking modes": (lambda p: edit_robot(p, lambda r: r.pop("modes")), "modes"),
+    "unknown robot": (
+        lambda p: edit_robot(p, lambda r: r.update(embodiment="spot")),
+        "embodiment out of",
+    ),
+    "no robot": (lambda p: edit_config(p, lambda c: c.update(robot=None)), "init="),
     "broken json": (lambda p: (p / "config.json").write_text("{"), "not valid JSON"),
     "other codec": (other_codec, "belongs to another checkpoint"),
     "missing weight": (lambda p: edit_weights(p, lambda t: t.pop("head.action.bias")), "Missing"),
@@ -199,13 +211,72 @@ def test_another_robots_checkpoint_is_refused(world, tmp_path):
         WorldModel.load(tmp_path / "saved", embodiment="google_robot")
 
 
-def test_a_checkpoint_from_before_the_hash_still_loads(world, tmp_path):
-    world.save(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    del config["statistics_hash"]
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    edit_statistics(tmp_path, lambda values: values.pop("embodiment"))
-    assert WorldModel.load(tmp_path).action == world.action
+# ---------------------------------------------------------------- checkpoints of schema 1
+
+
+@pytest.fixture(params=["self_flow", "simpler_flow_matching"])
+def shipped(request, tmp_path):
+    """A copy of a checkpoint that comes with the project; they are of schema 1."""
+    return Path(shutil.copytree(SHIPPED / request.param, tmp_path / "shipped"))
+
+
+def test_migration_keeps_the_actions(shipped, tmp_path):
+    old = WorldModel.load(shipped)
+    generator = np.random.default_rng(0)
+    samples = {
+        "image": generator.integers(0, 256, (2, *old.image_size, 3), dtype=np.uint8),
+        "proprio": generator.normal(size=(2, 8)).astype(np.float32),
+        "instruction": ["open the drawer", "close it"],
+    }
+    assert json.loads((shipped / "config.json").read_text())["schema"] == 1
+    old.save(tmp_path / "new")
+    new = WorldModel.load(tmp_path / "new")
+    assert json.loads((tmp_path / "new/config.json").read_text())["schema"] == SCHEMA
+    for answer in zip(
+        *(w.generate(samples, "joint", steps=2, generator=generators(2)).values()
+          for w in (old, new)), strict=True,
+    ):  # fmt: skip
+        np.testing.assert_array_equal(*answer)
+    assert new.config == old.config and new.modes == old.modes
+    assert read_config(shipped)["robot"] == read_config(tmp_path / "new")["robot"]
+
+
+def test_a_shipped_checkpoint_goes_by_its_name():
+    assert find_checkpoint("self_flow") == SHIPPED / "self_flow"
+    assert WorldModel.load("self_flow").embodiment.name == "embedded"
+    with pytest.raises(ValueError, match="self_flow"):
+        find_checkpoint("self_flo")
+
+
+def test_the_oldest_hold_no_hash_of_their_statistics(shipped):
+    expected = WorldModel.load(shipped).action
+    edit_config(shipped, lambda config: config.pop("statistics_hash"))
+    edit_old_statistics(shipped, lambda values: values.pop("embodiment"))
+    assert WorldModel.load(shipped).action == expected
+
+
+OLD_DAMAGE = {
+    "no statistics": (lambda p: (p / "statistics.json").unlink(), "no such file"),
+    "no codec arrays": (lambda p: (p / "statistics.safetensors").unlink(), "no such file"),
+    "other codec": (lambda p: other_codec(p, "statistics.safetensors"), "another checkpoint"),
+    "another robot's": (
+        lambda p: edit_old_statistics(p, lambda s: s.update(embodiment="spot")),
+        "got those of 'spot'",
+    ),
+    "another checkpoint's": (
+        lambda p: edit_old_statistics(p, lambda s: s["action"]["statistics"]["q99"].reverse()),
+        "statistics .* trained with",
+    ),
+    "no layout": (lambda p: edit_config(p, lambda c: c.pop("layout")), "layout"),
+}
+
+
+@pytest.mark.parametrize("damage", OLD_DAMAGE)
+def test_loading_an_old_one_refuses(shipped, damage):
+    change, message = OLD_DAMAGE[damage]
+    change(shipped)
+    with pytest.raises(ValueError, match=message):
+        WorldModel.load(shipped)
 
 
 # ---------------------------------------------------------------- scores of imagined windows

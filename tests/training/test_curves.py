@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from selfflow_wm.curves import main, read_arms, table
+from selfflow_wm.commands.curves import main, read_arms, table
 from selfflow_wm.training.curves import choose, common_steps, read_curves
 
 JOINT = {"loss": 2.0, "gen/video": 1.5, "gen/action": 2.5, "bin/video/1": 0.5}

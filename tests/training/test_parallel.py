@@ -15,12 +15,12 @@ import ranked
 import torch
 from made_up import TINY
 
-from selfflow_wm.data import Mixture
+from selfflow_wm.data import ModeSchedule
 from selfflow_wm.layout import Rows
 from selfflow_wm.pretraining.build import build, compose_config
 from selfflow_wm.pretraining.cli import main as pretrain
 from selfflow_wm.training import checkpoint, ranks
-from selfflow_wm.training.run import CONFIG_DIR
+from selfflow_wm.training.config import CONFIG_DIR
 
 HERE = Path(__file__).parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -279,7 +279,7 @@ def test_words_and_devices_are_checked(monkeypatch):
 
 def test_batches_are_divided_evenly_or_not_at_all():
     shares = {"image": {"probability": 1, "batch_size": 6}}
-    mixture = Mixture(shares, seed=3)
+    mixture = ModeSchedule(shares, seed=3)
     third = mixture.divided(3)
     assert (third.batch_size("image"), mixture.batch_size("image")) == (2, 6)
     assert [third.draw(k) for k in range(5)] == [mixture.draw(k) for k in range(5)]

@@ -7,12 +7,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from selfflow_wm.data import MODES, Mixture
+from selfflow_wm.data import MODES, ModeSchedule
 from selfflow_wm.flow.time_laws import UniformTime
 from selfflow_wm.layout import Layout, Modality
 from selfflow_wm.model import Backbone
 from selfflow_wm.objective import FlowMatching, SelfFlow
-from selfflow_wm.pretraining.build import compose_config, of_run
+from selfflow_wm.pretraining.build import compose_config
 from selfflow_wm.pretraining.cli import main
 from selfflow_wm.pretraining.plan import (
     Shape,
@@ -21,7 +21,8 @@ from selfflow_wm.pretraining.plan import (
     make_plan,
     step_flops,
 )
-from selfflow_wm.training.run import make_objective
+from selfflow_wm.training.config import make_objective
+from selfflow_wm.training.run import of_run
 
 LAYOUT = Layout(
     (
@@ -80,7 +81,7 @@ def test_self_flow_adds_its_projector_and_a_teacher_that_stops_early():
 
 
 def test_memory_and_days_counted_by_hand():
-    mixture = Mixture(
+    mixture = ModeSchedule(
         {
             "image": {"probability": 3, "batch_size": 4},
             "audio": {"probability": 1, "batch_size": 2},
@@ -104,7 +105,7 @@ def test_memory_and_days_counted_by_hand():
 
 
 def test_what_each_of_several_gpus_holds():
-    mixture = Mixture({"image": {"probability": 1, "batch_size": 8}})
+    mixture = ModeSchedule({"image": {"probability": 1, "batch_size": 8}})
     objective = SelfFlow(UniformTime(), width=24)
     plan = make_plan(LAYOUT, MODEL, objective, mixture, TRAINER)
     one, sizes = plan.memory, plan.batch_sizes
@@ -158,7 +159,7 @@ def test_batches_of_each_process_grow_with_their_number(capsys):
     assert steps["8"] == steps["64"]
     assert main(["--plan", "experiment=paper_625m", "--gpus", "64", "batch_of=run"]) == 0
     assert "have to be multiples" in capsys.readouterr().out
-    stated = Mixture({"image": {"probability": 1.0, "batch_size": 3}})
+    stated = ModeSchedule({"image": {"probability": 1.0, "batch_size": 3}})
     assert of_run(stated, "process", 5).divided(5).shares == stated.shares
     assert main(["--plan", "experiment=paper_625m", "batch_of=gpu"]) == 2
     assert "batch_of: expected run" in capsys.readouterr().err

@@ -13,14 +13,14 @@ from PIL import Image
 from scipy.io import wavfile
 
 from selfflow_wm.codec.tae import make_decoder, make_encoder
+from selfflow_wm.commands.sample import main as sample
 from selfflow_wm.data import split_source
 from selfflow_wm.data.folders import ImageFolder
 from selfflow_wm.pretraining.build import build, compose_config
 from selfflow_wm.pretraining.cli import main
-from selfflow_wm.sampling.cli import main as sample
 from selfflow_wm.training import checkpoint
+from selfflow_wm.training.config import CONFIG_DIR, make_objective
 from selfflow_wm.training.model_files import load_model
-from selfflow_wm.training.run import CONFIG_DIR, make_objective
 
 WEIGHTS = sorted(path.stem for path in (CONFIG_DIR / "weights").glob("*.yaml"))
 
@@ -123,7 +123,7 @@ def test_presets_weigh_the_loss_of_each_modality(tmp_path, name):
 
 def test_the_papers_laws_and_ratios_are_the_default(tmp_path):
     run = made(tmp_path)
-    ratios = {row.name: row.mask_ratio for row in run.saved.model.layout.modalities}
+    ratios = {row.name: row.mask_ratio for row in run.model.model.layout.modalities}
     assert ratios == {"image": 0.25, "video": 0.1, "audio": 0.5}
     laws = make_objective(compose_config([])).time_laws  # TINY is of the toy experiment
     assert (laws["image"].shift, laws["audio"].shift) == (4.63, 1.0)
@@ -139,9 +139,9 @@ def test_a_run_can_start_from_a_checkpoint(tmp_path):
     source = tmp_path / "a/checkpoint"
     run = made(tmp_path / "b", f"init={source}")
     first = load_model(source)
-    for a, b in zip(run.saved.model.parameters(), first.model.parameters(), strict=True):
+    for a, b in zip(run.model.model.parameters(), first.model.parameters(), strict=True):
         assert torch.equal(a, b) and a.requires_grad
-    assert {n: c.hash() for n, c in run.saved.codecs.items()} == {
+    assert {n: c.hash() for n, c in run.model.codecs.items()} == {
         n: c.hash() for n, c in first.codecs.items()
     }
     with pytest.raises(ValueError, match=r"codec of image .*'patch': 2"):
@@ -270,18 +270,18 @@ def test_another_codec_takes_the_place_of_the_one_there_and_is_fitted(tmp_path, 
     words += ["layout.rows.audio=null", "modes.image.batch_size=4", "model.heads=2", "device=cpu"]
     codec = f"codecs.image={{kind: tae_flux2, image_size: [16, 16], weights: {tmp_path}}}"
     common = [*words, f"data={source}", codec]
-    saved = build(compose_config([*common, f"out={tmp_path / 'a'}"])).saved
+    saved = build(compose_config([*common, f"out={tmp_path / 'a'}"])).model
     assert saved.codecs["image"].kind == "tae_flux2" and saved.model.layout["image"].channels == 128
     pictures = np.stack([MadeUp("image", size=16)[n]["image"] for n in range(40)])
     tokens = saved.codecs["image"].encode(torch.from_numpy(pictures))
     assert tokens.var(0).mean() == pytest.approx(1.0, abs=0.1)
     # and a run starts from such a checkpoint, wherever the weights came from
     again = build(compose_config([*common, f"out={tmp_path / 'b'}", f"init={tmp_path}/a/initial"]))
-    assert again.saved.codecs["image"].hash() == saved.codecs["image"].hash()
+    assert again.model.codecs["image"].hash() == saved.codecs["image"].hash()
     # or from a run, of which the newest checkpoint is meant
     (tmp_path / "a/initial").rename(tmp_path / "a/checkpoint")
     words = ["weights=audio", "layout.rows.image.mask_ratio=0.5", f"init={tmp_path}/a"]
-    changed = build(compose_config([*common, f"out={tmp_path / 'c'}", *words])).saved.model
+    changed = build(compose_config([*common, f"out={tmp_path / 'c'}", *words])).model.model
     assert changed.layout["image"].weight == 0.196 and changed.layout["image"].mask_ratio == 0.5
     assert all(torch.equal(v, changed.state_dict()[k]) for k, v in saved.model.state_dict().items())
     words = ["layout.text_length=9", "model.width=48", f"init={tmp_path}/a"]

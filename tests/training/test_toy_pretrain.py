@@ -105,7 +105,7 @@ def test_the_twin_differs_in_the_objective_alone(tmp_path):
         "SelfFlow",
         "FlowMatching",
     )
-    for a, b in zip(ours.saved.model.parameters(), twin.saved.model.parameters(), strict=True):
+    for a, b in zip(ours.model.model.parameters(), twin.model.model.parameters(), strict=True):
         assert torch.equal(a, b)
     for _ in range(4):
         a, b = next(ours.trainer.batches), next(twin.trainer.batches)

@@ -8,7 +8,7 @@ import torch
 from selfflow_wm.flow.noising import NoiseLevels
 from selfflow_wm.layout import Layout, Modality
 from selfflow_wm.model import Backbone
-from selfflow_wm.training.transfer import FATES, differing_shape, part_of, transfer
+from selfflow_wm.training.transfer import OUTCOMES, differing_shape, part_of, transfer
 
 MODEL = dict(width=24, heads=2, double=1, single=2)
 IMAGE, AUDIO = Modality("image", (1, 2, 3), 5), Modality("audio", (4, 1, 1), 6)
@@ -48,7 +48,7 @@ def test_what_was_known_is_computed_as_before(extra):
 def test_every_tensor_is_counted_once():
     source, target = network(MEDIA, skip=True), Backbone(ROBOT, **MODEL, stem=True)
     done = transfer(target, source.state_dict(), MEDIA, ["image"])
-    tensors, parameters = zip(*(done.total(fate) for fate in FATES), strict=True)
+    tensors, parameters = zip(*(done.total(fate) for fate in OUTCOMES), strict=True)
     ours, theirs = target.state_dict(), source.state_dict()
     assert tensors[0] + tensors[1] + tensors[2] == len(ours)
     assert parameters[0] + parameters[1] + parameters[2] == sum(v.numel() for v in ours.values())
@@ -61,7 +61,7 @@ def test_the_same_network_is_loaded_whole():
     for name, value in target.state_dict().items():
         assert torch.equal(value, source.state_dict()[name])
     assert done.total("loaded")[0] == len(source.state_dict())
-    assert not any(done.total(fate)[0] for fate in FATES[1:])
+    assert not any(done.total(fate)[0] for fate in OUTCOMES[1:])
 
 
 def test_a_modality_of_other_values_is_replaced():

@@ -1,26 +1,49 @@
-"""The embedded simulator; importing it registers its environments with gymnasium."""
+"""The embedded simulator: MuJoCo scenes of the Google robot's tasks with a robot like it.
+
+`scenes` registers the environments with gymnasium (`drawer_tasks`, `table_tasks`, and `env` for
+what they share), `robot`, `scene` and `controller` make them up, `expert` solves them, and `gl`
+finds a way to draw without a screen.
+"""
 
 from __future__ import annotations
 
-import gymnasium
+from typing import Any
 
-from eval.envs.mujoco.gl import ensure_gl
-from eval.envs.tasks import TASKS
+from eval.envs.contract import Limits, Row, Simulator, check_drawing
+from eval.envs.tasks import Task
 
-ensure_gl()
 
-_ENTRY_POINTS = {
-    "open_drawer": "eval.envs.mujoco.drawer_tasks:OpenDrawer",
-    "close_drawer": "eval.envs.mujoco.drawer_tasks:CloseDrawer",
-    "open_drawer_place": "eval.envs.mujoco.drawer_tasks:OpenDrawerPlace",
-    "pick_coke_can": "eval.envs.mujoco.table_tasks:PickCokeCan",
-    "move_near": "eval.envs.mujoco.table_tasks:MoveNear",
-}
+class Mujoco(Simulator):
+    """The embedded simulator; runs in the process that asks for it."""
 
-for _name, _entry in _ENTRY_POINTS.items():
-    gymnasium.register(
-        id=TASKS[_name].env_id,
-        entry_point=_entry,
-        kwargs={"horizon": TASKS[_name].horizon},
-        order_enforce=False,
-    )
+    name = "mujoco"
+    title = "the embedded MuJoCo simulator"
+    packages = ("numpy", "gymnasium", "mujoco")
+
+    @property
+    def label(self) -> str:
+        return "embedded-mujoco"
+
+    def prepare(self) -> None:
+        """Choose MuJoCo's OpenGL library; `ValueError` says what to install where there is none."""
+        from eval.envs.mujoco.gl import NoOpenGLError, ensure_gl
+
+        try:
+            ensure_gl()
+        except NoOpenGLError as error:
+            raise ValueError(str(error)) from None
+
+    def make_env(self, task: Task, limits: Limits | None = None) -> Any:
+        import gymnasium
+
+        from eval.envs.mujoco.scenes import ENV_IDS
+
+        return gymnasium.make(ENV_IDS[task.name], obs_mode="state", disable_env_checker=True)
+
+    def make_expert(self, env: Any) -> Any:
+        from eval.envs.mujoco.expert import Expert
+
+        return Expert(env)
+
+    def check(self, render: bool = False) -> list[Row]:
+        return check_drawing(self, "see the message; MUJOCO_GL=egl or osmesa")

@@ -5,133 +5,179 @@ interpreter of its own or, where SIMPLER is installed beside the harness, in the
 
     harness: RemoteEnv (client) --pipes (wire)--> server -> Scene -> ManiSkill2_real2sim
 
-`cells` holds the grids, `training` where demonstrations start, `adapters` the conversions, `expert`
-the privileged control (with `motions`, and its plans in `drawers` and `objects`).
+`tasks` holds the tasks, `cells` the grids, `training` where demonstrations start, `adapters` the
+conversions, `expert` the privileged control (with `motions`, and its plans in `drawers` and
+`objects`), `interpreter` and `probe` what an installation has and lacks.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import os
-import subprocess
 import sys
-from functools import lru_cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
 
-from eval.envs.contract import Backend
-from eval.envs.tasks import Task
-from eval.rollout.watchdog import Limits
-
-ROOT = Path(__file__).resolve().parents[3]
-NAME = "simpler"
-PACKAGES = ("numpy", "gymnasium")
-DECISIVE = ("sapien", "mani_skill2_real2sim", "simpler_env", "numpy")
-"""Distributions of the simulator's interpreter that can change outcomes."""
-DEFAULTS = {"protocol": "vm", "python": "", "shader": "rasterised"}
+from eval.envs.contract import Cell, Limits, Row, Simulator
+from eval.envs.simpler.interpreter import check, installed_versions
+from eval.envs.simpler.tasks import GROUPS, SIMPLER_TASKS
+from eval.envs.tasks import ALL, Task
 
 
-def backend_name(protocol: str = "vm", python: str = "", shader: str = "rasterised") -> str:
-    """The string that names SIMPLER with these settings, such as `simpler?protocol=va`."""
-    given = {"protocol": protocol, "python": python, "shader": shader}
-    changed = {key: value for key, value in given.items() if value != DEFAULTS[key]}
-    return NAME + ("?" + urlencode(changed) if changed else "")
+class Simpler(Simulator):
+    """SIMPLER with a grid of start states, an interpreter and a way of drawing."""
 
+    name = "simpler"
+    title = "SIMPLER"
+    defaults = {"protocol": "vm", "python": "", "shader": "rasterised"}
+    tasks = SIMPLER_TASKS
+    groups = GROUPS
+    expert_tasks = ALL
+    checkpoint = "simpler_self_flow"
 
-def settings(name: str) -> dict[str, str]:
-    """`protocol`, `python` and `shader` of a backend's name; `ValueError` for another key."""
-    base, _, query = name.partition("?")
-    given = dict(parse_qsl(query))
-    if base != NAME or not set(given) <= set(DEFAULTS):
-        raise ValueError(
-            f"backend: expected {NAME}?key=value&... with keys {', '.join(DEFAULTS)}; got "
-            f"{name!r}; remedy: use --protocol and --simpler-python"
+    def __init__(self, **settings: str) -> None:
+        super().__init__(**settings)
+        if (shader := self.settings["shader"]) not in ("rasterised", "ray_traced"):
+            raise ValueError(
+                f"shader: expected rasterised or ray_traced, got {shader!r}; choose one of these"
+            )
+        self._rendering = "ray traced" if shader == "ray_traced" else "rasterised"
+        self.note = f"protocol {self.protocol}, {self._rendering}"
+        if shader == "rasterised":
+            self.note += "; published drawer numbers are ray traced"
+        if self.protocol == "train":
+            from eval.envs.simpler.training import STARTS
+
+            self.note += "; where demonstrations start, no test"
+            self.training_starts = STARTS
+
+    @property
+    def label(self) -> str:
+        return f"simpler-{self._rendering.replace(' ', '-')}"
+
+    @property
+    def python(self) -> str:
+        """The interpreter that SIMPLER is installed in."""
+        return self.settings["python"] or sys.executable
+
+    @classmethod
+    def recorded(cls, label: str, protocol: str | None) -> Simpler | None:
+        if label.partition("-")[0] != cls.name:
+            return None
+        shader = "ray_traced" if label.endswith("ray-traced") else "rasterised"
+        return cls(protocol=protocol or "vm", shader=shader)
+
+    # --- the command line ----------------------------------------------------------------------
+    @classmethod
+    def add_arguments(cls, parser: Any) -> None:
+        parser.add_argument(
+            "--simpler-python",
+            metavar="PATH",
+            help="the python that SIMPLER is installed in (default: this one); see eval.doctor",
         )
-    found = {**DEFAULTS, **given}
-    if found["shader"] not in ("rasterised", "ray_traced"):
-        raise ValueError(
-            f"shader: expected rasterised or ray_traced; got {found['shader']!r}; "
-            "remedy: choose one of these"
-        )
-    return found
-
-
-def backend(name: str) -> Backend:
-    """What results are labelled with under the settings in `name`."""
-    found = settings(name)
-    rendering = "ray traced" if found["shader"] == "ray_traced" else "rasterised"
-    note = f"protocol {found['protocol']}, {rendering}"
-    if found["shader"] == "rasterised":
-        note += "; published drawer numbers are ray traced"
-    if found["protocol"] == "train":
-        note += "; where demonstrations start, no test"
-    return Backend(name=name, simulator=f"simpler-{rendering.replace(' ', '-')}", note=note,
-                   packages=PACKAGES, protocol=found["protocol"])  # fmt: skip
-
-
-def installed() -> bool:
-    """Whether SIMPLER could be imported in this interpreter (it is not imported)."""
-    return importlib.util.find_spec("mani_skill2_real2sim") is not None
-
-
-@lru_cache(maxsize=8)
-def installed_versions(python: str) -> dict[str, str]:
-    """Versions of `DECISIVE` in the interpreter `python`, absent ones left out; empty where it
-    gives no answer."""
-    code = (
-        "import importlib.metadata as m, sys\n"
-        "for name in sys.argv[1:]:\n"
-        "    try: print(name + '=' + m.version(name))\n"
-        "    except m.PackageNotFoundError: pass\n"
-    )
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(
-            [python, "-c", code, *DECISIVE], capture_output=True, text=True, timeout=60, check=True
-        )
-        pairs = (line.partition("=") for line in done.stdout.split())
-        return {name: version for name, _, version in pairs if version}
-    return {}
-
-
-def search_path(root: Path = ROOT) -> str:
-    """PYTHONPATH of the simulator's interpreter: this checkout, and what is set already.
-
-    Where this package was installed by copying, the folder beside it is the site-packages of
-    another Python, whose numpy must not come before the simulator's: then that interpreter has to
-    have the package itself.
-    """
-    own = [str(root)] if (root / "pyproject.toml").is_file() else []
-    return os.pathsep.join([*own, *filter(None, [os.environ.get("PYTHONPATH")])])
-
-
-def available(python: str = "") -> tuple[bool, str]:
-    """Whether tasks can run on SIMPLER here, and why or why not, in a few words."""
-    if python:
-        return True, f"in {python}"
-    if not installed():
-        return False, "SIMPLER is not installed in this interpreter"
-    return True, "SIMPLER is installed"
-
-
-def require(python: str = "") -> None:
-    """Raise `ValueError` unless tasks can be tried on SIMPLER here."""
-    usable, why = available(python)
-    if not usable:
-        raise ValueError(
-            f"backend: expected an interpreter with SIMPLER; got none ({why}); remedy: "
-            "give --simpler-python PATH (python -m eval.doctor says what is missing there), or "
-            "--backend mujoco"
+        parser.add_argument(
+            "--ray-tracing",
+            action="store_true",
+            help="SIMPLER: draw as the published drawer numbers were; needs a GPU that traces rays",
         )
 
+    @classmethod
+    def settings_from(cls, args: Any) -> dict[str, str]:
+        python = {"python": args.simpler_python} if args.simpler_python else {}
+        return python | ({"shader": "ray_traced"} if args.ray_tracing else {})
 
-def make_env(name: str, task: Task, limits: Limits | None = None) -> Any:
-    """The environment of `task` under the settings in `name`; `reset(seed=cell number)`."""
-    from eval.envs.simpler.client import RemoteEnv, timeouts
+    def flags(self) -> list[str]:
+        words = ["--backend", self.name, "--protocol", self.settings["protocol"]]
+        if self.settings["python"]:
+            words += ["--simpler-python", self.settings["python"]]
+        return words + ["--ray-tracing"] * (self.settings["shader"] == "ray_traced")
 
-    found = settings(name)
-    require(found["python"])
-    python = found["python"] or sys.executable
-    seconds = timeouts(limits) if limits else None
-    return RemoteEnv(task.name, found["protocol"], python, found["shader"], seconds)
+    def available(self) -> tuple[bool, str]:
+        if self.settings["python"]:
+            return True, f"in {self.settings['python']}"
+        if importlib.util.find_spec("mani_skill2_real2sim") is None:
+            return False, "SIMPLER is not installed in this interpreter"
+        return True, "SIMPLER is installed"
+
+    def require(self) -> None:
+        usable, why = self.available()
+        if not usable:
+            raise ValueError(
+                f"backend: expected an interpreter with SIMPLER, got none ({why}); "
+                "give --simpler-python PATH (python -m eval.doctor says what is missing there), or "
+                "--backend mujoco"
+            )
+
+    def training(self) -> Simulator:
+        return self.with_protocol("train")
+
+    # --- start states --------------------------------------------------------------------------
+    def seeds(self, task: str, episodes: int | None, seed: int) -> list[int]:
+        """Numbers of the grid's cells, or of a protocol that draws them, seeds."""
+        from eval.envs.simpler.cells import SEEDED, cells
+        from eval.envs.tasks import train_seed
+
+        protocol = self.settings["protocol"]
+        if protocol == "train":
+            return [train_seed(seed, i) for i in range(len(super().seeds(task, episodes, seed)))]
+        if protocol in SEEDED:
+            return super().seeds(task, episodes, seed)
+        if seed:
+            raise ValueError(
+                f"seed: expected none with the grid {protocol}, whose cells and each cell's "
+                f"sampling noise are given, got {seed}; leave --seed out, or draw starts "
+                "with --protocol prepackaged"
+            )
+        return list(range(len(cells(task, protocol))))[:episodes]
+
+    def cell(self, task: str, number: int) -> Cell | None:
+        from eval.envs.simpler.protocols import cell_at
+
+        protocol = self.settings["protocol"]
+        return None if protocol == "prepackaged" else cell_at(task, protocol, number)
+
+    def describe_start(self, task: str, number: int) -> str:
+        """Number, name, environment, its arguments and the reset's options."""
+        import json
+
+        from eval.envs.simpler.protocols import cell_at
+
+        cell = cell_at(task, self.settings["protocol"], number)
+        words = [
+            str(number),
+            cell.name,
+            cell.env_id,
+            json.dumps(cell.build),
+            json.dumps(cell.reset),
+        ]
+        return "\t".join(words)
+
+    def start(self, record: Mapping[str, Any]) -> tuple[str, str]:
+        return ("cell", record["cell"]) if "cell" in record else super().start(record)
+
+    # --- running -------------------------------------------------------------------------------
+    def make_env(self, task: Task, limits: Limits | None = None) -> Any:
+        """The environment of `task`; its `reset(seed=...)` takes a cell's number."""
+        from eval.envs.simpler.client import RemoteEnv, timeouts
+
+        self.require()
+        seconds = timeouts(limits) if limits else None
+        protocol, shader = self.settings["protocol"], self.settings["shader"]
+        return RemoteEnv(task.name, protocol, self.python, shader, seconds)
+
+    def make_expert(self, env: Any) -> Any:
+        from eval.envs.simpler.client import Expert
+
+        return Expert(env)
+
+    def simulator_versions(self) -> dict[str, str]:
+        found = installed_versions(self.python)
+        return {f"simulator's {name}": version for name, version in found.items()}
+
+    def installation(self) -> str:
+        versions = installed_versions(self.python).items()
+        found = " ".join(f"{name}={text}" for name, text in versions)
+        return f"{self.label} {Path(self.python).absolute()} {found or 'versions unknown'}"
+
+    def check(self, render: bool = False) -> list[Row]:
+        return check(self.python, self.settings["shader"], render)

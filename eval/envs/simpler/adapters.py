@@ -113,8 +113,8 @@ class Adapter:
         family = next((name for name in ROBOTS if robot.startswith(name)), None)
         if family is None:
             raise ValueError(
-                f"robot: expected one of the families {', '.join(ROBOTS)}; got {robot!r}; "
-                "remedy: add a row to eval.envs.simpler.adapters.ROBOTS"
+                f"robot: expected one of the families {', '.join(ROBOTS)}, got {robot!r}; "
+                "add a row to eval.envs.simpler.adapters.ROBOTS"
             )
         self.row = ROBOTS[family]
         sticky = embodiment("google_robot").sticky_gripper_steps
@@ -143,8 +143,8 @@ class Adapter:
         height, width = self.row.image_size
         if colour.shape[:2] != (2 * height, 2 * width):
             raise ValueError(
-                f"camera: expected a picture of {2 * height} x {2 * width}; got "
-                f"{colour.shape[0]} x {colour.shape[1]}; remedy: leave the camera's size alone"
+                f"camera: expected a picture of {2 * height} x {2 * width}, got "
+                f"{colour.shape[0]} x {colour.shape[1]}; leave the camera's size alone"
             )
         pixels = np.clip(colour[..., :3], 0.0, 1.0)
         # In the order, and so to the bit, of a mean over two axes, which is several times slower.

@@ -28,8 +28,9 @@ from typing import Any
 
 import numpy as np
 
+from eval.envs.contract import without_turn
 from eval.envs.simpler.adapters import ROBOTS
-from eval.results.metrics import without_turn
+from eval.envs.simpler.tasks import SIMPLER_TASKS
 
 PROTOCOLS = ("vm", "va", "paper", "prepackaged", "train")
 SEEDED = ("prepackaged", "train")
@@ -54,15 +55,11 @@ DRAWER_POSES = {
 CAN_POSES = ("lr_switch", "upright", "laid_vertically")
 _COKE_SCENE = "google_pick_coke_can_1_v4"
 _WIDOWX = {
-    "widowx_spoon_on_towel": ("PutSpoonOnTableClothInScene-v0", 60, False),
-    "widowx_carrot_on_plate": ("PutCarrotOnPlateInScene-v0", 60, False),
-    "widowx_stack_cube": ("StackGreenCubeOnYellowCubeBakedTexInScene-v0", 60, False),
-    "widowx_put_eggplant_in_basket": ("PutEggplantInBasketScene-v0", 120, True),
+    "widowx_spoon_on_towel": ("PutSpoonOnTableClothInScene-v0", False),
+    "widowx_carrot_on_plate": ("PutCarrotOnPlateInScene-v0", False),
+    "widowx_stack_cube": ("StackGreenCubeOnYellowCubeBakedTexInScene-v0", False),
+    "widowx_put_eggplant_in_basket": ("PutEggplantInBasketScene-v0", True),
 }
-HORIZONS = {
-    "open_drawer": 113, "close_drawer": 113, "open_drawer_place": 200, "pick_coke_can": 80,
-    "move_near": 80, **{task: row[1] for task, row in _WIDOWX.items()},
-}  # fmt: skip
 SCENES = {
     "open_drawer": "OpenDrawerCustomInScene-v0",
     "close_drawer": "CloseDrawerCustomInScene-v0",
@@ -85,8 +82,6 @@ class Cell:
     name: str
     """Readable and unique within a task and protocol."""
     env_id: str
-    horizon: int
-    """Control steps to truncation."""
     build: dict[str, Any]
     """Keyword arguments of the environment; the simulator side resolves two of them: `overlay`, a
     file in the assets' `real_inpainting/`, and `shader` (`rt` or `ibl`), what the protocol uses."""
@@ -96,6 +91,11 @@ class Cell:
     variant: str = ""
     """The group of cells whose rate upstream's tables average, each group the same: what a task is
     shown with (colours, scene, light) and its kind (drawer, orientation). Empty: not in groups."""
+
+    @property
+    def horizon(self) -> int:
+        """Control steps to truncation."""
+        return SIMPLER_TASKS[self.task].horizon
 
     @property
     def start(self) -> str:
@@ -116,9 +116,9 @@ def cells(task: str, protocol: str) -> tuple[Cell, ...]:
 
     Raises `ValueError` for an unknown task or protocol, or a pair that upstream does not have.
     """
-    if task not in HORIZONS:
+    if task not in SIMPLER_TASKS:
         raise ValueError(
-            f"task: expected one of {', '.join(HORIZONS)}; got {task!r}; remedy: correct it"
+            f"task: expected one of {', '.join(SIMPLER_TASKS)}, got {task!r}; correct it"
         )
     if protocol == "vm":
         return tuple(_VISUAL_MATCHING.get(task, _widowx)(task))
@@ -135,20 +135,20 @@ def cells(task: str, protocol: str) -> tuple[Cell, ...]:
         return _spread(cells(task, "vm"), int(protocol))
     if protocol in ("va", "paper"):
         raise ValueError(
-            f"protocol: expected one that has {task}; got {protocol}, which is of the Google robot "
-            "alone; remedy: use --protocol vm"
+            f"protocol: expected one that has {task}, got {protocol}, which is of the Google robot "
+            "alone; use --protocol vm"
         )
     raise ValueError(
-        f"protocol: expected {', '.join(PROTOCOLS)} or a number; got {protocol!r}; "
-        "remedy: choose one of these"
+        f"protocol: expected {', '.join(PROTOCOLS)} or a number, got {protocol!r}; "
+        "choose one of these"
     )
 
 
 def _spread(grid: tuple[Cell, ...], count: int) -> tuple[Cell, ...]:
     if count > len(grid):
         raise ValueError(
-            f"protocol: expected at most the {len(grid)} cells of vm; got {count}; "
-            "remedy: use --protocol vm"
+            f"protocol: expected at most the {len(grid)} cells of vm, got {count}; "
+            "use --protocol vm"
         )
     # The middle of each of `count` equal stretches: no cell twice, first and last not favoured.
     return tuple(grid[(2 * i + 1) * len(grid) // (2 * count)] for i in range(count))
@@ -210,7 +210,7 @@ def _vm_drawers(task: str) -> Iterator[Cell]:
             for photo, pose in DRAWER_POSES.items():
                 # The script also gives init_xy (0, 0), which the drawer scenes never read.
                 yield Cell(
-                    task, f"{drawer} {photo} {urdf or 'plain'}", env_id, HORIZONS[task],
+                    task, f"{drawer} {photo} {urdf or 'plain'}", env_id,
                     _cabinet(urdf, photo), {"robot_init_options": stand(*pose)},
                     variant=f"{drawer} {urdf or 'plain'}",
                 )  # fmt: skip
@@ -227,7 +227,7 @@ def _vm_place(task: str) -> Iterator[Cell]:
                 }
                 yield Cell(
                     task, f"{photo} apple {xy(apple)} {urdf or 'plain'}", SCENES[task],
-                    HORIZONS[task], build, options, variant=urdf or "plain",
+                    build, options, variant=urdf or "plain",
                 )  # fmt: skip
 
 
@@ -247,7 +247,7 @@ def _cans(task: str, name: str, env_id: str, build: dict[str, Any]) -> Iterator[
             "obj_init_options": {"init_xy": can},
         }
         words = f"{xy(can)} {name}"
-        yield Cell(task, words, env_id, HORIZONS[task], build, options, variant=name)
+        yield Cell(task, words, env_id, build, options, variant=name)
 
 
 def _vm_near(task: str) -> Iterator[Cell]:
@@ -263,11 +263,11 @@ def _near(task: str, name: str, env_id: str, build: dict[str, Any]) -> Iterator[
             "obj_init_options": {"episode_id": episode},
         }
         words = f"{episode} {name}"
-        yield Cell(task, words, env_id, HORIZONS[task], build, options, variant=name)
+        yield Cell(task, words, env_id, build, options, variant=name)
 
 
 def _widowx(task: str) -> Iterator[Cell]:
-    env_id, horizon, sink = _WIDOWX[task]
+    env_id, sink = _WIDOWX[task]
     build = _robot(
         "widowx_sink_camera_setup" if sink else "widowx",
         scene_name="bridge_table_1_v2" if sink else "bridge_table_1_v1",
@@ -276,7 +276,7 @@ def _widowx(task: str) -> Iterator[Cell]:
     place = stand(0.127, 0.06) if sink else stand(0.147, 0.028)
     for episode in range(24):
         options = {"robot_init_options": place, "obj_init_options": {"episode_id": episode}}
-        yield Cell(task, str(episode), env_id, horizon, build, options)
+        yield Cell(task, str(episode), env_id, build, options)
 
 
 def _station_variants() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -296,7 +296,7 @@ def _va_drawers(task: str) -> Iterator[Cell]:
         for drawer, env_id in _drawers(task):
             for place in _square(_line(0.65, 0.85, 3), _line(-0.2, 0.2, 3)):
                 yield Cell(
-                    task, f"{drawer} {xy(place)} {variant}", env_id, HORIZONS[task], build,
+                    task, f"{drawer} {xy(place)} {variant}", env_id, build,
                     {"robot_init_options": stand(*place)}, variant=f"{drawer} {variant}",
                 )  # fmt: skip
 
@@ -312,7 +312,7 @@ def _va_place(task: str) -> Iterator[Cell]:
                 }
                 yield Cell(
                     task, f"y {y:g} apple {xy(apple)} {variant}", SCENES[task],
-                    HORIZONS[task], build, options, variant=variant,
+                    build, options, variant=variant,
                 )  # fmt: skip
 
 

@@ -18,11 +18,12 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from eval.envs.simpler import search_path, wire
+from eval.envs import wire
+from eval.envs.contract import Limits
 from eval.envs.simpler.adapters import check_control
-from eval.envs.simpler.cells import HORIZONS
+from eval.envs.simpler.interpreter import search_path
 from eval.envs.simpler.protocols import cell_at
-from eval.rollout.watchdog import Limits
+from eval.envs.simpler.tasks import SIMPLER_TASKS
 from robotics.embodiment.control import Action
 
 TIMEOUTS = {"open": 600.0, "reset": 600.0, "image": 900.0, "step": 120.0}
@@ -60,8 +61,8 @@ class Child:
             for fd in (down_read, down_write, up_read, up_write):
                 os.close(fd)
             raise ValueError(
-                f"simpler-python: expected an interpreter; got {python} ({error.strerror}); "
-                "remedy: give the path of the python that SIMPLER is installed in"
+                f"simpler-python: expected an interpreter, got {python} ({error.strerror}); "
+                "give the path of the python that SIMPLER is installed in"
             ) from None
         os.close(down_read)
         os.close(up_write)
@@ -145,8 +146,7 @@ class RemoteEnv(gymnasium.Env):
         self.task, self.protocol = task, protocol
         self._python, self._shader = python, shader
         self._timeouts = {**TIMEOUTS, **(timeouts or {})}
-        self.embodiment = "widowx" if task.startswith("widowx") else "google_robot"
-        self.horizon = HORIZONS[task]
+        self.embodiment, self.horizon = SIMPLER_TASKS[task].robot, SIMPLER_TASKS[task].horizon
         self.observation_space = spaces.Dict(
             tool_pose=spaces.Box(-5.0, 5.0, (7,), np.float32),
             gripper_closed=spaces.Box(0.0, 1.0, (1,), np.float32),
@@ -224,7 +224,7 @@ class RemoteEnv(gymnasium.Env):
             self.label = self._ask("open")[0]["label"]
         except SimulatorError as error:
             raise SimulatorError(
-                f"{error}; remedy: python -m eval.doctor --simpler-python {self._python} says what "
+                f"{error}; python -m eval.doctor --simpler-python {self._python} says what "
                 "is missing there"
             ) from None
         except ValueError:
@@ -252,7 +252,7 @@ class RemoteEnv(gymnasium.Env):
 
 
 class Expert:
-    """The scripted expert of `eval.policies.make.ExpertPolicy`; it lives beside the simulator."""
+    """The scripted expert, which lives beside the simulator."""
 
     def __init__(self, env: Any) -> None:
         self._env = env.unwrapped

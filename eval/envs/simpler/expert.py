@@ -18,8 +18,6 @@ from robotics.embodiment.control import Action
 
 _OPEN_ENOUGH, _OPEN_WIDE = OPEN_AT + 0.015, 0.22
 """m; where a drawer is left when it only has to be open, and when something goes into it."""
-TASKS = ("open_drawer", "close_drawer", "open_drawer_place", "pick_coke_can", "move_near")
-"""What it can do."""
 _SECOND = 1
 """Upstream's number of the last sub-task."""
 _NEAR = ("all_obj_keep_height", "moved_correct_obj", "near_tgt_obj", "is_closest_to_tgt")
@@ -30,23 +28,17 @@ class Expert:
     """Acts in the environment of a `Scene`; one instance per episode."""
 
     def __init__(self, env: Any, task: str) -> None:
-        plans: dict[str, Callable[[], Moves]] = dict(
-            zip(
-                TASKS,
-                (
-                    self._open,
-                    self._close,
-                    self._open_and_place,
-                    lambda: pick(self._arm, env),
-                    lambda: move_near(self._arm, env),
-                ),
-                strict=True,
-            )
-        )
+        plans: dict[str, Callable[[], Moves]] = {
+            "open_drawer": self._open,
+            "close_drawer": self._close,
+            "open_drawer_place": self._open_and_place,
+            "pick_coke_can": lambda: pick(self._arm, env),
+            "move_near": lambda: move_near(self._arm, env),
+        }
         if task not in plans:
             raise ValueError(
-                f"expert: expected one of {', '.join(TASKS)}; got {task}; "
-                "remedy: use another control, such as --policy random"
+                f"expert: expected one of {', '.join(plans)}, got {task}; "
+                "use another control, such as --policy random"
             )
         self._env, self._task = env, task
         self._arm = Arm(env)

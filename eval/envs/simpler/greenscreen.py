@@ -29,7 +29,7 @@ class Greenscreen:
         if env.rgb_overlay_img is not None and camera in env.rgb_overlay_cameras:
             if env.rgb_overlay_mode != "background":
                 raise ValueError(
-                    f"{camera}: expected the overlay mode background; got {env.rgb_overlay_mode!r}"
+                    f"{camera}: expected the overlay mode background, got {env.rgb_overlay_mode!r}"
                 )
             import cv2
 

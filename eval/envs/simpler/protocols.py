@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eval.envs.simpler.cells import HORIZONS, SCENES, Cell, cells
+from eval.envs.simpler.cells import SCENES, Cell, cells
 from eval.envs.simpler.training import training
 
 
@@ -14,7 +14,7 @@ def prepackaged(task: str, seed: int) -> Cell:
     if task == "open_drawer_place":
         build["model_ids"] = "baked_apple_v2"
     build["shader"] = "rt" if "drawer" in task else "ibl"
-    return Cell(task, f"seed {seed}", SCENES[task], HORIZONS[task], build, {}, seed)
+    return Cell(task, f"seed {seed}", SCENES[task], build, {}, seed)
 
 
 def cell_at(task: str, protocol: str, index: int) -> Cell:
@@ -26,7 +26,7 @@ def cell_at(task: str, protocol: str, index: int) -> Cell:
     grid = cells(task, protocol)
     if not 0 <= index < len(grid):
         raise ValueError(
-            f"cell: expected 0 <= cell < {len(grid)} of {task} under {protocol}; got {index}; "
-            "remedy: list them with --list-cells"
+            f"cell: expected 0 <= cell < {len(grid)} of {task} under {protocol}, got {index}; "
+            "list them with --list-cells"
         )
     return grid[index]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.envs.simpler import wire
+from eval.envs import wire
 
 SCENE_VARIABLE = "SELFFLOW_WM_SIMPLER_SCENE"
 """`module:class` to serve instead of the real scene; for tests of the pipe."""
@@ -53,7 +53,7 @@ class Server:
             return {"label": self._scene.label()}, {}
         if operation == "expert":
             return self._act()
-        raise ValueError(f"message: expected a known op; got {operation!r}; remedy: one version")
+        raise ValueError(f"message: expected a known op, got {operation!r}; one version")
 
     def close(self) -> None:
         """Release the scene."""

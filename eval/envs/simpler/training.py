@@ -35,8 +35,8 @@ def training(task: str, seed: int) -> Cell:
     """The start that `seed` draws; `ValueError` for a task without training starts."""
     if task not in ALL:
         raise ValueError(
-            f"protocol: expected a task of the Google robot for train; got {task}; "
-            "remedy: use --protocol vm"
+            f"protocol: expected a task of the Google robot for train, got {task}; "
+            "use --protocol vm"
         )
     rng = np.random.default_rng([0x51A7, seed])
     grid = cells(task, "vm")
@@ -56,7 +56,6 @@ def training(task: str, seed: int) -> Cell:
         task,
         f"seed {seed}: beside {name}",
         cell.env_id,
-        cell.horizon,
         cell.build,
         options,
         cell.seed,

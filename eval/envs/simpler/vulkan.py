@@ -81,7 +81,7 @@ def require_ray_tracing() -> None:
     if not any(RAY_TRACING in device.extensions for device in found):
         names = ", ".join(device.name for device in found) or "no device"
         raise ValueError(
-            f"ray-tracing: expected a Vulkan device with {RAY_TRACING}; got {names}; remedy: leave "
+            f"ray-tracing: expected a Vulkan device with {RAY_TRACING}, got {names}; leave "
             "--ray-tracing out, results are then labelled rasterised"
         )
 

@@ -37,6 +37,6 @@ def require(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ValueError(
-            f"remote: expected the packages of policy servers; got none ({error}); "
-            "remedy: pip install 'selfflow-wm[remote]'"
+            f"remote: expected the packages of policy servers, got none ({error}); "
+            "pip install 'selfflow-wm[remote]'"
         ) from None

@@ -28,16 +28,16 @@ def unpack(data: bytes) -> Any:
         return msgpack.unpackb(data, object_hook=_decode)
     except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
         raise ValueError(
-            f"message: expected msgpack with numeric arrays; got {type(error).__name__}: {error}; "
-            "remedy: check that both sides speak openpi's protocol"
+            f"message: expected msgpack with numeric arrays, got {type(error).__name__}: {error}; "
+            "check that both sides speak openpi's protocol"
         ) from None
 
 
 def _encode(value: Any) -> Any:
     if not isinstance(value, np.ndarray | np.generic):
-        raise TypeError(f"expected numbers, text, maps, lists or arrays; got {type(value)}")
+        raise TypeError(f"expected numbers, text, maps, lists or arrays, got {type(value)}")
     if value.dtype.kind not in _KINDS:
-        raise ValueError(f"expected an array of numbers; got dtype {value.dtype}")
+        raise ValueError(f"expected an array of numbers, got dtype {value.dtype}")
     if isinstance(value, np.generic):
         return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
     return {

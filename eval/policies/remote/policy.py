@@ -43,6 +43,8 @@ class RemotePolicy:
         ValueError: no server, an option it does not have, or a server of other conventions.
     """
 
+    options_group = "remote"
+
     def __init__(
         self, url: str, *, embodiment: str | None = None, execute: int = 3,
         rotation: str = "axis_angle", gripper: str = "close_positive", state: str = "quaternion",
@@ -54,13 +56,13 @@ class RemotePolicy:
         ):  # fmt: skip
             if value not in known:
                 raise ValueError(
-                    f"remote.{name}: expected {', '.join(known)}; got {value!r}; "
-                    "remedy: choose one of these"
+                    f"remote.{name}: expected {', '.join(known)}, got {value!r}; "
+                    "choose one of these"
                 )
         if execute < 0 or image_size < 0:
             raise ValueError(
-                f"remote: expected execute and image_size of at least 0; got {execute} and "
-                f"{image_size}; remedy: 0 stands for the whole chunk and for the picture as it is"
+                f"remote: expected execute and image_size of at least 0, got {execute} and "
+                f"{image_size}; 0 stands for the whole chunk and for the picture as it is"
             )
         self.url, self.execute, self.image_size = url, execute, image_size
         self.rotation, self.gripper, self.state = rotation, gripper, state
@@ -74,10 +76,18 @@ class RemotePolicy:
             self._connect()
         except RemoteError as error:
             raise ValueError(
-                f"policy: expected a policy server; got {error}; remedy: start one, such as "
+                f"policy: expected a policy server, got {error}; start one, such as "
                 "python -m eval.serve, and give its address as ws://HOST:PORT"
             ) from None
         self._agree(embodiment)
+
+    @classmethod
+    def served_sha256(cls, url: str, options: dict[str, Any]) -> str | None:
+        """The hash of the checkpoint that a server of ours names; None for others."""
+        policy = cls(url, **options)
+        policy.close()
+        served = policy.metadata.get(METADATA)
+        return served.get("checkpoint_sha256") if isinstance(served, dict) else None
 
     def reset(self, instruction: str, seed: int | None = None) -> None:
         """Start an episode."""
@@ -100,7 +110,7 @@ class RemotePolicy:
             if observation is None:
                 raise ValueError(
                     "expected an observation, got None: the planned actions are used up; "
-                    "remedy: ask needs_observation before each step"
+                    "ask needs_observation before each step"
                 )
             chunk = self._chunk(self._ask(self._request(observation)))
             self._plan.extend(chunk[: self.execute or None])
@@ -124,8 +134,8 @@ class RemotePolicy:
             if value is not None and served.get(name, value) != value:
                 self.close()
                 raise ValueError(
-                    f"policy: expected a server with {name}={value}; got {self.url} with "
-                    f"{name}={served[name]}; remedy: serve another checkpoint, or set remote.{name}"
+                    f"policy: expected a server with {name}={value}, got {self.url} with "
+                    f"{name}={served[name]}; serve another checkpoint, or set remote.{name}"
                 )
 
     def _request(self, observation: Observation) -> dict[str, Any]:
@@ -163,7 +173,7 @@ class RemotePolicy:
                 return
             except errors.InvalidURI:
                 raise ValueError(
-                    f"policy: expected an address ws://HOST:PORT; got {self.url!r}; remedy: as said"
+                    f"policy: expected an address ws://HOST:PORT, got {self.url!r}; as said"
                 ) from None
             except (OSError, TimeoutError, errors.WebSocketException) as error:
                 self.close()
@@ -204,19 +214,19 @@ class RemotePolicy:
         if not isinstance(answer, dict) or "actions" not in answer:
             got = sorted(map(str, answer)) if isinstance(answer, dict) else type(answer).__name__
             raise ValueError(
-                f"remote: expected a map with 'actions' from {self.url}; got {got}; "
-                "remedy: check what the server serves"
+                f"remote: expected a map with 'actions' from {self.url}, got {got}; "
+                "check what the server serves"
             )
         rows = np.asarray(answer["actions"])
         if rows.ndim != 2 or rows.shape[1] not in (CONTROL_DIM, CONTROL_DIM + 1) or not len(rows):
             raise ValueError(
-                f"remote: expected actions of shape (H, 7) or (H, 8); got {rows.shape} from "
-                f"{self.url}; remedy: check what the server serves"
+                f"remote: expected actions of shape (H, 7) or (H, 8), got {rows.shape} from "
+                f"{self.url}; check what the server serves"
             )
         if rows.dtype.kind not in "fiu" or not np.isfinite(rows).all():
             raise ValueError(
-                f"remote: expected finite actions; got NaN, infinity or dtype {rows.dtype} from "
-                f"{self.url}; remedy: check the server's checkpoint and normalisation"
+                f"remote: expected finite actions, got NaN, infinity or dtype {rows.dtype} from "
+                f"{self.url}; check the server's checkpoint and normalisation"
             )
         return [self._action(row) for row in rows]
 
@@ -240,14 +250,6 @@ def fit(image: np.ndarray, size: int) -> np.ndarray:
     square = np.zeros((size, size, 3), np.uint8)
     square[top : top + inner[0], left : left + inner[1]] = resize_image(image, inner)
     return square
-
-
-def served_sha256(url: str, options: dict[str, Any]) -> str | None:
-    """The hash of the checkpoint that a server of ours names; None for others."""
-    policy = RemotePolicy(url, **options)
-    policy.close()
-    served = policy.metadata.get(METADATA)
-    return served.get("checkpoint_sha256") if isinstance(served, dict) else None
 
 
 def _words(error: BaseException) -> str:

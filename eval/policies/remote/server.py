@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.policies.remote import messages, require
+from eval.policies.remote import METADATA, messages, require
+from eval.policies.spec import fingerprint, parse_policy
 from robotics.embodiment.control import Action, Observation, Policy
 
 
@@ -39,7 +40,7 @@ class Session:
             self._policy.reset(prompt, seed=self._seed)
         elif call != self._calls:
             raise ValueError(
-                f"episode: expected call {max(self._calls, 0)}; got {call}; remedy: start the "
+                f"episode: expected call {max(self._calls, 0)}, got {call}; start the "
                 "episode again, its state went with an earlier connection"
             )
         elif prompt != self._prompt:
@@ -57,13 +58,13 @@ def observation(request: dict[str, Any]) -> Observation:
         image, state = request["observation/image"], np.asarray(request["observation/state"])
     except KeyError as error:
         raise ValueError(
-            f"request: expected observation/image, observation/state and prompt; got "
-            f"{sorted(request)}; remedy: add {error}"
+            f"request: expected observation/image, observation/state and prompt, got "
+            f"{sorted(request)}; add {error}"
         ) from None
     if state.shape != (8,):
         raise ValueError(
             f"request: expected observation/state of shape (8,), xyz, quaternion xyzw and gripper; "
-            f"got {state.shape}; remedy: leave remote.state at quaternion"
+            f"got {state.shape}; leave remote.state at quaternion"
         )
     state = state.astype(np.float32)
     return Observation(image=np.asarray(image), tool_pose=state[:7], gripper_closed=state[7:])
@@ -95,8 +96,8 @@ class Server:
             )  # fmt: skip
         except OSError as error:
             raise ValueError(
-                f"port: expected a free one; got {host}:{port} ({error.strerror or error}); "
-                "remedy: choose another --port"
+                f"port: expected a free one, got {host}:{port} ({error.strerror or error}); "
+                "choose another --port"
             ) from None
         self.port: int = self._server.socket.getsockname()[1]
 
@@ -125,6 +126,41 @@ class Server:
             traceback.print_exc()
             socket.send(traceback.format_exc())
             socket.close(1011, "the traceback is in the message before")
+
+
+def serve_checkpoint(
+    checkpoint: str | None, host: str, port: int, config: dict[str, Any], threads: int | None = None
+) -> Server:
+    """A server of a checkpoint, listening; see `Server`.
+
+    Args:
+        checkpoint: path or name; None is the shipped one.
+        host, port: where to listen; port 0 takes a free one.
+        config: of `configs/eval.yaml`.
+        threads: torch's; None leaves them.
+    """
+    from robotics.model.policy import CheckpointPolicy
+    from robotics.model.world_model import WorldModel
+
+    spec = parse_policy("checkpoint", checkpoint, config)
+    options = dict(spec.options)
+    world = WorldModel.load(spec.path, device=options.pop("device"))
+    options["execute"] = world.horizon
+
+    def make_policy() -> CheckpointPolicy:
+        return CheckpointPolicy(world, threads=threads, **options)
+
+    make_policy()  # so that bad options are refused now and not by the first client
+    served = {
+        "embodiment": world.embodiment.name,
+        "checkpoint_sha256": fingerprint(spec),
+        "options": spec.options,
+        "horizon": world.horizon,
+        "rotation": "axis_angle",
+        "gripper": "close_positive",
+        "state": "quaternion",
+    }
+    return Server(make_policy, {METADATA: served}, host, port)
 
 
 def _health(connection: Any, request: Any) -> Any:

@@ -19,9 +19,10 @@ import torch
 from numpy.typing import ArrayLike
 
 from robotics.data.augment import Augment, apply
-from robotics.data.windows import Source, WindowDataset
+from robotics.data.windows import ShardSteps, WindowDataset
 from selfflow_wm.codec import ResidualCodec, codec_from_state
 from selfflow_wm.codec.base import ImageCodec
+from selfflow_wm.files import atomic_file
 from selfflow_wm.training import checkpoint
 
 VERSION = 1
@@ -205,7 +206,7 @@ def encode_shard(
     directory: Path,
     key: Mapping[str, Any],
     dataset: WindowDataset,
-    source: Source,
+    source: ShardSteps,
     codec: ImageCodec,
     *,
     augment: Augment | None = None,
@@ -223,9 +224,8 @@ def encode_shard(
         return False
     first = sum(s.steps for s in dataset.sources[: dataset.sources.index(source)])
     episodes = [e for e in dataset.episodes if first <= e.start < first + source.steps]
-    temporary = directory / f".{source.name}.{os.getpid()}.tmp"
     shape = (key["variants"], source.steps, *key["latent_shape"])
-    try:
+    with atomic_file(final) as temporary:
         out = np.lib.format.open_memmap(temporary, "w+", np.dtype(key["dtype"]), shape)
         for variant in range(key["variants"]):
             for number, episode in enumerate(episodes):
@@ -239,11 +239,6 @@ def encode_shard(
                     on_frames(len(steps))
         out.flush()
         del out
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(final)
-    finally:
-        temporary.unlink(missing_ok=True)
     return True
 
 

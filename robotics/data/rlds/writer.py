@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from robotics.data.rlds.schema import (
     load_tfds,
     rt1_features,
 )
+from selfflow_wm.files import atomic_open, write_file
 
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
@@ -104,14 +105,29 @@ class EpisodeWriter:
         name = self._new_key(key)
         record = encode_episode(episode)
         row = {**metadata, "steps": len(episode), "success": bool(episode.success)}
-        _write_atomically(self._staging / f"{name}.json", json.dumps(row).encode())
+        write_file(self._staging / f"{name}.json", json.dumps(row))
         # The record comes last: its presence is what makes the episode count.
-        _write_atomically(self._staging / f"{name}.tfrecord", tfrecord.frame(record))
+        write_file(self._staging / f"{name}.tfrecord", tfrecord.frame(record))
 
     def discard(self, key: str | int, **metadata: Any) -> None:
         """Note that an episode was tried and not kept (say, the expert failed)."""
         path = self._staging / f"{self._new_key(key)}.discarded.json"
-        _write_atomically(path, json.dumps(metadata).encode())
+        write_file(path, json.dumps(metadata))
+
+    def copy_from(self, other: EpisodeWriter, keys: Collection[str]) -> None:
+        """Stage what another writer has packed or discarded under these keys, byte for byte."""
+        collection, wanted = other._collection(), set(keys)
+        total = len(collection["shards"])
+        for number, shard in enumerate(collection["shards"]):
+            path = other._shard(number, total)
+            for name, span in zip(shard["keys"], tfrecord.index_records(path), strict=True):
+                if name in wanted:
+                    row = collection["episodes"][name]
+                    record = tfrecord.frame(tfrecord.read_record(path, span, 0))
+                    write_file(self._staging / f"{name}.json", json.dumps(row))
+                    write_file(self._staging / f"{name}.tfrecord", record)
+        for name in wanted & set(collection["discarded"]):
+            self.discard(name, **collection["discarded"][name])
 
     def finalize(self) -> None:
         """Pack everything staged into the dataset; one process at a time, others may still write.
@@ -157,9 +173,7 @@ class EpisodeWriter:
         rows = []
         for shard, group in enumerate(groups, start=old):
             size = 0
-            target = self._shard(shard, total)
-            partial = target.with_name(f".{target.name}.partial")
-            with partial.open("wb") as file:
+            with atomic_open(self._shard(shard, total)) as file:
                 for path in group:
                     spans = tfrecord.index_records(path)
                     if len(spans) != 1:
@@ -167,8 +181,6 @@ class EpisodeWriter:
                     record = tfrecord.read_record(path, spans[0], 0)
                     size += len(record)
                     file.write(tfrecord.frame(record))
-                _flush(file)
-            partial.replace(target)
             rows.append({"keys": [path.stem for path in group], "bytes": size})
         return rows
 
@@ -193,9 +205,9 @@ class EpisodeWriter:
             filepath_template=_TEMPLATE,
         )
         features = json.dumps(rt1_features().to_json(), indent=4, sort_keys=True)
-        _write_atomically(self.directory / "features.json", features.encode())
+        write_file(self.directory / "features.json", features)
         # Last: without it there is no dataset.
-        _write_atomically(path, json_format.MessageToJson(info, sort_keys=True).encode())
+        write_file(path, json_format.MessageToJson(info, sort_keys=True))
 
     def _clean(self, total: int, staged: list[Path]) -> None:
         keep = {self._shard(shard, total).name for shard in range(total)}
@@ -206,7 +218,7 @@ class EpisodeWriter:
             path.unlink()
             if path.suffix == ".tfrecord":
                 path.with_suffix(".json").unlink(missing_ok=True)
-                for leftover in self._staging.glob(f".{path.stem}.*.partial"):
+                for leftover in self._staging.glob(f".{path.stem}.*"):
                     leftover.unlink()  # of an earlier attempt that was killed
 
     def _shard(self, shard: int, total: int) -> Path:
@@ -225,7 +237,7 @@ class EpisodeWriter:
             "discarded": len(collection["discarded"]),
         }
         text = json.dumps(collection, indent=1, sort_keys=True)
-        _write_atomically(self._collection_path, text.encode())
+        write_file(self._collection_path, text)
 
     def _agree(self, provenance: Any) -> None:
         collection = self._collection()
@@ -262,17 +274,3 @@ def _checked_key(key: str | int) -> str:
 
 def _rank(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
-
-
-def _flush(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    """The file appears under its name only when complete and on disk."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        _flush(file)
-    partial.replace(path)

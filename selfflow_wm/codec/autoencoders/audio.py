@@ -54,10 +54,6 @@ class OobleckAudio(Autoencoder, AudioCodec):
         self.channels = int(self.settings.decoder_input_channels)
         self.grid, self.scale = (samples // self.hop, 1, 1), float(scale)
 
-    @property
-    def config(self) -> dict[str, Any]:
-        return {**self._common(), "samples": self.samples, "scale": self.scale}
-
     def encode(
         self, waveform: Float[Tensor, "... A S"], sample_rate: int
     ) -> Float[Tensor, "... n C"]:

@@ -21,6 +21,8 @@ class Autoencoder(Codec):
     """A diffusers autoencoder from a local folder (config.json, *.safetensors), frozen."""
 
     network_class: ClassVar[str]
+    shift: Any
+    scale: Any
 
     def _open(
         self, weights: str | os.PathLike[str], dtype: str, weights_sha256: str | None
@@ -55,13 +57,13 @@ class Autoencoder(Codec):
             self.network.to(device)
         return self.network
 
-    def _common(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "weights": self.weights,
-            "weights_sha256": self.weights_sha256,
-            "dtype": self.dtype,
-        }
+    def _normalize(self, tokens: Tensor) -> Tensor:
+        """Raw tokens (..., C) to those a model sees."""
+        return (tokens - self.shift.to(tokens.device)) / self.scale.to(tokens.device)
+
+    def _restore(self, tokens: Tensor) -> Tensor:
+        """The inverse of `_normalize`."""
+        return tokens * self.scale.to(tokens.device) + self.shift.to(tokens.device)
 
     def identity(self) -> dict[str, Any]:
         # Where the weights lie does not matter, what they are does.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import torch
 from einops import rearrange
@@ -14,7 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from selfflow_wm.codec.autoencoders.folder import Autoencoder
-from selfflow_wm.codec.base import ImageCodec, check_frames, check_latents
+from selfflow_wm.codec.base import ImageCodec, check_frames, check_image_size, check_latents
 from selfflow_wm.codec.weights import (
     BATCH_VALUES,
     find_weights,
@@ -30,24 +29,11 @@ class _ImageAutoencoder(Autoencoder, ImageCodec):
     """The 2-D ones: tokens are squares of latents, values as (channel, row, column)."""
 
     def _lay_out(self, image_size: Sequence[int], patch: int) -> None:
-        height, width = image_size
         side = patch * 2 ** (len(self.settings.block_out_channels) - 1)
-        if patch < 1 or height % side or width % side or min(height, width) < side:
-            raise ValueError(
-                f"expected an image size divisible by {side}, got {tuple(image_size)}; resize or "
-                "crop the images"
-            )
-        self.image_size, self.patch = (int(height), int(width)), int(patch)
+        height, width = self.image_size = check_image_size(image_size, side)
+        self.patch = int(patch)
         self.grid = (1, height // side, width // side)
         self.channels = int(self.settings.latent_channels) * patch**2
-
-    @abstractmethod
-    def _normalize(self, tokens: Tensor) -> Tensor:
-        """Raw tokens (b, n, C) to those a model sees."""
-
-    @abstractmethod
-    def _restore(self, tokens: Tensor) -> Tensor:
-        """The inverse of `_normalize`."""
 
     def _pixels(self, images: Tensor) -> Tensor:
         return to_pixels(images)
@@ -129,10 +115,6 @@ class SDVAE(_ImageAutoencoder):
         side = patch * 2 ** (len(settings.get("block_out_channels", (64,))) - 1)
         return cls((grid[1] * side, grid[2] * side), weights, patch)
 
-    @property
-    def config(self) -> dict[str, Any]:
-        return {**self._common(), "image_size": list(self.image_size), "patch": self.patch}
-
     def _normalize(self, tokens: Tensor) -> Tensor:
         return (tokens - self.shift) * self.scale
 
@@ -169,13 +151,3 @@ class Flux2AE(_ImageAutoencoder):
         self.shift = norm.running_mean.float().clone()
         variance = norm.running_var.float() + float(self.settings.batch_norm_eps)
         self.scale = variance.sqrt()
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return {**self._common(), "image_size": list(self.image_size)}
-
-    def _normalize(self, tokens: Tensor) -> Tensor:
-        return (tokens - self.shift.to(tokens.device)) / self.scale.to(tokens.device)
-
-    def _restore(self, tokens: Tensor) -> Tensor:
-        return tokens * self.scale.to(tokens.device) + self.shift.to(tokens.device)

@@ -70,11 +70,6 @@ class WanVideo(Autoencoder, VideoCodec):
         self.shift = torch.tensor(self.settings.latents_mean, dtype=torch.float32)
         self.scale = torch.tensor(self.settings.latents_std, dtype=torch.float32)
 
-    @property
-    def config(self) -> dict[str, Any]:
-        sizes = {"image_size": list(self.image_size), "frames": self.frames, "tile": self.tile}
-        return {**self._common(), **sizes}
-
     def identity(self) -> dict[str, Any]:
         # Whole frames are what was done before there were tiles: the hash stays what it was.
         whole = {"tile"} if self.tile is None else set()
@@ -97,8 +92,7 @@ class WanVideo(Autoencoder, VideoCodec):
                     hidden = network.encoder(part, feat_cache=cache, feat_idx=[0])
                     parts.append(network.quant_conv(hidden)[:, : self.channels].float())
             raw = self._tiles.blend(parts, 1)
-            tokens = rearrange(raw, "b c 1 h w -> b (h w) c")
-            tokens = (tokens - self.shift.to(tokens.device)) / self.scale.to(tokens.device)
+            tokens = self._normalize(rearrange(raw, "b c 1 h w -> b (h w) c"))
             return tokens.view(*leading, *tokens.shape[1:])
 
         return encode
@@ -111,7 +105,7 @@ class WanVideo(Autoencoder, VideoCodec):
 
         def decode(latents: Float[Tensor, "... h*w C"]) -> UInt8[Tensor, "... t H W 3"]:
             network, leading = self._moved(latents.device), latents.shape[:-2]
-            raw = latents.float() * self.scale.to(latents.device) + self.shift.to(latents.device)
+            raw = self._restore(latents.float())
             raw = rearrange(
                 raw.reshape(-1, *latents.shape[-2:]), "b (h w) c -> b c 1 h w", h=self.grid[1]
             )

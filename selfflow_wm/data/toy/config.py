@@ -184,11 +184,6 @@ class Draw:
         """One of a sequence."""
         return items[self.integer(len(items))]
 
-    def distinct(self, count: int, size: int) -> list[int]:
-        """`size` different whole numbers in 0..count-1."""
-        left = list(range(count))
-        return [left.pop(self.integer(len(left))) for _ in range(size)]
-
     def pair(self, first: int, second: int) -> tuple[int, int]:
         """Indices of two attributes; outside the test split never a held-out pair."""
         while True:

@@ -30,39 +30,12 @@ _WORDS = ("never", "once", "twice", "three times", "four times")
 
 def bounce(seed: int, config: ToyConfig) -> Sample:
     """A ball bounces on a floor while it drifts sideways; each bounce loses a little height."""
-    draw = Draw("bounce", seed)
-    color, material, radius, pitch, times, y, floor = _common(draw, config, even=True)
-    way = draw.uniform(0.1, 0.55) * config.width * draw.choose((-1, 1))
-    middle = config.width / 2 + draw.uniform(-0.15, 0.15) * config.width
-    x = (middle + np.linspace(-way / 2, way / 2, config.frames)).clip(
-        radius + 1, config.width - radius - 1
-    )
-    return _film(draw, seed, "bounce", config, color, material, radius, pitch, times, x, y, floor)
+    return _film("bounce", seed, config)
 
 
 def tap(seed: int, config: ToyConfig) -> Sample:
     """A drumstick taps in a free rhythm; before a longer pause it rises higher."""
-    draw = Draw("tap", seed)
-    color, material, radius, pitch, times, y, floor = _common(draw, config, even=False)
-    x = np.full(config.frames, config.width * draw.uniform(0.4, 0.55))
-    return _film(draw, seed, "tap", config, color, material, radius, pitch, times, x, y, floor)
-
-
-def _common(draw: Draw, config: ToyConfig, even: bool) -> tuple:
-    """Colour, material, radius, pitch, contact times, heights (T,) and the floor's y."""
-    unit = min(config.height, config.width)
-    color, material = draw.pair(len(PALETTE), len(MATERIALS))
-    share = draw.uniform()
-    radius = (0.075 + 0.05 * share) * unit
-    pitch = (620 - 330 * share) * (1.5 if material == 1 else 0.6 if material == 2 else 1.0)
-    floor = config.height - draw.uniform(0.12, 0.2) * unit
-    times = contact_times(draw, config, even)
-    # The longest flight just fits between floor and top.
-    room = floor - 2 * radius - 0.06 * unit
-    gravity = 8 * draw.uniform(0.85, 1.0) * room / (_FLIGHT[1] / config.fps) ** 2
-    seconds = np.arange(config.frames) / config.fps
-    y = floor - radius - heights(seconds, times, gravity)
-    return color, material, radius, pitch, times[1:-1], y, floor
+    return _film("tap", seed, config)
 
 
 def contact_times(draw: Draw, config: ToyConfig, even: bool) -> np.ndarray:
@@ -93,13 +66,22 @@ def heights(seconds: np.ndarray, contacts: np.ndarray, gravity: float) -> np.nda
     return (gravity / 2 * (seconds - a) * (b - seconds)).clip(0, None)
 
 
-def _film(
-    draw: Draw, seed: int, kind: str, config: ToyConfig, color: int, material: int,
-    radius: float, pitch: float, times: np.ndarray, x: np.ndarray, y: np.ndarray, floor: float,
-) -> Sample:  # fmt: skip
+def _film(kind: str, seed: int, config: ToyConfig) -> Sample:
+    draw, unit = Draw(kind, seed), min(config.height, config.width)
+    color, material = draw.pair(len(PALETTE), len(MATERIALS))
+    share = draw.uniform()
+    radius = (0.075 + 0.05 * share) * unit
+    pitch = (620 - 330 * share) * (1.5 if material == 1 else 0.6 if material == 2 else 1.0)
+    floor = config.height - draw.uniform(0.12, 0.2) * unit
+    contacts = contact_times(draw, config, even=kind == "bounce")
+    # The longest flight just fits between floor and top.
+    room = floor - 2 * radius - 0.06 * unit
+    gravity = 8 * draw.uniform(0.85, 1.0) * room / (_FLIGHT[1] / config.fps) ** 2
+    y = floor - radius - heights(np.arange(config.frames) / config.fps, contacts, gravity)
+    x = _drift(draw, config, radius) if kind == "bounce" else _still(draw, config)
     background, scale = backdrop(draw, config.height, config.width)
     name, rgb = list(PALETTE)[color], PALETTE[list(PALETTE)[color]]
-    stuff = MATERIALS[material]
+    stuff, times = MATERIALS[material], contacts[1:-1]
     video = []
     for center in zip(x, y, strict=True):
         canvas = Canvas(background, scale)
@@ -113,14 +95,28 @@ def _film(
         name, stuff, times, pitch, radius, np.stack([x, y], -1),
         draw.split == "test" and is_held_out(color, material),
     )  # fmt: skip
-    often = _WORDS[len(times)] if len(times) < len(_WORDS) else f"{len(times)} times"
+    caption = _caption(kind, name, stuff, len(times))
+    return Sample(kind, seed, caption, truth, video=np.stack(video), audio=audio)
+
+
+def _drift(draw: Draw, config: ToyConfig, radius: float) -> np.ndarray:
+    way = draw.uniform(0.1, 0.55) * config.width * draw.choose((-1, 1))
+    middle = config.width / 2 + draw.uniform(-0.15, 0.15) * config.width
+    x = middle + np.linspace(-way / 2, way / 2, config.frames)
+    return x.clip(radius + 1, config.width - radius - 1)
+
+
+def _still(draw: Draw, config: ToyConfig) -> np.ndarray:
+    return np.full(config.frames, config.width * draw.uniform(0.4, 0.55))
+
+
+def _caption(kind: str, name: str, stuff: str, count: int) -> str:
+    often = _WORDS[count] if count < len(_WORDS) else f"{count} times"
     if kind == "bounce":
-        floor_name = "drum skin" if stuff == "drum" else stuff
-        caption = f"a {name} ball bounces {often} on {floor_name}"
+        caption = f"a {name} ball bounces {often} on {'drum skin' if stuff == 'drum' else stuff}"
     else:
         caption = f"a {name} stick taps {'a drum' if stuff == 'drum' else stuff} {often}"
-    caption = caption.replace("a orange", "an orange")
-    return Sample(kind, seed, caption, truth, video=np.stack(video), audio=audio)
+    return caption.replace("a orange", "an orange")
 
 
 def _darker(color: Color) -> Color:

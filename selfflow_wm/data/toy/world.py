@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 from selfflow_wm.data.toy.clips import figure, shapes
 from selfflow_wm.data.toy.config import KINDS, SPLITS, ToyConfig
 from selfflow_wm.data.toy.contacts import bounce, tap
@@ -38,15 +36,3 @@ class ToyWorld:
         if not 0 <= index < len(seeds):
             raise ValueError(f"expected an index in 0..{len(seeds) - 1} of {split}, got {index}")
         return seeds[index]
-
-    def stream(
-        self, kinds: Sequence[str], split: str, start: int = 0, step: int = 1
-    ) -> Iterator[Sample]:
-        """Samples number start, start + step, ... of a split, the kinds taking turns.
-
-        `step` workers with `start` 0..step-1 share a split without overlap.
-        """
-        index = start
-        while index < len(SPLITS[split]):
-            yield self.sample(kinds[index % len(kinds)], self.seed(split, index))
-            index += step

@@ -1,0 +1,143 @@
+"""Policies that need no model: the simulator's expert, random actions, and a replay.
+
+`attach` gives privileged ones what the protocol does not: the environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.envs.contract import Simulator
+from eval.envs.tasks import Task
+from robotics.embodiment.control import CONTROL_DIM, Action, Observation, Policy
+
+EXECUTED = "executed"
+"""Folder beside a collected dataset that holds, per episode, what was really executed."""
+
+
+def attach(policy: Policy, env: Any, task: Task, simulator: Simulator) -> None:
+    """Show a privileged policy the environment it is about to act in; others are left alone."""
+    if isinstance(policy, ExpertPolicy | ReplayPolicy):
+        policy.attach(env, task, simulator)
+
+
+class ExpertPolicy:
+    """The simulator's scripted controller; reads privileged state, never an observation."""
+
+    needs_observation = False
+
+    def __init__(self) -> None:
+        self._expert: Any = None
+
+    def attach(self, env: Any, task: Task, simulator: Simulator) -> None:
+        """Act in `env` from now on."""
+        self._expert = simulator.make_expert(env)
+
+    def reset(self, instruction: str, seed: int | None = None) -> None:
+        """Start an episode."""
+        self._expert.reset()
+
+    def instruct(self, instruction: str) -> None:
+        """Nothing to do: the expert reads the sub-task from the environment."""
+
+    def act(self, observation: Observation | None) -> Action:
+        """The expert's action at the present state."""
+        return self._expert.act()
+
+
+class RandomPolicy:
+    """Uniform actions within small bounds, seeded per episode; never terminates.
+
+    Args:
+        translation: bound on each Δxyz, m.
+        rotation: bound on each axis-angle component, rad.
+    """
+
+    needs_observation = False
+
+    def __init__(self, translation: float = 0.02, rotation: float = 0.1) -> None:
+        self._bounds = np.array([translation] * 3 + [rotation] * 3 + [1.0])
+        self._rng = np.random.default_rng(0)
+
+    def reset(self, instruction: str, seed: int | None = None) -> None:
+        """Start an episode with its own stream of random numbers."""
+        self._rng = np.random.default_rng(seed)
+
+    def instruct(self, instruction: str) -> None:
+        """Nothing to do."""
+
+    def act(self, observation: Observation | None) -> Action:
+        """A random action."""
+        control = self._rng.uniform(-1.0, 1.0, CONTROL_DIM) * self._bounds
+        return Action(control.astype(np.float32), False)
+
+
+class ReplayPolicy:
+    """Repeats what was executed when a demonstration was collected, from the same seed.
+
+    The dataset's own actions are the expert's, which differ from the perturbed ones that moved
+    the robot; those are kept beside it by `eval.collect` (see `executed_path`).
+    """
+
+    needs_observation = False
+
+    def __init__(self, directory: Path, embodiment: str) -> None:
+        self._directory = directory
+        self._embodiment = embodiment
+        self._task: Task | None = None
+        self._control = np.zeros((0, CONTROL_DIM), np.float32)
+        self._terminate = np.zeros(0, bool)
+        self._step = 0
+
+    def attach(self, env: Any, task: Task, simulator: Simulator) -> None:
+        """Replay episodes of `task` from now on."""
+        self._task = task
+        for seed in replay_seeds(self._directory, task.name)[:1]:
+            self.reset("", seed)  # so that another robot's data are refused before an episode
+
+    def reset(self, instruction: str, seed: int | None = None) -> None:
+        """Load what was executed for this task and seed."""
+        assert self._task is not None and seed is not None
+        path = executed_path(self._directory, self._task.name, seed)
+        if not path.is_file():
+            raise ValueError(
+                f"replay: expected an executed episode {path}, got no such file; "
+                "replay a seed that was collected"
+            )
+        with np.load(path, allow_pickle=False) as arrays:
+            self._control, self._terminate = arrays["control"], arrays["terminate"]
+            recorded = str(arrays["embodiment"])
+        if recorded != self._embodiment:
+            raise ValueError(
+                f"replay: expected an episode of embodiment {self._embodiment}, got {recorded}; "
+                "replay it on the simulator it was collected in"
+            )
+        self._step = 0
+
+    def instruct(self, instruction: str) -> None:
+        """Nothing to do."""
+
+    def act(self, observation: Observation | None) -> Action:
+        """The next executed action; standing still once they are used up."""
+        if self._step >= len(self._control):
+            return Action(np.zeros(CONTROL_DIM, np.float32), True)
+        action = Action(self._control[self._step], bool(self._terminate[self._step]))
+        self._step += 1
+        return action
+
+
+def executed_path(directory: Path, task: str, seed: int) -> Path:
+    """`DIR/executed/<task>-<seed>.npz`: control (T, 7) float32, terminate (T,) bool, embodiment."""
+    return directory / EXECUTED / f"{task}-{seed}.npz"
+
+
+def replay_seeds(directory: Path, task: str) -> list[int]:
+    """Seeds of `task` that can be replayed, in ascending order."""
+    return sorted(
+        int(path.stem.rpartition("-")[2])
+        for path in (directory / EXECUTED).glob(f"{task}-*.npz")
+        if path.stem.rpartition("-")[0] == task
+    )

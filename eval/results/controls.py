@@ -1,0 +1,131 @@
+"""Which positive controls have passed on this installation, and a warning where none has.
+
+A policy that scores 0 cannot be told from a broken pipeline until something else has succeeded
+through the same code: the expert, or a replayed demonstration. Passed controls are remembered in
+the user's cache, per simulator, versions and task; see `path`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from eval.envs.contract import Simulator
+from eval.results.records import write_json
+
+SCHEMA_VERSION = 1
+KINDS = ("expert", "replay")
+"""Policies whose success is a control."""
+
+
+def path() -> Path:
+    """`$XDG_CACHE_HOME/selfflow_wm/controls.json`; the cache is `~/.cache` by default."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    # The specification has relative paths ignored.
+    root = Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache"
+    return root / "selfflow_wm" / "controls.json"
+
+
+def passed(where: str) -> dict[str, dict[str, Any]]:
+    """Controls that passed on the installation `where`: task -> {"kind", "rate", "written"}."""
+    return _read().get(where, {})
+
+
+def remember(results: dict[str, Any], where: str) -> None:
+    """Add the tasks in which a control succeeded; several runs may end at the same time."""
+    rows = {
+        task: {
+            "kind": results["policy"]["kind"],
+            "count": summary["success_last_step"]["count"],
+            "of": summary["success_last_step"]["of"],
+            "written": results["written"],
+        }
+        for task, summary in results["tasks"].items()
+        if summary["success_last_step"]["count"]
+    }
+    if rows:
+        with _alone():
+            known = _read()
+            known[where] = {**known.get(where, {}), **rows}
+            write_json(path(), {"schema_version": SCHEMA_VERSION, "installations": known})
+
+
+def check(results: dict[str, Any], simulator: Simulator) -> list[str]:
+    """After a run: remember a control that passed, and lines on zeros that mean nothing yet.
+
+    Never fails for the cache's sake: where it can't be written, a line says so.
+    """
+    control = results["policy"]["kind"] in KINDS
+    zeros = [
+        task
+        for task, summary in results["tasks"].items()
+        if summary["success_last_step"]["of"] and not summary["success_last_step"]["count"]
+    ]
+    if control:
+        lines = [
+            f"{task}: the control itself never succeeded; until it does, no policy's 0 means "
+            "anything here"
+            for task in zeros
+        ]
+        try:
+            remember(results, simulator.installation())
+        except OSError as error:
+            lines.append(f"controls are not remembered: {path()}: {error.strerror}")
+        return lines
+    known = passed(simulator.installation()) if zeros else {}
+    return [_warning(task, simulator) for task in zeros if not _covered(task, simulator, known)]
+
+
+def _has_expert(task: str, simulator: Simulator) -> bool:
+    return simulator.expert_tasks is None or task in simulator.expert_tasks
+
+
+def _covered(task: str, simulator: Simulator, known: dict[str, Any]) -> bool:
+    """A task without an expert of its own leans on the others' controls."""
+    return task in known or (bool(known) and not _has_expert(task, simulator))
+
+
+def _warning(task: str, simulator: Simulator) -> str:
+    words = [
+        f"{task}: 0% here can't be told from a broken pipeline: no positive control has passed on "
+        "this installation."
+    ]
+    able = simulator.expert_tasks or ()
+    if _has_expert(task, simulator):
+        words.append("Run one: " + _command(task, simulator))
+    elif able:
+        words.append(
+            "There is no expert for this task; one that takes the same way through the code: "
+            + _command(able[0], simulator)
+        )
+    return " ".join(words)
+
+
+def _command(task: str, simulator: Simulator) -> str:
+    words = ["python", "-m", "eval.simpler", "--task", task, "--policy", "expert"]
+    return shlex.join([*words, *simulator.flags(), "--episodes", "5"])
+
+
+def _read() -> dict[str, dict[str, Any]]:
+    """A missing, damaged or foreign file holds no controls: it is only a cache."""
+    try:
+        stored = json.loads(path().read_text())
+        known = stored["installations"] if stored["schema_version"] == SCHEMA_VERSION else {}
+        return known if isinstance(known, dict) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Between reading the file and writing it, nobody else does."""
+    path().parent.mkdir(parents=True, exist_ok=True)
+    with path().with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,118 @@
+"""One run out of its shares, as if it had never been divided."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.results.records import EpisodeLog, Record, read_episodes, read_object, write_json
+from eval.results.results import wanted_episodes, write_results
+from selfflow_wm.files import atomic_directory
+
+_PLANNED = ("command", "protocol", "seeds", "shard")
+"""What merging reads of a plan.json."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One directory that `eval.simpler` wrote."""
+
+    path: Path
+    settings: dict[str, Any]
+    plan: dict[str, Any]
+    records: dict[tuple[str, int], Record]
+
+
+def read_part(path: Path) -> Part:
+    """What a run's directory holds; `ValueError` when it is none."""
+    missing = [n for n in ("run.json", "plan.json", "episodes.jsonl") if not (path / n).is_file()]
+    if missing:
+        raise ValueError(
+            f"merge: expected the directory of a run, got {path} without {', '.join(missing)}; "
+            "name directories that eval.simpler --shard wrote"
+        )
+    records, _ = read_episodes(path / "episodes.jsonl")
+    remedy = "repeat the share's command, which writes it again, or leave the share out"
+    settings = read_object(path / "run.json", remedy)
+    return Part(path, settings, read_object(path / "plan.json", remedy, _PLANNED), records)
+
+
+def merge_runs(
+    out: Path, paths: Sequence[Path], command: str
+) -> tuple[dict[str, Any], dict[tuple[str, int], Record]]:
+    """Put the runs at `paths` together in `out`, which may not exist yet or must be empty.
+
+    `out` becomes a run of its own: the command of the shares without `--shard` continues it.
+
+    Returns:
+        Its results, and its records by task and seed.
+
+    Raises:
+        ValueError: other settings or episodes planned, an episode in two of them, or `out` in use.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(
+            f"out: expected a new or empty directory, got {out} with something in it; "
+            "choose another"
+        )
+    parts = [read_part(path) for path in paths]
+    for part in parts[1:]:
+        _same("run.json", parts[0].path, parts[0].settings, part.path, part.settings, ("shard",))
+        _same("plan.json", parts[0].path, parts[0].plan, part.path, part.plan,
+              ("shard", "command", "policy"))  # fmt: skip
+    records = _union(parts)
+    commands = [*dict.fromkeys(part.plan["command"] for part in parts), command]
+    plan = {**parts[0].plan, "shard": None, "command": "\n".join(commands)}
+    settings = {**parts[0].settings, "shard": None}
+    order = [(task, seed) for task, seeds in wanted_episodes(plan).items() for seed in seeds]
+    with atomic_directory(out) as partial:
+        with EpisodeLog(partial, settings) as log:
+            for key in order:
+                if key in records:
+                    part, record = records[key]
+                    log.append(_with_video(record, part.path, partial))
+        write_json(partial / "plan.json", plan)
+        found = write_results(partial, plan, log.records)
+    return found, log.records
+
+
+def _same(
+    name: str, one: Path, a: dict[str, Any], other: Path, b: dict[str, Any], but: Sequence[str]
+) -> None:
+    """`ValueError` unless two configurations agree in all but the entries named."""
+    for key in sorted({*a, *b} - set(but)):
+        if a.get(key) != b.get(key):
+            old, new = (json.dumps(x.get(key), ensure_ascii=False)[:80] for x in (a, b))
+            raise ValueError(
+                f"merge: expected one configuration, got {key}={old} in {one / name} and "
+                f"{key}={new} in {other / name}; merge shares of one command"
+            )
+
+
+def _union(parts: Sequence[Part]) -> dict[tuple[str, int], tuple[Part, Record]]:
+    records: dict[tuple[str, int], tuple[Part, Record]] = {}
+    for part in parts:
+        for key, record in part.records.items():
+            if key in records:
+                raise ValueError(
+                    f"merge: expected every episode once, got {key[0]} seed {key[1]} in "
+                    f"{records[key][0].path} and in {part.path}; name each share once"
+                )
+            records[key] = part, record
+    return records
+
+
+def _with_video(record: Record, source: Path, out: Path) -> Record:
+    """The record, its video copied; None in place of a video that is gone."""
+    if not record.get("video"):
+        return record
+    video, copy = source / record["video"], out / record["video"]
+    if not video.is_file():
+        return {**record, "video": None}
+    copy.parent.mkdir(exist_ok=True)
+    shutil.copy2(video, copy)
+    return record

@@ -1,0 +1,151 @@
+"""The parts of a fine-tuning run, made from a composed configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from robotics.data.augment import Augment
+from robotics.data.batches import ModeStream, fixed_batches
+from robotics.data.cache.latents import LatentCache
+from robotics.data.episodes import no_op_steps
+from robotics.data.mixture import DatasetMixture
+from robotics.data.sources import open_data, parse_mixture, to_plain
+from robotics.embodiment.table import embodiment
+from robotics.model.modes import MODES
+from robotics.model.world_model import WorldModel
+from robotics.training.fit import fit_world
+from robotics.training.preview import Preview
+from robotics.training.warm_start import Loaded, adopt_projector, start_from
+from selfflow_wm.objective import FlowMatching
+from selfflow_wm.training import config as configuration
+from selfflow_wm.training import run
+from selfflow_wm.training.trainer import Trainer
+
+PATHS = ("data", "out", "init", "spec", "latents")
+RESUMABLE = (*run.RESUMABLE, "on_error", "decoded", "frame_cache_mb")
+"""Parts of the configuration that may change between a run and its resumption."""
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """configs/finetune.yaml with hydra overrides; ValueError says what was wrong with them."""
+    config = configuration.compose_config("robotics.finetune", overrides, paths=PATHS)
+    _read_mixture(config)
+    return config
+
+
+def _read_mixture(config: DictConfig) -> None:
+    """Put the sets of a mixture into the configuration, so that a run's record names them."""
+    if OmegaConf.is_missing(config, "data"):
+        return
+    data: Any = config.data
+    entries = parse_mixture(OmegaConf.to_container(data) if OmegaConf.is_config(data) else data)
+    if entries is not None:
+        with open_dict(config):
+            config.data = to_plain(entries)
+
+
+def build(config: DictConfig) -> run.TrainingRun:
+    """Assemble a run, resuming it when its state is there; ValueError for misuse."""
+    return run.assemble(config, _parts, MODES, RESUMABLE)
+
+
+def _parts(setting: run.Setting) -> run.Parts:
+    config, plain, ranks, out = setting.config, setting.plain, setting.ranks, setting.out
+    train_data = ranks.main_first(lambda: open_data(config, "train_split"))
+    held_out = ranks.main_first(lambda: open_data(config, "validation_split"))
+
+    def begin() -> tuple[WorldModel, Loaded | None]:
+        if not setting.fresh:
+            return WorldModel.load(out / "initial", embodiment=config.embodiment), None
+        world, start = _begin(plain, train_data, setting.modes.names)
+        world.save(out / "initial")
+        return world, start
+
+    world, start = ranks.main_first(begin)
+    world.config = plain
+
+    def objective(made: FlowMatching) -> FlowMatching:
+        if plain["init"] and not setting.resuming:
+            projector = adopt_projector(plain["init"], plain["objective"], made.modules())
+            if start:
+                run.record_loaded(out, replace(start, projector=projector).to_dict())
+        return made
+
+    def save(ema: Any, step: int, path: Path) -> None:
+        model = world.with_backbone(ema)
+        model.config["step"] = step
+        model.save(path)
+
+    return run.Parts(
+        model=world,
+        network=world.backbone,
+        pixels=world.pixels,
+        objective=objective,
+        stream=partial(ModeStream, train_data, world, **_inputs(plain, train_data, world)),
+        fixed_batches=partial(fixed_batches, held_out, world),
+        preview=partial(Preview, world, held_out),
+        save=save,
+        describe=partial(_describe, config, train_data, held_out),
+    )
+
+
+def _begin(
+    plain: dict[str, Any], train_data: Dataset, modes: Sequence[str]
+) -> tuple[WorldModel, Loaded | None]:
+    """An untrained world model, or one from a checkpoint with what was loaded."""
+    robot = embodiment(plain["embodiment"])
+    if plain["init"]:
+        return start_from(plain["init"], train_data, plain, modes, robot)
+    return fit_world(train_data, plain, modes, robot), None
+
+
+def _inputs(config: dict[str, Any], dataset: Dataset, world: WorldModel) -> dict[str, Any]:
+    """What the training stream is told beyond the plain windows; validation never is."""
+    inputs: dict[str, Any] = {"group": config["group_episodes"]}
+    if config.get("augment"):
+        inputs["augment"] = Augment(**config["augment"], seed=config["seed"])
+    if config.get("no_ops"):
+        still = no_op_steps(dataset.actions, dataset.episode_start, **config["no_ops"])
+        inputs["keep"] = np.flatnonzero(~still)
+    if config.get("latents"):
+        if isinstance(dataset, DatasetMixture):
+            raise ValueError(
+                "expected latents=null with a mixture of data sets, got a directory; latents are "
+                "of one data set"
+            )
+        inputs["latents"] = LatentCache(
+            config["latents"],
+            dataset,
+            world.video_codec.base,
+            control_hz=world.embodiment.control_hz,
+            seed=config["seed"],
+        )
+    return inputs
+
+
+def _describe(
+    config: DictConfig,
+    train: Dataset,
+    held_out: Dataset,
+    trainer: Trainer,
+) -> list[str]:
+    name, sets = config.data, []
+    if isinstance(train, DatasetMixture):
+        shares = [share for share in config.modes.values() if share is not None]
+        total = sum(s["probability"] for s in shares)
+        batch = sum(s["probability"] * s["batch_size"] for s in shares) / total
+        drawn = trainer.total_steps * config.trainer.accumulate * batch
+        name = "a mixture, statistics pooled by weight"
+        sets = [f"            {line}" for line in train.describe(drawn)]
+    return [
+        f"data        {name}: {train.num_episodes} episodes, {len(train)} windows to "
+        f"train on; {held_out.num_episodes} episodes, {len(held_out)} windows held out",
+        *sets,
+    ]

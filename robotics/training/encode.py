@@ -1,0 +1,143 @@
+"""Every frame of an RLDS data set to latents, with the codec that training will have."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from robotics.data.augment import Augment
+from robotics.data.cache import latents
+from robotics.data.sources import open_dataset
+from robotics.data.windows import WindowDataset
+from robotics.embodiment.table import embodiment
+from robotics.training.fit import fit_codecs
+from selfflow_wm.checkpoints import find_checkpoint
+from selfflow_wm.cli import Shard, compute_device
+from selfflow_wm.codec import Codec, ResidualCodec
+from selfflow_wm.progress import Progress
+from selfflow_wm.training import checkpoint
+from selfflow_wm.training.model_files import read_codecs
+
+_CLIPS = (
+    "expected a codec whose video is made of single frames' latents, got one of clips: each "
+    "window's clip has latents of its own. Train from the pixels, with latents=null"
+)
+
+
+def encode(
+    config: DictConfig,
+    out: Path,
+    *,
+    split: str = "train",
+    checkpoint_dir: Path | None = None,
+    dtype: str = "float16",
+    variants: int = 1,
+    augment: Augment | None = None,
+    shard: Shard = (1, 1),
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Write (or go on writing) the cache `out`; returns counts of this call: shards written and
+    skipped, frames, seconds.
+
+    shard: (i, n), this process's share: every n-th shard of the data from the i-th on, from 1.
+    ValueError for a slice as split (shards are encoded whole), or an `out` with another key.
+    """
+    number, ranks = shard
+    if not 1 <= number <= ranks:
+        raise ValueError(f"expected a share from 1 to {ranks}, got {number}")
+    if "[" in split:
+        raise ValueError(f"expected a whole split, got {split!r}: shards are encoded whole")
+    if checkpoint_dir is None and "video" in config.codec:  # before anything is opened or fitted
+        raise ValueError(_CLIPS)
+    device = compute_device(config.device)
+    with _locked(out):
+        codec = _codec(config, out, checkpoint_dir)
+        dataset = open_dataset(config, split, codec.base.image_size)
+        key = latents.make_key(
+            codec.base,
+            embodiment(config.embodiment).control_hz,
+            dataset,
+            dtype=dtype,
+            variants=variants,
+            augment=augment,
+        )
+        _claim(out, key)
+    mine = dataset.sources[number - 1 :: ranks]
+    counts = {"written": 0, "skipped": 0, "frames": 0, "seconds": 0.0}
+    begun = time.perf_counter()
+    total = sum(source.steps for source in mine) * variants
+    with Progress(total, description="encoding", unit="frame", quiet=not progress) as bar:
+        for source in mine:
+            written = latents.encode_shard(
+                out,
+                key,
+                dataset,
+                source,
+                codec.base,
+                augment=augment,
+                device=device,
+                on_frames=bar.add,
+            )
+            counts["written" if written else "skipped"] += 1
+            if written:
+                counts["frames"] += source.steps * variants
+            else:
+                bar.add(source.steps * variants)
+    counts["seconds"] = time.perf_counter() - begun
+    return counts
+
+
+def _codec(config: DictConfig, out: Path, checkpoint_dir: Path | None) -> ResidualCodec:
+    """The checkpoint's codec, or the one already in `out`, or one fitted and put there."""
+    there = (out / "codec").is_dir()
+    if checkpoint_dir is not None:
+        codec = _of_frames(read_codecs(find_checkpoint(checkpoint_dir), ("video",)).get("video"))
+        if there and latents.load_codec(out).hash() != codec.hash():
+            raise ValueError(
+                f"{out}: expected latents of the codec of {checkpoint_dir}, got another codec's; "
+                "choose another --out, or delete this one"
+            )
+    elif there:
+        return latents.load_codec(out)
+    else:
+        train: WindowDataset = open_dataset(config, config.dataset.train_split)
+        plain: Any = OmegaConf.to_container(config.codec, resolve=True)
+        codec = _of_frames(fit_codecs(train, plain, config.seed))
+    if not there:
+        latents.save_codec(out, codec)
+    return codec
+
+
+def _of_frames(codec: Codec | None) -> ResidualCodec:
+    if not isinstance(codec, ResidualCodec):
+        raise ValueError(_CLIPS)
+    return codec
+
+
+def _claim(out: Path, key: dict[str, Any]) -> None:
+    """Put the key into `out`, or refuse if another one is there."""
+    if not (out / "key.json").is_file():
+        with checkpoint.atomic_file(out / "key.json") as temporary:
+            checkpoint.write_json(temporary, key)
+        return
+    before = latents.read_key(out)
+    if differing := sorted(name for name in key if key[name] != before.get(name)):
+        raise ValueError(
+            f"{out}: expected latents of these settings, got a directory with other "
+            f"{', '.join(differing)}; repeat its command, choose another --out, or delete it"
+        )
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """One process at a time fits the codec and writes the key."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,168 @@
+"""Checkpoint directories: which one is meant, what its config.json says, what it is known by.
+
+DIR/config.json             schema 2: `kind` of network and its `arguments`, `layout`, `codecs`,
+                            `training` (the run's configuration) and, of a robot's world model,
+                            `robot`: embodiment, statistics, modes, video offsets
+DIR/model.safetensors       weights (the EMA's, as a rule)
+DIR/codec_NAME.safetensors  the fitted tensors of each of `codecs`
+
+Directories of schema 1, of which there were two, are read as if they were of schema 2. Torch is not
+needed: commands look here before they load anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from selfflow_wm.files import file_digest, read_json
+
+SCHEMA = 2
+"""Version of config.json. Raise it when a reader of the old one would misread the new one."""
+
+SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
+"""Checkpoints that come with the project, each under its name."""
+
+KINDS = ("backbone", "sit")
+"""Networks: `model.Backbone` and `model.SiT`."""
+
+_KEYS = {"schema", "kind", "arguments", "layout", "codecs", "training", "robot"}
+_ROBOT_KEYS = {
+    "embodiment", "statistics", "statistics_hash", "video_offsets", "modes", "condition_level",
+}  # fmt: skip
+
+
+def find_checkpoint(name: Path | str) -> Path:
+    """The directory that `name` means: a checkpoint's own, a run's (its newest checkpoint), or the
+    name of one in `SHIPPED`. ValueError when there is none."""
+    place = Path(name).expanduser()
+    for path in (place, place / "checkpoint", SHIPPED / str(name)):
+        if (path / "config.json").is_file():
+            return path
+    shipped = ", ".join(sorted(path.parent.name for path in SHIPPED.glob("*/config.json")))
+    raise ValueError(
+        f"{name}: expected a checkpoint directory (config.json and model.safetensors), a run's "
+        f"directory with its checkpoint/, or a name out of {shipped or 'none here'}, got "
+        f"{'a directory without' if place.is_dir() else 'nothing there'}; check the path, or train "
+        "until the first export"
+    )
+
+
+def fingerprint(path: Path | str) -> str:
+    """SHA-256 (hex) over the names and contents of a checkpoint's files, or of a single file."""
+    path = Path(path)
+    if path.is_file():
+        return file_digest(path)
+    files = sorted(f for f in path.iterdir() if f.suffix in (".safetensors", ".json"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\0")
+        digest.update(bytes.fromhex(file_digest(file)))
+    return digest.hexdigest()
+
+
+def read_config(path: Path | str, robot: bool | None = None) -> dict[str, Any]:
+    """The checked config.json of the checkpoint directory `path`, as schema 2.
+
+    robot: True wants a robot's world model, False anything else, None takes both.
+
+    Raises:
+        ValueError: no checkpoint there, another schema, missing or unknown keys, or a checkpoint of
+            another kind than wanted.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ValueError(
+            f"{path}: expected a checkpoint directory, got nothing there; give the directory that "
+            "holds model.safetensors and config.json"
+        )
+    config = read_json(path / "config.json")
+    if not isinstance(config, Mapping) or config.get("schema") not in (1, SCHEMA):
+        found = config.get("schema") if isinstance(config, Mapping) else config
+        raise ValueError(
+            f"{path}: expected config.json of checkpoint schema {SCHEMA}, got {found!r}; use the "
+            "version of this package that wrote it, or train again"
+        )
+    old = config["schema"] == 1
+    _check_kind(path, "kind" not in config if old else bool(config.get("robot")), robot)
+    try:
+        read = dict(config)
+        if old:
+            read = _bare_1(config) if "kind" in config else _robot_1(path, config)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: config.json lacks {error}; the file was edited?") from None
+    _check_keys(path, read)
+    return read
+
+
+def _check_kind(path: Path, found: bool, wanted: bool | None) -> None:
+    if wanted is True and not found:
+        raise ValueError(
+            f"{path}: expected a robot's world model, as robotics.finetune writes, got a "
+            "checkpoint without a robot, as selfflow_wm.pretrain writes; make a world model of it "
+            f"with python -m robotics.finetune init={path}"
+        )
+    if wanted is False and found:
+        raise ValueError(
+            f"{path}: expected a model without a robot, as selfflow_wm.pretrain writes, got a "
+            "robot's world model; python -m robotics.imagine shows what it makes, python -m "
+            "eval.simpler runs it"
+        )
+
+
+def _check_keys(path: Path, config: Mapping[str, Any]) -> None:
+    missing = _KEYS - set(config) | (_ROBOT_KEYS - set(config.get("robot") or _ROBOT_KEYS))
+    if missing or (unknown := set(config) - _KEYS):
+        raise ValueError(
+            f"{path}: expected the config.json keys {sorted(_KEYS)} with the robot's "
+            f"{sorted(_ROBOT_KEYS)}, got "
+            + (f"none of {sorted(missing)}" if missing else f"{sorted(unknown)} beside them")
+            + "; the file was edited?"
+        )
+    if config["kind"] not in KINDS:
+        raise ValueError(
+            f"{path}: expected a kind among {sorted(KINDS)}, got {config['kind']!r}; use the "
+            "version of this package that wrote it"
+        )
+
+
+def _bare_1(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of models without a robot: the codec of a single modality stood apart from `codecs`."""
+    codecs = {name: dict(row) for name, row in config.get("codecs", {}).items()}
+    if config["codec"] is not None:
+        name = config["layout"]["modalities"][0]["name"]
+        codecs[name] = {"config": config["codec"], "hash": config["codec_hash"]}
+        codecs[name]["file"] = "codec.safetensors"
+    kept = {key: config[key] for key in ("kind", "arguments", "layout", "training")}
+    return {"schema": SCHEMA, **kept, "codecs": codecs, "robot": None}
+
+
+def _robot_1(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of world models: statistics in a file of their own, everything of the robot's at the top.
+
+    The oldest hold neither a hash of the statistics nor, with them, the robot's name.
+    """
+    file, robot = path / "statistics.json", config["embodiment"]
+    statistics = dict(read_json(file))
+    if (found := statistics.pop("embodiment", robot)) != robot:
+        raise ValueError(
+            f"{file}: expected statistics of the embodiment {robot!r}, got those of {found!r}; "
+            "actions would have another scale. Copy the whole checkpoint directory"
+        )
+    codec = {"config": config["video_codec"], "hash": config["codec_hash"]}
+    return {
+        "schema": SCHEMA,
+        "kind": "backbone",
+        "arguments": config["backbone"],
+        "layout": config["layout"],
+        "codecs": {"video": codec | {"file": "statistics.safetensors"}},
+        "training": config["training"],
+        "robot": {
+            "embodiment": robot,
+            "statistics": statistics,
+            "statistics_hash": config.get("statistics_hash"),
+            **{key: config[key] for key in ("video_offsets", "modes", "condition_level")},
+        },
+    }

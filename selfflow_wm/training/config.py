@@ -1,0 +1,225 @@
+"""The configuration of a training run: configs/ with hydra overrides, and answers to typos."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from selfflow_wm.model import Backbone
+from selfflow_wm.objective import FlowMatching
+
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+
+_OPEN = ("data", "modes", "objective", "codecs")
+"""Sections whose readers refuse keys that they do not know, or take any."""
+
+
+def compose_config(
+    program: str, overrides: Sequence[str], *, paths: Sequence[str], folder: str | None = None
+) -> DictConfig:
+    """The configuration of a command with hydra overrides; ValueError says what was wrong with
+    them.
+
+    program: module of the command; its last part names a file of configs/. paths: keys that hold
+    paths, which need no hydra quotes. folder: of configs/, searched for configuration groups too.
+    """
+    words = [quoted(word, paths) for given in overrides for word in _whole_codecs(given)]
+    parsed = _parsed(words)
+    if any(one.is_sweep_override() for one in parsed):
+        raise ValueError(one_run_each(program, overrides))
+    name = program.rpartition(".")[2]
+    folders = [CONFIG_DIR] if folder is None else [CONFIG_DIR, CONFIG_DIR / folder]
+    grouped = [one for one in parsed if _is_group(one, folders) and not one.is_add()]
+    groups = [str(one.input_line) for one in grouped]
+    try:
+        config = _compose(name, words, folder)
+    except (HydraException, OmegaConfBaseException) as error:
+        try:
+            known = _compose(name, groups, folder)
+        except (HydraException, OmegaConfBaseException):
+            _check_options(grouped, folders)
+            raise ValueError(f"configuration: {error}") from None
+        _check_keys(name, [one for one in parsed if not _is_group(one, folders)], known, folders)
+        raise ValueError(f"configuration: {error}") from None
+    added = [one for one in parsed if one.is_add() or one.is_force_add()]
+    if added:
+        _check_keys(name, added, _compose(name, groups, folder), folders)
+    _check_numbers(config)
+    return config
+
+
+def _compose(name: str, words: Sequence[str], folder: str | None) -> DictConfig:
+    if folder is not None:
+        words = [*words, f"hydra.searchpath=['file://{CONFIG_DIR / folder}']"]
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        config = compose(name, overrides=list(words))
+    OmegaConf.resolve(config)
+    return config
+
+
+def _parsed(words: Sequence[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(list(words))
+    except OverrideParseException as error:
+        raise ValueError(
+            f"configuration: cannot read {error.override!r}; expected KEY=VALUE, with quotes "
+            f"around special characters: 'KEY=\"a[:2]\"'. {str(error).splitlines()[0]}"
+        ) from None
+
+
+def _is_group(one: Override, folders: Sequence[Path]) -> bool:
+    return any((root / one.key_or_group).is_dir() for root in folders)
+
+
+def _check_options(overrides: Sequence[Override], folders: Sequence[Path]) -> None:
+    """ValueError with the nearest option for a file of a group that is not there."""
+    for one in overrides:
+        group, value = one.key_or_group, one.value()
+        files = [file for root in folders for file in (root / group).glob("*.yaml")]
+        options = sorted({file.stem for file in files})
+        if isinstance(value, str) and value not in options:
+            near = get_close_matches(value, options, 1) or options
+            raise ValueError(
+                f"configuration: expected {group} out of {', '.join(options)}, got {value!r}; "
+                f"write {group}={near[0]}"
+            )
+
+
+def _check_keys(
+    name: str, overrides: Sequence[Override], config: DictConfig, folders: Sequence[Path]
+) -> None:
+    """ValueError with the nearest key for an override that nobody would read. config: without any
+    of them."""
+    keys = list(_keys(config))
+    for one in overrides:
+        key = one.key_or_group
+        if _is_read(key, config, keys, one.is_add() or one.is_force_add()):
+            continue
+        value = (one.input_line or key).lstrip("+~")[len(key) :]
+        words = [*keys, *(path.name for root in folders for path in root.iterdir())]
+        same = [full for full in keys if full.rpartition(".")[2] == key.rpartition(".")[2]]
+        near = get_close_matches(key, words, 1) or same
+        tilde = "~" if one.is_delete() else ""
+        remedy = f"write {tilde}{near[0]}{value}" if near else "--config prints all keys"
+        parts = key.split(".")
+        for count in range(1, len(parts)):
+            above = ".".join(parts[:count])
+            if above in keys and OmegaConf.select(config, above) is None:  # nothing to go into
+                inner = "".join(f"{{{part}: " for part in parts[count:])
+                whole = f"{above}={inner}{value.lstrip('=')}{'}' * (len(parts) - count)}"
+                remedy = f"write '{whole}'"
+        raise ValueError(
+            f"configuration: expected a key of configs/{name}.yaml, got {key!r}; {remedy}"
+        )
+
+
+def _is_read(key: str, config: DictConfig, keys: Sequence[str], adding: bool) -> bool:
+    if not adding:
+        return key in keys
+    first, _, rest = key.partition(".")
+    if first not in config or not rest or first in _OPEN:
+        return first in config
+    second = rest.partition(".")[0]
+    if first == "model":
+        return second in inspect.signature(Backbone).parameters
+    return not OmegaConf.is_config(config[first]) or second in config[first]
+
+
+def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all entries and sections."""
+    for key in config:
+        yield f"{prefix}{key}"
+        if not OmegaConf.is_missing(config, key) and OmegaConf.is_dict(config[key]):
+            yield from _keys(config[key], f"{prefix}{key}.")
+
+
+def one_run_each(program: str, words: Sequence[str]) -> str:
+    """What to write instead of a sweep: a loop of the shell over the values."""
+    swept, rest = [], []
+    for word in words:
+        key, _, value = word.partition("=")
+        one = _parsed([word])[0] if re.match(r"[\w.]+=[^{\['\"]*,", word) else None
+        if one is not None and one.is_sweep_override() and one.is_choice_sweep():
+            swept.append((key, re.sub(r"^choice\(|\)$", "", value).split(",")))
+        else:
+            rest.append(word)
+    loops = swept or [("seed", ["0", "1", "2"])]
+    names = [key.replace(".", "_") for key, _ in loops]
+    heads = "; do ".join(
+        f"for {name} in {' '.join(value.strip() for value in values)}"
+        for name, (_, values) in zip(names, loops, strict=True)
+    )
+    words = [f"{key}=${name}" for name, (key, _) in zip(names, loops, strict=True)]
+    place = next((word for word in rest if word.startswith("out=")), "out=runs/sweep")
+    rest = [word for word in rest if not word.startswith("out=")]
+    place = shlex.quote(place) + "".join(f"-${name}" for name in names)
+    line = " ".join([f"python -m {program}", *map(shlex.quote, rest), *words, place])
+    return (
+        "expected one run, got a sweep; every run has a directory and a state of its own: "
+        f"{heads}; do {line}{'; done' * len(loops)}"
+    )
+
+
+def _check_numbers(config: DictConfig) -> None:
+    """ValueError for a word where configs/ has a number; a flag is left to its reader."""
+    for group, file in (("trainer", "default"), ("optim", "adamw")):
+        defaults: Any = OmegaConf.load(CONFIG_DIR / group / f"{file}.yaml")
+        for key, default in defaults.items():
+            value = config[group].get(key) if group in config else None
+            number = default is None or isinstance(default, int | float)
+            if number and not isinstance(default, bool) and isinstance(value, str):
+                example = 60 if default is None else default
+                raise ValueError(
+                    f"{group}.{key}: expected a number, such as {example}, got {value!r}; change it"
+                )
+
+
+def _whole_codecs(word: str) -> tuple[str, ...]:
+    """A codec of another kind takes the place of the one there, instead of mixing with its
+    arguments: codecs.image={kind: tae_flux2, weights: DIR, ...}."""
+    key, _, value = word.partition("=")
+    group, _, name = key.partition(".")
+    if group not in ("codec", "codecs") or not name or not re.match(r"\{.*\bkind\s*:", value):
+        return (word,)
+    return f"{key}=null", f"++{word}"
+
+
+def quoted(word: str, paths: Sequence[str]) -> str:
+    """Paths as a shell user writes them: ~, blanks and brackets need no hydra quotes."""
+    key, equals, value = word.partition("=")
+    if key not in paths or not equals or value in ("", "null", "???") or value[0] in "'\"":
+        return word
+    if key == "data" and value.startswith(("{", "[{")):  # several sets
+        return word
+    place = value if "://" in value else str(Path(value).expanduser())
+    return f"{key}='" + place.replace("'", "\\'") + "'"
+
+
+def require(config: DictConfig, *keys: str) -> None:
+    """ValueError when the command line left out one of the directories `keys`."""
+    missing = [f"{key}=DIR" for key in keys if OmegaConf.is_missing(config, key)]
+    if missing:
+        raise ValueError(f"expected {' and '.join(missing)} on the command line; see --help")
+
+
+def make_objective(config: Mapping[str, Any] | DictConfig) -> FlowMatching:
+    """The arm; what its constructor refuses is misuse of the configuration."""
+    try:
+        return instantiate(config["objective"], _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError | TypeError):
+            raise ValueError(f"objective: {error.__cause__}") from error
+        raise
