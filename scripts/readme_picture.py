@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-import eval.envs.registry as registry
+from eval.envs.registry import find_simulator
 from eval.envs.tasks import get_task
 from eval.rollout.episode import run_episode
 from robotics.data.episodes import proprio_vector
@@ -82,8 +82,9 @@ def main() -> None:
     """Run the episode, imagine its frames, write the pictures."""
     world = WorldModel.load(ROOT / "checkpoints" / "self_flow")
     episode, task = Recorder(), get_task(TASK)
-    registry.prepare_rendering("mujoco")
-    env = registry.make_env("mujoco", task)
+    simulator = find_simulator("mujoco")
+    simulator.prepare()
+    env = simulator.make_env(task)
     result = run_episode(env, CheckpointPolicy(world), task, SEED, [episode])
     env.close()
     shown = np.linspace(world.horizon, result.steps, COLUMNS).round().astype(int)
