@@ -1,6 +1,6 @@
 # Short names for ./run, which needs no make.
-.PHONY: eval test check format setup lock
-eval test check format setup:
+.PHONY: eval test check format docs setup lock
+eval test check format docs setup:
 	@./run $@
 lock:
 	@scripts/lock.sh

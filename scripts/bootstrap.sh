@@ -1,11 +1,12 @@
 # shellcheck shell=bash
 # Makes the environments that ./run uses. Sourced, not executed; expects ROOT, the checkout's folder.
 #
-#   use_extras NAME       what follows is about .venv-NAME, which has the optional dependencies EXTRAS
-#   ensure_environment    .venv holds requirements.lock and the project itself
-#   ensure_rendering      MUJOCO_GL names a backend that draws without a display
+#   use_extras NAME          what follows is about .venv-NAME, which has the optional dependencies EXTRAS
+#   ensure_environment       .venv holds requirements.lock and the project itself
+#   ensure_docs_environment  .venv-docs holds requirements/docs.txt; VENV is that one from then on
+#   ensure_rendering         MUJOCO_GL names a backend that draws without a display
 #
-# The last two are done once and leave a stamp in .venv, so that later calls cost milliseconds. A missing
+# The last three are done once and leave a stamp, so that later calls cost milliseconds. A missing
 # system package is installed where that is possible without asking (root on Debian or Ubuntu);
 # elsewhere the run stops and prints the line that installs it.
 
@@ -161,6 +162,20 @@ ensure_environment() {
         "What was installed is kept: run this again to go on, or remove ${VENV##*/} to start over."
     printf '%s\n' "$key" >"$VENV/.installed"
     exec 9>&-
+}
+
+# The site is built from the source files, so the project's own packages are not needed.
+ensure_docs_environment() {
+    VENV="$ROOT/.venv-docs"
+    LOCK="$ROOT/requirements/docs.txt"
+    local key pip=("$VENV/bin/python" -m pip --disable-pip-version-check)
+    key=$({ sha256sum 2>/dev/null || shasum -a 256; } <"$LOCK" | cut -d ' ' -f 1)
+    if is_installed "$key"; then return; fi
+    if ! is_in_place; then create_venv; fi
+    if [ ! -t 2 ]; then pip+=(-qq); fi
+    say "installing requirements/docs.txt (once; 100 MB)"
+    "${pip[@]}" install --requirement "$LOCK" || die "the documentation's tools could not be installed, see above."
+    printf '%s\n' "$key" >"$VENV/.installed"
 }
 
 renders_with() { MUJOCO_GL=$1 "$VENV/bin/python" "$ROOT/scripts/render_probe.py" >/dev/null 2>&1; }

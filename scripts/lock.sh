@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Rewrites requirements.lock (core and dev) and, in requirements/, extras.lock, rlds.lock, lerobot.lock
-# and simpler.txt.
+# Rewrites requirements.lock (core and dev) and, in requirements/, extras.lock, rlds.lock, lerobot.lock,
+# docs.txt and simpler.txt.
 # Usage: scripts/lock.sh [--upgrade]     without it, versions already locked are kept
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -75,6 +75,12 @@ compile requirements/lerobot.lock "\
 # torch < 2.11. ./run test-extras lerobot makes it. Written by scripts/lock.sh." \
     pyproject.toml requirements/build.in --extra lerobot --extra dev --no-annotate \
     --python-platform x86_64-manylinux_2_31 "$@"
+
+
+compile requirements/docs.txt "\
+# The documentation site, in an environment of its own: ./run docs
+# Written by scripts/lock.sh." \
+    requirements/docs.in "${every_python[@]}" --no-annotate --constraint requirements.lock "$@"
 
 # One Python and platform only: SAPIEN 2.2.2 has no wheels past 3.11.
 compile requirements/simpler.txt "\

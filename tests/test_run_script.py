@@ -327,6 +327,21 @@ def test_failed_extras_fail_the_run_but_hide_no_others(machine: Machine) -> None
     assert machine.run("test-extras", "all").returncode == 1
 
 
+def test_the_site_is_built_in_an_environment_of_its_own(machine: Machine) -> None:
+    (machine.checkout / "requirements").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "requirements" / "docs.txt", machine.checkout / "requirements")
+    first = machine.run("docs")
+    assert first.returncode == 0, first.stderr
+    created, installed, built = machine.log()
+    assert created == "venv"
+    assert installed.endswith("requirements/docs.txt")
+    assert built.startswith("ran -m mkdocs build --strict")
+    assert not (machine.checkout / ".venv").exists()
+    assert machine.run("docs", "--serve", "--open").returncode == 0
+    (served,) = machine.log()
+    assert served.startswith("ran -m mkdocs serve --open")
+
+
 def test_an_unknown_command_installs_nothing(machine: Machine) -> None:
     result = machine.run("evla")
     assert result.returncode == 1
