@@ -19,6 +19,7 @@ from torch import nn
 
 from selfflow_wm.data import UnusableSample
 from selfflow_wm.objective import FlowMatching
+from selfflow_wm.objective import plugins as objectives
 from selfflow_wm.training import checkpoint, ranks
 from selfflow_wm.training.ranks import pick_device as pick_device
 from selfflow_wm.training.trainer import NonFiniteLoss, Trainer
@@ -49,6 +50,7 @@ def compose_config(
     words = [quoted(word, paths) for given in overrides for word in _whole_codecs(given)]
     if folder is not None:
         words.append(f"hydra.searchpath=['file://{CONFIG_DIR / folder}']")
+    objectives.offer()
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             config = compose(name, overrides=words)
