@@ -85,3 +85,19 @@ class Plugins:
     def _entries(self) -> dict[str, EntryPoint]:
         others = {entry.name: entry for entry in entry_points(group=self.group)}
         return {**self._built_in, **{n: e for n, e in others.items() if n not in self._built_in}}
+
+
+OBJECTIVES = Plugins("selfflow_wm.objectives", {}, "objective")
+"""Classes with the methods of `objective.FlowMatching`; words of `objective=` beside those of
+configs/objective."""
+CODECS = Plugins("selfflow_wm.codecs", {}, "codec")
+"""Subclasses of `codec.Codec`, each under its `kind`."""
+ROBOTS = Plugins("selfflow_wm.robots", {}, "spec")
+"""Paths of yamls like those of configs/dataset_spec; words of `spec=`."""
+
+
+def listed() -> str:
+    """What is installed beside this project's own, for the help of the training commands."""
+    return "".join(
+        f"    {group.what:<12} {group.help_line()}\n" for group in (OBJECTIVES, ROBOTS, CODECS)
+    )

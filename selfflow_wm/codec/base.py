@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from selfflow_wm.layout import Modality
+from selfflow_wm.plugins import CODECS
 
 Fitted = TypeVar("Fitted")
 
@@ -172,14 +173,20 @@ def codec_from_config(config: Mapping[str, Any]) -> Codec:
 
 
 def codec_kinds(modality: str | None = None) -> tuple[str, ...]:
-    """The registered names, of one modality or of all."""
+    """The registered names, of one modality or of all, those of other packages included."""
+    CODECS.load_all()
     return tuple(sorted(kind for kind, cls in _KINDS.items() if modality in (None, cls.modality)))
 
 
 def _kind(config: Mapping[str, Any]) -> type[Codec]:
     kind = config.get("kind")
+    if kind in CODECS.names():
+        CODECS.load(kind)  # which registers the class
     if kind not in _KINDS:
-        raise ValueError(f"expected a codec kind among {sorted(_KINDS)}, got {kind!r}")
+        raise ValueError(
+            f"expected a codec kind among {sorted({*_KINDS, *CODECS.names()})}, got {kind!r}; "
+            f"correct it, or install the package that adds it (entry point group {CODECS.group})"
+        )
     return _KINDS[kind]
 
 

@@ -14,7 +14,8 @@ loss (what the student's features are compared with):
 | repa | REPA | one t | frozen encoder of the clean input |
 
 All of them draw the same t, noise, condition noise and dropped captions from the same generator,
-at every step; see `schedules.extra_draws`.
+at every step; see `schedules.extra_draws`. An arm from another package is a class like them, named
+in its entry point group `selfflow_wm.objectives`.
 """
 
 from selfflow_wm.objective.base import DiffusionForcing, DualTimestep, FlowMatching, LossOutput

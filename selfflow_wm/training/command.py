@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from selfflow_wm.cli import Parser, at_least, exit_code, fraction
+from selfflow_wm.plugins import listed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 def make_parser(program: str, doc: str | None, epilog: str) -> argparse.ArgumentParser:
     """KEY=VALUE words, --config and --plan; `program` is the module that `python -m` runs."""
+    epilog = f"{epilog}\nFrom other packages that are installed:\n{listed()}"
     parser = Parser(training=True, prog=f"python -m {program}", description=doc, epilog=epilog)
     add = parser.add_argument
     add("--config", action="store_true", help="print the configuration and stop")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
@@ -20,9 +21,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from selfflow_wm.model import Backbone
 from selfflow_wm.objective import FlowMatching
+from selfflow_wm.plugins import OBJECTIVES
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
 
+_FROM_CONFIG = {
+    "time_laws": "${noise.time_laws}",
+    "condition_noise": "${noise.condition_noise}",
+    "caption_dropout": "${noise.caption_dropout}",
+    "width": "${model.width}",
+}
+"""Arguments of objectives that the rest of the configuration decides, for every arm alike."""
 _OPEN = ("data", "modes", "objective", "codecs")
 """Sections whose readers refuse keys that they do not know, or take any."""
 
@@ -36,6 +45,7 @@ def compose_config(
     program: module of the command; its last part names a file of configs/. paths: keys that hold
     paths, which need no hydra quotes. folder: of configs/, searched for configuration groups too.
     """
+    _offer_objectives()
     words = [quoted(word, paths) for given in overrides for word in _whole_codecs(given)]
     parsed = _parsed(words)
     if any(one.is_sweep_override() for one in parsed):
@@ -59,6 +69,22 @@ def compose_config(
         _check_keys(name, added, _compose(name, groups, folder), folders)
     _check_numbers(config)
     return config
+
+
+def _offer_objectives() -> None:
+    """Put other packages' objectives into hydra's group `objective`, by their entry points' names.
+
+    The configuration of one is its constructor's arguments at their defaults, and those of
+    `_FROM_CONFIG` where it takes them. An argument with neither has to be given
+    (`objective.NAME=VALUE`).
+    """
+    for name, objective in OBJECTIVES.load_all().items():
+        node = {"_target_": f"{objective.__module__}.{objective.__qualname__}"}
+        for argument in inspect.signature(objective).parameters.values():
+            if argument.kind not in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
+                default = "???" if argument.default is argument.empty else argument.default
+                node[argument.name] = _FROM_CONFIG.get(argument.name, default)
+        ConfigStore.instance().store(group="objective", name=name, node=node)
 
 
 def _compose(name: str, words: Sequence[str], folder: str | None) -> DictConfig:
@@ -89,7 +115,8 @@ def _check_options(overrides: Sequence[Override], folders: Sequence[Path]) -> No
     for one in overrides:
         group, value = one.key_or_group, one.value()
         files = [file for root in folders for file in (root / group).glob("*.yaml")]
-        options = sorted({file.stem for file in files})
+        others = OBJECTIVES.names() if group == "objective" else ()
+        options = sorted({*(file.stem for file in files), *others})
         if isinstance(value, str) and value not in options:
             near = get_close_matches(value, options, 1) or options
             raise ValueError(

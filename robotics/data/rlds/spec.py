@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from selfflow_wm.plugins import ROBOTS
+
 SPEC_DIR = Path(__file__).resolve().parents[3] / "configs" / "dataset_spec"
 ACTION_KINDS = ("delta", "absolute")
 ROTATION_KINDS = {"euler_xyz": 3, "axis_angle": 3, "quaternion_xyzw": 4, "quaternion_wxyz": 4}
@@ -310,9 +312,9 @@ def _load(source: str | Path) -> dict[str, Any]:
 
     path = SPEC_DIR / f"{source}.yaml"
     if not path.is_file():
-        path = Path(source)
+        path = Path(ROBOTS.load(str(source)) if source in ROBOTS.names() else source)
     if not path.is_file():
-        names = sorted(file.stem for file in SPEC_DIR.glob("*.yaml"))
+        names = sorted({*(file.stem for file in SPEC_DIR.glob("*.yaml")), *ROBOTS.names()})
         raise ValueError(
             f"expected one of {names} or the path of a yaml, got {str(source)!r}; "
             f"copy {SPEC_DIR / 'template.yaml'} to begin one."

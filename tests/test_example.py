@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,9 @@ def test_help_lists_what_is_installed(run):
         "speed (selfflow-wm-example 0.1.0)",
     ):
         assert name in " ".join(shown.split())
+    shown = run("robotics.finetune", "--help").stdout
+    for name in ("direction_flow", "mean_pool", "my_arm"):
+        assert f"{name} (selfflow-wm-example 0.1.0)" in shown
 
 
 def test_its_parts_run(run):
@@ -75,3 +78,29 @@ def test_the_doctor_looks_at_it(run):
     done = run("eval.doctor", "--only", "point")
     assert done.returncode == 0, done.stdout
     assert "320 x 256" in done.stdout
+
+
+def test_its_objective_and_codec_are_trained_with_and_its_robot_is_read(run):
+    done = run("eval.collect", "--backend", "point", "--task", "reach", "--episodes", "4",
+               "--workers", "1", "--out", "train")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    words = [
+        "experiment=rt1_small", "data=train", "out=run", "objective=direction_flow",
+        "objective.weight=0.3", "codec.image={kind: mean_pool, cells: 2}",
+        "codec.video={kind: patch_video, patch: 8, channels: 8}", "dataset.image_size=[32,48]",
+        "dataset.video_offsets=[1,2,3,4,5]", "codec.fit_frames=20", "codec.fit_windows=20",
+        "trainer.total_steps=2", "modes.joint.batch_size=2", "trainer.validation_batches=1",
+        "trainer.preview_every=0", "log.wandb=disabled", 'dataset.train_split="train[:3]"',
+        'dataset.validation_split="train[3:]"',
+    ]  # fmt: skip
+    done = run("robotics.finetune", *words)
+    assert done.returncode == 0, done.stderr
+    lines = (run.folder / "run" / "metrics.jsonl").read_text().splitlines()
+    assert any("train/direction" in line for line in lines)
+    config = json.loads((run.folder / "run" / "checkpoint" / "config.json").read_text())
+    assert config["training"]["objective"]["weight"] == 0.3
+    assert "mean_pool" in json.dumps(config["codecs"])
+    code = "from robotics.data.rlds.spec import load_spec; print(load_spec('my_arm').control_hz)"
+    read = run("timeit", "-n", "1", "-r", "1", code)
+    assert read.returncode == 0, read.stderr
+    assert read.stdout.startswith("10.0")
