@@ -18,7 +18,7 @@ EXTRAS = {
     "evaluation": ("transformers",),
     "gcs": ("fsspec", "gcsfs"),
     "lerobot": ("lerobot",),
-    "media": ("av", "soundfile"),
+    "media": ("av",),
     "ray": ("ray",),
     "repa": ("transformers",),
     "rlds": ("rlds", "tensorflow"),

@@ -8,6 +8,7 @@ import tarfile
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from PIL import Image
 from scipy.io import wavfile
@@ -176,11 +177,8 @@ def test_samples_that_are_no_sound_are_named(tmp_path, capsys, value, message):
     assert re.search(rf"a\.wav.*\b{message}\b.*\[-1, 1\]", said), said
 
 
-@pytest.mark.extra("media")
 @pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3"])
 def test_compressed_sounds_that_were_cut_off_are_skipped(tmp_path, suffix):
-    import soundfile
-
     hum = 0.5 * np.sin(np.arange(40000) / 10)
     soundfile.write(tmp_path / f"b.{suffix}", hum, 8000)
     whole = (tmp_path / f"b.{suffix}").read_bytes()

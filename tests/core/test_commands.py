@@ -155,7 +155,8 @@ def test_shards_are_counted_from_one(capsys):
 
 
 def test_a_device_is_found_or_refused(monkeypatch):
-    torch = pytest.importorskip("torch")
+    import torch
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert cli.compute_device("auto").type == "cpu"
     for wrong in ("cuda", "warp"):
