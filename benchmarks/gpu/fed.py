@@ -114,4 +114,4 @@ def _compare(bench: Bench, name: str, trainer: Any) -> None:
 
 
 def _size(stream: Any) -> int:
-    return stream.mixture.batch_size(stream.mixture.names[0])
+    return stream.schedule.batch_size(stream.schedule.names[0])

@@ -184,13 +184,15 @@ def test_words_change_the_recipe_and_unknown_ones_are_refused(tmp_path):
 @pytest.mark.parametrize("tiny", [False, True])
 def test_the_commands_of_a_recipe_are_understood(tmp_path, tiny):
     from eval.collect import build_parser as collecting
-    from eval.collect import parse_counts
+    from eval.envs.registry import choose_simulator
+    from eval.report.collection import parse_counts
     from eval.simpler import build_parser as evaluating
-    from robotics.finetune import compose_config
+    from robotics.training.build import compose_config
 
     words = recipe.load(["collect.counts=close_drawer=9"], tiny)
     given = collecting().parse_args(recipe.collect_words(words, 1.0, tmp_path))
-    assert parse_counts(given.task, given.episodes, given.counts)["close_drawer"] == 9
+    simulator, _ = choose_simulator(given)
+    assert parse_counts(simulator, given.task, given.episodes, given.counts)["close_drawer"] == 9
     assert evaluating().parse_intermixed_args(recipe.evaluate_words(words, tmp_path, tmp_path))
     job = recipe.jobs(words)[0]
     config = compose_config(recipe.train_words(words, job, tmp_path, tmp_path, "cuda", 3.0))

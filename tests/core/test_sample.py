@@ -195,7 +195,7 @@ def test_captions_are_used_in_turn(models, tmp_path):
         ("labels/model.safetensors", [], "1152"),
         ("pictures", ["--vae", "x"], "--vae"),
         ("labels", ["--device", "warp"], "warp"),
-        ("labels", ["--num", "0"], "--num"),
+        ("labels", ["--num", "0"], "--samples"),
         ("labels", ["--shard", "0/3"], "0/3"),
         ("labels", ["--guidance-interval", "0.7,0.2"], "0.7,0.2"),
         ("labels", ["--solver", "magic"], "magic"),

@@ -6,8 +6,8 @@ import pytest
 import stand_in
 import torch
 
-from robotics.finetune import build, compose_config
 from robotics.model.modes import MODES
+from robotics.training.build import build, compose_config
 from selfflow_wm.sampling.captured import CapturedSampler
 
 
@@ -35,7 +35,7 @@ def test_a_step_of_any_mode_waits_for_nothing(
         )
     ).trainer
     for name in MODES:
-        monkeypatch.setattr(trainer.batches.mixture, "draw", lambda step, name=name: MODES[name])
+        monkeypatch.setattr(trainer.batches.schedule, "draw", lambda step, name=name: MODES[name])
         with stand_in.no_waiting():
             trainer.train_step()
         assert set(trainer._batch.generated) <= set(MODES[name].generated)

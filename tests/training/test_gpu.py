@@ -10,8 +10,8 @@ import torch
 
 from selfflow_wm.pretraining.build import build, compose_config
 from selfflow_wm.training import checkpoint
+from selfflow_wm.training.config import CONFIG_DIR
 from selfflow_wm.training.readings import NonFiniteLoss
-from selfflow_wm.training.run import CONFIG_DIR
 
 pytestmark = [
     pytest.mark.gpu,
@@ -85,11 +85,11 @@ def unequal(a, b) -> list[str]:
 @pytest.mark.parametrize("arm", ARMS)
 def test_a_step_waits_for_nothing(tmp_path, monkeypatch, arm, words):
     trainer = make(tmp_path, f"objective={arm}", *ARMS[arm], *words)
-    mixture = trainer.batches.mixture
+    schedule = trainer.batches.schedule
     drawn = torch.cuda.get_rng_state()
     for around in (None, no_waiting):  # first the tables, moments and kernels are made
         for name in made_up.KINDS:
-            monkeypatch.setattr(mixture, "draw", lambda step, name=name: mixture.table[name])
+            monkeypatch.setattr(schedule, "draw", lambda step, name=name: schedule.table[name])
             if around is None:
                 trainer.train_step()
             else:

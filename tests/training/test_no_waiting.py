@@ -12,8 +12,8 @@ from selfflow_wm.layout import Batch
 from selfflow_wm.objective import FlowMatching
 from selfflow_wm.pretraining.build import build, compose_config
 from selfflow_wm.training import checkpoint
+from selfflow_wm.training.config import CONFIG_DIR
 from selfflow_wm.training.readings import NonFiniteLoss, Readings
-from selfflow_wm.training.run import CONFIG_DIR
 
 # All arms of configs/objective, but REPA with another encoder: DINOv2's weights are not here.
 ARMS = {
@@ -49,9 +49,9 @@ def test_a_step_of_any_arm_and_mode_waits_for_nothing(make, monkeypatch, arm, wo
         pytest.skip("accumulation is the trainer's, whatever the arm")
     stand_in.use(monkeypatch)
     trainer = make(f"objective={arm}", *ARMS[arm], *words, "device=meta")
-    mixture, seen = trainer.batches.mixture, set()
+    schedule, seen = trainer.batches.schedule, set()
     for name in made_up.KINDS:
-        monkeypatch.setattr(mixture, "draw", lambda step, name=name: mixture.table[name])
+        monkeypatch.setattr(schedule, "draw", lambda step, name=name: schedule.table[name])
         with stand_in.no_waiting():
             trainer.train_step()
         seen.add(tuple(trainer._batch.latents))
@@ -114,8 +114,8 @@ def index_by_a_list(batch: Batch) -> None:
 def test_the_check_finds_every_way_to_wait(make, monkeypatch, wait):
     stand_in.use(monkeypatch)
     trainer = make("device=meta", "objective=flow_matching")
-    mixture = trainer.batches.mixture
-    mixture.draw = lambda step: mixture.table["image"]
+    schedule = trainer.batches.schedule
+    schedule.draw = lambda step: schedule.table["image"]
     plain = FlowMatching.loss
 
     def waiting(self, student, teacher, batch, generator=None):

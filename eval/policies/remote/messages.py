@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import numpy as np
@@ -14,7 +14,7 @@ _KINDS = "biufSU"
 
 def pack(value: Any) -> bytes:
     """Maps, lists, text, numbers and numpy arrays or scalars of numbers to bytes."""
-    return msgpack.packb(value, default=_encode)
+    return cast(bytes, msgpack.packb(value, default=_encode))
 
 
 def unpack(data: bytes) -> Any:
