@@ -80,9 +80,13 @@ def _find(out: Path, name: str, version: str) -> Path | None:
 
 def tracked() -> dict[str, int]:
     """What git tracks, with sizes."""
-    names = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.split("\0")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        raise SystemExit(
+            f"error: {ROOT}: expected a git checkout, whose tracked files travel, got "
+            f"{listed.stderr.strip()}; run this in a clone. The wheels are complete"
+        )
+    names = listed.stdout.split("\0")
     return {name: (ROOT / name).stat().st_size for name in names if (ROOT / name).is_file()}
 
 
@@ -103,7 +107,9 @@ def fit(files: dict[str, int], wheels: int, limit: float) -> list[str]:
 def copy(files: dict[str, int], left: list[str], wheels: Path, out: Path) -> None:
     """The tracked files without the checkpoints in `left`, and the wheels in `out`/wheels."""
     if out.exists() and any(out.iterdir()):
-        raise SystemExit(f"error: --copy {out}: expected a new directory; remedy: choose another")
+        raise SystemExit(
+            f"error: --copy {out}: expected a new directory, got one with files; choose another"
+        )
     behind = tuple(f"checkpoints/{name}/" for name in left)
     for name in files:
         if not name.startswith(behind):
