@@ -5,6 +5,9 @@ prints these files; with --most N it fails where there are more. What counts: a 
 function of it is called (`sys.setprofile`, in every thread and child process). What modules do
 while they are imported does not count.
 
+    loss      RLDS bytes to loss, warm: the second Trainer.train_step of experiment=embedded,
+              objective=self_flow, mode joint (which has every modality), until its backward pass
+              begins; the optimiser and the average come after the loss. Needs --data
     action    observation to action, warm: CheckpointPolicy.act, once an earlier call is over
     report    command to report: python -m eval.simpler with the shipped checkpoint in the embedded
               simulator, from its words to report.html, one episode with its video. The folder of
@@ -25,6 +28,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 NOTE = "SELFFLOW_WM_WALK"
 """Environment variable: the file to which processes of a walk add the files they run through."""
+SMALL = (
+    "experiment=embedded", "objective=self_flow", "modes=joint_only", "modes.joint.batch_size=2",
+    "model.width=24", "model.heads=2", "codec.fit_frames=32", "codec.fit_windows=16",
+    "trainer.validation_batches=1", "log.wandb=disabled", "device=cpu",
+    'dataset.train_split="train[:2]"', 'dataset.validation_split="train[2:]"',
+)  # fmt: skip
+"""Configuration of the walk `loss`."""
 SITE = f"""
 import os, sys, threading
 if os.environ.get({NOTE!r}):
@@ -65,7 +75,7 @@ def _importing(frame) -> bool:
     return False
 
 
-def files_of(work: Callable[[], None]) -> list[str]:
+def files_of(work: Callable[[], object]) -> list[str]:
     """Files of this project whose functions run in `work`, in this process and its children."""
     with tempfile.TemporaryDirectory() as folder:
         note = Path(folder, "walk")
@@ -75,8 +85,30 @@ def files_of(work: Callable[[], None]) -> list[str]:
             work()
         finally:
             sys.setprofile(None)
-        own = str(Path(__file__).resolve().relative_to(ROOT))
-        return sorted(set(note.read_text().splitlines()) - {own})
+        this = str(Path(__file__).resolve().relative_to(ROOT))
+        return sorted(set(note.read_text().splitlines()) - {this})
+
+
+def loss(data: str) -> list[str]:
+    """One training step from the data set `data` (three episodes or more) to its loss."""
+    import torch
+
+    from robotics.training.build import build, compose_config
+
+    with tempfile.TemporaryDirectory() as out:
+        trainer = build(compose_config([*SMALL, f"data={data}", f"out={out}"])).trainer
+        trainer.train_step()
+        backward = torch.Tensor.backward
+
+        def stop(*given, **named) -> None:
+            sys.setprofile(None)
+            backward(*given, **named)
+
+        torch.Tensor.backward = stop
+        try:
+            return files_of(trainer.train_step)
+        finally:
+            torch.Tensor.backward = backward
 
 
 def action() -> list[str]:
@@ -94,7 +126,7 @@ def action() -> list[str]:
         "gripper_closed": np.zeros(1, np.float32),
     }
     policy.act(observation)
-    return files_of(lambda: policy.act(observation) and None)
+    return files_of(lambda: policy.act(observation))
 
 
 def report() -> list[str]:
@@ -115,7 +147,7 @@ def report() -> list[str]:
     return sorted(f for f in found if f.startswith(("eval/", "robotics/")))
 
 
-WALKS: dict[str, Callable[[], list[str]]] = {"action": action, "report": report}
+WALKS: dict[str, Callable[..., list[str]]] = {"loss": loss, "action": action, "report": report}
 APART = {"report": {"of the simulator": "eval/envs/mujoco/", "of the policy": "robotics/"}}
 """Walk -> what is counted apart: its name -> how paths of its files begin."""
 
@@ -124,24 +156,27 @@ def main() -> int:
     """Print walks; 1 where one is longer than it may be."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("walks", nargs="*", metavar="WALK", help=f"of {', '.join(WALKS)}")
+    parser.add_argument("--data", metavar="DIR", help="RLDS data set of the walk loss")
     parser.add_argument("--most", type=int, metavar="N", help="fail where a walk has more files")
     args = parser.parse_args()
     if unknown := [name for name in args.walks if name not in WALKS]:
         parser.error(f"expected {', '.join(WALKS)}; got {', '.join(unknown)}; remedy: name these")
+    if "loss" in args.walks and not args.data:
+        parser.error("loss: expected --data DIR, got none; remedy: add --data data/embedded")
     sys.path.insert(0, str(ROOT))
     long = False
-    for name in args.walks or WALKS:
-        files = WALKS[name]()
+    for name in args.walks or [name for name in WALKS if name != "loss" or args.data]:
+        files = loss(args.data) if name == "loss" else WALKS[name]()
         apart = {
             title: [file for file in files if file.startswith(start)]
             for title, start in APART.get(name, {}).items()
         }
-        own = [file for file in files if file not in sum(apart.values(), [])]
-        counts = [f"{len(own)} files", *(f"{len(f)} {title}" for title, f in apart.items())]
+        rest = [file for file in files if file not in sum(apart.values(), [])]
+        counts = [f"{len(rest)} files", *(f"{len(f)} {title}" for title, f in apart.items())]
         print(f"{name}: {', '.join(counts)}")
-        for file in [*own, *sum(apart.values(), [])]:
+        for file in [*rest, *sum(apart.values(), [])]:
             print(f"  {file}")
-        long |= args.most is not None and len(own) > args.most
+        long |= args.most is not None and len(rest) > args.most
     return int(long)
 
 
