@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
 from typing import Any
+
+from selfflow_wm.pages import render
 
 LEGEND = {
     "copy": "the current frame repeated",
@@ -55,44 +56,7 @@ def print_report(report: dict[str, Any]) -> None:
 
 def write_html(path: Path, report: dict[str, Any]) -> None:
     """One page with the table, the strips and the videos; it links to files beside it."""
-    cells = "\n".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>"
-        for line in rows(report)
-    )
-    legend = "".join(f"<li><b>{escape(k)}</b>: {escape(v)}</li>" for k, v in LEGEND.items())
+    template = Path(__file__).with_name("report.html.j2")
     counts = report.get("video", {}).get("counts")
-    counted = (
-        f"{counts['windows']} windows of {counts['episodes']} episodes, {counts['moving']} moving; "
-        f"patches of {counts['patch']} by {counts['patch']} pixels."
-        if counts
-        else ""
-    )
-    strips = "\n".join(
-        f"<h3>{escape(name)}</h3><img src='{escape(name)}'>" for name in report["strips"]
-    )
-    ahead = "; ".join(
-        f"{steps} steps later in episode{'s' * (len(found) > 1)} {', '.join(found)}"
-        for steps in dict.fromkeys(report["ahead"].values())
-        if (found := [number for number, own in report["ahead"].items() if own == steps])
-    )
-    videos = "\n".join(
-        f"<figure><video src='{escape(name)}' controls loop muted></video>"
-        f"<figcaption>{escape(name)}</figcaption></figure>"
-        for name in report["videos"]
-    )
-    path.write_text(
-        f"""<!doctype html><meta charset="utf-8"><title>Imagined</title>
-<style>body{{font:15px system-ui;margin:2em;max-width:80em}}td,th{{padding:.2em 1em;
-border-bottom:1px solid #ddd;text-align:left}}img{{max-width:100%}}figure{{display:inline-block}}
-</style>
-<h1>Imagined and recorded</h1>
-<p>{escape(report["checkpoint"])} on {escape(report["data"])}, {report["steps"]} Euler steps.
-{escape(counted)} Intervals: 95%, bootstrap over episodes.</p>
-<table><tr><th>what<th>where<th>who<th>mean [interval]</tr>
-{cells}</table><ul>{legend}</ul>
-<p>Strips: the current frame, the true frame some steps later, the imagined one ({escape(ahead)}).
-Videos: true left, imagined right.</p>
-{strips}
-{videos}
-"""
-    )
+    page = render(template, report=report, rows=list(rows(report)), counts=counts, legend=LEGEND)
+    path.write_text(page)

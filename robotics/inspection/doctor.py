@@ -16,7 +16,7 @@ from robotics.inspection.draft import Proposal, as_yaml, corrected
 from robotics.inspection.examination import Examination
 from robotics.inspection.findings import Finding, worst_first
 from robotics.inspection.scan import preview, sample_places, scan
-from selfflow_wm.training import checkpoint
+from selfflow_wm.files import atomic_file, write_file, write_json
 
 KNOWN = ("rt1", "bridge")
 """Shipped specifications that are tried, in this order, before one is guessed."""
@@ -46,9 +46,9 @@ def examine(
     places, total = sample_places(data, episodes, faults)
     chosen, origin, draft = _choose(directory, data, places, spec)
     result = scan(data, places, total, chosen, faults, begin(len(places)))
-    weighed = (motion.translation(result.tracks, chosen), motion.rotation(result.tracks, chosen))
-    motions = [row for row in weighed if row is not None]
-    verdicts = [row for one in motions for row in motion.verdicts(one, one.name)]
+    compared = (motion.translation(result.tracks, chosen), motion.rotation(result.tracks, chosen))
+    motions = [row for row in compared if row is not None]
+    verdicts = [row for one in motions for row in motion.verdicts(one)]
     grip = gripper.evidence(result.tracks, chosen)
     if grip is not None:
         verdicts.append(gripper.verdict(grip))
@@ -106,15 +106,10 @@ def write(examined: Examination, out: Path) -> None:
     """Write index.html, proposed.yaml and inspection.json into `out`."""
     from robotics.inspection.page import render
 
-    files = {
-        "index.html": render(examined),
-        "proposed.yaml": examined.proposed,
-    }
-    for name, text in files.items():
-        with checkpoint.atomic_file(out / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    with checkpoint.atomic_file(out / "inspection.json") as temporary:
-        checkpoint.write_json(temporary, summary(examined))
+    write_file(out / "index.html", render(examined))
+    write_file(out / "proposed.yaml", examined.proposed)
+    with atomic_file(out / "inspection.json") as temporary:
+        write_json(temporary, summary(examined))
 
 
 def summary(examined: Examination) -> dict[str, Any]:

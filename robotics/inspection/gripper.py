@@ -22,7 +22,7 @@ LAGS = (1, 2, 3)
 AHEAD = 15
 """Steps behind a switch in which the gripper must follow."""
 CLEAR = 0.2
-"""Correlation below which nothing is said."""
+"""Correlation below which it decides nothing."""
 SWITCHES, UNITED = 10, 0.8
 """Switches that were answered, and the share of one direction, that decide by themselves."""
 FEW = 20
@@ -116,17 +116,13 @@ def _switches(u: np.ndarray, g: np.ndarray) -> np.ndarray:
 def verdict(grip: Grip) -> Verdict:
     """Whether the senses of command and measurement fit each other."""
     lag, correlation = grip.best
-    answer = UNCLEAR
     moved = grip.followed + grip.opposed
     if moved >= SWITCHES:
-        if grip.followed >= UNITED * moved:
-            answer = AGREES
-        elif grip.opposed >= UNITED * moved:
-            answer = CONTRADICTS
-    elif correlation > CLEAR and grip.followed >= grip.opposed:
-        answer = AGREES
-    elif correlation < -CLEAR and grip.opposed >= grip.followed:
-        answer = CONTRADICTS
+        agrees, contradicts = (n >= UNITED * moved for n in (grip.followed, grip.opposed))
+    else:
+        agrees = correlation > CLEAR and grip.followed >= grip.opposed
+        contradicts = correlation < -CLEAR and grip.opposed >= grip.followed
+    answer = AGREES if agrees else CONTRADICTS if contradicts else UNCLEAR
     begins = "" if grip.begin_closed is None else f", {grip.begin_closed:.0%} begin closed"
     numbers = (
         f"correlation of the closing command with the change of closedness {correlation:+.2f} over "

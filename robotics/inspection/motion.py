@@ -10,7 +10,7 @@ blocks of `BLOCK` steps, so that noise within an episode does not pass for evide
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -26,13 +26,13 @@ BLOCK = 10
 EVIDENCE_STEPS = 20_000
 """Steps that are weighed; more would change no verdict."""
 FEW = 30
-"""Steps below which nothing is said."""
+"""Steps below which the data do not decide."""
 SURE, LIKELY = 4.0, 3.0
 """Standard errors by which another convention, and the stated one, must win."""
 MARGIN = 0.1
 """Share of the residual that another convention must remove to contradict the specification."""
 EXPLAINS = 0.4
-"""Share of the motion that must be explained before anything is said."""
+"""Share of the motion that must be explained before the data decide."""
 ORDERS = ("xyz", "xzy", "yxz", "yzx", "zxy", "zyx")
 """Orders of rotations about fixed axes; "zyx" is also roll-pitch-yaw about the moving axes."""
 AGREES, CONTRADICTS, UNCLEAR = "agrees", "contradicts", "cannot tell"
@@ -94,7 +94,7 @@ class Motion:
     name: str
     """"translation" or "rotation"."""
     fits: list[Fit]
-    """Best first; the specification's own is among them."""
+    """Best first; the specified one is among them."""
     stated: Fit
     steps: int
     moved: float
@@ -111,15 +111,12 @@ class Motion:
 
 def translation(tracks: Sequence[Track], spec: DatasetSpec) -> Motion | None:
     """Weigh the conventions of the commanded translation; None without measured positions."""
-    parts = [track.parts for track in tracks if "action.position" in track.parts]
-    parts = _limited([p for p in parts if "proprio.position" in p])
+    parts = _limited(tracks, "position")
     if not parts:
         return None
     conventions = [Convention("delta", "base"), Convention("absolute", "base")]
     kind = spec.proprio.rotation_kind
-    turned = all("proprio.rotation" in p for p in parts)
-    turned = turned and all(_usable(p["proprio.rotation"], kind) for p in parts)
-    if turned:
+    if all("proprio.rotation" in p and _usable(p["proprio.rotation"], kind) for p in parts):
         conventions.insert(1, Convention("delta", "tool"))
 
     def predict(p: dict[str, np.ndarray], convention: Convention) -> np.ndarray:
@@ -131,23 +128,18 @@ def translation(tracks: Sequence[Track], spec: DatasetSpec) -> Motion | None:
         return command
 
     stored = [p["action.position"] for p in parts]
-    positions = [p["proprio.position"] for p in parts]
+    moved = [np.diff(p["proprio.position"], axis=0) for p in parts]
     fits, predictions = [], {}
     for convention in conventions:
         predicted = _sane([predict(p, convention) for p in parts], stored)
         predictions[convention] = predicted
-        moved = [_differences(x) for x in positions]
         if (fit := _fit(convention, predicted, moved)) is not None:
             fits.append(fit)
     motion = _motion("translation", fits, Convention(spec.action.kind, "base"))
     if motion is None:
         return None
     best = motion.stated
-    pairs = [
-        _shifted(p, _differences(x), best.lag)
-        for p, x in zip(predictions[best.convention], positions, strict=True)
-    ]
-    commanded, measured = (np.concatenate(rows) for rows in zip(*pairs, strict=True))
+    commanded, measured = _paired(predictions[best.convention], moved, best.lag)
     matrix = np.linalg.lstsq(commanded, measured, rcond=None)[0].T
     moving = measured.std(0) > 1e-9  # a dead axis is another finding
     p, m = commanded[:, moving], measured[:, moving]
@@ -156,14 +148,12 @@ def translation(tracks: Sequence[Track], spec: DatasetSpec) -> Motion | None:
         1 - float((left**2).sum()) / max(float((m**2).sum()), 1e-18)
         for left in ((measured - commanded @ matrix.T)[:, moving], m - gain * p)
     ]
-    fields = {"matrix": matrix, "matrix_explains": shares[0], "gain_explains": shares[1]}
-    return Motion(**{**vars(motion), **fields})
+    return replace(motion, matrix=matrix, matrix_explains=shares[0], gain_explains=shares[1])
 
 
 def rotation(tracks: Sequence[Track], spec: DatasetSpec) -> Motion | None:
     """Weigh the conventions of the commanded rotation; None without measured rotations."""
-    parts = [track.parts for track in tracks if "action.rotation" in track.parts]
-    parts = _limited([p for p in parts if "proprio.rotation" in p])
+    parts = _limited(tracks, "rotation")
     if not parts:
         return None
     commands = _kinds(parts[0]["action.rotation"].shape[1], orders=True)
@@ -173,7 +163,9 @@ def rotation(tracks: Sequence[Track], spec: DatasetSpec) -> Motion | None:
     fits = []
     for measured in measures:
         poses = [_rotations(p["proprio.rotation"], measured) for p in parts]
-        turns = [(r[1:] * r[:-1].inv()).as_rotvec() if len(r) > 1 else _none() for r in poses]
+        turns = [
+            (r[1:] * r[:-1].inv()).as_rotvec() if len(r) > 1 else np.zeros((0, 3)) for r in poses
+        ]
         for command in commands:
             stored = [_rotations(p["action.rotation"], command) for p in parts]
             for kind, frame in (("delta", "base"), ("delta", "tool"), ("absolute", "base")):
@@ -182,35 +174,31 @@ def rotation(tracks: Sequence[Track], spec: DatasetSpec) -> Motion | None:
                 convention = Convention(kind, frame, command, measured)
                 if (fit := _fit(convention, predicted, turns)) is not None:
                     fits.append(fit)
-    own = Convention(
-        spec.action.kind, "base", spec.action.rotation_kind, spec.proprio.rotation_kind
-    )
-    motion = _motion("rotation", fits, own)
+    kinds = spec.action.rotation_kind, spec.proprio.rotation_kind
+    motion = _motion("rotation", fits, Convention(spec.action.kind, "base", *kinds))
     if motion is None or "axis_angle" not in commands:
         return motion
     values = np.concatenate([p["action.rotation"] for p in parts])
     apart = _rotations(values, "euler_xyz").inv() * _rotations(values, "axis_angle")
-    return Motion(**{**vars(motion), "spread": float(np.quantile(apart.magnitude(), 0.99))})
+    return replace(motion, spread=float(np.quantile(apart.magnitude(), 0.99)))
 
 
-def _motion(name: str, fits: list[Fit], own: Convention) -> Motion | None:
-    stated = next((fit for fit in fits if fit.convention == own), None)
+def _motion(name: str, fits: list[Fit], specified: Convention) -> Motion | None:
+    stated = next((fit for fit in fits if fit.convention == specified), None)
     if stated is None:
         return None
-    steps = len(stated.blocks)
     moved = stated.residual / np.sqrt(max(1 - stated.explained, 1e-12))
     fits = sorted(fits, key=lambda fit: -fit.explained)
-    return Motion(name, fits, stated, steps * BLOCK, float(moved))
+    return Motion(name, fits, stated, len(stated.blocks) * BLOCK, float(moved))
 
 
-def _limited(parts: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
-    """The first episodes, up to `EVIDENCE_STEPS`."""
+def _limited(tracks: Sequence[Track], name: str) -> list[dict[str, np.ndarray]]:
+    """The first episodes with this commanded and measured part, up to `EVIDENCE_STEPS`."""
     kept, steps = [], 0
-    for part in parts:
-        if steps >= EVIDENCE_STEPS:
-            break
-        steps += len(next(iter(part.values())))
-        kept.append(part)
+    for track in tracks:
+        if steps < EVIDENCE_STEPS and {f"action.{name}", f"proprio.{name}"} <= track.parts.keys():
+            steps += track.steps
+            kept.append(track.parts)
     return kept if steps >= FEW else []
 
 
@@ -243,20 +231,20 @@ def _turn(action: Rotation, pose: Rotation, kind: str, frame: str) -> np.ndarray
     return pose.apply(turn) if frame == "tool" else turn
 
 
-def _differences(x: np.ndarray) -> np.ndarray:
-    return np.diff(x, axis=0)
+def _paired(
+    predicted: Sequence[np.ndarray], moved: Sequence[np.ndarray], lag: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Commands (n, 3) of all episodes and the motion (n, 3) that follows `lag` steps later.
 
-
-def _none() -> np.ndarray:
-    return np.zeros((0, 3))
-
-
-def _shifted(p: np.ndarray, m: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
-    """Commands (n, 3) and the motion (n, 3) that follows `lag` steps later; the same commands for
-    every lag, so that lags compare. Commands left out by `_sane` are missing."""
-    count = max(len(m) - max(LAGS), 0)
-    there = np.isfinite(p[:count]).all(1)
-    return p[:count][there], m[lag : lag + count][there]
+    The same commands for every lag, so that lags compare. Commands left out by `_sane` are missing.
+    """
+    commands, motions = [], []
+    for p, m in zip(predicted, moved, strict=True):
+        count = max(len(m) - max(LAGS), 0)
+        finite = np.isfinite(p[:count]).all(1)
+        commands.append(p[:count][finite])
+        motions.append(m[lag : lag + count][finite])
+    return np.concatenate(commands), np.concatenate(motions)
 
 
 def _sane(predicted: list[np.ndarray], stored: list[np.ndarray]) -> list[np.ndarray]:
@@ -276,8 +264,7 @@ def _fit(
 ) -> Fit | None:
     best = None
     for lag in LAGS:
-        pairs = [_shifted(p, m, lag) for p, m in zip(predicted, moved, strict=True)]
-        p, m = (np.concatenate(rows) for rows in zip(*pairs, strict=True))
+        p, m = _paired(predicted, moved, lag)
         whole = float((m**2).sum())
         if len(m) < FEW or whole < 1e-12 * len(m):
             return None
@@ -309,34 +296,28 @@ def _answer(stated: Fit, rival: Fit) -> str:
     return AGREES if sure < -LIKELY and left < other else UNCLEAR
 
 
-def verdicts(motion: Motion, scope: str) -> list[Verdict]:
-    """What the data say of each part of the stated convention.
-
-    Args:
-        motion: of `translation` or `rotation`.
-        scope: for the topics: the same word.
-    """
+def verdicts(motion: Motion) -> list[Verdict]:
+    """What the data say of each part of the stated convention of a `translation` or `rotation`."""
     stated = motion.stated
     rows = [("kind", "delta or absolute"), ("frame", "base or tool frame")]
-    if scope == "rotation":
+    if motion.name == "rotation":
         rows += [("rotation", "kind of the commanded rotation")]
         rows += [("measured", "kind of the measured rotation")]
     found = []
     for name, question in rows:
         value = getattr(stated.convention, name)
+        alike = [fit for fit in motion.fits if getattr(fit.convention, name) == value]
         rivals = [fit for fit in motion.fits if getattr(fit.convention, name) != value]
-        if name == "frame" and stated.convention.kind == "absolute":
-            continue
         if name == "frame":
+            if stated.convention.kind == "absolute":
+                continue
             rivals = [fit for fit in rivals if fit.convention.kind == "delta"]
         if name != "kind":  # what was decided before does not count again
             decided = motion.fits[0].convention.kind
             rivals = [fit for fit in rivals if fit.convention.kind == decided] or rivals
         if not rivals:
             continue
-        rival = max(rivals, key=lambda fit: fit.explained)
-        own = [fit for fit in motion.fits if getattr(fit.convention, name) == value]
-        mine = max(own, key=lambda fit: fit.explained)
+        mine, rival = (max(fits, key=lambda fit: fit.explained) for fits in (alike, rivals))
         answer = _answer(mine, rival)
         numbers = (
             f"{value} explains {mine.explained:.1%} of the measured motion (gain {mine.gain:.2f}, "
@@ -344,7 +325,7 @@ def verdicts(motion: Motion, scope: str) -> list[Verdict]:
             f"{abs(advantage(rival, mine)):.1f} standard errors, {motion.steps} steps"
         )
         winner = getattr(rival.convention, name) if answer == CONTRADICTS else value
-        found.append(Verdict(scope, question, answer, value, winner, numbers))
+        found.append(Verdict(motion.name, question, answer, value, winner, numbers))
     return found
 
 

@@ -13,6 +13,7 @@ from robotics.data.images import strip
 from robotics.inspection.gripper import Grip
 from robotics.inspection.motion import Motion
 from robotics.inspection.scan import PLACES, Scan
+from selfflow_wm.panels import panel_grid, to_png
 
 BLUE, GREY, RED = "#3f6fb5", "#667080", "#b3382c"
 BINS = 60
@@ -34,22 +35,10 @@ def strips(result: Scan) -> list[tuple[str, str]]:
     return [(label, encode(strip([frames]))) for label, frames in result.strips]
 
 
-def _figure(rows: int, columns: int, height: float) -> tuple[Any, np.ndarray]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.5, height * rows), dpi=100, layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def _saved(figure: Any) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _bare(axis: Any) -> None:
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.tick_params(labelsize=8)
+def _saved(figure: Any, axes: Sequence[Any]) -> str:
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    return base64.b64encode(to_png(figure, axes)).decode()
 
 
 def histograms(result: Scan) -> str:
@@ -62,25 +51,22 @@ def histograms(result: Scan) -> str:
             panels += [(f"{place}[{i}]", column) for i, column in enumerate(everything.T)]
     if not panels:
         return ""
-    figure, axes = _figure((len(panels) + 3) // 4, 4, 1.6)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
-    for axis, (name, values) in zip(axes.flat, panels, strict=False):
+    figure, axes = panel_grid(len(panels))
+    for axis, (name, values) in zip(axes, panels, strict=True):
         axis.hist(values, bins=BINS, color=BLUE)
         for value in np.quantile(values, [0.01, 0.99]):
             axis.axvline(value, color=RED, linewidth=1)
         axis.set_title(name, fontsize=9, loc="left")
         axis.set_yscale("symlog", linthresh=10)
-        _bare(axis)
-    return _saved(figure)
+    return _saved(figure, axes)
 
 
 def lengths(result: Scan) -> str:
     """Steps of the episodes, and how often each instruction occurs."""
     if not result.lengths:
         return ""
-    figure, axes = _figure(1, 2, 2.6)
-    left, right = axes[0]
+    figure, axes = panel_grid(2)
+    left, right = axes
     left.hist(result.lengths, bins=min(BINS, 1 + max(result.lengths)), color=BLUE)
     left.set_title("steps of the episodes", fontsize=9, loc="left")
     rows = result.texts.episodes.most_common(10)[::-1]
@@ -88,17 +74,15 @@ def lengths(result: Scan) -> str:
     right.barh(range(len(rows)), [count for _, count in rows], color=BLUE)
     right.set_yticks(range(len(rows)), [name.replace("$", r"\$") for name in names])
     right.set_title("episodes of the commonest instructions", fontsize=9, loc="left")
-    for axis in (left, right):
-        _bare(axis)
-    return _saved(figure)
+    return _saved(figure, axes)
 
 
 def explained(motions: Sequence[Motion]) -> str:
     """How much of the measured motion each convention explains; grey: not the stated one."""
     if not motions:
         return ""
-    figure, axes = _figure(1, len(motions), 2.6)
-    for axis, motion in zip(axes[0], motions, strict=True):
+    figure, axes = panel_grid(len(motions))
+    for axis, motion in zip(axes, motions, strict=True):
         chosen = motion.fits[:BARS]
         if motion.stated not in chosen:
             chosen = [*chosen[:-1], motion.stated]
@@ -106,24 +90,22 @@ def explained(motions: Sequence[Motion]) -> str:
         colours = [BLUE if fit is motion.stated else GREY for fit in chosen]
         axis.barh(range(len(chosen)), [max(fit.explained, 0) for fit in chosen], color=colours)
         labels = [
-            f"{fit.convention}"
-            + (f"\n(measured {fit.convention.measured})" if fit.convention.measured else "")
-            for fit in chosen
+            f"{way}\n(measured {way.measured})" if way.measured else str(way)
+            for way in (fit.convention for fit in chosen)
         ]
         axis.set_yticks(range(len(chosen)), labels)
         axis.set_xlim(0, 1)
         title = f"{motion.name}: share of the measured motion explained"
         axis.set_title(title, fontsize=9, loc="right")
-        _bare(axis)
         axis.tick_params(axis="y", labelsize=7)
-    return _saved(figure)
+    return _saved(figure, axes)
 
 
 def scatter(result: Scan, motion: Motion | None) -> str:
     """Commanded against measured translation, axis by axis; line: what the gain predicts."""
     if motion is None:
         return ""
-    figure, axes = _figure(1, 3, 2.8)
+    figure, axes = panel_grid(3)
     absolute = motion.stated.convention.kind == "absolute"
     lag = motion.stated.lag
     commanded, measured = [], []
@@ -134,13 +116,12 @@ def scatter(result: Scan, motion: Motion | None) -> str:
             commanded.append((command - x if absolute else command)[:count])
             measured.append(np.diff(x, axis=0)[lag : lag + count])
     p, m = np.concatenate(commanded)[:5000], np.concatenate(measured)[:5000]
-    for i, axis in enumerate(axes[0]):
+    for i, axis in enumerate(axes):
         axis.plot(p[:, i], m[:, i], ".", markersize=2, color=BLUE, alpha=0.5)
         ends = np.array([p[:, i].min(), p[:, i].max()])
         axis.plot(ends, motion.stated.gain * ends, color=RED, linewidth=1)
         axis.set_title(f"{'xyz'[i]}: measured over commanded, m", fontsize=9, loc="left")
-        _bare(axis)
-    return _saved(figure)
+    return _saved(figure, axes)
 
 
 def gripper_timeline(result: Scan, grip: Grip | None) -> str:
@@ -149,12 +130,10 @@ def gripper_timeline(result: Scan, grip: Grip | None) -> str:
     tracks = [t for t in result.tracks if all(name in t.parts for name in names)][:3]
     if grip is None or not tracks:
         return ""
-    figure, axes = _figure(1, len(tracks), 2.2)
-    for axis, track in zip(axes[0], tracks, strict=True):
+    figure, axes = panel_grid(len(tracks))
+    for axis, track in zip(axes, tracks, strict=True):
         for name, colour in zip(names, (RED, BLUE), strict=True):
             axis.step(range(track.steps), track.parts[name][:, 0], where="mid", color=colour,
                       label=f"{name}, as stored")  # fmt: skip
         axis.set_title(track.name.rsplit("-train.")[-1], fontsize=8, loc="left")
-        _bare(axis)
-    axes[0][0].legend(fontsize=7, frameon=False)
-    return _saved(figure)
+    return _saved(figure, axes)

@@ -282,7 +282,7 @@ def _guess_rotations(proposal: Proposal, samples: Sequence[RawEpisode]) -> None:
     evidence = motion.rotation(_tracks(proposal, samples, groups), _spec(proposal, groups))
     if evidence is None:
         return
-    found = motion.verdicts(evidence, "rotation")
+    found = motion.verdicts(evidence)
     kinds = ("euler_xyz", "axis_angle", "quaternion_xyzw", "quaternion_wxyz")
     for row in found:
         for (group, name), value in motion.spec_entries([row]).items():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from robotics.inspection.examination import Examination
 from robotics.inspection.findings import count
 
 COLOURS = {"error": "bold red", "warning": "yellow", "info": "dim"}
+VERDICTS = {"agrees": "green", "cannot tell": "dim", "contradicts": "bold red"}
 ACTION_NAMES = ("Δx m", "Δy m", "Δz m", "roll", "pitch", "yaw", "gripper", "terminate")
 PROPRIO_NAMES = ("x m", "y m", "z m", "qx", "qy", "qz", "qw", "closed")
 NAMES = {"action": ACTION_NAMES, "proprio": PROPRIO_NAMES}
@@ -69,39 +71,38 @@ def print_examination(console: Any, examined: Examination) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    def table(title: str, *headings: str) -> Any:
-        made = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    def show(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
         for heading in headings:
-            made.add_column(heading, overflow="fold")
-        return made
+            table.add_column(heading, overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
 
-    made = table(f"{examined.directory}, {examined.split}", "", "")
-    for name, text in facts(examined):
-        made.add_row(name, escape(text))
-    console.print(made)
-    made = table("\nschema", "key", "stored as", "read as")
-    for row in schema_rows(examined):
-        made.add_row(*(escape(text) for text in row))
-    console.print(made)
-    made = table("\ninstructions (at the first step)", "episodes", "instruction")
-    for text, number_of in examined.result.texts.episodes.most_common(INSTRUCTIONS):
-        made.add_row(str(number_of), escape(text) or "[red](empty)[/]")
-    console.print(made)
-    made = table("\nvectors as training sees them", "", "", *COLUMNS)
-    for vector, name, values in statistics_rows(examined):
-        made.add_row(vector, name, *values)
-    console.print(made)
-    made = table("\nconventions held against what was measured", "question", "specified", "verdict")
-    for row in examined.verdicts:
-        colour = {"agrees": "green", "cannot tell": "dim"}.get(row.answer, "bold red")
-        made.add_row(f"{row.topic}: {row.question}", row.stated, f"[{colour}]{row.answer}[/]")
-    console.print(made)
-    made = table("\nfindings", "", "", "")
-    for finding in examined.findings:
-        remedy = f"\n[dim]→ {escape(finding.remedy)}[/]" if finding.remedy else ""
-        mark = f"[{COLOURS[finding.severity]}]{finding.severity}[/]"
-        made.add_row(mark, finding.topic, escape(finding.text) + remedy)
-    console.print(made)
+    title = f"{examined.directory}, {examined.split}"
+    show(title, ("", ""), ((name, escape(text)) for name, text in facts(examined)))
+    schema = (map(escape, row) for row in schema_rows(examined))
+    show("\nschema", ("key", "stored as", "read as"), map(tuple, schema))
+    commonest = examined.result.texts.episodes.most_common(INSTRUCTIONS)
+    texts = ((str(times), escape(text) or "[red](empty)[/]") for text, times in commonest)
+    show("\ninstructions (at the first step)", ("episodes", "instruction"), texts)
+    vectors = ((vector, name, *values) for vector, name, values in statistics_rows(examined))
+    show("\nvectors as training sees them", ("", "", *COLUMNS), vectors)
+    verdicts = (
+        (f"{row.topic}: {row.question}", row.stated, f"[{VERDICTS[row.answer]}]{row.answer}[/]")
+        for row in examined.verdicts
+    )
+    headings = ("question", "specified", "verdict")
+    show("\nconventions compared with what was measured", headings, verdicts)
+    findings = (
+        (
+            f"[{COLOURS[row.severity]}]{row.severity}[/]",
+            row.topic,
+            escape(row.text) + (f"\n[dim]→ {escape(row.remedy)}[/]" if row.remedy else ""),
+        )
+        for row in examined.findings
+    )
+    show("\nfindings", ("", "", ""), findings)
     console.print(totals(examined), highlight=False)
 
 
