@@ -1,4 +1,4 @@
-"""What was found in a data set: how bad it is, and what mends it."""
+"""What was found in a data set: how bad it is, and how to fix it."""
 
 from __future__ import annotations
 
