@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -89,6 +90,15 @@ def write_file(path: Path, content: bytes | str) -> None:
     """Write a file whole or not at all; text as UTF-8."""
     with atomic_file(path) as temporary:
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time inside the block, the others wait. path: of the lock file, made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def file_digest(path: Path) -> str:

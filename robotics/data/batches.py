@@ -46,9 +46,9 @@ class WindowStream:
     readers too: worker w of W on rank r of R is `rank=r * W + w, world_size=R * W`.
 
     With `group`, every epoch takes the episodes in random order, `group` of them at a time, and
-    shuffles the windows of those; each reader has episodes of its own (but for one that two of
-    them may share at their border), so the order depends on `world_size` too and a state is one of
-    the same number of readers. How well that mixes: `same_episode_share`.
+    shuffles the windows of those; no two readers have an episode in common (but for one that may
+    straddle their border), so the order depends on `world_size` too and a state holds for the same
+    number of readers only. How well that mixes: `same_episode_share`.
 
     Args:
         dataset: whose windows.
@@ -90,7 +90,7 @@ class WindowStream:
 
     def draw(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The next `count` windows: their indices and epochs, each (count,) int64."""
-        # Epoch and position are those of all readers together, as long as they draw alike.
+        # Epoch and position are those of all readers together, as long as all draw the same count.
         drawn = self.position + self.world_size * np.arange(count + 1)
         epochs, places = np.divmod(drawn[:-1] + self.rank, self.size)
         epochs += self.epoch
@@ -118,7 +118,7 @@ class WindowStream:
         return {"epoch": self.epoch, "position": self.position, **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue at `state`; `ValueError` if it is of another dataset, seed or grouping."""
+        """Continue at `state`; `ValueError` if dataset, seed or grouping differ."""
         mine = self._identity()
         theirs = {name: state[name] for name in ("seed", "windows", "group") if name in state}
         if mine != theirs:
@@ -163,23 +163,16 @@ class MixtureStream:
         dataset: DatasetMixture,
         seed: int = 0,
         keep: np.ndarray | None = None,
-        *,
-        rank: int = 0,
-        world_size: int = 1,
-        group: int | None = None,
+        **reader: Any,
     ) -> None:
-        self.dataset, self.keep, self.seed = dataset, keep, int(seed)
-        self.rank, self.world_size, self.group = int(rank), int(world_size), group
-        self.drawn = 0
+        self.dataset, self.seed, self.drawn = dataset, int(seed), 0
         self.streams: dict[str, WindowStream] = {}
         for number, (name, part) in enumerate(dataset.parts.items()):
             first, end = dataset.starts[number : number + 2]
-            own = None if keep is None else keep[(keep >= first) & (keep < end)] - first
-            if own is not None and not len(own):
+            kept = None if keep is None else keep[(keep >= first) & (keep < end)] - first
+            if kept is not None and not len(kept):
                 raise ValueError(f"{name}: expected at least one window to draw, got none.")
-            self.streams[name] = WindowStream(
-                part, _seed(seed, name), own, rank=rank, world_size=world_size, group=group
-            )
+            self.streams[name] = WindowStream(part, _seed(seed, name), kept, **reader)
         self.size = sum(stream.size for stream in self.streams.values())
         self._edges = np.cumsum(list(dataset.shares.values()))
         self._block = functools.lru_cache(maxsize=2)(self._choose)
@@ -210,7 +203,7 @@ class MixtureStream:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue at `state`; `ValueError` if it is of other sets, shares or another seed."""
+        """Continue at `state`; `ValueError` if sets, shares or seed differ."""
         mine = {"seed": self.seed, "shares": self.dataset.shares}
         theirs = {name: state.get(name) for name in mine}
         if mine != theirs or list(mine["shares"]) != list(state["sets"]):
@@ -234,17 +227,6 @@ def _seed(seed: int, name: str) -> int:
     return int(np.random.SeedSequence([seed, crc32(name.encode())]).generate_state(1)[0])
 
 
-def open_stream(
-    dataset: WindowDataset | DatasetMixture,
-    seed: int = 0,
-    keep: np.ndarray | None = None,
-    **options: Any,
-) -> WindowStream | MixtureStream:
-    """The stream over either kind of dataset; arguments as of `WindowStream`."""
-    kind = MixtureStream if isinstance(dataset, DatasetMixture) else WindowStream
-    return kind(dataset, seed, keep, **options)  # pyright: ignore[reportArgumentType]
-
-
 class ModeStream:
     """An endless iterator of encoded batches.
 
@@ -256,7 +238,7 @@ class ModeStream:
     rank, world_size: which of several readers this is, whose batches are the rows of one larger
     batch; all draw the same modes. The position is the same for any number of them.
     group: episodes open at a time, see `WindowStream`; default all. With it, the order depends on
-    `world_size`, because every reader has episodes of its own.
+    `world_size`, because no two readers have an episode in common.
     """
 
     def __init__(
@@ -282,9 +264,10 @@ class ModeStream:
             )
         self.augment, self.latents = augment, latents
         self.world, self.schedule, self.accumulate = world, schedule, accumulate
-        readers = {"rank": rank, "world_size": world_size}
-        self.windows = open_stream(dataset, seed, keep, group=group, **(readers if group else {}))
-        # Without groups all draw the windows of all, which costs nothing, and read their own.
+        kind: Any = MixtureStream if isinstance(dataset, DatasetMixture) else WindowStream
+        reader = {"rank": rank, "world_size": world_size, "group": group} if group else {}
+        self.windows: WindowStream | MixtureStream = kind(dataset, seed, keep, **reader)
+        # Without groups each reader draws the windows of all, which is cheap, and reads its rows.
         self._rows = slice(0, None, 1) if group else slice(rank, None, world_size)
         self.drawn = 0
 
@@ -310,7 +293,7 @@ class ModeStream:
         return {"drawn": self.drawn, "windows": self.windows.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict()`; ValueError when the data or the seed is another."""
+        """Continue at `state_dict()`; ValueError where data or seed differ."""
         self.windows.load_state_dict(state["windows"])
         self.drawn = int(state["drawn"])
 

@@ -144,11 +144,8 @@ class EpisodeRecorder:
 
     def build(self, success: bool = True) -> Episode:
         """The episode so far."""
-        columns: dict[str, Any] = {
-            name: [step[name] for step in self._steps] for name in ("images", "instruction")
-        }
-        for name in _ARRAYS:
-            columns[name] = np.array([step[name] for step in self._steps])
+        names = ("images", "instruction", *_ARRAYS)
+        columns: Any = {name: [step[name] for step in self._steps] for name in names}
         return Episode(**columns, success=success)
 
 

@@ -1,4 +1,4 @@
-"""Camera images: encoded, decoded and resized in one way for data and policy alike."""
+"""Camera images: encoded, decoded and resized the same way for data and policy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from einops import rearrange
 
 JPEG_QUALITY = 95
 
@@ -80,17 +81,15 @@ def strip(rows: Sequence[Sequence[np.ndarray]], gap: int = 4) -> np.ndarray:
     A None leaves its place white. All frames have one size.
     """
     size = next(frame.shape for row in rows for frame in row if frame is not None)
-    height, width, _ = size
-    columns = max(len(row) for row in rows)
-    canvas = np.full(
-        (len(rows) * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8
+    cells = np.full(
+        (len(rows), max(map(len, rows)), size[0] + gap, size[1] + gap, 3), 255, np.uint8
     )
     for r, row in enumerate(rows):
         for c, frame in enumerate(row):
             if frame is not None:
-                top, left = r * (height + gap), c * (width + gap)
-                canvas[top : top + height, left : left + width] = frame
-    return canvas
+                cells[r, c, : size[0], : size[1]] = frame
+    canvas = rearrange(cells, "r c h w rgb -> (r h) (c w) rgb")
+    return canvas[: len(canvas) - gap, : canvas.shape[1] - gap]
 
 
 def write_png(path: Path, image: np.ndarray) -> None:

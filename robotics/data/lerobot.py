@@ -1,4 +1,4 @@
-"""LeRobot data sets (format v3) to episodes and back, through LeRobot's own library.
+"""LeRobot data sets (format v3) to episodes and back, through the library lerobot.
 
 Written are `action` (8,) and `observation.state` (8,) float32 (names beside them), the camera's
 image, `next.reward`, `next.success` and, as every frame's task, its instruction. Numbers come back
@@ -19,7 +19,7 @@ import numpy as np
 from robotics.data.episodes import Episode
 from robotics.data.images import decode_image, encode_image, resize_image
 from robotics.data.rlds import EpisodeReader, EpisodeWriter
-from robotics.data.rlds.convert import convert, kept
+from robotics.data.rlds.convert import convert, kept, selected
 from robotics.data.rlds.schema import IMAGE_SHAPE
 from robotics.data.rlds.spec import Column, DatasetSpec, column, load_spec
 
@@ -34,8 +34,8 @@ def load_lerobot() -> Any:
         from lerobot.datasets.lerobot_dataset import LeRobotDataset  # pyright: ignore
     except ImportError as error:
         raise ImportError(
-            "LeRobot data needs their library: pip install 'selfflow-wm[lerobot]', in an "
-            f"environment of its own ({error})"
+            "LeRobot data needs the library lerobot: pip install 'selfflow-wm[lerobot]', in a "
+            f"separate environment ({error})"
         ) from error
     return LeRobotDataset
 
@@ -120,13 +120,13 @@ class LeRobotReader:
     def __init__(self, directory: Path, spec: str | Path | DatasetSpec | None = None) -> None:
         directory = Path(directory)
         info = directory / "meta" / "info.json"
-        if not info.is_file():  # their library would look for it on the network
+        if not info.is_file():  # lerobot would look for it on the network
             raise ValueError(f"expected a LeRobot data set with meta/info.json, got {directory}")
         version = str(json.loads(info.read_text()).get("codebase_version"))
         if not version.startswith("v3."):
             raise ValueError(
                 f"{directory}: expected LeRobot's format v3, got {version}; convert it with "
-                "LeRobot's own script"
+                "LeRobot's conversion script"
             )
         self.spec = load_spec(spec or "lerobot")
         self.directory = directory
@@ -136,7 +136,7 @@ class LeRobotReader:
             if _name(wanted) not in present:
                 raise ValueError(
                     f"{directory}: expected {_name(wanted)!r} for {place} of the specification "
-                    f"{self.spec.name}, got {sorted(present)}; begin your own --spec from "
+                    f"{self.spec.name}, got {sorted(present)}; start a --spec from "
                     "configs/dataset_spec/lerobot.yaml"
                 )
 
@@ -167,13 +167,7 @@ class _Frames:
         """(steps, width) of a feature's values."""
         rows = self.frames if place.of_step else [self.frames[-1]] * self.steps
         values = np.stack([np.asarray(row[_name(place)]).reshape(-1) for row in rows])
-        values = values if place.values is None else values[:, place.values]
-        if values.shape[1] != width:
-            raise ValueError(
-                f"expected {width} values of {_name(place)!r} a step, got {values.shape[1]}; take "
-                f"them with brackets in the specification, [0:{width}]"
-            )
-        return values
+        return selected(values, place, width)
 
     def texts(self, place: Column) -> list[str]:
         """A text feature, or the task, of every step."""
@@ -191,9 +185,8 @@ class _Frames:
         value = frame[_name(place)]
         if isinstance(value, str):
             return value
-        return (
-            np.asarray(value).reshape(-1)[0 if place.values is None else place.values.start].item()
-        )
+        index = 0 if place.values is None else place.values.start
+        return np.asarray(value).reshape(-1)[index].item()
 
 
 def _jpeg(image: Any) -> bytes:
@@ -214,7 +207,7 @@ def lerobot_to_rlds(source: Path, target: Path, *, spec: str | None = None) -> i
     """Write all episodes to `target`, RT-1's features in the split "train"; how many it has.
 
     Images become 256 x 320. The keys in collection-train.json are the episodes' numbers, and an
-    interrupted conversion goes on.
+    interrupted conversion resumes.
     """
     reader = LeRobotReader(source, spec)
     writer = EpisodeWriter(target, provenance={"lerobot": str(source), "fps": int(reader.data.fps)})

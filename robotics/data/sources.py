@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from robotics.data.mixture import DatasetMixture
-from robotics.data.rlds.spec import load_spec
+from robotics.data.rlds.spec import load_spec, read_yaml
 from robotics.data.rlds.storage import expanded
 from robotics.data.windows import WindowDataset
 from robotics.embodiment.table import embodiment
@@ -47,7 +47,9 @@ def parse_mixture(data: Any) -> dict[str, MixtureEntry] | None:
     if isinstance(data, (str, Path)):
         if not str(data).endswith((".yaml", ".yml")):
             return None
-        data = _load(Path(data))
+        if not Path(data).is_file():
+            raise ValueError(f"data: expected a directory or a yaml, got {data}: not there")
+        data = read_yaml(Path(data))
     if isinstance(data, Sequence):
         names = [Path(str(_mapping(row, "data").get("path", ""))).name for row in data]
         if doubled := sorted({name for name in names if names.count(name) > 1}):
@@ -89,15 +91,6 @@ def _entry(place: str, row: Any) -> MixtureEntry:
         raise ValueError(f"{place}: expected a weight above 0, got {weight!r}")
     path = expanded(str(row["path"]))
     return MixtureEntry(**{**row, "path": path, "weight": float(weight)})
-
-
-def _load(path: Path) -> Any:
-    if not path.is_file():
-        raise ValueError(f"data: expected a directory or a yaml, got {path}, which is not there")
-    try:
-        return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except Exception as error:  # of the yaml parser, which has its own family of errors
-        raise ValueError(f"{path}: expected a yaml, got {error}") from error
 
 
 def check_conventions(
@@ -145,11 +138,11 @@ def open_data(config: DictConfig, split: str) -> WindowDataset | DatasetMixture:
     check_conventions(entries, config.embodiment, config.spec, config.mixed_rates)
     parts = {}
     for name, entry in entries.items():
-        own = config.copy()
-        own.data, own.spec = entry.path, entry.spec or config.spec
-        own.frame_cache_mb = config.frame_cache_mb / len(entries)
+        one = config.copy()
+        one.data, one.spec = entry.path, entry.spec or config.spec
+        one.frame_cache_mb = config.frame_cache_mb / len(entries)
         try:
-            parts[name] = open_dataset(own, getattr(entry, split) or config.dataset[split])
+            parts[name] = open_dataset(one, getattr(entry, split) or config.dataset[split])
         except ValueError as error:
             raise ValueError(f"data.{name}: {error}") from error
     return DatasetMixture(parts, {name: entry.weight for name, entry in entries.items()})
@@ -163,18 +156,12 @@ def open_dataset(
     if not isinstance(config.data, str):
         raise ValueError("expected data=DIR, got a mixture; this is done one data set at a time")
     settings: Any = OmegaConf.to_container(config.dataset)
+    window = ("horizon", "video_offsets", "history", "history_stride", "cache_dir")
+    reading = ("spec", "on_error", "decoded", "frame_cache_mb", "draft")
     return WindowDataset(
         config.data,
         settings["image_size"] if image_size is None else image_size,
         split=split,
-        horizon=settings["horizon"],
-        video_offsets=settings["video_offsets"],
-        history=settings["history"],
-        history_stride=settings["history_stride"],
-        cache_dir=settings["cache_dir"],
-        spec=config.spec,
-        on_error=config.on_error,
-        decoded=config.decoded,
-        frame_cache_mb=config.frame_cache_mb,
-        draft=config.draft,
+        **{name: settings[name] for name in window},
+        **{name: config[name] for name in reading},
     )

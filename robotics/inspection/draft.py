@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,10 +33,10 @@ class Proposal:
 
 
 def turn(proposal: Proposal, group: str, note: str) -> None:
-    """State the other sense of a group's gripper."""
+    """Invert the sense of a group's gripper."""
     before = proposal.content.setdefault(group, {}).get("gripper_closes", "positive")
-    turned = "negative" if before == "positive" else "positive"
-    proposal.set(f"{group}.gripper_closes", turned, note)
+    opposite = "negative" if before == "positive" else "positive"
+    proposal.set(f"{group}.gripper_closes", opposite, note)
 
 
 def corrected(
@@ -44,7 +45,7 @@ def corrected(
     verdicts: Sequence[motion.Verdict],
     grip: gripper.Grip | None,
 ) -> Proposal:
-    """The specification that was used, with what the data contradict turned.
+    """The specification that was used, with the entries that the data contradict corrected.
 
     Args:
         name: of the specification, for the notes.
@@ -52,21 +53,17 @@ def corrected(
         verdicts: of all evidence.
         grip: evidence about the gripper.
     """
-    proposal = Proposal({key: _copied(value) for key, value in source.items()})
+    proposal = Proposal(copy.deepcopy(dict(source)))
     for row in verdicts:
         for (group, entry), value in motion.spec_entries([row]).items():
             if value in ("delta", "absolute", "euler_xyz", "axis_angle") or "quat" in value:
-                proposal.set(f"{group}.{entry}", value, f"{name} says {row.stated}; {row.numbers}")
+                proposal.set(f"{group}.{entry}", value, f"{name} has {row.stated}; {row.numbers}")
         if row.topic == "gripper" and row.answer == motion.CONTRADICTS and grip is not None:
             group = gripper.turned_part(grip)
             pose = getattr(load_spec(source), group)
             proposal.content.setdefault(group, {})["gripper_closes"] = pose.gripper_closes
             turn(proposal, group, f"{name} has it the other way; {row.numbers}")
     return proposal
-
-
-def _copied(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else value
 
 
 def as_yaml(proposal: Proposal, heading: str) -> str:

@@ -18,7 +18,7 @@ from robotics.data.images import decode_image, resize_image
 from robotics.data.rlds.convert import decode_episode, wanted
 from robotics.data.rlds.faults import Faults
 from robotics.data.rlds.raw import RawEpisode, RawFormat, read_raw
-from robotics.data.rlds.reader import index_shard
+from robotics.data.rlds.reader import container, index_shard
 from robotics.data.rlds.spec import DatasetSpec, column
 from robotics.data.rlds.storage import RemoteFile
 from robotics.data.rlds.tfrecord import RecordSpan
@@ -88,7 +88,7 @@ class Ends:
     repeated: int = 0
     """Episodes that terminate at two steps or more in a row."""
     going_on: int = 0
-    """Episodes that go on, under the same instruction, behind a step that terminates."""
+    """Episodes that continue, under the same instruction, after a step that terminates."""
     idle_last: int = 0
     """Episodes whose last step commands no motion."""
     success: int = 0
@@ -115,12 +115,9 @@ class Scan:
     still: int = 0
     """Steps that command nothing."""
     statistics: dict[str, StreamingStatistics] = field(
-        default_factory=lambda: {
-            "action": StreamingStatistics(8),
-            "proprio": StreamingStatistics(8),
-        }
+        default_factory=lambda: {name: StreamingStatistics(8) for name in ("action", "proprio")}
     )
-    """Of the toolkit's own vectors, as training sees them."""
+    """Of the vectors that training sees."""
     ranges: dict[str, np.ndarray] = field(default_factory=dict)
     """Flattened key -> (2, width) smallest and largest value of every number stored."""
     not_finite: Counter[str] = field(default_factory=Counter)
@@ -165,7 +162,8 @@ def preview(data: RawFormat, places: list[Place], limit: int = 60) -> list[RawEp
     found = []
     for path, number, span in places[:limit]:
         try:
-            raw = read_raw(data.read(path, number, span), f"{path}, record {number}", data.stored)
+            record = container(path).read_record(path, span, number)
+            raw = read_raw(record, f"{path}, record {number}", data.stored)
         except ValueError:
             continue  # the scan reports it
         for values in raw.texts.values():
@@ -187,7 +185,7 @@ def scan(
     for path, number, span in places:
         where = f"{path}, record {number}"
         try:
-            record = data.read(path, number, span)
+            record = container(path).read_record(path, span, number)
             raw = read_raw(record, where, data.stored)
             _note_raw(result, raw, spec, f"{path.name}, record {number}")
             if not wanted(record, where, spec, data.stored):

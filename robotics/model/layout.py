@@ -34,7 +34,7 @@ def robot_layout(
     before the current one, equally spaced, oldest first; their tokens have negative times and there
     are none without them. mask_ratio, weight: per generated modality.
     keypose: with the next keyframe's proprioception (`robotics.data.episodes.keypose_steps`), which
-    a policy generates beside its actions: where the hand is going says where the object is, without
+    a policy generates beside its actions: where the hand goes tells where the object is, without
     the noise of single actions. proprio: False leaves proprioception out. terminate: False leaves
     the last value of an action out, and the model never ends a sub-task by itself.
     rows: grid and channels of image and video where they are stated; the codecs must agree.
@@ -81,7 +81,7 @@ def robot_layout(
                 time_origin=offsets[0],
                 time_stride=strides.pop() * video_codec.frames_per_latent,
             ),
-            # The value that says so stands last.
+            # The value that terminates comes last.
             row(ACTION, (horizon, 1, 1), ACTION_DIM if terminate else TERMINATE),
         ),
         text_length=text_length,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -107,18 +108,9 @@ class WorldModel:
 
     def with_backbone(self, backbone: Backbone) -> WorldModel:
         """The same model with other weights (the EMA's, say); nothing is copied."""
-        return WorldModel(
-            backbone,
-            video_codec=self.video_codec,
-            action=self.action,
-            proprio=self.proprio,
-            embodiment=self.embodiment,
-            backbone_config=self.backbone_config,
-            video_offsets=self.video_offsets,
-            modes=self.modes,
-            condition_level=self.condition_level,
-            config=self.config,
-        )
+        model = copy.copy(self)
+        model.backbone, model.config, model.sampler = backbone, dict(self.config), sample
+        return model
 
     # ---------------------------------------------------------------- samples to latents
 
@@ -128,28 +120,24 @@ class WorldModel:
         wanted = set(self._in_layout(mode.present if names is None else names))
         latents: dict[str, Tensor] = {}
         valid: dict[str, Tensor] = {}
-        image = self._image_latents(samples)
-        count = len(image)
-        latents[IMAGE] = image
+        latents[IMAGE] = image = self._frame_latents(samples, IMAGE)
         if HISTORY in wanted:
             latents[HISTORY] = self._history_latents(samples)
-            valid[HISTORY] = self._frames_valid(HISTORY, samples["history_valid"])
-        if PROPRIO in wanted:
-            proprio = self.proprio.normalise(np.asarray(samples["proprio"], np.float32))
-            latents[PROPRIO] = self._tensor(proprio)[:, None]
-        if KEYPOSE in wanted:
-            keypose = self.proprio.normalise(np.asarray(samples["keypose"], np.float32))
-            latents[KEYPOSE] = self._tensor(keypose)[:, None]
+            shown = self._tensor(samples["history_valid"])
+            _, height, width = self.layout[HISTORY].grid
+            valid[HISTORY] = repeat(shown, "b f -> b (f n)", n=height * width)
+        for name in wanted & {PROPRIO, KEYPOSE}:
+            pose = self.proprio.normalise(np.asarray(samples[name], np.float32))
+            latents[name] = self._tensor(pose)[:, None]
         if VIDEO in wanted:
             latents[VIDEO] = self._video_latents(samples, image)
-            shown = to_device(torch.as_tensor(samples["video_valid"]), self.device)
-            valid[VIDEO] = self.video_codec.token_valid(shown)
+            valid[VIDEO] = self.video_codec.token_valid(self._tensor(samples["video_valid"]))
         if ACTION in wanted:
             action = self.action.normalise(np.asarray(samples["action"], np.float32))
             latents[ACTION] = self._tensor(action[..., : self.layout[ACTION].channels])
-            valid[ACTION] = to_device(torch.as_tensor(samples["action_valid"]), self.device)
+            valid[ACTION] = self._tensor(samples["action_valid"])
         for name in latents.keys() - valid.keys():
-            shape = (count, self.layout[name].num_tokens)
+            shape = (len(image), self.layout[name].num_tokens)
             valid[name] = torch.ones(shape, dtype=torch.bool, device=self.device)
         ids, mask = encode_text(list(samples["instruction"]), self.layout.text_length)
         order = [name for name in self.layout.names if name in latents]
@@ -165,13 +153,14 @@ class WorldModel:
         """Those of a mode's modalities that this model has."""
         return tuple(name for name in names if name in self.layout)
 
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        return to_device(torch.as_tensor(np.asarray(array, np.float32)), self.device)
+    def _tensor(self, array: Any) -> Tensor:
+        return to_device(torch.as_tensor(array), self.device)
 
-    def _image_latents(self, samples: Samples) -> Tensor:
-        if "image_latents" in samples:
-            return self._tensor(samples["image_latents"])
-        return self.image_codec.encode(to_device(torch.as_tensor(samples["image"]), self.device))
+    def _frame_latents(self, samples: Samples, name: str) -> Tensor:
+        """Of image or history, by the image codec or as they are given."""
+        if f"{name}_latents" in samples:
+            return self._tensor(np.asarray(samples[f"{name}_latents"], np.float32))
+        return self.image_codec.encode(self._tensor(samples[name]))
 
     def _video_latents(self, samples: Samples, image: Tensor) -> Tensor:
         if "video_latents" in samples:
@@ -180,9 +169,9 @@ class WorldModel:
                     "expected frames for a codec of clips, got latents of single frames; train "
                     "with latents=null"
                 )
-            return self.video_codec.relative(self._tensor(samples["video_latents"]), image)
-        frames = to_device(torch.as_tensor(samples["video"]), self.device)
-        return self.video_codec.encode(frames, reference_latents=image)
+            latents = self._tensor(np.asarray(samples["video_latents"], np.float32))
+            return self.video_codec.relative(latents, image)
+        return self.video_codec.encode(self._tensor(samples["video"]), reference_latents=image)
 
     def _history_latents(self, samples: Samples) -> Tensor:
         expected = (len(self.history_offsets),)
@@ -192,18 +181,7 @@ class WorldModel:
                 f"expected history and history_valid of {expected[0]} past frames, got {got or 0}; "
                 f"make the windows with past frames {self.history_offsets} control steps back"
             )
-        if "history_latents" in samples:
-            latents = self._tensor(samples["history_latents"])
-        else:
-            latents = self.image_codec.encode(
-                to_device(torch.as_tensor(samples["history"]), self.device)
-            )
-        return rearrange(latents, "b p n c -> b (p n) c")
-
-    def _frames_valid(self, name: str, valid: Any) -> Tensor:
-        _, height, width = self.layout[name].grid
-        frames = to_device(torch.as_tensor(valid), self.device)
-        return repeat(frames, "b f -> b (f n)", n=height * width)
+        return rearrange(self._frame_latents(samples, HISTORY), "b p n c -> b (p n) c")
 
     @torch.no_grad()
     def pixels(self, batch: Batch, name: str) -> Tensor | None:
@@ -267,7 +245,7 @@ class WorldModel:
         return results
 
     def _physical_actions(self, latents: Tensor) -> np.ndarray:
-        """float32 (B, 6, 8); a model without the last value goes on."""
+        """float32 (B, 6, 8); a model without the last value never terminates."""
         rows = latents.float().cpu().numpy()
         missing = ACTION_DIM - rows.shape[-1]
         return self.action.denormalise(

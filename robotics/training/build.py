@@ -64,7 +64,11 @@ def _parts(setting: run.Setting) -> run.Parts:
     def begin() -> tuple[WorldModel, Loaded | None]:
         if not setting.fresh:
             return WorldModel.load(out / "initial", embodiment=config.embodiment), None
-        world, start = _begin(plain, train_data, setting.modes.names)
+        robot, modes = embodiment(plain["embodiment"]), setting.modes.names
+        if plain["init"]:
+            world, start = start_from(plain["init"], train_data, plain, modes, robot)
+        else:
+            world, start = fit_world(train_data, plain, modes, robot), None
         world.save(out / "initial")
         return world, start
 
@@ -94,16 +98,6 @@ def _parts(setting: run.Setting) -> run.Parts:
         save=save,
         describe=partial(_describe, config, train_data, held_out),
     )
-
-
-def _begin(
-    plain: dict[str, Any], train_data: Dataset, modes: Sequence[str]
-) -> tuple[WorldModel, Loaded | None]:
-    """An untrained world model, or one from a checkpoint with what was loaded."""
-    robot = embodiment(plain["embodiment"])
-    if plain["init"]:
-        return start_from(plain["init"], train_data, plain, modes, robot)
-    return fit_world(train_data, plain, modes, robot), None
 
 
 def _inputs(config: dict[str, Any], dataset: Dataset, world: WorldModel) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from robotics.training.fit import fit_codecs
 from selfflow_wm.checkpoints import find_checkpoint
 from selfflow_wm.cli import Shard, compute_device
 from selfflow_wm.codec import Codec, ResidualCodec
+from selfflow_wm.files import locked
 from selfflow_wm.progress import Progress
 from selfflow_wm.training import checkpoint
 from selfflow_wm.training.model_files import read_codecs
@@ -42,7 +41,7 @@ def encode(
     shard: Shard = (1, 1),
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Write (or go on writing) the cache `out`; returns counts of this call: shards written and
+    """Write (or continue) the cache `out`; returns counts of this call: shards written and
     skipped, frames, seconds.
 
     shard: (i, n), this process's share: every n-th shard of the data from the i-th on, from 1.
@@ -56,7 +55,7 @@ def encode(
     if checkpoint_dir is None and "video" in config.codec:  # before anything is opened or fitted
         raise ValueError(_CLIPS)
     device = compute_device(config.device)
-    with _locked(out):
+    with locked(out / ".lock"):  # one process at a time fits the codec and writes the key
         codec = _codec(config, out, checkpoint_dir)
         dataset = open_dataset(config, split, codec.base.image_size)
         key = latents.make_key(
@@ -73,21 +72,16 @@ def encode(
     begun = time.perf_counter()
     total = sum(source.steps for source in mine) * variants
     with Progress(total, description="encoding", unit="frame", quiet=not progress) as bar:
+        write = partial(
+            latents.encode_shard, out, key, dataset, codec=codec.base,
+            augment=augment, device=device, on_frames=bar.add,
+        )  # fmt: skip
         for source in mine:
-            written = latents.encode_shard(
-                out,
-                key,
-                dataset,
-                source,
-                codec.base,
-                augment=augment,
-                device=device,
-                on_frames=bar.add,
-            )
-            counts["written" if written else "skipped"] += 1
-            if written:
+            if write(source):
+                counts["written"] += 1
                 counts["frames"] += source.steps * variants
             else:
+                counts["skipped"] += 1
                 bar.add(source.steps * variants)
     counts["seconds"] = time.perf_counter() - begun
     return counts
@@ -132,12 +126,3 @@ def _claim(out: Path, key: dict[str, Any]) -> None:
             f"{out}: expected latents of these settings, got a directory with other "
             f"{', '.join(differing)}; repeat its command, choose another --out, or delete it"
         )
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """One process at a time fits the codec and writes the key."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

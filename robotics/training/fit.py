@@ -106,14 +106,8 @@ def unfitted_codecs(
     """
     size = [int(side) for side in image_size]
     if "video" not in config:
-        base = PatchPCA(
-            size,
-            config["patch"],
-            config["channels"],
-            config["whitening"],
-            config["per_position"],
-            config["pack"],
-        )
+        names = ("patch", "channels", "whitening", "per_position", "pack")
+        base = PatchPCA(size, **{name: config[name] for name in names})
         return {"image": base, "video": ResidualCodec(base, frames)}
     found: dict[str, Codec] = {}
     for name, sizes in (("image", {}), ("video", {"frames": frames})):

@@ -12,7 +12,7 @@ from eval.rollout.demonstrations import Perturbation
 from eval.rollout.plan import make_plan
 from eval.rollout.run import evaluate
 from eval.simpler import build_parser
-from robotics.data.rlds import read_episodes
+from robotics.data.rlds import EpisodeReader
 
 FAKE = find_simulator("fake_env:make")
 NOISE = Perturbation(0.004, 0.02, noise_probability=1.0, terminate_delay=0.5)
@@ -27,7 +27,7 @@ def gather(out, wanted, workers=0, perturbation=NOISE, simulator=FAKE, **more):
 def contents(out):
     return [
         (list(e.images), list(e.instruction), e.actions().tobytes(), e.proprio().tobytes())
-        for e in read_episodes(out)
+        for e in EpisodeReader(out)
     ]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from robotics.data.batches import WindowStream
 from robotics.data.images import decode_image, resize_image
-from robotics.data.rlds import EpisodeWriter, read_episodes
+from robotics.data.rlds import EpisodeReader, EpisodeWriter
 from robotics.data.rlds.fake import fake_dataset, fake_episode
 from robotics.data.windows import WindowDataset
 
@@ -27,7 +27,7 @@ def dataset(directory):
 
 
 def test_windows_match_the_episodes(directory, dataset):
-    episodes = read_episodes(directory)
+    episodes = EpisodeReader(directory)
     assert [len(steps) for steps in dataset.episodes] == [len(e) for e in episodes]
     assert len(dataset) == sum(LENGTHS) and dataset.num_episodes == 5
     for steps, episode in zip(dataset.episodes, episodes, strict=True):
@@ -138,11 +138,11 @@ def test_processes_build_one_cache(tmp_path):
 
 
 def test_statistics_are_over_every_step_once(dataset, directory):
-    actions = np.concatenate([episode.actions() for episode in read_episodes(directory)])
+    actions = np.concatenate([episode.actions() for episode in EpisodeReader(directory)])
     statistics = dataset.statistics()
     assert statistics["action"].count == sum(LENGTHS)
     np.testing.assert_allclose(statistics["action"].q99, np.quantile(actions, 0.99, axis=0))
-    quaternion = np.concatenate([episode.proprio()[:, 3:7] for episode in read_episodes(directory)])
+    quaternion = np.concatenate([episode.proprio()[:, 3:7] for episode in EpisodeReader(directory)])
     assert (quaternion[:, 0] + quaternion[:, 1] >= 0).all()
     np.testing.assert_allclose(statistics["proprio"].min[3:7], quaternion.min(axis=0))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from robotics.data.episodes import Episode
 from robotics.data.images import encode_image
-from robotics.data.rlds import arrayrecord, read_episodes, tfrecord
+from robotics.data.rlds import EpisodeReader, arrayrecord, tfrecord
 from robotics.data.rlds.convert import decode_episode
 from robotics.data.rlds.fake import fake_dataset, fake_episode
 from robotics.data.rlds.faults import Faults
@@ -68,13 +68,13 @@ def rewrite(path, edit):
 
 
 def test_both_formats_hold_the_same_episodes(intact):
-    reference = list(read_episodes(intact.parent / "tfrecord"))
-    for ours, theirs in zip(read_episodes(intact), reference, strict=True):
+    reference = list(EpisodeReader(intact.parent / "tfrecord"))
+    for ours, theirs in zip(EpisodeReader(intact), reference, strict=True):
         assert list(ours.images) == list(theirs.images)
         assert list(ours.instruction) == list(theirs.instruction)
         np.testing.assert_array_equal(ours.actions(), theirs.actions())
         np.testing.assert_array_equal(ours.proprio(), theirs.proprio())
-    assert [len(e) for e in read_episodes(intact, "train[1:4]")] == [len(e) for e in reference[1:4]]
+    assert [len(e) for e in EpisodeReader(intact, "train[1:4]")] == [len(e) for e in reference[1:4]]
 
 
 def test_frames_read_from_the_shards_are_those_of_the_cache(intact, tmp_path):
@@ -215,7 +215,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_stop_with_file_record_and_reason_or_are_counted(copy, fault):
-    whole = [len(episode) for episode in read_episodes(copy)]
+    whole = [len(episode) for episode in EpisodeReader(copy)]
     before = windows(copy, cache_dir=copy.parent / "other")
     damage, message = FAULTS[fault]
     name = shards(copy)[0].name
@@ -245,15 +245,15 @@ def test_faults_stop_with_file_record_and_reason_or_are_counted(copy, fault):
 
 def test_reading_episodes_goes_on_behind_damage(copy):
     FAULTS["text"][0](copy)
-    reader = read_episodes(copy, on_error="skip")
+    reader = EpisodeReader(copy, on_error="skip")
     assert len(list(reader)) == len(list(reader)) == len(LENGTHS) - 1
     assert reader.faults.episodes == 1
     with pytest.raises(ValueError, match="UTF-8"):
         reader[1]
     with pytest.raises(ValueError, match="UTF-8"):
-        list(read_episodes(copy))
+        list(EpisodeReader(copy))
     with pytest.raises(ValueError, match="on_error: expected one of"):
-        read_episodes(copy, on_error="ignore")
+        EpisodeReader(copy, on_error="ignore")
 
 
 def test_wrong_metadata(copy):

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from robotics.data.batches import ModeStream
 from robotics.data.cache.latents import LatentCache, load_codec
 from robotics.data.images import decode_image
-from robotics.data.rlds.reader import read_episodes
+from robotics.data.rlds.reader import EpisodeReader
 from robotics.data.windows import WindowDataset
 from robotics.embodiment.table import EMBODIMENTS
 from robotics.imagine import main as imagine
@@ -132,7 +132,7 @@ def test_the_policys_past_is_that_of_the_datas_windows(
 
     monkeypatch.setattr(past_world, "generate", spy)
     policy = CheckpointPolicy(past_world, steps=1)
-    for number, episode in enumerate(read_episodes(rt1_directory)[:2]):
+    for number, episode in enumerate(EpisodeReader(rt1_directory)[:2]):
         seen.clear()
         policy.reset(episode.instruction[0])
         looked = []

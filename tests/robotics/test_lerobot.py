@@ -13,7 +13,7 @@ import torch
 from robotics.convert import main
 from robotics.data import lerobot as lerobot_data
 from robotics.data.images import decode_image
-from robotics.data.rlds.reader import read_episodes
+from robotics.data.rlds.reader import EpisodeReader
 
 EXACT = ("world_vector", "rotation_delta", "gripper", "terminate", "tool_pose", "gripper_closed")
 
@@ -92,7 +92,7 @@ def ordered(directory):
     """Episodes of a conversion by their keys."""
     shards = json.loads((directory / "collection-train.json").read_text())["shards"]
     keys = [key for shard in shards for key in shard["keys"]]
-    episodes = dict(zip(map(int, keys), read_episodes(directory), strict=True))
+    episodes = dict(zip(map(int, keys), EpisodeReader(directory), strict=True))
     return [episodes[number] for number in sorted(episodes)]
 
 
@@ -100,7 +100,7 @@ def test_numbers_survive_the_round_trip_and_images_within_the_codecs_error(
     there, rt1_directory, tmp_path
 ):
     assert main(["lerobot-to-rlds", str(there), str(tmp_path / "back")]) == 0
-    before, after = read_episodes(rt1_directory, "train[:2]")[:], ordered(tmp_path / "back")
+    before, after = EpisodeReader(rt1_directory, "train[:2]")[:], ordered(tmp_path / "back")
     assert [len(episode) for episode in after] == [len(episode) for episode in before]
     for old, new in zip(before, after, strict=True):
         for name in (*EXACT, "reward"):

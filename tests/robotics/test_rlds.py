@@ -13,7 +13,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from robotics.data.images import decode_image, encode_image
-from robotics.data.rlds import EpisodeReader, EpisodeWriter, read_episodes, tfrecord
+from robotics.data.rlds import EpisodeReader, EpisodeWriter, tfrecord
 from robotics.data.rlds.convert import decode_episode
 from robotics.data.rlds.fake import INSTRUCTIONS, fake_dataset, fake_episode
 from robotics.data.rlds.schema import encode_episode, rt1_features
@@ -40,7 +40,7 @@ def assert_same(a, b):
 
 
 def by_length(directory, split="train"):
-    return {len(episode): episode for episode in read_episodes(directory, split)}
+    return {len(episode): episode for episode in EpisodeReader(directory, split)}
 
 
 def test_episodes_come_back_bit_for_bit(dataset):
@@ -59,7 +59,7 @@ def test_tfds_reads_metadata_features_and_records(dataset):
     path = builder.info.splits["train"].filepaths[1]
     span = tfrecord.index_records(path)[0]
     example = builder.info.features.deserialize_example_np(tfrecord.read_record(path, span, 0))
-    ours = read_episodes(dataset)[3]
+    ours = EpisodeReader(dataset)[3]
     steps = list(example["steps"])
     assert len(steps) == len(ours)
     assert example["aspects"]["success"] == ours.success
@@ -90,17 +90,17 @@ def test_records_hold_every_feature_of_the_schema():
 
 
 def test_splits_are_those_of_tfds(dataset):
-    lengths = [len(episode) for episode in read_episodes(dataset)]
-    first, last = read_episodes(dataset, "train[:75%]"), read_episodes(dataset, "train[75%:]")
+    lengths = [len(episode) for episode in EpisodeReader(dataset)]
+    first, last = EpisodeReader(dataset, "train[:75%]"), EpisodeReader(dataset, "train[75%:]")
     assert [len(e) for e in first] + [len(e) for e in last] == lengths
     assert len(first) == 3
-    assert [len(e) for e in read_episodes(dataset, "train[1:3]")] == lengths[1:3]
-    assert [len(e) for e in read_episodes(dataset)[1:3]] == lengths[1:3]
-    assert len(read_episodes(dataset)[-1]) == lengths[-1]
+    assert [len(e) for e in EpisodeReader(dataset, "train[1:3]")] == lengths[1:3]
+    assert [len(e) for e in EpisodeReader(dataset)[1:3]] == lengths[1:3]
+    assert len(EpisodeReader(dataset)[-1]) == lengths[-1]
     with pytest.raises(IndexError):
-        read_episodes(dataset)[4]
+        EpisodeReader(dataset)[4]
     with pytest.raises(ValueError, match=r"expected a split .*'train'.* got 'validation'"):
-        read_episodes(dataset, "validation")
+        EpisodeReader(dataset, "validation")
 
 
 def test_nothing_needs_tensorflow(tmp_path):
@@ -142,10 +142,10 @@ def test_reopened_writer_continues_and_adds_shards(tmp_path):
     writer.write(4, fake_episode(4, 5), seed=4)
     writer.discard(5, reason="expert failed")
     assert 4 in writer and 5 in writer
-    assert len(read_episodes(tmp_path)) == 4
+    assert len(EpisodeReader(tmp_path)) == 4
     writer.finalize()
     assert [path.read_bytes() for path in shards(tmp_path)[:2]] == before
-    assert len(read_episodes(tmp_path)) == 5
+    assert len(EpisodeReader(tmp_path)) == 5
     assert len(shards(tmp_path)) == 3
     notes = json.loads((tmp_path / "collection-train.json").read_text())
     assert notes["provenance"] == {"simulator": "no"}
@@ -207,7 +207,7 @@ def test_a_crash_at_any_moment_loses_nothing(tmp_path, monkeypatch):
         # What a reader finds meanwhile is complete: the old dataset or the new one.
         assert set(by_length(directory)) in ({1, 2}, {1, 2, 3, 4, 5})
         collect(directory)
-        assert sorted(len(episode) for episode in read_episodes(directory)) == [1, 2, 3, 4, 5]
+        assert sorted(len(episode) for episode in EpisodeReader(directory)) == [1, 2, 3, 4, 5]
         assert len(shards(directory)) == 5
         assert not list(directory.glob(".fractal*"))
         assert not list((directory / ".staging" / "train").glob("*.tfrecord"))
@@ -288,7 +288,7 @@ def test_truncated_file(broken):
     for size in (len(data) - 1, len(data) // 2, 5):
         path.write_bytes(data[:size])
         with pytest.raises(ValueError, match=rf"{path.name}, record [01]: .*expected a complete"):
-            read_episodes(broken)
+            EpisodeReader(broken)
 
 
 def test_flipped_byte_in_data_is_found_and_other_records_still_read(broken):
@@ -297,7 +297,7 @@ def test_flipped_byte_in_data_is_found_and_other_records_still_read(broken):
     data = bytearray(path.read_bytes())
     data[span.offset + span.length // 2] ^= 1
     path.write_bytes(data)
-    episodes = read_episodes(broken)
+    episodes = EpisodeReader(broken)
     assert len(episodes[0]) in (4, 5)
     with pytest.raises(ValueError, match=rf"{path.name}, record 1: checksum of the data"):
         episodes[1]
@@ -309,17 +309,17 @@ def test_flipped_byte_in_a_length(broken):
     data[0] ^= 1
     path.write_bytes(data)
     with pytest.raises(ValueError, match="record 0: checksum of the length"):
-        read_episodes(broken)
+        EpisodeReader(broken)
 
 
 def test_missing_and_miscounted_shards(broken):
     (path,) = shards(broken)
     path.write_bytes(path.read_bytes() * 2)
     with pytest.raises(ValueError, match=r"expected 2 records .* got 4"):
-        read_episodes(broken)
+        EpisodeReader(broken)
     path.unlink()
     with pytest.raises(ValueError, match="expected shard"):
-        read_episodes(broken)
+        EpisodeReader(broken)
     with pytest.raises(ValueError, match=r"expected a TFDS dataset with dataset_info\.json"):
         EpisodeReader(broken / "nowhere")
 
@@ -363,7 +363,7 @@ def test_a_record_that_is_no_example():
 def test_tensorflow_reads_the_same(dataset):
     builder = tfds.builder_from_directory(dataset)
     theirs = builder.as_dataset(split="train", shuffle_files=False)
-    episodes = read_episodes(dataset)
+    episodes = EpisodeReader(dataset)
     count = 0
     for example, ours in zip(theirs, episodes, strict=True):
         count += 1

@@ -7,7 +7,7 @@ import tensorflow_datasets as tfds
 from scipy.spatial.transform import Rotation
 
 from robotics.data.images import encode_image
-from robotics.data.rlds import read_episodes
+from robotics.data.rlds import EpisodeReader
 from robotics.data.rlds.convert import decode_episode
 from robotics.data.rlds.fake import fake_dataset, fake_episode, write_dataset
 from robotics.data.rlds.schema import encode_episode, rt1_stored, stored_features
@@ -281,7 +281,7 @@ def test_windows_of_another_data_set(tmp_path, file_format):
     ]
     write_dataset(tmp_path, features(), examples, file_format=file_format)
     spec = changed(filters=[{"path": "task", "drop": [""]}], cameras={"b": "observation/other"})
-    episodes = list(read_episodes(tmp_path, spec=spec))
+    episodes = list(EpisodeReader(tmp_path, spec=spec))
     assert [len(episode) for episode in episodes] == [3, 5]
     assert episodes[1].images[2] == examples[2]["steps"][2]["observation"]["other"]
     path = tmp_path / "mine.yaml"
@@ -317,7 +317,7 @@ def test_filters_by_attribute(tmp_path):
         ({"path": "/meta/good", "keep": [True]}, [2, 4, 5]),
         ({"path": "/meta/who", "drop": ["a"]}, []),
     ):
-        got = read_episodes(tmp_path, spec=changed(filters=[row]))
+        got = EpisodeReader(tmp_path, spec=changed(filters=[row]))
         assert [len(episode) for episode in got] == lengths
     with pytest.raises(ValueError, match="got none. left out 4 episodes by the spec"):
         WindowDataset(tmp_path, SIZE, spec=load_spec(changed(filters=[row])), progress=False)
@@ -349,7 +349,7 @@ def test_bridge_reads_its_published_layout(tmp_path):
     schema = f.FeaturesDict({"steps": f.Dataset(steps), "episode_metadata": meta})
     one = {"steps": [row], "episode_metadata": {"file_path": "x", "has_language": True}}
     write_dataset(tmp_path, schema, [one], name="bridge_dataset")
-    (episode,) = read_episodes(tmp_path, spec="bridge")
+    (episode,) = EpisodeReader(tmp_path, spec="bridge")
     assert episode.gripper[0] == 1 and episode.gripper_closed[0] == 0  # told to close, still open
     np.testing.assert_allclose(episode.rotation_delta[0], [0, 0, 0.1])
     np.testing.assert_allclose(episode.tool_pose[0, 3:], [0, 0, np.sin(0.25), np.cos(0.25)])
@@ -361,14 +361,14 @@ def test_a_specification_that_does_not_fit_the_data(tmp_path):
         WindowDataset(rt1, SIZE, spec="bridge", progress=False)
     other = write_dataset(tmp_path / "other", features(), [example(0)])
     with pytest.raises(ValueError, match=r"specification rt1, got no such feature; .* spec="):
-        read_episodes(other)
+        EpisodeReader(other)
     for spec, message in (
         (changed(instruction="reward"), "instruction .* as bytes, got float_list"),
         (changed(reward="task"), "reward .* as numbers, got bytes_list"),
         (changed("action", gripper="action[9]"), "at least 10 values"),
     ):
         with pytest.raises(ValueError, match=message):
-            read_episodes(other, spec=spec)
-    wide = read_episodes(other, spec=changed("action", position="action"))
+            EpisodeReader(other, spec=spec)
+    wide = EpisodeReader(other, spec=changed("action", position="action"))
     with pytest.raises(ValueError, match=r"3 values .* got 7; take them with brackets"):
         wide[0]

@@ -9,7 +9,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from robotics.data.rlds import arrayrecord, read_episodes, storage, tfrecord
+from robotics.data.rlds import EpisodeReader, arrayrecord, storage, tfrecord
 from robotics.data.rlds.fake import fake_dataset
 from robotics.data.rlds.reader import index_shard, split_shards
 from robotics.data.sources import parse_mixture
@@ -84,7 +84,7 @@ def test_windows_are_those_of_the_local_set(url, local, tmp_path, decoded):
 
 
 def test_episodes_are_read_alike(url, local):
-    for ours, theirs in zip(read_episodes(url), read_episodes(local), strict=True):
+    for ours, theirs in zip(EpisodeReader(url), EpisodeReader(local), strict=True):
         assert ours.images == theirs.images
 
 

@@ -8,7 +8,6 @@ contents, so renamed or newly added shards cost nothing extra, and shared by all
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -31,6 +30,7 @@ from robotics.data.rlds.spec import rt1_spec
 from robotics.data.rlds.storage import RemoteFile
 from robotics.data.rlds.tfrecord import RecordSpan
 from robotics.embodiment.table import ACTION_DIM, PROPRIO_DIM
+from selfflow_wm.files import locked
 from selfflow_wm.progress import Progress
 
 VERSION = 2
@@ -119,9 +119,7 @@ class ShardCache:
         spans = index_shard(shard, self.faults, self.directory)
         entry = self._entry(spans)
         if not entry.is_dir():
-            self.directory.mkdir(parents=True, exist_ok=True)
-            with entry.with_suffix(".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with locked(entry.with_suffix(".lock")):
                 if not entry.is_dir():
                     self._build(entry, shard.path, spans, on_episode)
         return self._load(entry, shard, spans)

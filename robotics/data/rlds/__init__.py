@@ -5,7 +5,7 @@ TensorFlow is installed. The published RT-1 data is read by the same code. Only 
 tensorflow-datasets.
 """
 
-from robotics.data.rlds.reader import EpisodeReader, read_episodes
+from robotics.data.rlds.reader import EpisodeReader
 from robotics.data.rlds.writer import EpisodeWriter
 
-__all__ = ["EpisodeReader", "EpisodeWriter", "read_episodes"]
+__all__ = ["EpisodeReader", "EpisodeWriter"]

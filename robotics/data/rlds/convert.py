@@ -100,6 +100,18 @@ class Columns(Protocol):
     def first(self, place: Column) -> Any: ...
 
 
+def selected(values: np.ndarray, place: Column, width: int) -> np.ndarray:
+    """The values (steps, width) that a column names of a feature's; ValueError where it names
+    another number."""
+    values = values if place.values is None else values[:, place.values]
+    if values.shape[1] != width:
+        raise ValueError(
+            f"expected {width} values of {place.key!r} a step, got {values.shape[1]}; take them "
+            f"with brackets in the specification, [0:{width}]."
+        )
+    return values
+
+
 def kept(columns: Columns, spec: DatasetSpec) -> bool:
     """Whether the specification's filters keep this episode."""
     for row in spec.filters:
@@ -158,14 +170,7 @@ class _Columns:
                 f"{self.where}: expected {whole} values of {place.key!r} for each of {self.steps} "
                 f"images, got {values.size} in all."
             )
-        values = values.reshape(self.steps, whole)
-        values = values if place.values is None else values[:, place.values]
-        if values.shape[1] != width:
-            raise ValueError(
-                f"{self.where}: expected {width} values of {place.key!r} a step, got "
-                f"{values.shape[1]}; take them with brackets in the specification, [0:{width}]."
-            )
-        return values
+        return selected(values.reshape(self.steps, whole), place, width)
 
     def texts(self, place: Column) -> list[str]:
         """UTF-8 text of every step."""

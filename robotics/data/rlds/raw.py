@@ -1,4 +1,4 @@
-"""A record's columns as they are stored, whatever a specification says of them.
+"""A record's columns as they are stored, without a specification.
 
 For looking at data whose conventions are not known yet, or are doubted;
 `robotics.data.rlds.convert` makes episodes.
@@ -9,18 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from robotics.data.rlds.convert import parse_example
-from robotics.data.rlds.reader import ShardSlice, container, record_features, split_shards
-from robotics.data.rlds.schema import Leaf
-from robotics.data.rlds.storage import RemoteFile
-from robotics.data.rlds.tfrecord import RecordSpan
-
-__all__ = ["RawEpisode", "RawFormat", "raw_format", "read_raw"]
+from robotics.data.rlds.reader import ShardSlice, record_features, split_shards
+from robotics.data.rlds.schema import Leaf, feature_shapes, stored_features
 
 
 @dataclass(frozen=True)
@@ -80,10 +75,6 @@ class RawFormat:
     shapes: Mapping[str, str]
     """Flattened key -> shape and type as features.json has them, for people."""
 
-    def read(self, path: Path | RemoteFile, number: int, span: RecordSpan) -> bytes:
-        """A record's data; ValueError when its checksum does not match."""
-        return container(path).read_record(path, span, number)
-
 
 def raw_format(directory: str | os.PathLike[str], split: str) -> RawFormat:
     """Open a data set without a specification.
@@ -91,6 +82,5 @@ def raw_format(directory: str | os.PathLike[str], split: str) -> RawFormat:
     Raises:
         ValueError: no data set there, unreadable metadata, another file format, no such split.
     """
-    shards = split_shards(directory, split)
-    stored, shapes = record_features(directory)
-    return RawFormat(shards, stored, shapes)
+    shards, features = split_shards(directory, split), record_features(directory)
+    return RawFormat(shards, stored_features(features), feature_shapes(features))

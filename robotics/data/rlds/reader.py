@@ -16,7 +16,7 @@ from robotics.data.episodes import Episode
 from robotics.data.rlds import arrayrecord, storage, tfrecord
 from robotics.data.rlds.convert import check_features, decode_episode, wanted
 from robotics.data.rlds.faults import Faults
-from robotics.data.rlds.schema import Leaf, feature_shapes, load_tfds, stored_features
+from robotics.data.rlds.schema import Leaf, load_tfds, stored_features
 from robotics.data.rlds.spec import DatasetSpec, load_spec
 from robotics.data.rlds.storage import RemoteFile
 from robotics.data.rlds.tfrecord import RecordSpan
@@ -48,7 +48,7 @@ def _builder(directory: str | os.PathLike[str]) -> Any:
 
 
 def _local_builder(metadata: Path, directory: str) -> Any:
-    """tensorflow-datasets' view of the files in `metadata`, `directory`'s own or copies."""
+    """tensorflow-datasets' view of `metadata`, which is `directory` or a copy of its metadata."""
     if not (metadata / "dataset_info.json").is_file():
         raise ValueError(
             f"expected a TFDS dataset with dataset_info.json, got {directory} without it; "
@@ -60,7 +60,7 @@ def _local_builder(metadata: Path, directory: str) -> Any:
         _ = builder.info.splits, builder.info.features
     except ImportError:
         raise
-    except Exception as error:  # json, protobuf and tensorflow-datasets have each their own
+    except Exception as error:  # json's, protobuf's or tensorflow-datasets'
         raise ValueError(
             f"{directory}: expected readable dataset_info.json and features.json, got "
             f"{type(error).__name__}: {error}; copy the dataset again."
@@ -137,17 +137,14 @@ def record_format(
         ValueError: the dataset or the specification is wrong, or one does not fit the other.
     """
     checked = load_spec(spec)
-    stored = stored_features(_builder(directory).info.features)
+    stored = stored_features(record_features(directory))
     check_features(checked, stored, str(directory))
     return RecordFormat(checked, stored)
 
 
-def record_features(
-    directory: str | os.PathLike[str],
-) -> tuple[dict[str, Leaf], dict[str, str]]:
-    """How every feature is stored, and its shape and type as people write them."""
-    features = _builder(directory).info.features
-    return stored_features(features), feature_shapes(features)
+def record_features(directory: str | os.PathLike[str]) -> Any:
+    """The `tfds.features.FeaturesDict` of a dataset."""
+    return _builder(directory).info.features
 
 
 def container(path: Path | RemoteFile) -> ModuleType:
@@ -227,13 +224,13 @@ def _save_spans(path: Path, spans: list[RecordSpan]) -> None:
 
 
 class EpisodeReader(Sequence[Episode]):
-    """Episodes of a split by number; each is read, checked and parsed when asked for.
+    """Episodes of a split by number, in the order of the files; each is read when asked for.
 
     Args:
         directory: TFDS dataset directory, or a URL, see `split_shards`.
         split: see `split_shards`.
         spec: where things are, see `load_spec`; RT-1's by default.
-        on_error: "error", or "skip": iterating then goes on behind damage and counts it in
+        on_error: "error", or "skip": iterating then continues after damage and counts it in
             `faults`. Asking for a damaged episode by number always raises.
 
     Iterating leaves out what the specification's filters leave out; by number, such an episode
@@ -271,7 +268,7 @@ class EpisodeReader(Sequence[Episode]):
         if episode is None:
             raise ValueError(
                 f"{path}, record {number}: expected an episode that the filters of "
-                f"{self.format.spec.name} keep; iterate to go on behind the others."
+                f"{self.format.spec.name} keep; iterate over the reader to skip the others."
             )
         return episode
 
@@ -284,10 +281,3 @@ class EpisodeReader(Sequence[Episode]):
                 continue
             if episode is not None:
                 yield episode
-
-
-def read_episodes(
-    directory: str | os.PathLike[str], split: str = "train", **options: Any
-) -> EpisodeReader:
-    """Episodes of `split` (for slices see `split_shards`), in the order of the files."""
-    return EpisodeReader(directory, split, **options)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +68,6 @@ def _one_of(name: str, value: Any, choices: Any) -> None:
         raise ValueError(f"{name}: expected one of {sorted(choices)}, got {value!r}.")
 
 
-def _checked_range(name: str, value: Any) -> tuple[float, float]:
-    try:
-        low, high = (float(bound) for bound in value)
-    except (TypeError, ValueError):
-        low, high = 0.0, 0.0
-    if not low < high:
-        raise ValueError(f"{name}: expected [smallest, largest], got {value!r}.")
-    return low, high
-
-
 @dataclass(frozen=True)
 class Pose:
     """Paths and conventions of a tool's pose (or its change) and the gripper."""
@@ -93,13 +85,17 @@ class Pose:
     def __post_init__(self) -> None:
         _one_of("rotation_kind", self.rotation_kind, ROTATION_KINDS)
         _one_of("gripper_closes", self.gripper_closes, SENSES)
-        bounds = _checked_range("gripper_range", self.gripper_range)
-        object.__setattr__(self, "gripper_range", bounds)
-        for name, width in self._widths().items():
-            _check_path(name, getattr(self, name), width)
-
-    def _widths(self) -> dict[str, int]:
-        return {"position": 3, "rotation": ROTATION_KINDS[self.rotation_kind], "gripper": 1}
+        try:
+            low, high = (float(bound) for bound in self.gripper_range)
+        except (TypeError, ValueError):
+            low, high = 0.0, 0.0
+        if not low < high:
+            got = f"got {self.gripper_range!r}"
+            raise ValueError(f"gripper_range: expected [smallest, largest], {got}.")
+        object.__setattr__(self, "gripper_range", (low, high))
+        _check_path("position", self.position, 3)
+        _check_path("rotation", self.rotation, ROTATION_KINDS[self.rotation_kind])
+        _check_path("gripper", self.gripper, 1)
 
 
 @dataclass(frozen=True)
@@ -208,15 +204,13 @@ class DatasetSpec:
 
     def columns(self) -> dict[str, Column]:
         """What is read, by its place in the specification ("action.position", ...)."""
-        paths: dict[str, str | None] = {"image": self.image}
-        for name in ("instruction", "reward", "is_terminal", "success"):
-            paths[name] = getattr(self, name)
-        for group in ("action", "proprio"):
-            for name in ("position", "rotation", "gripper"):
-                paths[f"{group}.{name}"] = getattr(getattr(self, group), name)
-        paths["action.terminate"] = self.action.terminate
-        for number, row in enumerate(self.filters):
-            paths[f"filters[{number}]"] = row.path
+        places = (
+            "instruction", "reward", "is_terminal", "success",
+            "action.position", "action.rotation", "action.gripper",
+            "proprio.position", "proprio.rotation", "proprio.gripper", "action.terminate",
+        )  # fmt: skip
+        paths = {"image": self.image} | {place: attrgetter(place)(self) for place in places}
+        paths |= {f"filters[{number}]": row.path for number, row in enumerate(self.filters)}
         return {name: column(path) for name, path in paths.items() if path is not None}
 
     def fingerprint(self) -> str:
@@ -268,7 +262,7 @@ def _parse(name: str, source: str | Path | Mapping[str, Any]) -> DatasetSpec:
 
 
 def _build(kind: Any, values: Any, place: str) -> Any:
-    known = {item.name: item for item in dataclasses.fields(kind)}
+    known = inspect.signature(kind).parameters
     if not isinstance(values, Mapping):
         raise ValueError(f"{place or 'the file'}: expected key: value lines, got {values!r}.")
     if unknown := sorted(set(values) - set(known)):
@@ -276,11 +270,7 @@ def _build(kind: Any, values: Any, place: str) -> Any:
             f"expected entries out of {sorted(known)}, got unknown "
             f"{', '.join(place + str(key) for key in unknown)}; see template.yaml."
         )
-    required = [
-        key
-        for key, item in known.items()
-        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-    ]
+    required = [key for key, item in known.items() if item.default is item.empty]
     if absent := [key for key in required if values.get(key) is None]:
         raise ValueError(f"expected {', '.join(place + key for key in absent)}, got no such entry.")
     try:
@@ -307,9 +297,17 @@ def _resolved(source: str | Path | Mapping[str, Any], seen: tuple[str, ...]) -> 
     return merged
 
 
-def _load(source: str | Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> Any:
+    """The content of a yaml file, interpolations resolved; ValueError where it is none."""
     from omegaconf import OmegaConf
 
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except Exception as error:  # the yaml parser's errors have no common base
+        raise ValueError(f"{path}: expected a yaml, got {error}") from error
+
+
+def _load(source: str | Path) -> dict[str, Any]:
     path = SPEC_DIR / f"{source}.yaml"
     if not path.is_file():
         path = Path(ROBOTS.load(str(source)) if source in ROBOTS.names() else source)
@@ -319,10 +317,7 @@ def _load(source: str | Path) -> dict[str, Any]:
             f"expected one of {names} or the path of a yaml, got {str(source)!r}; "
             f"copy {SPEC_DIR / 'template.yaml'} to begin one."
         )
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
-    except Exception as error:  # of the yaml parser, which has its own family of errors
-        raise ValueError(f"{path}: expected a yaml, got {error}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected key: value lines, got {type(content).__name__}.")
     return content  # pyright: ignore

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,9 @@ from robotics.data.rlds.schema import (
     load_tfds,
     rt1_features,
 )
-from selfflow_wm.files import atomic_open, write_file
+from selfflow_wm.files import atomic_open, locked, write_file
 
+STAGED = (".tfrecord", ".discarded.json")
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 
@@ -65,6 +64,7 @@ class EpisodeWriter:
         self.shard_episodes = shard_episodes
         self._staging = self.directory / ".staging" / split
         self._staging.mkdir(parents=True, exist_ok=True)
+        self._lock = self.directory / ".staging" / "lock"
         self._collection_path = self.directory / f"collection-{split}.json"
         info = self.directory / "dataset_info.json"
         rows = json.loads(info.read_text()).get("splits", []) if info.exists() else []
@@ -74,25 +74,23 @@ class EpisodeWriter:
                 f"{split!r} of other origin; write into another directory."
             )
         if provenance is not None:
-            with self._locked():
+            with locked(self._lock):
                 self._agree(json.loads(json.dumps(provenance)))
 
     def done(self) -> set[str]:
         """Keys that need no further work: written (staged or packed) or discarded."""
         collection = self._collection()
-        keys = set(collection["episodes"]) | set(collection["discarded"])
-        for path in self._staging.iterdir():
-            if path.name.endswith((".tfrecord", ".discarded.json")):
-                keys.add(path.name.removesuffix(".tfrecord").removesuffix(".discarded.json"))
-        return keys
+        staged = (path for end in STAGED for path in self._staging.glob(f"*{end}"))
+        names = {path.name.partition(".")[0] for path in staged}
+        return names | set(collection["episodes"]) | set(collection["discarded"])
 
     def __contains__(self, key: str | int) -> bool:
-        name = _checked_key(key)
-        staged = (self._staging / f"{name}{end}" for end in (".tfrecord", ".discarded.json"))
-        if any(path.exists() for path in staged):
-            return True
-        collection = self._collection()
-        return name in collection["episodes"] or name in collection["discarded"]
+        name, collection = _checked_key(key), self._collection()
+        return (
+            any((self._staging / f"{name}{end}").exists() for end in STAGED)
+            or name in collection["episodes"]
+            or name in collection["discarded"]
+        )
 
     def write(self, key: str | int, episode: Episode, **metadata: Any) -> None:
         """Stage one episode; once this returns it survives a crash.
@@ -135,7 +133,7 @@ class EpisodeWriter:
         Episodes are ordered by a hash of their key, so the outcome does not depend on how many
         processes collected them, and slices such as "train[:90%]" mix tasks and seeds.
         """
-        with self._locked():
+        with locked(self._lock):
             collection = self._collection()
             staged = sorted(self._staging.glob("*.tfrecord"), key=lambda path: _rank(path.stem))
             fresh = [path for path in staged if path.stem not in collection["episodes"]]
@@ -257,12 +255,6 @@ class EpisodeWriter:
                 "skip keys that are `in` the writer."
             )
         return name
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self.directory / ".staging" / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
 
 def _checked_key(key: str | int) -> str:

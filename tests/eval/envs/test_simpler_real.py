@@ -27,7 +27,7 @@ from eval.policies.scripted import (
 from eval.rollout.collect import collect
 from eval.rollout.demonstrations import Perturbation
 from eval.rollout.episode import run_episode
-from robotics.data.rlds import read_episodes
+from robotics.data.rlds import EpisodeReader
 
 PYTHON = os.environ.get("SIMPLER_PYTHON", "")
 pytestmark = [
@@ -127,7 +127,7 @@ def test_a_replay_of_a_demonstration_repeats_its_path(tmp_path):
         {name: 1}, tmp_path, simulator=simulator, perturbation=Perturbation(), workers=0
     )
     assert schedule.kept == {name: 1} and not schedule.errors
-    (episode,) = read_episodes(tmp_path)
+    (episode,) = EpisodeReader(tmp_path)
     (seed,) = replay_seeds(tmp_path, name)
     made = RemoteEnv(name, "train", python)
     policy, path = ReplayPolicy(tmp_path, "google_robot"), ToolPath()

@@ -20,7 +20,7 @@ from eval.rollout.demonstrations import (
     PerturbedExpert,
 )
 from eval.rollout.episode import run_episode
-from robotics.data.rlds import read_episodes
+from robotics.data.rlds import EpisodeReader
 from robotics.embodiment.control import Action
 
 
@@ -67,7 +67,7 @@ def test_recorded_actions_are_the_experts_at_the_states_the_executed_ones_led_to
         assert np.array_equal(executed["terminate"], [a.terminate for _, a in labels])
         assert not np.array_equal(executed["control"], [m.control for m, _ in labels])
     (episode,) = [
-        e for e in read_episodes(out)
+        e for e in EpisodeReader(out)
         if e.instruction[0] == task.subtasks[0]
         and np.array_equal(e.world_vector, [m.control[:3] for m, _ in labels])
     ]  # fmt: skip
@@ -77,7 +77,7 @@ def test_recorded_actions_are_the_experts_at_the_states_the_executed_ones_led_to
 def test_rotations_are_recorded_as_roll_pitch_yaw(collected):
     from scipy.spatial.transform import Rotation
 
-    episode = read_episodes(collected[0])[0]
+    episode = EpisodeReader(collected[0])[0]
     expected = Rotation.from_rotvec([0.1, 0.2, -0.3]).as_euler("xyz")
     np.testing.assert_allclose(episode.rotation_delta, [expected] * len(episode), atol=1e-6)
 
@@ -155,10 +155,10 @@ def test_workers_and_interruptions_do_not_change_the_dataset(collected, tmp_path
 def test_a_collection_grows_but_not_under_other_settings(tmp_path):
     gather(tmp_path / "a", {"move_near": 1})
     gather(tmp_path / "a", {"move_near": 3})
-    assert len(read_episodes(tmp_path / "a")) == 3
+    assert len(EpisodeReader(tmp_path / "a")) == 3
     with pytest.raises(ValueError, match="provenance"):
         gather(tmp_path / "a", {"move_near": 4}, perturbation=Perturbation())
-    assert len(read_episodes(tmp_path / "a")) == 3
+    assert len(EpisodeReader(tmp_path / "a")) == 3
 
 
 def test_a_crash_is_an_error_and_a_hopeless_task_is_given_up(tmp_path, monkeypatch):
