@@ -1,12 +1,8 @@
-"""Statistics of vectors in one pass: exact while they fit in memory, a t-digest beyond that.
-
-Accumulators of different shards, workers or machines merge, and can be saved.
-"""
+"""Statistics of vectors in one pass: exact while they fit in memory, a t-digest beyond that."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -56,59 +52,19 @@ class StreamingStatistics:
         self._kept: list[np.ndarray] = []
         self._digests: list[Any] | None = None
 
-    @property
-    def exact(self) -> bool:
-        """Whether the quantiles are those of the vectors themselves."""
-        return self._digests is None
-
-    def update(self, values: ArrayLike, valid: ArrayLike | None = None) -> None:
-        """Add vectors (..., D); with `valid` (...) only those marked True: padding never counts.
-
-        ValueError for another width or values that count and are not finite.
-        """
+    def update(self, values: ArrayLike) -> None:
+        """Add vectors (n, D); ValueError for another width or values that are not finite."""
         array = np.asarray(values, np.float64)
-        if array.ndim < 2 or array.shape[-1] != self.dim:
-            raise ValueError(f"expected values (..., {self.dim}), got shape {array.shape}")
-        if valid is None:
-            array = array.reshape(-1, self.dim)
-        else:
-            mask = np.asarray(valid, bool)
-            if mask.shape != array.shape[:-1]:
-                raise ValueError(
-                    f"expected a mask of shape {array.shape[:-1]}, got {mask.shape}; it has one "
-                    "boolean per vector"
-                )
-            array = array[mask]
+        if array.ndim != 2 or array.shape[1] != self.dim:
+            raise ValueError(f"expected values (n, {self.dim}), got shape {array.shape}")
         if not np.isfinite(array).all():
             raise ValueError(
                 f"expected finite values, got {int((~np.isfinite(array)).sum())} of {array.size} "
                 "that are not; check the data"
             )
         if len(array):
-            mean = array.mean(0)
-            self._add_moments(
-                len(array), mean, ((array - mean) ** 2).sum(0), array.min(0), array.max(0)
-            )
+            self._add_moments(array)
             self._add_values(array.copy())
-
-    def merge(self, other: StreamingStatistics) -> None:
-        """Add all that `other` has seen; `other` stays as it is. ValueError for another width."""
-        if other.dim != self.dim:
-            raise ValueError(
-                f"expected statistics of {self.dim} dimensions, got {other.dim}; "
-                "merge shards of one dataset only"
-            )
-        if not other.count:
-            return
-        self._add_moments(other.count, other._mean, other._square, other._min, other._max)
-        if other._digests is None:
-            for piece in other._kept:
-                self._add_values(piece)
-            return
-        self._to_digests()
-        assert self._digests is not None
-        for mine, theirs in zip(self._digests, other._digests, strict=True):
-            mine.merge_inplace(theirs)
 
     def result(self) -> Quantiles:
         """The statistics so far; ValueError before the first vector."""
@@ -120,76 +76,30 @@ class StreamingStatistics:
         columns += [self._mean, np.sqrt(self._square / self.count), self._min, self._max]
         return Quantiles(*(tuple(column.tolist()) for column in columns), count=self.count)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write to one .npz file in one piece, to be merged elsewhere."""
-        path = Path(path)
-        arrays = {
-            "version": np.array(VERSION),
-            "settings": np.array([self.dim, self.exact_limit, self.centroids, self.count]),
-            "moments": np.stack([self._mean, self._square, self._min, self._max]),
-        }
-        if self._digests is None:
-            arrays["values"] = np.concatenate([np.zeros((0, self.dim)), *self._kept])
-        else:
-            for number, digest in enumerate(self._digests):
-                arrays[f"digest{number}"] = np.frombuffer(digest.to_bytes(), np.uint8)
-        with atomic_file(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> StreamingStatistics:
-        """The accumulator saved at `path`; ValueError for another version."""
-        with np.load(path, allow_pickle=False) as arrays:
-            if int(arrays["version"]) != VERSION:
-                raise ValueError(
-                    f"{path}: expected statistics of version {VERSION}, got "
-                    f"{int(arrays['version'])}; compute them again"
-                )
-            dim, limit, centroids, count = (int(value) for value in arrays["settings"])
-            loaded = cls(dim, limit, centroids)
-            loaded.count = count
-            loaded._mean, loaded._square, loaded._min, loaded._max = arrays["moments"]
-            if "values" in arrays:
-                loaded._kept = [arrays["values"]] if count else []
-            else:
-                digest = _digest_type()
-                loaded._digests = [
-                    digest.from_bytes(arrays[f"digest{number}"].tobytes()) for number in range(dim)
-                ]
-        return loaded
-
-    def _add_moments(
-        self, count: int, mean: np.ndarray, square: np.ndarray, low: np.ndarray, high: np.ndarray
-    ) -> None:
+    def _add_moments(self, values: np.ndarray) -> None:
         """Chan, Golub and LeVeque (1983): no cancellation, however far the mean is from zero."""
+        count, mean = len(values), values.mean(0)
         total, delta = self.count + count, mean - self._mean
+        square = ((values - mean) ** 2).sum(0)
         self._square = self._square + square + delta**2 * (self.count * count / total)
         self._mean = self._mean + delta * (count / total)
-        self._min, self._max = np.minimum(self._min, low), np.maximum(self._max, high)
+        self._min = np.minimum(self._min, values.min(0))
+        self._max = np.maximum(self._max, values.max(0))
         self.count = total
 
     def _add_values(self, values: np.ndarray) -> None:
-        if self._digests is None:
-            self._kept.append(values)
-            if self.count > self.exact_limit:
-                self._to_digests()
+        if self._digests is not None:
+            for digest, column in zip(self._digests, values.T, strict=True):
+                digest.batch_update(column.tolist())
             return
-        for digest, column in zip(self._digests, values.T, strict=True):
-            digest.batch_update(column.tolist())
+        self._kept.append(values)
+        if self.count > self.exact_limit:
+            from fastdigest import TDigest  # only large datasets need it
 
-    def _to_digests(self) -> None:
-        if self._digests is None:
-            digest = _digest_type()
-            self._digests = [digest(max_centroids=self.centroids) for _ in range(self.dim)]
+            self._digests = [TDigest(max_centroids=self.centroids) for _ in range(self.dim)]
             kept, self._kept = self._kept, []
             for piece in kept:
                 self._add_values(piece)
-
-
-def _digest_type() -> Any:
-    from fastdigest import TDigest  # only large datasets need it
-
-    return TDigest
 
 
 def cached_statistics(
