@@ -14,12 +14,12 @@ from typing import Any
 from selfflow_wm.cli import Parser, at_least, exit_code
 
 HELP = """\
-Words after the flags are those of python -m robotics.finetune (experiment=..., dataset=...,
-codec=..., embodiment=..., seed=...): they say which frames and, without --checkpoint, which codec
-is fitted to dataset.train_split. Then train with the same words and latents=OUT.
+The overrides after the flags are those of python -m robotics.finetune (experiment=..., dataset=...,
+codec=..., embodiment=..., seed=...): they select the frames and, without --checkpoint, the codec
+that is fitted to dataset.train_split. Then train with the same overrides and latents=OUT.
 
-Repeat the command to go on after an interruption. To share the work, give each process its --shard;
-the directory is complete when all have finished. Latents take, per variant and frame, tokens x
+After an interruption, rerun the same command: it resumes. To share the work, give each process its
+--shard; the directory is complete when all have finished. Latents take, per variant and frame, tokens x
 channels x 2 bytes (float16): 12 KiB for 96 x 128 pixels in patches of 16 with 128 channels.
 
     python -m robotics.encode --data data/demo --out latents/demo experiment=embedded

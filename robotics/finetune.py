@@ -22,14 +22,14 @@ data=DIR         RLDS data set (the directory with dataset_info.json); needed
                  or several sets with weights: a yaml (see configs/mixture/template.yaml) or
                  data="{a: {path: DIR, spec: rt1, weight: 3}, b: {path: DIR}}"
 out=DIR          directory of the run: checkpoint/, checkpoints/, state/, metrics.jsonl,
-                 previews/; needed. A run that stopped goes on from its state
-spec=NAME        how the data is to be read: a file of configs/dataset_spec (rt1, embedded,
-                 bridge) or the path of your own, begun from template.yaml there; default rt1
+                 previews/; needed. A run that stopped resumes from its state
+spec=NAME        how to read the data: a file of configs/dataset_spec (rt1, embedded, bridge) or
+                 the path of yours, started from template.yaml there; default rt1
 on_error=skip    leave damaged episodes out and count them; default error: stop at the first
 experiment=NAME  a file of configs/experiment: embedded, rt1_paper, rt1_small
 init=DIR         start from a checkpoint, or a run's newest, of selfflow_wm.pretrain or of this
                  command: the modalities may be others, width and depth may not. What was loaded,
-                 added and dropped is printed and stands in run.json and init.txt
+                 added and dropped is printed and recorded in run.json and init.txt
 objective=NAME   a file of configs/objective: flow_matching, dual_timestep, self_flow,
                  self_flow_separated, diffusion_forcing, sra, repa
 augment=NAME     a file of configs/augment: crop_colour; off by default
@@ -41,7 +41,7 @@ Anything else in configs/ can be overridden the same way, for example
 Several GPUs share every batch, so batch sizes are multiples of their number:
     torchrun --nproc-per-node 8 -m robotics.finetune ... trainer.parallel=ddp     or fsdp2
 
-Ctrl-C (or SIGTERM) saves the state and stops; the same command goes on.
+Ctrl-C (or SIGTERM) saves the state and stops; rerun the same command to resume.
 
     python -m robotics.finetune experiment=embedded objective=self_flow data=data/demo out=runs/sf
     python -m robotics.finetune experiment=embedded objective=flow_matching data=data/demo \\

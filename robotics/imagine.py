@@ -1,4 +1,4 @@
-"""What a checkpoint imagines, beside what happened in held-out episodes."""
+"""What a checkpoint imagines, next to what happened in held-out episodes."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ EXAMPLES = """examples:
   python -m robotics.inspect data/mine --split "train[:10%]"
 
 Without --spec the shipped specifications are tried (rt1, bridge); if none fits, one is guessed from
-the names, shapes and values, and what was guessed is said. Conventions of the specification (sense
-of the gripper, kind of rotation, delta or absolute, frame, unit) are held against the measured
+the names, shapes and values, and the guesses are marked. Conventions of the specification (sense
+of the gripper, kind of rotation, delta or absolute, frame, unit) are compared with the measured
 motion. Only a sample is read; it is the same in every run.
 
 Written to --out: index.html (everything, in one file), proposed.yaml (for --spec and spec=),
@@ -27,7 +27,7 @@ def build_parser() -> Parser:
     """The command line of `python -m robotics.inspect`."""
     parser = Parser(
         prog="python -m robotics.inspect",
-        description="Say what is in an RLDS/TFDS data set, what is wrong, and how to read it.",
+        description="Report what is in an RLDS/TFDS data set, what is wrong, and how to read it.",
         epilog=EXAMPLES,
     )
     add = parser.add_argument

@@ -2,7 +2,7 @@
 
 A window's frames belong together: a crop that moved between them would be a camera motion that no
 action explains. There is no mirroring, which would need mirrored actions. Policies see whole frames
-in the camera's own colours: a crop of side 1 and no colour change are within what is drawn.
+in the camera's colours: a crop of side 1 and no colour change are within what is drawn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 FRAMES = {"image": None, "history": "history_valid", "video": "video_valid"}
 """Samples that hold frames, and the mask of those that exist."""
 
-_STREAM = 7  # keeps these draws apart from others that start from the same seed
+_STREAM = 7  # separates these draws from others with the same seed
 _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
@@ -64,7 +64,7 @@ class Augment:
     ) -> dict[str, Any]:
         """A copy of a batch of windows with its frames transformed; what does not exist stays zero.
 
-        samples: as of `WindowDataset.batch`. epochs, windows: B numbers each, one per row.
+        samples: as from `WindowDataset.batch`. epochs, windows: B numbers each, one per row.
         """
         changed = dict(samples)
         present = [name for name in FRAMES if name in samples]

@@ -20,10 +20,10 @@ from robotics.data.windows import WindowDataset
 from selfflow_wm.data import Mode, ModeSchedule
 from selfflow_wm.layout import Batch
 
-_GROUPED = 9  # keeps the draws of grouped orders apart from others that start from the same seed
+_GROUPED = 9  # separates the draws of grouped orders from others with the same seed
 BLOCK = 1000
 """Draws after which every set has had its share, but for rounding."""
-_CHOICE = 10  # keeps these draws apart from others that start from the same seed
+_CHOICE = 10  # separates these draws from others with the same seed
 
 Dataset = WindowDataset | DatasetMixture
 
@@ -152,10 +152,10 @@ class MixtureStream:
 
     Which set a draw comes from follows from the seed and the draw's number: of each `BLOCK` draws
     every set has its share, rounded up or down at random. Each set goes through its own epochs in
-    its own order (a `WindowStream`), which other sets and their weights do not change. All readers
+    its own order (a `WindowStream`), which does not depend on the other sets. All readers
     take their k-th window from the same set, different windows of it.
 
-    Arguments as of `WindowStream`; `group` episodes are open in each set.
+    Arguments as for `WindowStream`; `group` episodes are open in each set.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class MixtureStream:
 
 
 def _seed(seed: int, name: str) -> int:
-    """Sets of one size must not go through their windows in the same order."""
+    """Sets of the same size must not be shuffled in the same order."""
     return int(np.random.SeedSequence([seed, crc32(name.encode())]).generate_state(1)[0])
 
 
@@ -233,8 +233,8 @@ class ModeStream:
     The mode of optimiser step k and the order of the windows follow from the seed alone. All
     modes draw from one shuffled pass over the windows.
     accumulate: batches of one mode in a row, as many as the trainer adds up to a step.
-    keep: the windows to draw, all by default. augment: transforms the frames of every window, anew
-    in every epoch. latents: where the frames' latents come from instead of the pixels.
+    keep: the windows to draw, all by default. augment: transforms the frames of every window, with
+    a new draw in every epoch. latents: where the frames' latents come from instead of the pixels.
     rank, world_size: which of several readers this is, whose batches are the rows of one larger
     batch; all draw the same modes. The position is the same for any number of them.
     group: episodes open at a time, see `WindowStream`; default all. With it, the order depends on

@@ -192,7 +192,7 @@ def keypose_steps(
 def no_op_steps(
     actions: np.ndarray, episode_start: np.ndarray, position: float, rotation: float
 ) -> np.ndarray:
-    """(T,) bool: the steps in which the robot is told to do nothing.
+    """(T,) bool: the steps whose action commands nothing.
 
     That is a motion of at most `position` (m, length) and `rotation` (rad, length of the vector of
     angles), no end of the sub-task, and a gripper command of 0 (keep) or the one of the step before

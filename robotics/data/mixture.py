@@ -2,8 +2,8 @@
 
 A model has one robot's conventions and one normaliser, so the sets must share their actions' and
 the statistics are those of what is drawn: of a set with share w, every step counts w / steps.
-(Octo and OpenVLA normalise each data set on its own; then a prediction means another motion for
-each of them, and a checkpoint must be told which one it acts for.)
+(Octo and OpenVLA normalise each data set separately; a prediction then means a different motion for
+each of them, and a checkpoint has to know which one it acts for.)
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class DatasetMixture:
         if len(set(shapes.values())) > 1:
             raise ValueError(
                 "expected sets with one image size, horizon, video offsets and history, got "
-                f"{shapes}; open them alike."
+                f"{shapes}; open them with the same settings."
             )
         self.parts = dict(parts)
         total = sum(values.values())

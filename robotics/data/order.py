@@ -31,8 +31,8 @@ def grouped_order(
         episode: (n,) a number of every window's episode.
         generator: of the order.
         group: episodes that are open at a time.
-        readers: place p of the order belongs to reader (first + p) % readers; each has its own
-            share of the episodes, and every share but for rounding the same number of windows.
+        readers: place p of the order belongs to reader (first + p) % readers; each has a share
+            of the episodes, and all shares but for rounding the same number of windows.
         first: place of the order in the endless sequence.
     """
     count = len(episode)

@@ -1,4 +1,4 @@
-"""The data sets that `data=` names: whether they belong together, and their windows."""
+"""The data sets that `data=` names: whether they fit together, and their windows."""
 
 from __future__ import annotations
 
@@ -99,12 +99,12 @@ def check_conventions(
     spec: str | None,
     mixed_rates: bool | None = None,
 ) -> None:
-    """Refuse sets that one model's actions cannot mean the same for.
+    """Refuse sets in which the same action means different motions.
 
     Args:
         entries: the sets.
         robot: row of robotics.embodiment.table the model is for.
-        spec: of the sets that state none.
+        spec: for the sets that state none.
         mixed_rates: let control rates differ. An action is a motion within one control step: at
             another rate the same values are another speed, and a horizon another time.
 
@@ -118,20 +118,20 @@ def check_conventions(
         if differing := [key for key in CONVENTIONS if getattr(row, key) != getattr(model, key)]:
             raise ValueError(
                 f"data.{name}: expected a robot with the action conventions of {robot}, got "
-                f"{row.name}, which differs in {', '.join(differing)}; train a model of its own"
+                f"{row.name}, which differs in {', '.join(differing)}; train a separate model"
             )
         rates[name] = load_spec(entry.spec or spec).control_hz
     if len(set(rates.values())) > 1 and not mixed_rates:
         listed = ", ".join(f"{name} {rate:g} Hz" for name, rate in rates.items())
         raise ValueError(
             f"data: expected sets of one control rate, got {listed}; an action is the motion of "
-            "one control step. To train on them all the same: mixed_rates=true"
+            "one control step. To train on them anyway: mixed_rates=true"
         )
 
 
 def open_data(config: DictConfig, split: str) -> WindowDataset | DatasetMixture:
     """The windows of `config.data`, one set or several. split: "train_split" or
-    "validation_split", of the configuration or of each set that states its own."""
+    "validation_split", of the configuration or of the sets that state one."""
     if isinstance(config.data, str):
         return open_dataset(config, config.dataset[split])
     entries = parse_mixture(OmegaConf.to_container(config.data)) or {}

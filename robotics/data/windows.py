@@ -6,7 +6,7 @@ the chunk of actions from there on, and future frames and, if wanted, past ones.
 What does not exist is masked and zero, never a copy of the last step: actions after the end of an
 episode or of its sub-task, frames after it, frames before the first one. The last recorded step
 counts like any other: in RT-1 its action is the one that terminates. Steps in which nothing is
-commanded are kept unless `robotics.data.batches.WindowStream` is told to draw others only.
+commanded are kept unless `robotics.data.batches.WindowStream` is given others to draw.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class WindowDataset:
         if storage.is_url(directory) and cache_dir is None:
             raise ValueError(
                 f"expected a local cache_dir for {directory}, got none; the index and the pixels "
-                "of what lies behind a URL are kept there."
+                "of remote data are kept there."
             )
         self._cache = Path(cache_dir or Path(directory) / ".cache")
         self.frame_cache: FrameCache | None = None

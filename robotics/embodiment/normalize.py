@@ -21,7 +21,7 @@ KINDS = ("quantiles", "standard", "minmax")
 @dataclass(frozen=True)
 class Quantiles:
     """Statistics of `count` vectors, one value per dimension, in the vectors' units. Those of
-    `of` are exact; `robotics.data.statistics` makes them of sets that do not fit in memory."""
+    `of` are exact; for data that does not fit in memory see `robotics.data.statistics`."""
 
     q01: tuple[float, ...]
     q99: tuple[float, ...]

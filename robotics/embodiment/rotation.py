@@ -34,7 +34,7 @@ def as_quaternion(values: ArrayLike, kind: str) -> np.ndarray:
     Args:
         values: (..., 3) "euler_xyz" (roll-pitch-yaw) or "axis_angle", rad; (..., 4)
             "quaternion_xyzw" or "quaternion_wxyz", of any length but zero.
-        kind: how `values` are to be understood.
+        kind: convention of `values`.
 
     Raises:
         ValueError: another kind or shape, NaN or infinity, a quaternion of zero length.

@@ -1,6 +1,6 @@
 """What differs between robots, as a table; and the order of the action and proprioception vectors.
 
-The model's action (8 values) is what RT-1's data holds, in its own rotation convention:
+The model's action (8 values) is what RT-1's data holds, in RT-1's rotation convention:
 
 | slice      | meaning                                            | range      |
 |------------|----------------------------------------------------|------------|
@@ -54,7 +54,7 @@ EMBODIMENTS: dict[str, Embodiment] = {
     for row in (
         Embodiment("embedded", ACTION_DIM, 1, "rpy", "axis_angle", 3.0, (256, 320), 1),
         Embodiment("google_robot", ACTION_DIM, 1, "rpy", "axis_angle", 3.0, (256, 320), 15),
-        # Bridge data and SIMPLER's WidowX: the gripper's own sense is turned in the backend.
+        # Bridge data and SIMPLER's WidowX: the sense of the gripper is inverted in the backend.
         Embodiment("widowx", ACTION_DIM, 1, "rpy", "axis_angle", 5.0, (240, 320), 1),
     )
 }

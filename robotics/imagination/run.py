@@ -1,4 +1,4 @@
-"""What a checkpoint imagines, beside what happened in held-out episodes."""
+"""What a checkpoint imagines, next to what happened in held-out episodes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def imagine(arguments: argparse.Namespace) -> None:
 
 
 def _check(world: WorldModel, arguments: argparse.Namespace) -> None:
-    """ValueError, before the data is opened, where nothing would come of it or be written."""
+    """ValueError, before the data is opened, where nothing could be drawn or written."""
     if arguments.out.exists() and not arguments.out.is_dir():
         raise ValueError(
             f"--out: expected a directory, got the file {arguments.out}; choose another"
@@ -117,7 +117,7 @@ def draw_episode(
 
     The strip shows up to 8 windows, the video every step; frames are those at the last offset that
     the episode is long enough for, which goes into `report["ahead"]` (steps, by episode). Each is
-    imagined from its own recorded current frame, so many steps before it.
+    imagined from the recorded current frame that many steps before it.
     """
     steps = np.asarray(dataset.episodes[number])
     there = np.flatnonzero(dataset.video_steps(steps)[1].any(0))
@@ -166,7 +166,7 @@ def measure(
         for name in ("image", "video", "video_valid", "action_valid"):
             keep(f"true {name}", samples[name])
         keep("true action", world.action.normalise(samples["action"])[..., ARM])
-        video = torch.as_tensor(_held(samples)).to(world.device)
+        video = torch.as_tensor(_padded(samples)).to(world.device)
         current = world.image_codec.encode(torch.as_tensor(samples["image"]).to(world.device))
         coded = world.video_codec.encode(video, reference_latents=current)
         restored = world.video_codec.decode(coded, reference_latents=current)
@@ -181,11 +181,11 @@ def measure(
     return _scores(world, joined, episode, modes)
 
 
-def _held(samples: dict[str, Any]) -> np.ndarray:
-    """The future frames, uint8 (B, F, H, W, 3); where there is none, the last one that there was.
+def _padded(samples: dict[str, Any]) -> np.ndarray:
+    """The future frames, uint8 (B, F, H, W, 3), the last one repeated after the episode's end.
 
-    A codec of clips mixes the frames of a group. Black ones at the end of an episode would spoil
-    what it restores of the real ones before them.
+    A codec of clips mixes the frames of a group: black ones would spoil how it restores the real
+    ones before them.
     """
     frames = np.concatenate([samples["image"][:, None], samples["video"]], axis=1)
     valid = np.pad(samples["video_valid"], [(0, 0), (1, 0)], constant_values=True)
@@ -237,7 +237,7 @@ def _generate(
     mode: str,
     arguments: argparse.Namespace,
 ) -> dict[str, np.ndarray]:
-    """Each window has its own generator, seeded by its step: batching changes nothing."""
+    """One generator per window, seeded by its step: batching changes nothing."""
     generators = [
         torch.Generator().manual_seed(arguments.seed * 1_000_003 + int(step))
         for step in samples["step"]

@@ -1,4 +1,4 @@
-"""From what was counted and weighed to findings with a remedy."""
+"""From counts and evidence to findings, each with a remedy."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from robotics.inspection.findings import Finding
 from robotics.inspection.scan import PLACES, Scan, stored_parts
 
 MANY = 0.3
-"""Share of steps or episodes from which on a habit of the data is a warning."""
+"""Share of steps or episodes above which a habit of the data is a warning."""
 FAR = 5.0
 """Outliers lie further than this many widths of [q01, q99] outside of it."""
 JUMP = 0.3
-"""m: a measured position further than this from the one before is no motion."""
+"""m: a measured position further than this from the previous one is no motion."""
 SCALES = (0.5, 2.0)
 """Gains of the measured over the commanded motion that pass as "the same unit"."""
 SHOWN = 12
-"""Faults spelt out one by one."""
+"""Faults listed one by one."""
 
 Findings = Iterator[Finding]
 _error, _warning, _info = (partial(Finding, severity) for severity in ("error", "warning", "info"))

@@ -36,7 +36,7 @@ def examine(
         split: split or slice of it.
         spec: name or path of a specification; None tries the shipped ones and then guesses.
         episodes: most that are read, 0 for all.
-        begin: takes the number of episodes to come, gives what is called behind each.
+        begin: takes the number of episodes to come, returns what is called after each.
 
     Raises:
         ValueError: no such data set or split, or a specification that does not fit it.

@@ -32,7 +32,7 @@ class Proposal:
         return Proposal(self.content, draft.notes | self.notes)
 
 
-def turn(proposal: Proposal, group: str, note: str) -> None:
+def invert_gripper(proposal: Proposal, group: str, note: str) -> None:
     """Invert the sense of a group's gripper."""
     before = proposal.content.setdefault(group, {}).get("gripper_closes", "positive")
     opposite = "negative" if before == "positive" else "positive"
@@ -59,10 +59,10 @@ def corrected(
             if value in ("delta", "absolute", "euler_xyz", "axis_angle") or "quat" in value:
                 proposal.set(f"{group}.{entry}", value, f"{name} has {row.stated}; {row.numbers}")
         if row.topic == "gripper" and row.answer == motion.CONTRADICTS and grip is not None:
-            group = gripper.turned_part(grip)
+            group = gripper.inverted_part(grip)
             pose = getattr(load_spec(source), group)
             proposal.content.setdefault(group, {})["gripper_closes"] = pose.gripper_closes
-            turn(proposal, group, f"{name} has it the other way; {row.numbers}")
+            invert_gripper(proposal, group, f"{name} has it the other way; {row.numbers}")
     return proposal
 
 

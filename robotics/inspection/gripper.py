@@ -1,9 +1,9 @@
 """Does a closing command close the measured gripper?
 
-Both senses come from the specification, so command and measurement are held against each other:
-what happens behind each switch of the command, and the correlation of the command with the change
-of the measured closedness over the next steps. Turned both at once, they would still agree; whether
-both are right only shows in a weaker sign, that episodes usually begin with an open gripper.
+Both senses come from the specification, so command and measurement are compared: what follows each
+switch of the command, and the correlation of the command with the change of the measured closedness
+over the next steps. If both were inverted they would still agree; whether both are right shows only
+in weaker evidence: episodes usually begin with an open gripper.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from robotics.inspection.scan import Track
 LAGS = (1, 2, 3)
 """Short ones: over longer times a grasp and its release fall together."""
 AHEAD = 15
-"""Steps behind a switch in which the gripper must follow."""
+"""Steps after a switch within which the gripper must follow."""
 CLEAR = 0.2
 """Correlation below which it decides nothing."""
 SWITCHES, UNITED = 10, 0.8
@@ -37,7 +37,7 @@ class Grip:
     correlations: dict[int, float]
     """Lag in steps -> correlation of the command with the change of closedness over them."""
     switches: int
-    """Times the command turned to the other half of its range."""
+    """Times the command moved to the other half of its range."""
     followed: int
     """Of them, those the measurement followed within `AHEAD` steps."""
     opposed: int
@@ -145,6 +145,6 @@ def verdict(grip: Grip) -> Verdict:
     )
 
 
-def turned_part(grip: Grip) -> str:
-    """Which of "action" and "proprio" to turn when they contradict: grippers begin open."""
+def inverted_part(grip: Grip) -> str:
+    """Which of "action" and "proprio" to invert when they contradict: grippers begin open."""
     return "proprio" if (grip.begin_closed or 0.0) > 0.5 else "action"

@@ -24,7 +24,7 @@ OUTLYING = 20.0
 """Commands longer than this many medians are left out of the evidence."""
 BLOCK = 10
 EVIDENCE_STEPS = 20_000
-"""Steps that are weighed; more would change no verdict."""
+"""Steps that are evaluated; more would change no verdict."""
 FEW = 30
 """Steps below which the data do not decide."""
 SURE, LIKELY = 4.0, 3.0
@@ -81,9 +81,9 @@ class Verdict:
     answer: str
     """`AGREES`, `CONTRADICTS` or `UNCLEAR`."""
     stated: str
-    """What the specification says."""
+    """By the specification."""
     found: str
-    """What the data say; equal to `stated` unless they contradict."""
+    """By the data; equal to `stated` unless they contradict."""
     numbers: str
 
 
@@ -110,7 +110,7 @@ class Motion:
 
 
 def translation(tracks: Sequence[Track], spec: DatasetSpec) -> Motion | None:
-    """Weigh the conventions of the commanded translation; None without measured positions."""
+    """Compare the conventions of the commanded translation; None without measured positions."""
     parts = _limited(tracks, "position")
     if not parts:
         return None
@@ -152,7 +152,7 @@ def translation(tracks: Sequence[Track], spec: DatasetSpec) -> Motion | None:
 
 
 def rotation(tracks: Sequence[Track], spec: DatasetSpec) -> Motion | None:
-    """Weigh the conventions of the commanded rotation; None without measured rotations."""
+    """Compare the conventions of the commanded rotation; None without measured rotations."""
     parts = _limited(tracks, "rotation")
     if not parts:
         return None

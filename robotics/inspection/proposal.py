@@ -15,7 +15,7 @@ from robotics.data.rlds.raw import RawEpisode
 from robotics.data.rlds.schema import Leaf
 from robotics.data.rlds.spec import ROTATION_KINDS, DatasetSpec, load_spec
 from robotics.inspection import gripper, motion
-from robotics.inspection.draft import Proposal, turn
+from robotics.inspection.draft import Proposal, invert_gripper
 from robotics.inspection.scan import Track, stored_parts
 
 IMAGE_MARKS = (b"\xff\xd8\xff", b"\x89PNG")
@@ -160,7 +160,7 @@ class _Guess(Proposal):
             self.set("proprio.rotation_kind", "quaternion_xyzw", "the usual order")
             rest += 4
         elif width >= rest + 3:
-            self.set("proprio.rotation", _path(key, rest, rest + 3), "behind the position")
+            self.set("proprio.rotation", _path(key, rest, rest + 3), "after the position")
             rest += 3
         elif "rotation" in named:
             self.set("proprio.rotation", _path(named["rotation"]), "by its name and width")
@@ -233,7 +233,7 @@ class _Guess(Proposal):
         row = gripper.verdict(grip)
         if row.answer == motion.CONTRADICTS:
             part = "proprio" if self.notes["action.gripper_closes"] == "by its name" else "action"
-            turn(self, part, "to fit the other one: " + row.numbers)
+            invert_gripper(self, part, "to fit the other one: " + row.numbers)
         elif row.answer == motion.AGREES:
             self.notes["action.gripper_closes"] += "; fits the measured gripper"
 
@@ -279,7 +279,7 @@ def _path(key: str, first: int | None = None, last: int | None = None) -> str:
 
 
 def _named(keys: Sequence[str], widths: Mapping[str, int]) -> dict[str, str]:
-    """Parts that are features of their own, by name and width."""
+    """Parts that are separate features, by name and width."""
     wanted = (("position", POSITION_NAMES, (3,)), ("rotation", ROTATION_NAMES, (3, 4)),
               ("gripper", GRIPPER_NAMES, (1,)))  # fmt: skip
     found: dict[str, str] = {}

@@ -1,7 +1,7 @@
 """One pass over a sample of a data set's episodes; what stays in memory is bounded.
 
 Episodes are read in a random order of fixed seed, so the first N are the same in every run, and
-whatever is kept of only some of them is kept of a fair sample.
+what is kept of only some of them is a fair sample.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def scan(
     faults: Faults,
     advance: Callable[[], None] = lambda: None,
 ) -> Scan:
-    """Read the records at `places`; `advance` is called behind each."""
+    """Read the records at `places`; `advance` is called after each."""
     result = Scan(total=total, sampled=len(places), faults=faults)
     for path, number, span in places:
         where = f"{path}, record {number}"
@@ -287,7 +287,7 @@ def _note_episode(result: Scan, episode: Episode, raw: RawEpisode, spec: Dataset
     ends.repeated += bool((terminate[1:] & terminate[:-1]).any())
     # The end of a sub-task's run of one instruction is where terminating belongs.
     segment_ends = run_ends(np.array(episode.instruction, dtype=object).astype(str))
-    early = _quiet_behind(terminate, segment_ends)
+    early = _continues_after_end(terminate, segment_ends)
     ends.going_on += early
     motion = np.linalg.norm(actions[-1, :3]), np.linalg.norm(actions[-1, 3:6])
     ends.idle_last += bool(motion[0] <= STILL_POSITION and motion[1] <= STILL_ROTATION)
@@ -300,7 +300,7 @@ def _note_episode(result: Scan, episode: Episode, raw: RawEpisode, spec: Dataset
             break
 
 
-def _quiet_behind(terminate: np.ndarray, segment_ends: np.ndarray) -> bool:
+def _continues_after_end(terminate: np.ndarray, segment_ends: np.ndarray) -> bool:
     """Whether a step that does not terminate follows one that does, in the same sub-task."""
     inside = np.arange(1, len(terminate)) < segment_ends[:-1]
     return bool((terminate[:-1] & ~terminate[1:] & inside).any())

@@ -1,7 +1,7 @@
 """A `WorldModel`'s parts in a checkpoint: the section `robot` of its config.json.
 
 embodiment (name), statistics (normalisers of action and proprio) and their hash, video_offsets,
-modes and condition_level; all else is as of any checkpoint, see `selfflow_wm.checkpoints`.
+modes and condition_level; the rest is as in any checkpoint, see `selfflow_wm.checkpoints`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A checkpoint behind the `Policy` protocol."""
+"""A checkpoint as a `Policy`."""
 
 from __future__ import annotations
 

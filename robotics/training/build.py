@@ -34,7 +34,7 @@ RESUMABLE = (*run.RESUMABLE, "on_error", "decoded", "frame_cache_mb")
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
-    """configs/finetune.yaml with hydra overrides; ValueError says what was wrong with them."""
+    """configs/finetune.yaml with hydra overrides; ValueError where they are wrong."""
     config = configuration.compose_config("robotics.finetune", overrides, paths=PATHS)
     _read_mixture(config)
     return config
@@ -101,7 +101,7 @@ def _parts(setting: run.Setting) -> run.Parts:
 
 
 def _inputs(config: dict[str, Any], dataset: Dataset, world: WorldModel) -> dict[str, Any]:
-    """What the training stream is told beyond the plain windows; validation never is."""
+    """Options of the training stream, which validation does without."""
     inputs: dict[str, Any] = {"group": config["group_episodes"]}
     if config.get("augment"):
         inputs["augment"] = Augment(**config["augment"], seed=config["seed"])

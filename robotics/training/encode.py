@@ -25,7 +25,7 @@ from selfflow_wm.training.model_files import read_codecs
 
 _CLIPS = (
     "expected a codec whose video is made of single frames' latents, got one of clips: each "
-    "window's clip has latents of its own. Train from the pixels, with latents=null"
+    "window's clip is encoded as a whole. Train from the pixels, with latents=null"
 )
 
 
@@ -44,7 +44,7 @@ def encode(
     """Write (or continue) the cache `out`; returns counts of this call: shards written and
     skipped, frames, seconds.
 
-    shard: (i, n), this process's share: every n-th shard of the data from the i-th on, from 1.
+    shard: (i, n), this process's share: every n-th shard of the data from the i-th on, i from 1.
     ValueError for a slice as split (shards are encoded whole), or an `out` with another key.
     """
     number, ranks = shard
@@ -124,5 +124,5 @@ def _claim(out: Path, key: dict[str, Any]) -> None:
     if differing := sorted(name for name in key if key[name] != before.get(name)):
         raise ValueError(
             f"{out}: expected latents of these settings, got a directory with other "
-            f"{', '.join(differing)}; repeat its command, choose another --out, or delete it"
+            f"{', '.join(differing)}; rerun its command, choose another --out, or delete it"
         )

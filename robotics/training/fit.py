@@ -98,8 +98,7 @@ def layout_of(
 def unfitted_codecs(
     config: Mapping[str, Any], image_size: Sequence[int], frames: int
 ) -> dict[str, Codec]:
-    """The codecs that a configuration asks for, "image" and "video"; those of principal components
-    still to be fitted.
+    """The codecs that a configuration asks for, "image" and "video"; not fitted yet.
 
     config: either the arguments of a `PatchPCA`, future frames being coded relative to the current
     one, or "image" and "video", each the arguments of a codec with its "kind". Sizes are given.
@@ -124,9 +123,9 @@ def fit_codecs(
     seed: int,
     taken: Mapping[str, Codec] | None = None,
 ) -> ResidualCodec | PairedCodec:
-    """The codecs of the current and of the future frames, fitted where they are to be.
+    """The codecs of the current and of the future frames, fitted where they need it.
 
-    config: see `unfitted_codecs`. taken: by name, "image" or "video", ones that are ready.
+    config: see `unfitted_codecs`. taken: "image" or "video" -> a codec that is already fitted.
     """
     codecs = unfitted_codecs(config, dataset.image_size, len(dataset.video_offsets))
     ready = dict(taken or {})
@@ -152,7 +151,7 @@ def fit_codecs(
 
 
 def _whole_windows(dataset: Dataset, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Future frames (n, F, H, W, 3) and current ones (n, H, W, 3) of the windows that have all."""
+    """Future (n, F, H, W, 3) and current frames (n, H, W, 3) of the windows that have them all."""
     windows = dataset.batch(index, video=True)
     whole = np.asarray(windows["video_valid"]).all(1)
     if not whole.any():
@@ -173,7 +172,7 @@ def cached_codec(dataset: Dataset, config: Mapping[str, Any]) -> ResidualCodec:
     if got != wanted:
         raise ValueError(
             f"latents={config['latents']}: expected a codec with {wanted}, got {got}; train with "
-            "the words given to python -m robotics.encode, or encode again"
+            "the overrides given to python -m robotics.encode, or encode again"
         )
     return codec
 

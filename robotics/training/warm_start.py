@@ -1,9 +1,8 @@
 """Fine-tuning from a checkpoint: of pretraining, or of another fine-tuning run.
 
-What is loaded are the EMA weights, which a checkpoint holds and nothing else. Student and teacher
-both start from them: they are the better of the two and the ones that were evaluated, and a teacher
-is the average of its own student's past, so at step 0 the two are equal. (The last student of the
-other run would begin with that run's noise, and with another teacher than its average.)
+A checkpoint holds the EMA weights and no others. Student and teacher both start from them: they are
+better than the last student's, they are the ones that were evaluated, and a teacher is the average
+of its student's past, so at step 0 the two are equal.
 """
 
 from __future__ import annotations
@@ -49,16 +48,16 @@ class InitCheckpoint:
     """A checkpoint to start from."""
 
     path: Path
-    """Its directory."""
+    """Directory of the checkpoint."""
     run: Path | None
-    """The run's directory, if that was given."""
+    """Directory of the run, if that was given."""
     command: str
-    """That wrote it."""
+    """The command that wrote it."""
     layout: Layout
     arguments: dict[str, Any]
-    """Of its `Backbone`."""
+    """Keyword arguments of its `Backbone`."""
     codecs: dict[str, Codec]
-    """Of image and video."""
+    """"image" and "video", those it has."""
     training: dict[str, Any]
 
     def weights(self) -> dict[str, Tensor]:
@@ -67,14 +66,14 @@ class InitCheckpoint:
 
 @dataclass
 class Loaded:
-    """What came of a checkpoint, for the run's record and for the reader."""
+    """What was loaded from a checkpoint, for the run's record and for people."""
 
     source: str
     command: str
     step: int | None
     transfer: Transfer
     codecs: dict[str, str]
-    """Of image and video: where it comes from and why."""
+    """"image" and "video" -> where the codec comes from and why."""
     projector: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,8 +128,8 @@ def start_from(
     """The world model of `config` with what it shares with the checkpoint at `place`.
 
     place: a checkpoint of `selfflow_wm.pretrain` or `robotics.finetune`, or the directory of such
-    a run. Modalities keep their projections if their tokens mean the same, that is with the codec
-    of the checkpoint; statistics are those of `dataset`.
+    a run. Modalities keep their projections if their tokens have the same meaning, that is with the
+    checkpoint's codec; statistics are those of `dataset`.
 
     Raises:
         ValueError: no checkpoint there, not of a backbone, or one of another shape.
@@ -153,7 +152,7 @@ def start_from(
 
 
 def read_source(place: Path | str) -> InitCheckpoint:
-    """What there is to know of a checkpoint before its weights are read. place: as of
+    """What is known of a checkpoint before its weights are read. place: as for
     `selfflow_wm.checkpoints.find_checkpoint`."""
     path = find_checkpoint(place)
     config = read_config(path)
@@ -199,7 +198,7 @@ def _check_shape(source: InitCheckpoint, config: Mapping[str, Any]) -> None:
 def _codecs(
     source: InitCheckpoint, dataset: Dataset, config: Mapping[str, Any]
 ) -> tuple[ResidualCodec | PairedCodec, dict[str, str], set[str]]:
-    """The codec to train with, what is said of its two sides, and which are the checkpoint's."""
+    """The codec to train with, where its two parts come from, and which are the checkpoint's."""
     check_cacheable(config)
     asked = unfitted_codecs(config["codec"], dataset.image_size, len(dataset.video_offsets))
     taken: dict[str, Codec] = {}
@@ -210,7 +209,7 @@ def _codecs(
         except ValueError as error:
             words[name] = f"new: {error}"
     video = taken.get("video")
-    if isinstance(video, ResidualCodec):  # it has its own image codec, the same one
+    if isinstance(video, ResidualCodec):  # it contains the same image codec
         taken["image"] = video.base
     if taken.keys() < asked.keys() and config.get("latents"):
         codec: ResidualCodec | PairedCodec = cached_codec(dataset, config)
@@ -224,8 +223,8 @@ def _codecs(
 
 
 def adopt(asked: Codec, found: Codec | None) -> Codec:
-    """`found` at the sizes of `asked`, its tokens meaning what they did; ValueError says why it
-    can't be."""
+    """`found` at the sizes of `asked`, its tokens with the same meaning; ValueError with the reason
+    where that is impossible."""
     if found is None:
         raise ValueError("the checkpoint has none")
     if differing := codec_differences(asked, found):
@@ -238,8 +237,8 @@ def adopt(asked: Codec, found: Codec | None) -> Codec:
 
 
 def codec_differences(asked: Codec, found: Codec) -> list[str]:
-    """Why a token of the one means something else than a token of the other; their sizes do not
-    count. Fitted tensors are not looked at."""
+    """Settings in which the tokens of two codecs differ in meaning; sizes and fitted tensors are
+    not compared."""
     ours, theirs = _flat(asked.identity()), _flat(found.identity())
     # A mean picture is of one frame size.
     placed = any(v is True for n, v in ours.items() if n.endswith("per_position"))
@@ -262,8 +261,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _suits(codec: ResidualCodec | PairedCodec, dataset: Dataset, count: int = 64) -> str:
-    """How a codec fitted to other pictures does on these: their latents should have mean 0 and
-    variance 1, and what is lost of a picture no model can learn."""
+    """How well a codec fitted to other pictures suits these: latents should have mean 0 and
+    variance 1, and no model can learn the detail that the codec loses."""
     index = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).long().numpy()
     frames = torch.as_tensor(dataset.batch(index, video=False)["image"])
     latents = codec.base.encode(frames)
@@ -280,10 +279,10 @@ def _suits(codec: ResidualCodec | PairedCodec, dataset: Dataset, count: int = 64
 
 def adopt_projector(place: Path | str, objective: Mapping[str, Any], modules: nn.Module) -> str:
     """Load the projector of the run at `place` into the objective's `modules`, if there is one of
-    the same objective; what was done, in words.
+    the same objective; returns a description of what was done.
 
     A checkpoint has no projector; the last state of the run has. A new one has to be learned
-    first, and until then pulls the student towards what it happens to project.
+    first, and until then pulls the student towards an arbitrary projection.
 
     objective: the configuration's.
     """

@@ -143,12 +143,12 @@ def test_actions_count_without_frames_where_no_mode_was_shown_them(joint, modes,
 def test_what_the_codec_restores_is_not_spoiled_by_what_lies_after_the_end(joint, clips):
     end = clips.episodes[0][-1]
     samples = clips.batch([end - 3])  # three real frames, the last two of them in a broken group
-    held = imagining._held(samples)
+    held = imagining._padded(samples)
     assert samples["video_valid"][0].tolist() == [True, True, True, False, False]
     assert np.array_equal(held[0, :3], samples["video"][0, :3])
     assert (held[0, 3:] == samples["video"][0, 2]).all() and not samples["video"][0, 3:].any()
     alone = clips.batch([end])
-    assert (imagining._held(alone) == alone["image"][:, None]).all()
+    assert (imagining._padded(alone) == alone["image"][:, None]).all()
 
 
 def test_previews_show_no_frames_that_never_were(joint, clips, tmp_path):

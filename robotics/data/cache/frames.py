@@ -12,9 +12,9 @@ import numpy as np
 
 
 class FrameCache:
-    """The frames used last, up to a number of bytes; whatever else is asked for is decoded.
+    """The frames used last, up to a number of bytes; other frames are decoded when asked for.
 
-    This is all of the pixels that a reader keeps: its size does not follow the data set's.
+    A reader keeps no other pixels, so its memory does not grow with the data set.
 
     Args:
         budget: bytes; 0 keeps nothing and only decodes a batch's repeated frames once.
@@ -42,9 +42,9 @@ class FrameCache:
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """What another process needs: it begins with nothing kept."""
-        own = ("_kept", "_slots", "_pool")
-        return {name: value for name, value in vars(self).items() if name not in own}
+        """What another process needs: it starts with an empty cache."""
+        local = ("_kept", "_slots", "_pool")
+        return {name: value for name, value in vars(self).items() if name not in local}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -93,7 +93,7 @@ class FrameCache:
         self._slots[key] = slot
 
     def _executor(self) -> ThreadPoolExecutor:
-        """Threads do not survive a fork: every process has its own."""
+        """Threads do not survive a fork: one pool per process."""
         if self._pool is None or self._pool[0] != os.getpid():
             self._pool = (os.getpid(), ThreadPoolExecutor(self._threads))
         return self._pool[1]

@@ -31,7 +31,7 @@ VERSION = 1
 DTYPES = ("float16", "float32")
 CHUNK = 64
 """Frames encoded at a time."""
-_STREAM = 8  # keeps the draws of variants apart from others that start from the same seed
+_STREAM = 8  # separates the draws of variants from others with the same seed
 
 
 class LatentCache:
@@ -214,7 +214,7 @@ def encode_shard(
     device: torch.device | str = "cpu",
     on_frames: Callable[[int], None] = lambda count: None,
 ) -> bool:
-    """Write the latents of one shard in one piece. False: they were there already.
+    """Write the latents of one shard in one piece; returns False where they exist.
 
     A variant's transform is one for a whole episode, so it is consistent across every window, and
     follows from the seed, the variant, the shard's contents and the episode's place in it.
@@ -263,7 +263,7 @@ def _open(directory: Path, key: Mapping[str, Any], name: str) -> np.ndarray:
     if not path.is_file():
         raise ValueError(
             f"{path}: expected the latents of this shard, got no file: encoding has not finished. "
-            "Repeat the command of python -m robotics.encode; it goes on"
+            "Rerun the same python -m robotics.encode command, which resumes"
         )
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.shape != shape or array.dtype != np.dtype(key["dtype"]):

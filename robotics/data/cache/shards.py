@@ -232,7 +232,7 @@ class ShardCache:
                 f"{entry}: expected {count} frames and steps, got other sizes; "
                 "delete the directory, it is built again from the data."
             )
-        # Episodes behind the damage of a shard count as empty ones.
+        # Episodes after the damage of a shard count as empty ones.
         lengths = np.zeros(max(shard.total, len(spans)), np.int64)
         lengths[: len(steps["lengths"])] = steps["lengths"]
         return ShardArrays(frames=frames, **(steps | {"lengths": lengths}))

@@ -1,4 +1,4 @@
-"""ArrayRecord files without TensorFlow: their library reads and writes, the index is ours.
+"""ArrayRecord files without TensorFlow: the library reads and writes, the index is built here.
 
 ArrayRecord is Riegeli underneath: chunks with a 40-byte header (among others the size and a hash of
 the chunk's data), interrupted every 64 KiB by a block header. Hopping over the headers finds files
@@ -68,7 +68,7 @@ def read_record(path: str | os.PathLike[str], span: RecordSpan, number: int) -> 
 
 
 def write(path: str | os.PathLike[str], records: list[bytes]) -> None:
-    """A file of its own chunk for every record, as tensorflow-datasets writes them."""
+    """Write a file with one chunk per record, as tensorflow-datasets does."""
     writer = _library().ArrayRecordWriter(str(path), "group_size:1")
     for record in records:
         writer.write(record)
@@ -97,7 +97,7 @@ def _open(path: Path) -> Any:
 
 @functools.lru_cache(maxsize=8)
 def _reader(path: str, size: int, changed: int, process: int) -> Any:
-    """Keyed by size and time so that a file written anew is opened anew, and by process because
+    """Keyed by size and time so that a rewritten file is opened again, and by process because
     the library's threads do not survive a fork."""
     del size, changed, process
     return _library().ArrayRecordReader(path, "readahead_buffer_size:0")

@@ -23,7 +23,7 @@ it a little; more means that the range is wrong."""
 
 
 def check_features(spec: DatasetSpec, stored: Mapping[str, Leaf], where: str) -> None:
-    """Hold a specification against a dataset's features.
+    """Check a specification against a dataset's features.
 
     Raises:
         ValueError: a path that is not there (with the nearest that are), or stored as another kind.
@@ -33,8 +33,8 @@ def check_features(spec: DatasetSpec, stored: Mapping[str, Leaf], where: str) ->
             names = difflib.get_close_matches(wanted.key, stored, n=3, cutoff=0.3)
             raise ValueError(
                 f"{where}: expected {wanted.key!r} for {place} of the specification {spec.name}, "
-                f"got no such feature; near are {names or sorted(stored)[:8]}. Name the data set's "
-                "own specification with spec=, see configs/dataset_spec/template.yaml."
+                f"got no such feature; the nearest are {names or sorted(stored)[:8]}. Name the "
+                "data set's specification with spec=, see configs/dataset_spec/template.yaml."
             )
         leaf = stored[wanted.key]
         text = leaf.kind == "bytes_list"

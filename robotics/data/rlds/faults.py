@@ -1,4 +1,4 @@
-"""What is done about damaged data: stop at the first, or leave it out and count."""
+"""Damaged data: stop at the first fault, or leave the episodes out and count them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Faults:
     """Collects what was left out.
 
     Args:
-        on_error: "error" raises at the first fault, "skip" goes on without the episode.
+        on_error: "error" raises at the first fault, "skip" continues without the episode.
 
     Raises:
         ValueError: another policy.
@@ -39,12 +39,12 @@ class Faults:
         self.on_error = on_error
         self.found: list[Fault] = []
         self.filtered = 0
-        """Episodes the specification's filters left out; no fault."""
+        """Episodes the specification's filters left out; not a fault."""
 
     def report(
         self, error: ValueError, path: object, record: int | None, episodes: int = 1
     ) -> None:
-        """Raise `error`, or note it (once), as the policy says."""
+        """Raise `error`, or record it (once), by the policy."""
         if self.on_error == "error":
             raise error
         fault = Fault(str(path), record, episodes, str(error))

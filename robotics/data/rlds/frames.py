@@ -1,7 +1,7 @@
 """The frame of any step, read when asked for: decoded pixels from a file, or a JPEG from its shard.
 
-Both read into what the caller gives, with plain reads: a memory map's pages would count as the
-process's own and grow with the data set.
+Both read into the caller's array, with plain reads: a memory map's pages would count towards the
+process's memory and grow with the data set.
 
 Images straight from the shard (`StoredFrames`) are for data sets too large for decoded frames. What
 that costs is a JPEG a frame read; what it saves is the disk (a window's frames are all that is ever

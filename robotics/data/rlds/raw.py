@@ -36,7 +36,7 @@ def read_raw(record: bytes, where: str, stored: Mapping[str, Leaf]) -> RawEpisod
     """Every column of a record; what is wrong with single ones is listed, not raised.
 
     Raises:
-        ValueError: the record is no `tf.train.Example`.
+        ValueError: the record is not a `tf.train.Example`.
     """
     columns = parse_example(record, where).features.feature
     numbers: dict[str, np.ndarray] = {}

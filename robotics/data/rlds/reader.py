@@ -87,7 +87,7 @@ def split_shards(directory: str | os.PathLike[str], split: str = "train") -> lis
     remote = storage.is_url(directory)
     if remote and info.file_format.value != "tfrecord":
         raise ValueError(
-            f"{directory}: expected TFRecord files behind a URL, got {info.file_format.value}, "
+            f"{directory}: expected TFRecord files at a URL, got {info.file_format.value}, "
             "whose library opens local files only; copy the dataset to a disk."
         )
     try:
@@ -131,7 +131,7 @@ class RecordFormat(NamedTuple):
 def record_format(
     directory: str | os.PathLike[str], spec: str | Path | Mapping[str, Any] | DatasetSpec | None
 ) -> RecordFormat:
-    """The specification (see `load_spec`), held against the dataset's features.
+    """The specification (see `load_spec`), checked against the dataset's features.
 
     Raises:
         ValueError: the dataset or the specification is wrong, or one does not fit the other.
@@ -203,7 +203,7 @@ def _find_spans(shard: ShardSlice, faults: Faults) -> list[RecordSpan]:
 
 def _spans_path(path: Path | RemoteFile, cache_dir: Path) -> Path | None:
     key = storage.identity(path)
-    if key is None:  # nobody could tell when they are out of date
+    if key is None:  # a change could not be detected
         return None
     return cache_dir / f"spans-{hashlib.sha256(key.encode()).hexdigest()[:20]}.npy"
 

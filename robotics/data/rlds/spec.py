@@ -1,7 +1,7 @@
 """Where things sit in an RLDS dataset and what they mean: a yaml as a checked dataclass.
 
 Files of `configs/dataset_spec/` are found by name, anyone's by path; `template.yaml` explains every
-entry. `robotics.data.rlds.convert` carries out what a specification says.
+entry. `robotics.data.rlds.convert` applies a specification.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Filter:
 
 
 def _check_path(name: str, path: str | None, width: int | None) -> None:
-    """`width`: values that must be taken, where the path says which."""
+    """width: number of values to take, checked where the path has brackets."""
     if path is None:
         return
     try:
@@ -315,7 +315,7 @@ def _load(source: str | Path) -> dict[str, Any]:
         names = sorted({*(file.stem for file in SPEC_DIR.glob("*.yaml")), *ROBOTS.names()})
         raise ValueError(
             f"expected one of {names} or the path of a yaml, got {str(source)!r}; "
-            f"copy {SPEC_DIR / 'template.yaml'} to begin one."
+            f"copy {SPEC_DIR / 'template.yaml'} to start one."
         )
     content = read_yaml(path)
     if not isinstance(content, dict):

@@ -92,7 +92,7 @@ class RangeReader:
         self._block = b""
 
     def seek(self, position: int) -> int:
-        """Go to a byte from the beginning on."""
+        """Move to a byte, counted from the beginning."""
         self._position = position
         return position
 
@@ -136,7 +136,7 @@ def identity(path: Path | RemoteFile) -> str | None:
 
 
 def copy_metadata(url: str, into: Path) -> None:
-    """Copy what a data set's directory holds beside its shards: a few small files.
+    """Copy the few small files that a data set's directory holds beside its shards.
 
     Raises:
         FileNotFoundError: no such directory.
@@ -156,7 +156,7 @@ def mapped(function: Callable[[T], R], items: Iterable[T], remote: bool) -> list
 
 
 def _ask(url: str, question: str, *words: Any) -> Any:
-    """A question to the URL's file system, which fsspec keeps and makes anew after a fork."""
+    """Ask the URL's file system, which fsspec keeps and opens again after a fork."""
     try:
         import fsspec
 
@@ -170,8 +170,8 @@ def _ask(url: str, question: str, *words: Any) -> Any:
         return getattr(system, question)(path, *words)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"expected {url}, got no such file or directory") from error
-    except Exception as error:  # each file system has its own
+    except Exception as error:  # each file system raises different ones
         raise ConnectionError(
             f"{url}: expected an answer, got {type(error).__name__}: {error}; check the address, "
-            "the network and the credentials, and start again"
+            "the network and the credentials, and rerun"
         ) from error

@@ -1,4 +1,4 @@
-"""Windows through tf.data and the rlds library: the reference our own reader is held against.
+"""Windows through tf.data and the rlds library: the reference for our reader.
 
 Needs the extra `rlds` (TensorFlow); nothing else here does, and training never imports this.
 """

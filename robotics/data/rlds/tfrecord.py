@@ -60,7 +60,7 @@ def index_records(
     Args:
         path: the file.
         on_damage: takes the error and the number of the record it was found at; if it returns, the
-            records before are the result (nothing says where one after them would begin).
+            records before are the result (where the next one would begin is unknown).
 
     Raises:
         ValueError: truncated file or damaged header, naming file, record and byte.

@@ -29,7 +29,7 @@ _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 class EpisodeWriter:
     """Collects episodes into a TFDS dataset; safe against crashes, several processes at once.
 
-    `write` puts each episode into a file of its own under `.staging/`, visible only when complete.
+    `write` puts each episode into a separate file under `.staging/`, visible only when complete.
     `finalize` packs the staged episodes into shards and writes the metadata. Shards are immutable:
     a later finalize adds shards and renames the old ones (their names hold the total). At every
     moment a newly opened reader finds either the old dataset or the new one, and after a crash
@@ -108,7 +108,7 @@ class EpisodeWriter:
         write_file(self._staging / f"{name}.tfrecord", tfrecord.frame(record))
 
     def discard(self, key: str | int, **metadata: Any) -> None:
-        """Note that an episode was tried and not kept (say, the expert failed)."""
+        """Record that an episode was tried and not kept (say, the expert failed)."""
         path = self._staging / f"{self._new_key(key)}.discarded.json"
         write_file(path, json.dumps(metadata))
 
@@ -243,7 +243,7 @@ class EpisodeWriter:
             self._save_collection({**collection, "provenance": provenance})
         elif collection["provenance"] != provenance:
             raise ValueError(
-                f"expected the provenance {self.directory} was begun with, "
+                f"expected the provenance of {self.directory}, "
                 f"{collection['provenance']}, got {provenance}; write into another directory."
             )
 
