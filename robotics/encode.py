@@ -19,8 +19,8 @@ codec=..., embodiment=..., seed=...): they select the frames and, without --chec
 that is fitted to dataset.train_split. Then train with the same overrides and latents=OUT.
 
 After an interruption, rerun the same command: it resumes. To share the work, give each process its
---shard; the directory is complete when all have finished. Latents take, per variant and frame, tokens x
-channels x 2 bytes (float16): 12 KiB for 96 x 128 pixels in patches of 16 with 128 channels.
+--shard; the directory is complete when all have finished. Latents take, per variant and frame,
+tokens x channels x 2 bytes (float16): 12 KiB for 96 x 128 pixels in patches of 16, 128 channels.
 
     python -m robotics.encode --data data/demo --out latents/demo experiment=embedded
     python -m robotics.encode --data data/demo --out latents/aug experiment=embedded \\

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from selfflow_wm.cli import Parser, at_least, run_main
@@ -57,13 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with Progress(
         0, description="reading episodes", unit="episode", console=console, transient=True
     ) as progress:
-
-        def begin(total: int) -> Callable[[], None]:
-            progress.total = total
-            return progress.add
-
         examined = examine(
-            arguments.data, arguments.split, arguments.spec, arguments.episodes, begin
+            arguments.data, arguments.split, arguments.spec, arguments.episodes, progress
         )
     write(examined, out)
     print_examination(Console(), examined)

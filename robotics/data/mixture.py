@@ -66,15 +66,6 @@ class DatasetMixture:
         return sum(part.num_episodes for part in self.parts.values())
 
     @property
-    def episodes(self) -> list[range]:
-        """Windows of every episode of every set."""
-        return [
-            range(episode.start + start, episode.stop + start)
-            for start, part in zip(self.starts.tolist(), self.parts.values(), strict=False)
-            for episode in part.episodes
-        ]
-
-    @property
     def actions(self) -> np.ndarray:
         """float32 (windows, 8) in physical units, a copy."""
         return np.concatenate([part.actions for part in self.parts.values()])

@@ -64,21 +64,13 @@ def acting_mode(asked: str, trained: Sequence[str]) -> str:
     """The mode in which a model acts: `asked`, or with "auto" the first of `ACTING_MODES` among
     those it was trained in. ValueError for a mode that does not act, or one it was not trained in.
     """
-    if asked != AUTO and asked not in ACTING_MODES:
-        raise ValueError(
-            f"mode_name: expected mode 'policy' or 'joint', or 'auto' for what the model was "
-            f"trained in, got {asked!r}; choose one of these"
-        )
     able = [name for name in ACTING_MODES if name in trained]
-    if not able or asked not in (AUTO, *able):
-        wanted = "policy or joint" if asked == AUTO else asked
-        raise ValueError(
-            f"mode_name: expected a model trained in mode {wanted}, got one trained in "
-            f"{', '.join(trained) or 'none'}; "
-            + (
-                f"choose {' or '.join(able)}, or leave mode_name at auto"
-                if able
-                else "train one with modes=mixed, modes=policy_only or modes=joint_only"
-            )
-        )
-    return able[0] if asked == AUTO else asked
+    if able and asked in (AUTO, *able):
+        return able[0] if asked == AUTO else asked
+    remedy = "train one with modes=mixed, modes=policy_only or modes=joint_only"
+    if able:
+        remedy = f"choose {' or '.join(able)}, or leave mode_name at auto"
+    raise ValueError(
+        "mode_name: expected mode 'policy' or 'joint' of a model trained in it, or 'auto'; asked "
+        f"for {asked!r}, got one trained in {', '.join(trained) or 'none'}; {remedy}"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from robotics.inspection.examination import Examination
 from robotics.inspection.findings import Finding, worst_first
 from robotics.inspection.scan import preview, sample_places, scan
 from selfflow_wm.files import atomic_file, write_file, write_json
+from selfflow_wm.progress import Progress
 
 KNOWN = ("rt1", "bridge")
 """Shipped specifications that are tried, in this order, before one is guessed."""
@@ -27,7 +28,7 @@ def examine(
     split: str = "train",
     spec: str | None = None,
     episodes: int = 300,
-    begin: Callable[[int], Callable[[], None]] = lambda total: lambda: None,
+    progress: Progress | None = None,
 ) -> Examination:
     """Read a sample of a split and say what is in it.
 
@@ -36,7 +37,7 @@ def examine(
         split: split or slice of it.
         spec: name or path of a specification; None tries the shipped ones and then guesses.
         episodes: most that are read, 0 for all.
-        begin: takes the number of episodes to come, returns what is called after each.
+        progress: bar to advance, its total set to the number of episodes to read.
 
     Raises:
         ValueError: no such data set or split, or a specification that does not fit it.
@@ -45,7 +46,7 @@ def examine(
     faults = Faults("skip")
     places, total = sample_places(data, episodes, faults)
     chosen, origin, draft = _choose(directory, data, places, spec)
-    result = scan(data, places, total, chosen, faults, begin(len(places)))
+    result = scan(data, places, total, chosen, faults, progress)
     compared = (motion.translation(result.tracks, chosen), motion.rotation(result.tracks, chosen))
     motions = [row for row in compared if row is not None]
     verdicts = [row for one in motions for row in motion.verdicts(one)]

@@ -7,7 +7,7 @@ what is kept of only some of them is a fair sample.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from robotics.data.rlds.spec import DatasetSpec, column
 from robotics.data.rlds.storage import RemoteFile
 from robotics.data.rlds.tfrecord import RecordSpan
 from robotics.data.statistics import StreamingStatistics
+from selfflow_wm.progress import Progress
 
 SEED = 0
 TRACK_STEPS = 200_000
@@ -178,10 +179,12 @@ def scan(
     total: int,
     spec: DatasetSpec,
     faults: Faults,
-    advance: Callable[[], None] = lambda: None,
+    progress: Progress | None = None,
 ) -> Scan:
-    """Read the records at `places`; `advance` is called after each."""
+    """Read the records at `places`; `progress` counts them."""
     result = Scan(total=total, sampled=len(places), faults=faults)
+    progress = progress or Progress(0, quiet=True)
+    progress.total = len(places)
     for path, number, span in places:
         where = f"{path}, record {number}"
         try:
@@ -198,7 +201,7 @@ def scan(
         else:
             _note_episode(result, episode, raw, spec)
         finally:
-            advance()
+            progress.add()
     return result
 
 

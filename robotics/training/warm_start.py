@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from robotics.data.batches import Dataset
 from robotics.embodiment.table import Embodiment
@@ -59,9 +59,6 @@ class InitCheckpoint:
     codecs: dict[str, Codec]
     """"image" and "video", those it has."""
     training: dict[str, Any]
-
-    def weights(self) -> dict[str, Tensor]:
-        return checkpoint.load_tensors(self.path / "model.safetensors")
 
 
 @dataclass
@@ -146,9 +143,9 @@ def start_from(
         and held.get(row.name, True)
         and source.layout[row.name].channels == row.channels
     ]
-    done = transfer(world.backbone, source.weights(), source.layout, kept)
-    step = source.training.get("step")
-    return world, Loaded(str(place), source.command, step, done, words)
+    weights = checkpoint.load_tensors(source.path / "model.safetensors")
+    done = transfer(world.backbone, weights, source.layout, kept)
+    return world, Loaded(str(place), source.command, source.training.get("step"), done, words)
 
 
 def read_source(place: Path | str) -> InitCheckpoint:

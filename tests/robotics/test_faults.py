@@ -1,4 +1,4 @@
-"""Damage in both file formats: what is said, what skipping leaves, and random bytes."""
+"""Damage in both file formats: the errors, what skipping leaves, and random bytes."""
 
 import json
 import shutil

@@ -82,8 +82,8 @@ def test_arms_start_from_the_same_weights_and_see_the_same_windows(words, tmp_pa
 def test_training_leaves_a_checkpoint_that_acts(words, tmp_path, capsys, windows):
     out = tmp_path / "run"
     assert main([*words, f"out={out}"]) == 0
-    said = capsys.readouterr().out
-    assert "4 episodes, 40 windows" in said and "finished at step 4" in said
+    printed = capsys.readouterr().out
+    assert "4 episodes, 40 windows" in printed and "finished at step 4" in printed
     world = WorldModel.load(out / "checkpoint", embodiment="embedded")
     assert world.act(windows.batch([0]), steps=1).shape == (1, 6, 8)
     trained = checkpoint.load_tensors(out / "state/step_00000004/ema.safetensors")
@@ -94,7 +94,7 @@ def test_training_leaves_a_checkpoint_that_acts(words, tmp_path, capsys, windows
     assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4]
     last = next(row for row in rows if "validation/policy/gen/action" in row)
     assert any(key.startswith("validation/forward/bin/video/") for key in last)
-    # a finished run, called again, has nothing to do and says so
+    # a finished run, started again, reports that there is nothing to do
     assert main([*words, f"out={out}"]) == 0
     assert "4 done of 4" in capsys.readouterr().out
 
@@ -254,8 +254,8 @@ def test_misuse_is_explained_in_one_line(
 
     tiny = words if "data={data}" in overrides else []
     assert main([*tiny, *(w.format(out=tmp_path, data=rt1_directory) for w in overrides)]) == 2
-    said = capsys.readouterr().err
-    assert re.search(message, said) and "Traceback" not in said
+    printed = capsys.readouterr().err
+    assert re.search(message, printed) and "Traceback" not in printed
 
 
 def test_ranks_without_torchrun_are_refused_before_anything_is_written(

@@ -198,6 +198,6 @@ def test_a_run_with_history_trains_acts_and_imagines(rt1_directory, tiny_overrid
     assert imagine([*where, "--out", str(tmp_path / "seen"), "--windows", "4", "--steps", "1"]) == 0
     plain = [word for word in words if "history" not in word]
     other = compose_config([*plain, f"init={saved}", f"out={tmp_path / 'other'}"])
-    # Its tokens have nowhere to go in a model without history: dropped, and said so.
+    # Its tokens have nowhere to go in a model without history: dropped, and reported.
     assert build(other).model.history_offsets == ()
     assert "history" in (tmp_path / "other" / "init.txt").read_text()

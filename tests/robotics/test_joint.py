@@ -260,11 +260,11 @@ def test_a_probe_knows_each_of_its_codecs(joint, tmp_path):
 
 def test_the_papers_experiment_can_be_planned_without_weights(capsys):
     assert main(["--plan", "experiment=rt1_paper", "--gpus", "64"]) == 0
-    said = capsys.readouterr().out
-    total = float(said.split("parameters  ")[1].split("M")[0]) * 1e6
+    printed = capsys.readouterr().out
+    total = float(printed.split("parameters  ")[1].split("M")[0]) * 1e6
     assert total == pytest.approx(625e6, rel=0.03)
-    assert "image 320 of 128, video 4160 of 48, action 6 of 7" in said
-    assert "100000 steps on 64 GPUs" in said
+    assert "image 320 of 128, video 4160 of 48, action 6 of 7" in printed
+    assert "100000 steps on 64 GPUs" in printed
     assert main(["--plan", "experiment=embedded"]) == 0
     assert "keypose 1 of 8" in capsys.readouterr().out
     assert main(["--plan", "experiment=rt1_paper", "layout.rows=null"]) == 2

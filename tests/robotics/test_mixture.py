@@ -46,9 +46,13 @@ def test_windows_of_a_mixture_are_those_of_its_sets_in_the_order_asked_for(mixtu
         for name, value in parts[part].sample(place).items():
             np.testing.assert_array_equal(batch[name][row], value)
     assert set(batch) == set(parts["one"].batch([0]))
-    assert mixture.num_episodes == len(mixture.episodes) == 7
-    for episode in mixture.episodes:
-        assert set(mixture.episode_start[list(episode)]) == {episode.start}
+    assert mixture.num_episodes == 7
+    starts = [e.start for e in parts["one"].episodes] + [
+        first + e.start for e in parts["two"].episodes
+    ]
+    assert sorted(set(mixture.episode_start)) == starts and len(mixture.episode_start) == len(
+        mixture
+    )
     for wrong in ([-1], [len(mixture)], []):
         with pytest.raises(ValueError, match="indices in 0"):
             mixture.batch(wrong)

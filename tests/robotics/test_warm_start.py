@@ -62,9 +62,9 @@ def started(words, out, source, *more):
 def test_pretraining_becomes_a_policy(words, tmp_path, capsys, windows):
     source, out = media(tmp_path / "media"), tmp_path / "run"
     assert main([*words, f"out={out}", f"init={source}"]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     table = (out / "init.txt").read_text()
-    assert table in said and "selfflow_wm.pretrain, step 7" in table and "audio" in table
+    assert table in printed and "selfflow_wm.pretrain, step 7" in table and "audio" in table
 
     theirs, ours = load_model(source).model, WorldModel.load(out / "initial").backbone
     shared = [name for name, _ in ours.named_parameters() if "blocks" in name]
@@ -78,8 +78,8 @@ def test_pretraining_becomes_a_policy(words, tmp_path, capsys, windows):
 
     loaded = checkpoint.read_json(out / "run.json")["loaded"]
     counts = {
-        fate: sum(part[fate][1] for part in loaded["parts"].values())
-        for fate in ("loaded", "resized", "added", "dropped")
+        outcome: sum(part[outcome][1] for part in loaded["parts"].values())
+        for outcome in ("loaded", "resized", "added", "dropped")
     }
     here = sum(p.numel() for p in ours.parameters())
     there = sum(p.numel() for p in theirs.parameters())
@@ -157,9 +157,9 @@ def test_tiles_and_sizes_do_not_change_what_a_token_means():
 def test_another_shape_is_refused_with_the_keys_that_differ(words, tmp_path, capsys):
     source = media(tmp_path / "media", width=36, single=3)
     assert main([*words, f"out={tmp_path / 'run'}", f"init={source}"]) == 2
-    said = capsys.readouterr().err
-    assert "expected a backbone with width 24, single 2, got width 36, single 3" in said
-    assert "model.width=36 model.single=3" in said and "heads" not in said
+    printed = capsys.readouterr().err
+    assert "expected a backbone with width 24, single 2, got width 36, single 3" in printed
+    assert "model.width=36 model.single=3" in printed and "heads" not in printed
     assert main([*words, f"out={tmp_path / 'run'}", "init=/nowhere"]) == 2
     assert "/nowhere" in capsys.readouterr().err
 
@@ -199,14 +199,14 @@ def test_a_run_brings_its_projector_and_a_checkpoint_does_not(words, tmp_path):
 
     def projector(name, place, *more):
         run = started(words, tmp_path / name, place, *more)
-        said = checkpoint.read_json(tmp_path / name / "run.json")["loaded"]["projector"]
-        return run.trainer.extra.state_dict(), said
+        note = checkpoint.read_json(tmp_path / name / "run.json")["loaded"]["projector"]
+        return run.trainer.extra.state_dict(), note
 
-    kept, said = projector("b", source)
+    kept, note = projector("b", source)
     assert all(torch.equal(kept[name], trained[name]) for name in trained)
-    assert "the run's" in said and "step_00000002" in said
-    new, said = projector("c", source / "checkpoint")
-    assert said.startswith("new") and not torch.equal(
+    assert "the run's" in note and "step_00000002" in note
+    new, note = projector("c", source / "checkpoint")
+    assert note.startswith("new") and not torch.equal(
         new["projector.0.weight"], trained["projector.0.weight"]
     )
     assert "student_layer 2 and there 0.3" in projector("d", source, "objective.student_layer=2")[1]

@@ -137,9 +137,9 @@ def test_no_ops_are_the_steps_that_command_nothing():
     actions[:, TERMINATE] = -1
     actions[1, 0] = 2e-3  # moves
     actions[2, 4] = 0.02  # turns
-    actions[3:5, GRIPPER] = 1  # closes, goes on closing
+    actions[3:5, GRIPPER] = 1  # closes, keeps closing
     actions[6, GRIPPER] = 1  # the other episode's first command, not a repetition
-    actions[7, TERMINATE] = 1  # says it has finished
+    actions[7, TERMINATE] = 1  # terminates
     actions[7, GRIPPER] = 1
     start = np.array([0, 0, 0, 0, 0, 0, 6, 6])
     still = no_op_steps(actions, start, position=1e-3, rotation=1e-2)

@@ -233,17 +233,7 @@ def load_spec(source: str | Path | Mapping[str, Any] | DatasetSpec | None) -> Da
     if isinstance(source, DatasetSpec):
         return source
     name = "given" if isinstance(source, Mapping) else Path(str(source or "rt1")).stem
-    return _parse(name, source or "rt1")
-
-
-@functools.cache
-def rt1_spec() -> DatasetSpec:
-    """The published RT-1 data."""
-    return load_spec("rt1")
-
-
-def _parse(name: str, source: str | Path | Mapping[str, Any]) -> DatasetSpec:
-    content = _resolved(source, ())
+    content = _resolved(source or "rt1", ())
     try:
         content = _renamed(content, content.pop("renames", None) or {})
         groups: dict[str, Any] = {"name": name} | content
@@ -259,6 +249,12 @@ def _parse(name: str, source: str | Path | Mapping[str, Any]) -> DatasetSpec:
         return _build(DatasetSpec, groups, "")
     except ValueError as error:
         raise ValueError(f"data set specification {name}: {error}") from None
+
+
+@functools.cache
+def rt1_spec() -> DatasetSpec:
+    """The published RT-1 data."""
+    return load_spec("rt1")
 
 
 def _build(kind: Any, values: Any, place: str) -> Any:
