@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write(examined, out)
     print_examination(Console(), examined)
     print(f"written: {out / 'index.html'}, proposed.yaml, inspection.json")
-    return 1 if examined.errors else 0
+    return 1 if examined.count("error") else 0
 
 
 if __name__ == "__main__":

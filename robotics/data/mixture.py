@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from robotics.data.windows import WindowDataset
+from robotics.data.windows import WindowDataset, checked_indices
 from robotics.embodiment.normalize import Quantiles
 
 
@@ -85,9 +85,7 @@ class DatasetMixture:
 
     def batch(self, indices: ArrayLike, **options: Any) -> dict[str, Any]:
         """Windows of any of the sets stacked in the order asked for, see `WindowDataset.batch`."""
-        steps = np.asarray(indices, np.int64).reshape(-1)
-        if len(steps) == 0 or steps.min() < 0 or steps.max() >= len(self):
-            raise ValueError(f"expected one or more indices in 0..{len(self) - 1}, got {steps}.")
+        steps = checked_indices(indices, len(self))
         owner = np.searchsorted(self.starts, steps, side="right") - 1
         merged: dict[str, Any] = {}
         for number, part in enumerate(self.parts.values()):

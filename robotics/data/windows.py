@@ -169,12 +169,10 @@ class WindowDataset:
 
     def frames(self, steps: ArrayLike) -> np.ndarray:
         """Frames uint8 (..., H, W, 3) of the given steps (...)."""
-        wanted = np.asarray(steps, np.int64)
-        flat = wanted.reshape(-1)
-        self._check(flat)
+        flat = checked_indices(steps, len(self))
         out = np.empty((len(flat), *self.image_size, 3), np.uint8)
         self._copy_frames(flat, out)
-        return out.reshape(*wanted.shape, *out.shape[1:])
+        return out.reshape(*np.shape(steps), *out.shape[1:])
 
     def batch(
         self, indices: ArrayLike, *, video: bool = True, pixels: bool = True
@@ -193,8 +191,7 @@ class WindowDataset:
             video uint8 (B, F, H, W, 3), video_valid bool (B, F). With history, also history uint8
             (B, P, H, W, 3), oldest first, history_valid bool (B, P). What is not valid is zero.
         """
-        steps = np.asarray(indices, np.int64).reshape(-1)
-        self._check(steps)
+        steps = checked_indices(indices, len(self))
         segment_end = self._segment_end[steps]
         index, valid = action_window(steps, segment_end, self.horizon)
         samples: dict[str, Any] = {"image": self.frames(steps)} if pixels else {}
@@ -263,15 +260,19 @@ class WindowDataset:
             self.frame_cache.copy(
                 steps[rows],
                 [out[row] for row in rows],
-                lambda i: self._frames[shards[i]][places[i]],
+                lambda i: self._frames[shards[i]].decode(places[i]),
             )
             return
         for row, shard, place in zip(rows, shards, places, strict=True):
             self._frames[shard].read_into(int(place), out[row])
 
-    def _check(self, steps: np.ndarray) -> None:
-        if len(steps) == 0 or steps.min() < 0 or steps.max() >= len(self):
-            raise ValueError(f"expected one or more indices in 0..{len(self) - 1}, got {steps}.")
+
+def checked_indices(indices: ArrayLike, count: int) -> np.ndarray:
+    """Flat int64 indices; ValueError where there are none or some lie outside 0..count - 1."""
+    steps = np.asarray(indices, np.int64).reshape(-1)
+    if len(steps) == 0 or steps.min() < 0 or steps.max() >= count:
+        raise ValueError(f"expected one or more indices in 0..{count - 1}, got {steps}.")
+    return steps
 
 
 def _merged_instructions(parts: Sequence[ShardArrays]) -> tuple[np.ndarray, np.ndarray]:

@@ -82,7 +82,7 @@ def conventions(
             continue
         text = f"{row.question}: specified {row.stated}, the data say {row.found}. {row.numbers}."
         remedy = "Use proposed.yaml, which corrects it."
-        if not motion.spec_entries([row]) and row.topic != "gripper":
+        if not motion.correction(row) and row.topic != "gripper":
             remedy = "Rotate the actions into the base frame when the data are converted."
         elif row.found.startswith("euler_") and row.found != "euler_xyz":
             remedy = "Convert to roll-pitch-yaw about fixed axes; this order is not read."

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from robotics.data.rlds.spec import load_spec
+from robotics.data.rlds.spec import ACTION_KINDS, ROTATION_KINDS, load_spec
 from robotics.inspection import gripper, motion
 
 
@@ -55,9 +55,9 @@ def corrected(
     """
     proposal = Proposal(copy.deepcopy(dict(source)))
     for row in verdicts:
-        for (group, entry), value in motion.spec_entries([row]).items():
-            if value in ("delta", "absolute", "euler_xyz", "axis_angle") or "quat" in value:
-                proposal.set(f"{group}.{entry}", value, f"{name} has {row.stated}; {row.numbers}")
+        if (entry := motion.correction(row)) and entry[2] in (*ACTION_KINDS, *ROTATION_KINDS):
+            note = f"{name} has {row.stated}; {row.numbers}"
+            proposal.set(f"{entry[0]}.{entry[1]}", entry[2], note)
         if row.topic == "gripper" and row.answer == motion.CONTRADICTS and grip is not None:
             group = gripper.inverted_part(grip)
             pose = getattr(load_spec(source), group)

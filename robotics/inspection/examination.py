@@ -8,7 +8,7 @@ from pathlib import Path
 from robotics.data.rlds.raw import RawFormat
 from robotics.data.rlds.spec import DatasetSpec
 from robotics.inspection import gripper, motion
-from robotics.inspection.findings import Finding, count
+from robotics.inspection.findings import Finding
 from robotics.inspection.scan import TRACK_STEPS, Scan
 
 
@@ -42,7 +42,6 @@ class Examination:
             words += f"; evidence and plots from the first {read.tracked} steps of them"
         return words
 
-    @property
-    def errors(self) -> int:
-        """Findings that forbid training as it is."""
-        return count(self.findings, "error")
+    def count(self, severity: str) -> int:
+        """Findings of one severity."""
+        return sum(finding.severity == severity for finding in self.findings)

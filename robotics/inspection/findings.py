@@ -13,22 +13,14 @@ class Finding:
     """One thing worth knowing about a data set."""
 
     severity: str
+    """Out of `SEVERITIES`."""
     topic: str
     """Such as "gripper" or "instructions"."""
     text: str
     """What was seen, with its numbers."""
     remedy: str = ""
 
-    def __post_init__(self) -> None:
-        if self.severity not in SEVERITIES:
-            raise ValueError(f"expected a severity out of {SEVERITIES}, got {self.severity!r}.")
-
 
 def worst_first(findings: list[Finding]) -> list[Finding]:
     """Errors, then warnings, then the rest; each in the order found."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
-
-
-def count(findings: list[Finding], severity: str) -> int:
-    """Findings of one severity."""
-    return sum(finding.severity == severity for finding in findings)

@@ -329,15 +329,13 @@ def verdicts(motion: Motion) -> list[Verdict]:
     return found
 
 
-def spec_entries(found: Sequence[Verdict]) -> dict[tuple[str, str], str]:
-    """Entries of a specification, (group, name) -> value, that contradicting verdicts ask for."""
-    places = {
+def correction(row: Verdict) -> tuple[str, str, str] | None:
+    """The entry of a specification (group, name and value) that a contradiction asks for."""
+    entries = {
         "delta or absolute": ("action", "kind"),
         "kind of the commanded rotation": ("action", "rotation_kind"),
         "kind of the measured rotation": ("proprio", "rotation_kind"),
     }
-    return {
-        places[row.question]: row.found
-        for row in found
-        if row.answer == CONTRADICTS and row.question in places
-    }
+    if row.answer != CONTRADICTS or row.question not in entries:
+        return None
+    return *entries[row.question], row.found

@@ -34,7 +34,7 @@ def render(examined: Examination) -> str:
         title=f"{str(examined.directory).rstrip('/').rsplit('/', 1)[-1]}, {examined.split}",
         directory=str(examined.directory),
         totals=tables.totals(examined),
-        errors=examined.errors,
+        errors=examined.count("error"),
         facts=tables.facts(examined),
         findings=examined.findings,
         verdicts=examined.verdicts,

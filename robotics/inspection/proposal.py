@@ -202,9 +202,8 @@ class _Guess(Proposal):
         if evidence is None:
             return
         for row in motion.verdicts(evidence):
-            for (group, name), value in motion.spec_entries([row]).items():
-                if name == "rotation_kind" and value in ROTATION_KINDS:
-                    self.set(f"{group}.{name}", value, row.numbers)
+            if (entry := motion.correction(row)) and entry[2] in ROTATION_KINDS:
+                self.set(f"{entry[0]}.rotation_kind", entry[2], row.numbers)
             place = "action" if "commanded" in row.question else "proprio"
             if row.answer == motion.AGREES and "kind of" in row.question:
                 self.notes[f"{place}.rotation_kind"] = row.numbers

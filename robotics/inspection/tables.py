@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from robotics.inspection.examination import Examination
-from robotics.inspection.findings import count
 
 COLOURS = {"error": "bold red", "warning": "yellow", "info": "dim"}
 VERDICTS = {"agrees": "green", "cannot tell": "dim", "contradicts": "bold red"}
@@ -108,5 +107,5 @@ def print_examination(console: Any, examined: Examination) -> None:
 
 def totals(examined: Examination) -> str:
     """One line of counts."""
-    errors, warnings = examined.errors, count(examined.findings, "warning")
+    errors, warnings = examined.count("error"), examined.count("warning")
     return f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}"

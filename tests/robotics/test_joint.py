@@ -79,8 +79,8 @@ def test_video_and_actions_share_their_times_and_the_frame_has_its_own(joint, cl
     times, slices = scene.views.student.per_token(), joint.layout.slices(batch.latents)
     pairs = scene.views.student.levels[:, :2]
     for name in ("video", "action"):
-        own = times[:, slices[name]]
-        assert ((own == pairs[:, :1]) | (own == pairs[:, 1:])).all()
+        mine = times[:, slices[name]]
+        assert ((mine == pairs[:, :1]) | (mine == pairs[:, 1:])).all()
     frame = times[:, slices["image"]]
     assert (frame == frame[:, :1]).all() and frame.max() <= 0.2 and frame.std() > 0.02
     assert abs(float(frame.mean()) - 0.1) < 0.05
@@ -251,8 +251,8 @@ def test_latents_of_clips_are_refused_before_the_data_is_opened(
 def test_a_probe_knows_each_of_its_codecs(joint, tmp_path):
     joint.save(tmp_path / "run" / "checkpoint")
     path = _named([f"a={tmp_path / 'run'}"])["a"]
-    own = {"image": joint.image_codec, "video": joint.video_codec.video}
-    for name, codec in own.items():
+    codecs = {"image": joint.image_codec, "video": joint.video_codec.video}
+    for name, codec in codecs.items():
         check_codec(path, SimpleNamespace(codec=codec.hash(), modality=name))
         with pytest.raises(ValueError, match=f"codec of {name}"):
             check_codec(path, SimpleNamespace(codec="ab" * 32, modality=name))

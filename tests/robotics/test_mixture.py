@@ -68,9 +68,9 @@ def test_sets_are_drawn_by_weight_and_each_goes_through_its_own_epochs(mixture, 
     assert 100 < of_two[:BLOCK][::2].sum() < 150  # mixed, not one set after the other
     for start, rows in ((0, ~of_two), (len(parts["one"]), of_two)):
         size = len(parts["one"] if start == 0 else parts["two"])
-        own = indices[rows] - start
+        local = indices[rows] - start
         for epoch in range(3):
-            assert sorted(own[epochs[rows] == epoch]) == list(range(size))
+            assert sorted(local[epochs[rows] == epoch]) == list(range(size))
     other = MixtureStream(mixture, 2, group=group).draw(50)[0]
     assert (other != indices[:50]).any()
 
@@ -100,10 +100,10 @@ def test_readers_share_every_set_without_overlap(mixture, parts, group):
     sets = indices >= len(parts["one"])
     assert (sets == sets[:, :1]).all()
     for start, part, rows in ((0, "one", ~sets), (len(parts["one"]), "two", sets)):
-        own = indices[rows][epochs[rows] == 0] - start
-        assert len(set(own)) == len(own)
+        local = indices[rows][epochs[rows] == 0] - start
+        assert len(set(local)) == len(local)
         if (epochs[rows] == 1).any():
-            assert sorted(own) == list(range(len(parts[part])))
+            assert sorted(local) == list(range(len(parts[part])))
     assert len({json.dumps(reader.state_dict()) for reader in readers}) == 1
 
 

@@ -15,7 +15,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -289,11 +289,8 @@ def _cut(arrays: ShardArrays, first: int, count: int) -> ShardArrays:
     """Episodes first ... first + count of a shard."""
     ends = np.concatenate([[0], np.cumsum(arrays.lengths)])
     steps = slice(int(ends[first]), int(ends[first + count]))
-    return ShardArrays(
-        frames=arrays.frames[steps],
-        action=arrays.action[steps],
-        proprio=arrays.proprio[steps],
-        instruction_id=arrays.instruction_id[steps],
-        instructions=arrays.instructions,
-        lengths=arrays.lengths[first : first + count],
-    )
+    parts: Any = {
+        name: getattr(arrays, name)[steps]
+        for name in ("frames", "action", "proprio", "instruction_id")
+    }
+    return replace(arrays, **parts, lengths=arrays.lengths[first : first + count])

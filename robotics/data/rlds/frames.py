@@ -16,7 +16,6 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 from crc32c import crc32c
@@ -133,15 +132,13 @@ class StoredFrames:
     def __len__(self) -> int:
         return len(self.places)
 
-    @overload
-    def __getitem__(self, step: slice) -> StoredFrames: ...
-    @overload
-    def __getitem__(self, step: int) -> np.ndarray: ...
-    def __getitem__(self, step: int | slice) -> StoredFrames | np.ndarray:
-        if isinstance(step, slice):
-            part = copy.copy(self)
-            part.places = self.places[step]
-            return part
+    def __getitem__(self, steps: slice) -> StoredFrames:
+        part = copy.copy(self)
+        part.places = self.places[steps]
+        return part
+
+    def decode(self, step: int) -> np.ndarray:
+        """One frame; ValueError where it is damaged."""
         number = int(self.places[step]["record"])
         where = f"{self.path}, record {number}"
         try:
