@@ -152,9 +152,9 @@ def test_clipping_keeps_motions_in_the_range_of_the_data(world):
         ("auto", ("joint",), "joint"),
         ("auto", ("joint", "forward", "policy"), "policy"),
         ("joint", ("policy", "joint"), "joint"),
-        ("policy", ("joint",), "trained in mode policy, got one trained in joint; choose joint"),
-        ("joint", ("policy",), "trained in mode joint, got one trained in policy; choose policy"),
-        ("auto", ("video",), "trained in mode policy or joint, got one trained in video; train"),
+        ("policy", ("joint",), "for 'policy', got one trained in joint; choose joint"),
+        ("joint", ("policy",), "for 'joint', got one trained in policy; choose policy"),
+        ("auto", ("video",), "for 'auto', got one trained in video; train"),
         ("inverse", ("inverse",), "expected mode 'policy' or 'joint'"),
     ],
 )
