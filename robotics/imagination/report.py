@@ -21,7 +21,7 @@ LEGEND = {
 
 
 def rows(report: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    """(what, where, who, value) lines."""
+    """(metric, region, prediction, value) lines."""
     video = report.get("video", {})
     for region in ("all", "moving windows", "moving patches"):
         for metric, values in video.get(region, {}).items():
@@ -29,8 +29,8 @@ def rows(report: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
                 yield metric, region, name, show(value)
     for name, values in report.get("action", {}).items():
         for metric, value in values.items():
-            what = "action MSE" if metric == "MSE" else "share of the mean's MSE"
-            yield what, "arm, normalised", name, show(value)
+            metric_name = "action MSE" if metric == "MSE" else "share of the mean's MSE"
+            yield metric_name, "arm, normalised", name, show(value)
 
 
 def show(value: dict[str, float | None]) -> str:
@@ -48,7 +48,7 @@ def print_report(report: dict[str, Any]) -> None:
     lines = list(rows(report))
     if not lines:
         return
-    table = Table("what", "where", "who", "mean [95% interval over episodes]")
+    table = Table("metric", "region", "prediction", "mean [95% interval over episodes]")
     for line in lines:
         table.add_row(*line)
     Console(width=110).print(table)
