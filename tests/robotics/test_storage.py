@@ -167,7 +167,7 @@ def test_what_cannot_be_read_is_refused(memory, local, tmp_path):
     with pytest.raises(ValueError, match="dataset_info.json, got memory://bucket "):
         split_shards("memory://bucket")
     upload(arrayrecord.repack(local, tmp_path / "array"), "/bucket/array")
-    with pytest.raises(ValueError, match="TFRecord files behind a URL, got array_record"):
+    with pytest.raises(ValueError, match="TFRecord files at a URL, got array_record"):
         split_shards("memory://bucket/array")
 
 
