@@ -357,9 +357,7 @@ def test_bridge_reads_its_published_layout(tmp_path):
 
 def test_a_specification_that_does_not_fit_the_data(tmp_path):
     rt1 = fake_dataset(tmp_path / "rt1", (3,))
-    with pytest.raises(
-        ValueError, match=r"image_0' for image .* nearest are \["
-    ):
+    with pytest.raises(ValueError, match=r"image_0' for image .* nearest are \["):
         WindowDataset(rt1, SIZE, spec="bridge", progress=False)
     other = write_dataset(tmp_path / "other", features(), [example(0)])
     with pytest.raises(ValueError, match=r"specification rt1, got no such feature; .* spec="):
