@@ -12,7 +12,7 @@ from eval.envs.contract import without_turn
 from eval.results.paired import RESAMPLES, Counts, bootstrap, describe, holm
 from eval.results.real_robot import SCENES as REAL_SCENES
 from eval.results.real_robot import against_real
-from eval.results.results import latency, pooled, proportion, start_of, task_weights, weighted
+from eval.results.results import latency, means_of, proportion, start_of, task_weights
 from eval.results.runs import METRICS, Run, Start, check_comparable, flag, has_metric
 
 SCHEMA_VERSION = 1
@@ -73,7 +73,7 @@ def compare(
         "runs": described,
         "pairs": pairs,
         "curves": _curves(runs, described, chosen),
-        "real": _real(runs, policies, chosen, metric) if policies else None,
+        "real": _real(described, policies, chosen, metric) if policies else None,
     }
 
 
@@ -265,26 +265,16 @@ def _describe_run(run: Run, tasks: Sequence[str], metric: str) -> dict[str, Any]
         "checkpoint_sha256": run.results["policy"]["checkpoint_sha256"],
         "training": run.training or None, "not_run": absent, "crashed": crashed,
         "command": run.results["command"], "tasks": rows,
-        "means": _means([row["rate"] for row in rows.values()], tasks),
+        "means": {
+            key: {"name": name, **mean}
+            for key, (name, mean) in means_of({t: row["rate"] for t, row in rows.items()}).items()
+        },
         "pooled": proportion(
             (flag(record, metric) for record in episodes),
             ((record["task"], start_of(record)) for record in episodes),
         ),
         "latency_ms": latency(episodes),
     }  # fmt: skip
-
-
-def _means(rates: Sequence[dict[str, Any]], tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """One run's means over tasks (see `eval.results.results`); empty where a rate is missing."""
-    if len(rates) < 2 or any(share["rate"] is None for share in rates):
-        return {}
-    by_task = dict(zip(tasks, rates, strict=True))
-    episodes = sum(share["of"] for share in rates)
-    found = {"micro": {"name": f"all {episodes} episodes pooled", **pooled(rates)}}
-    for key, (name, weights) in task_weights(tasks).items():
-        share = weighted([by_task[task] for task in weights], weights.values())
-        found[key] = {"name": name, **share}
-    return found
 
 
 def _curves(
@@ -317,7 +307,7 @@ def _curves(
 
 
 def _real(
-    runs: Sequence[Run], policies: Sequence[str], tasks: Sequence[str], metric: str
+    described: Sequence[dict[str, Any]], policies: Sequence[str], tasks: Sequence[str], metric: str
 ) -> list[dict[str, Any]]:
     if metric != "success":
         raise ValueError(
@@ -326,9 +316,7 @@ def _real(
         )
     rates: dict[str, dict[str, float]] = {}
     for task in tasks:
-        for run, policy in zip(runs, policies, strict=True):
-            records = run.episodes(task)
-            share = proportion((flag(record, metric) for record in records), map(start_of, records))
-            if share["rate"] is not None:
-                rates.setdefault(task, {})[policy] = share["rate"]
+        for run, policy in zip(described, policies, strict=True):
+            if (rate := run["tasks"][task]["rate"]["rate"]) is not None:
+                rates.setdefault(task, {})[policy] = rate
     return against_real(rates)

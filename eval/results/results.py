@@ -69,7 +69,6 @@ def results(
         "seeds": wanted,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "tasks": tasks,
-        "mean": mean_of_tasks(tasks),
         "means": means(tasks, variants),
         "errors": sum(summary["errors"] for summary in tasks.values()),
         "retries": sum(summary["retries"] for summary in tasks.values()),
@@ -195,20 +194,6 @@ def latency(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"calls": len(times), "p50": round(float(p50), 3), "p95": round(float(p95), 3)}
 
 
-def mean_of_tasks(summaries: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """The plain mean of the tasks' rates, each task counting the same; None if one has no rate."""
-    rates = [summary["success_last_step"]["rate"] for summary in summaries.values()]
-    any_rates = [summary["success_any_step"]["rate"] for summary in summaries.values()]
-    if len(rates) < 2 or None in rates:
-        return None
-    return {
-        "name": f"mean of {len(rates)} tasks",
-        "tasks": list(summaries),
-        "success_last_step": sum(rates) / len(rates),
-        "success_any_step": sum(any_rates) / len(rates),
-    }
-
-
 def grouped(
     records: Sequence[dict[str, Any]], names: Sequence[str], metric: str = "success"
 ) -> dict[str, dict[str, Any]]:
@@ -269,23 +254,31 @@ def means(
         `micro` Wilson's, of the others Wilson's combined as of independent rates. Tasks without a
         rate make it empty: a mean of the rest would be another number under the same name.
     """
-    if any(summary["success_last_step"]["rate"] is None for summary in summaries.values()):
-        return {}
-    found: dict[str, dict[str, Any]] = {}
-    if len(summaries) > 1:
-        episodes = sum(summary["episodes"] for summary in summaries.values())
-        found["micro"] = {"name": f"all {episodes} episodes pooled"} | {
-            headline: pooled([summary[headline] for summary in summaries.values()])
-            for headline in HEADLINES
-        }
-    for key, (name, weights) in task_weights(list(summaries)).items():
-        found[key] = {"name": name} | {
-            headline: weighted([summaries[task][headline] for task in weights], weights.values())
-            for headline in HEADLINES
-        }
+    rates = [
+        means_of({task: summary[headline] for task, summary in summaries.items()})
+        for headline in HEADLINES
+    ]
+    found: dict[str, dict[str, Any]] = {
+        key: {"name": name} | {h: of[key][1] for h, of in zip(HEADLINES, rates, strict=True)}
+        for key, (name, _) in rates[0].items()
+    }
     if variants and _several(variants, summaries):
         found["macro_variants"] = _of_variants(variants, len(summaries))
     return {key: found[key] for key in MEANS if key in found}
+
+
+def means_of(rates: Mapping[str, dict[str, Any]]) -> dict[str, tuple[str, dict[str, float]]]:
+    """The means over tasks of one rate, `micro` first: key -> (name, {"rate", "low", "high"}).
+
+    rates: task -> `proportion`. Empty for a single task, and where a task has no rate.
+    """
+    if len(rates) < 2 or any(share["rate"] is None for share in rates.values()):
+        return {}
+    episodes = sum(share["of"] for share in rates.values())
+    found = {"micro": (f"all {episodes} episodes pooled", pooled(list(rates.values())))}
+    for key, (name, weights) in task_weights(list(rates)).items():
+        found[key] = name, weighted([rates[task] for task in weights], weights.values())
+    return found
 
 
 def _several(variants: Mapping[str, dict[str, dict[str, Any]]], tasks: Iterable[str]) -> bool:
