@@ -15,9 +15,9 @@ the set that one run would have collected.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from eval.envs.registry import add_arguments
+from eval.policies.spec import DEFAULT_REPLAY
 from eval.report.collection import collect_and_report
 from eval.rollout.demonstrations import Perturbation
 from eval.rollout.workers import add_arguments as add_worker_arguments
@@ -46,56 +46,30 @@ Check a collection by replaying it:
     add = parser.add_argument
     add("--task", default="all", help="a task, a comma list, or all (default)")
     add(
-        "--episodes",
-        type=at_least(1),
-        default=100,
-        metavar="N",
+        "--episodes", type=at_least(1), default=100, metavar="N",
         help="successful episodes to keep per task (default 100)",
-    )
+    )  # fmt: skip
     add("--counts", metavar="TASK=N,...", help="other numbers for some tasks; 0 leaves one out")
-    add(
-        "--out",
-        type=Path,
-        default=Path("data/embedded"),
-        metavar="DIR",
-        help="dataset directory (default data/embedded)",
+    parser.add_shared(
+        "out",
+        required=False,
+        default=DEFAULT_REPLAY,
+        help="dataset directory (default %(default)s)",
     )
     add_arguments(parser)
     add_worker_arguments(parser)
-    add(
-        "--shard",
-        metavar="I/N",
-        help="collect share I of N (from 1); python -m eval.merge puts them together",
-    )
-    add("--seed", type=at_least(0), default=0, help="block of training seeds (default 0)")
-    add(
-        "--position-noise",
-        type=at_least(0.0),
-        default=Perturbation.position_noise,
-        metavar="M",
-        help="noise on the executed position deltas, m (default %(default)s)",
-    )
-    add(
-        "--rotation-noise",
-        type=at_least(0.0),
-        default=Perturbation.rotation_noise,
-        metavar="RAD",
-        help="noise on the executed rotation deltas, rad (default %(default)s)",
-    )
-    add(
-        "--noise-probability",
-        type=fraction,
-        default=Perturbation.noise_probability,
-        metavar="P",
-        help="probability that a step is perturbed (default %(default)s)",
-    )
-    add(
-        "--terminate-delay",
-        type=fraction,
-        default=Perturbation.terminate_delay,
-        metavar="P",
-        help="probability of holding a terminate back (default %(default)s)",
-    )
+    parser.add_shared("shard", help="collect share I of N, from 1; python -m eval.merge joins them")
+    parser.add_shared("seed", help="block of training seeds (default 0)")
+    for name, kind, metavar, text in (
+        ("position_noise", at_least(0.0), "M", "noise on the executed position deltas, m"),
+        ("rotation_noise", at_least(0.0), "RAD", "noise on the executed rotation deltas, rad"),
+        ("noise_probability", fraction, "P", "probability that a step is perturbed"),
+        ("terminate_delay", fraction, "P", "probability of holding a terminate back"),
+    ):
+        add(
+            "--" + name.replace("_", "-"), type=kind, default=getattr(Perturbation, name),
+            metavar=metavar, help=f"{text} (default %(default)s)",
+        )  # fmt: skip
     return parser
 
 

@@ -56,8 +56,8 @@ Exit codes: 0 done, 2 bad input or runs that should not be compared.""",
         help="the published policy that each run is of, in order: rank agreement with the real "
         "robot (MMRV, Pearson)",
     )
-    add("--seed", type=at_least(0), default=0, help="of the bootstrap (default 0)")
-    add("--out", type=Path, metavar="DIR", help="default runs/compare-<time>")
+    parser.add_shared("seed", help="of the bootstrap (default 0)")
+    parser.add_shared("out", required=False, help="default runs/compare-<time>")
     add(
         "--video",
         type=at_least(0),

@@ -24,12 +24,11 @@ how many to execute. GET /healthz says OK. There is no access control: listen wh
 """,
     )
     add = parser.add_argument
-    add(
-        "--checkpoint",
-        metavar="DIR",
-        help="directory of a checkpoint or of its run (the newest), or a name in checkpoints/ "
-        "(default: the shipped checkpoints/self_flow)",
-    )
+    parser.add_shared(
+        "checkpoint", required=False,
+        help="a name in checkpoints/, a checkpoint's directory, or a run's (its newest); default: "
+        "self_flow",
+    )  # fmt: skip
     add("--host", default="127.0.0.1", help="address to listen at (default %(default)s)")
     add("--port", type=at_least(0), default=8000, help="default %(default)s; 0 takes a free one")
     add("overrides", nargs="*", metavar="key=value", help="hydra overrides of configs/eval.yaml")

@@ -60,12 +60,11 @@ or hung in spite of --retries, 2 bad input.""",
         help="checkpoint (default), expert, random, replay or replay:DIR (a collected dataset), or "
         "ws://HOST:PORT (a policy server, see eval.serve)",
     )
-    add(
-        "--checkpoint",
-        metavar="DIR",
-        help="directory of a checkpoint or of its run (the newest), or a name in checkpoints/ "
-        "(default: the shipped checkpoints/self_flow, with SIMPLER checkpoints/simpler_self_flow)",
-    )
+    parser.add_shared(
+        "checkpoint", required=False,
+        help="a name in checkpoints/, a checkpoint's directory, or a run's (its newest); default: "
+        "self_flow, with SIMPLER simpler_self_flow",
+    )  # fmt: skip
     add(
         "--checkpoints",
         metavar="WHICH",
@@ -88,28 +87,20 @@ or hung in spite of --retries, 2 bad input.""",
         "at once, for a GPU; 1: exactly the results without this flag, for any --workers; more: "
         "the same up to rounding",
     )  # fmt: skip
-    add(
-        "--shard", metavar="I/N",
-        help="run share I of N (from 1) of the episodes; python -m eval.merge puts them together",
-    )  # fmt: skip
+    parser.add_shared("shard", help="run share I of N, from 1; python -m eval.merge joins them")
     add(
         "--episodes",
         type=at_least(1),
         metavar="N",
         help="per task (default 20; with SIMPLER's grids, their first N cells, default all)",
     )
-    add(
-        "--seed",
-        type=at_least(0),
-        default=0,
-        help="block of test seeds (default 0); not with SIMPLER's grids, which draw nothing",
+    parser.add_shared(
+        "seed", help="block of test seeds (default 0); not with SIMPLER's grids, which draw nothing"
     )
-    add(
-        "--out",
-        type=Path,
-        metavar="DIR",
+    parser.add_shared(
+        "out", required=False,
         help="default runs/<task>-<policy>-<backend>-<time>; an earlier run's is continued",
-    )
+    )  # fmt: skip
     add(
         "--video",
         type=at_least(0),

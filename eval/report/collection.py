@@ -12,7 +12,6 @@ from eval.envs.registry import choose_simulator
 from eval.rollout.collect import Schedule, collect
 from eval.rollout.demonstrations import Perturbation
 from eval.rollout.workers import default_workers
-from selfflow_wm.cli import parse_shard
 from selfflow_wm.progress import Progress
 
 
@@ -24,12 +23,11 @@ def collect_and_report(args: Any) -> int:
     simulator, why = choose_simulator(args)
     simulator = simulator.training()
     wanted = parse_counts(simulator, args.task, args.episodes, args.counts)
-    shard = parse_shard(args.shard) if args.shard else None
     perturbation = Perturbation(
         args.position_noise, args.rotation_noise, args.noise_probability, args.terminate_delay
     )
     console.print(f"{why}\n{simulator.training_starts}", highlight=False)
-    part = f", of which share {args.shard}" if shard else ""
+    part = ", of which share {}/{}".format(*args.shard) if args.shard else ""
     console.print(f"{sum(wanted.values())} episodes into {args.out}{part}")
     started = time.monotonic()
     progress = Progress(0, description="collecting", unit="episode", console=console)
@@ -43,7 +41,7 @@ def collect_and_report(args: Any) -> int:
     try:
         schedule = collect(
             wanted, args.out, simulator=simulator, perturbation=perturbation, seed=args.seed,
-            shard=shard, workers=args.workers or default_workers(), executor=args.executor,
+            shard=args.shard, workers=args.workers or default_workers(), executor=args.executor,
             retries=args.retries, limits=Limits(args.reset_timeout, args.step_timeout),
             on_attempt=show,
         )  # fmt: skip

@@ -13,7 +13,7 @@ from eval.policies.scripted import replay_seeds
 from eval.policies.spec import PolicySpec, fingerprint, load_config, parse_policy, trained
 from eval.results.records import share
 from eval.rollout.workers import default_workers
-from selfflow_wm.cli import Shard, parse_shard
+from selfflow_wm.cli import Shard
 
 
 @dataclass(frozen=True)
@@ -127,12 +127,11 @@ def make_plan(args: Any, command: str) -> tuple[EpisodePlan, str]:
         if spec.kind == "replay"
         else {task: simulator.seeds(task, args.episodes, args.seed) for task in tasks}
     )
-    shard = parse_shard(args.shard) if args.shard else None
     jobs = sum(len(found) for found in seeds.values())
-    out = args.out or _out(simulator, tasks, spec, shard)
+    out = args.out or _out(simulator, tasks, spec, args.shard)
     plan = EpisodePlan(
         tasks, seeds, spec, fingerprint(spec), simulator, config, args.seed, args.video,
-        args.workers or min(default_workers(), jobs), out, command, shard, args.retries,
+        args.workers or min(default_workers(), jobs), out, command, args.shard, args.retries,
         Limits(args.reset_timeout, args.step_timeout), args.executor, args.batch_inference or 0,
         _parse_numbers(args.video_of, seeds),
     )  # fmt: skip
