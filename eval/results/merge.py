@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any
 from eval.results.records import (
     EpisodeLog,
     Record,
+    check_out,
+    difference,
     read_episodes,
     read_object,
     wanted_episodes,
@@ -61,16 +62,10 @@ def merge_runs(
     Raises:
         ValueError: other settings or episodes planned, an episode in two of them, or `out` in use.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(
-            f"out: expected a new or empty directory, got {out} with something in it; "
-            "choose another"
-        )
+    check_out(out)
     parts = [read_part(path) for path in paths]
     for part in parts[1:]:
-        _same("run.json", parts[0].path, parts[0].settings, part.path, part.settings, ("shard",))
-        _same("plan.json", parts[0].path, parts[0].plan, part.path, part.plan,
-              ("shard", "command", "policy"))  # fmt: skip
+        _check_same(parts[0], part)
     records = _union(parts)
     commands = [*dict.fromkeys(part.plan["command"] for part in parts), command]
     plan = {**parts[0].plan, "shard": None, "command": "\n".join(commands)}
@@ -87,17 +82,17 @@ def merge_runs(
     return found, log.records
 
 
-def _same(
-    name: str, one: Path, a: dict[str, Any], other: Path, b: dict[str, Any], but: Sequence[str]
-) -> None:
-    """`ValueError` unless two configurations agree in all but the entries named."""
-    for key in sorted({*a, *b} - set(but)):
-        if a.get(key) != b.get(key):
-            old, new = (json.dumps(x.get(key), ensure_ascii=False)[:80] for x in (a, b))
-            raise ValueError(
-                f"merge: expected one configuration, got {key}={old} in {one / name} and "
-                f"{key}={new} in {other / name}; merge shares of one command"
-            )
+def _check_same(one: Part, other: Part) -> None:
+    """`ValueError` unless two shares are of one run."""
+    found = difference(one.settings, other.settings, ("shard",)) or difference(
+        one.plan, other.plan, ("shard", "command", "policy")
+    )
+    if found:
+        key, old, new = found
+        raise ValueError(
+            f"merge: expected one configuration, got {key}={old} in {one.path} and {key}={new} in "
+            f"{other.path}; merge shares of one command"
+        )
 
 
 def _union(parts: Sequence[Part]) -> dict[tuple[str, int], tuple[Part, Record]]:

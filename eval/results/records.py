@@ -123,28 +123,16 @@ class EpisodeLog:
         self.close()
 
     def _agree(self) -> None:
-        if not self.out.exists():
-            return
-        if not self.out.is_dir():
-            raise ValueError(
-                f"out: expected a directory, got the file {self.out}; choose another --out"
-            )
         if not (self.out / "run.json").is_file():
-            if any(self.out.iterdir()):
-                raise ValueError(
-                    f"out: expected an empty directory or an earlier run, got {self.out} with "
-                    "other files in it; choose another --out"
-                )
+            check_out(self.out, "an empty directory or an earlier run")
             return
         recorded = read_object(self.out / "run.json", "choose another --out")
-        names = [*self.settings, *(name for name in recorded if name not in self.settings)]
-        for name in names:
-            old, new = recorded.get(name), self.settings.get(name)
-            if old != new:
-                raise ValueError(
-                    f"out: expected the settings {self.out} was begun with, {name}={_short(old)}, "
-                    f"got {name}={_short(new)}; give the same settings, or another --out"
-                )
+        if found := difference(recorded, self.settings):
+            name, old, new = found
+            raise ValueError(
+                f"out: expected the settings {self.out} was begun with, {name}={old}, got "
+                f"{name}={new}; give the same settings, or another --out"
+            )
 
     def _load(self) -> int:
         """Read the records; returns the length (bytes) that is whole lines."""
@@ -194,6 +182,23 @@ def read_object(path: Path, remedy: str, keys: Collection[str] = ()) -> dict[str
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that the file is whole at every moment."""
     write_file(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def check_out(out: Path, wanted: str = "a new or empty directory") -> None:
+    """`ValueError` unless `out` is empty or does not exist yet."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        found = "with other files in it" if out.is_dir() else "which is a file"
+        raise ValueError(f"out: expected {wanted}, got {out}, {found}; choose another --out")
+
+
+def difference(
+    old: Mapping[str, Any], new: Mapping[str, Any], but: Collection[str] = ()
+) -> tuple[str, str, str] | None:
+    """The first entry, other than `but`, in which two sets of settings differ, and both values."""
+    for name in dict.fromkeys([*new, *old]):
+        if name not in but and old.get(name) != new.get(name):
+            return name, _short(old.get(name)), _short(new.get(name))
+    return None
 
 
 def _short(value: Any) -> str:

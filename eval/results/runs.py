@@ -13,6 +13,7 @@ from eval.envs.contract import Simulator
 from eval.envs.registry import recorded_simulator
 from eval.results.records import SCHEMA_VERSION, Record, read_episodes, read_object
 from eval.results.results import policy_line, stand_ins
+from selfflow_wm.cli import one_of
 
 DIFFERENCES = ("simulator", "protocol", "incomplete")
 """What `--allow` can let pass."""
@@ -106,11 +107,8 @@ def flag(record: Record, metric: str) -> bool:
 def parse_allowed(words: str) -> list[str]:
     """Names of `DIFFERENCES` from a comma list."""
     names = [word.strip() for word in words.split(",") if word.strip()]
-    if unknown := [name for name in names if name not in DIFFERENCES]:
-        raise ValueError(
-            f"allow: expected names out of {', '.join(DIFFERENCES)}, got {', '.join(unknown)}; "
-            "correct the spelling"
-        )
+    for name in names:
+        one_of("--allow", name, DIFFERENCES)
     return names
 
 

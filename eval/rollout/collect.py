@@ -11,7 +11,7 @@ from typing import Any
 
 from eval.envs.contract import Limits, Simulator, train_seed
 from eval.policies.scripted import EXECUTED, executed_path
-from eval.results.records import read_object, share, write_json
+from eval.results.records import check_out, read_object, share, write_json
 from eval.rollout.demonstrations import CollectSetup, Perturbation, episode_key
 from eval.rollout.workers import Outcome, make_pool
 from selfflow_wm.cli import Shard
@@ -203,11 +203,7 @@ def merge_collections(out: Path, paths: Sequence[Path]) -> tuple[dict[str, int],
     """
     from robotics.data.rlds import EpisodeWriter
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(
-            f"out: expected a new or empty directory, got {out} with something in it; "
-            "choose another"
-        )
+    check_out(out)
     whole, provenance, attempts = _read_shares(paths)
     with atomic_directory(out) as partial:
         writer = EpisodeWriter(partial, provenance=provenance)

@@ -20,7 +20,7 @@ from eval.policies.scripted import ExpertPolicy, executed_path
 from eval.rollout.run import EpisodeRunner
 from robotics.data.episodes import EpisodeRecorder
 from robotics.embodiment.control import Action, Observation
-from selfflow_wm.files import atomic_file
+from selfflow_wm.files import atomic_open
 
 MOST_DELAYS = 3
 """A terminate is held back at most this many times in a row."""
@@ -150,8 +150,7 @@ def save_executed(
     out: Path, task: str, seed: int, executed: Sequence[Action], embodiment: str
 ) -> None:
     """Write what a replay needs, atomically."""
-    path = executed_path(out, task, seed)
-    with atomic_file(path) as partial, partial.open("wb") as file:
+    with atomic_open(executed_path(out, task, seed)) as file:
         np.savez(
             file,
             control=np.stack([action.control for action in executed]).astype(np.float32),
