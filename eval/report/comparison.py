@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from base64 import b64encode
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,7 @@ from eval.results.records import write_json
 from eval.results.runs import load_runs
 from selfflow_wm.files import write_file
 from selfflow_wm.pages import embedded
-
-_LEFT, _WIDTH, _ROW = 260, 400, 26
-"""Of the forest plot: where its axis begins, its length, the height of a row; pixels."""
+from selfflow_wm.panels import panel_grid, to_png
 
 
 def compare_runs(
@@ -217,66 +215,44 @@ def _print_pair(console: Any, table: Any, pair: dict[str, Any]) -> None:
     console.print(sentence(tested[-1], pair), highlight=False, markup=False)  # the broadest
 
 
-def forest(scopes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Geometry of a forest plot of the differences, in pixels; Tango's interval where there is one,
-    else the bootstrap's."""
-    rows = []
-    for scope in scopes:
-        interval = scope["interval"] or scope["bootstrap"]
-        if scope["difference"] is not None:
-            rows.append((scope, interval))
-    reach = max(
-        [abs(scope["difference"]) for scope, _ in rows]
-        + [abs(interval[end]) for _, interval in rows if interval for end in ("low", "high")],
-        default=0.1,
-    )
-    step = next((s for s in (0.05, 0.1, 0.25, 0.5) if reach <= 4 * s), 0.5)
-    reach = step * max(1, math.ceil(reach / step - 1e-9))
-
-    def x(value: float) -> float:
-        return round(_LEFT + _WIDTH * (value + reach) / (2 * reach), 1)
-
-    marks = range(-round(reach / step), round(reach / step) + 1)
-    return {
-        "width": _LEFT + _WIDTH + 190,
-        "height": _ROW * len(rows) + 30,
-        "bottom": _ROW * len(rows),
-        "label_x": _LEFT - 10,
-        "text_x": _LEFT + _WIDTH + 12,
-        "zero": x(0.0),
-        "ticks": [{"x": x(mark * step), "text": points(mark * step)} for mark in marks],
-        "rows": [
-            {
-                "name": scope["name"], "y": _ROW * place + _ROW // 2, "x": x(scope["difference"]),
-                "low": x(interval["low"]) if interval else None,
-                "high": x(interval["high"]) if interval else None,
-                "task": scope["scope"] == "task",
-                "text": points(scope["difference"])
-                + (f" [{bounds(interval)}]" if interval else ""),
-            }
-            for place, (scope, interval) in enumerate(rows)
-        ],
-    }  # fmt: skip
+def forest_plot(scopes: Sequence[dict[str, Any]]) -> str:
+    """The differences with their intervals (Tango's where there is one, else the bootstrap's), in
+    percentage points: a PNG as base64. Squares are tasks, diamonds means."""
+    rows = [scope for scope in scopes if scope["difference"] is not None]
+    figure, (panel,) = panel_grid(1)
+    figure.set_size_inches(9, 0.8 + 0.28 * len(rows))
+    texts = []
+    for place, scope in enumerate(rows):
+        difference, interval = scope["difference"], scope["interval"] or scope["bootstrap"]
+        if interval:
+            ends = [100 * interval["low"], 100 * interval["high"]]
+            panel.plot(ends, [place, place], color="#1d2530")
+        marker, color = ("s", "#3f6fb5") if scope["scope"] == "task" else ("D", "#22794a")
+        panel.plot(100 * difference, place, marker, color=color)
+        texts.append(points(difference) + (f" [{bounds(interval)}]" if interval else ""))
+    reach = max(map(abs, panel.get_xlim()))
+    panel.set_xlim(-reach, reach)
+    panel.axvline(0, color="#667080", linestyle="--", zorder=0)
+    panel.grid(axis="x")
+    panel.set_yticks(range(len(rows)), [scope["name"] for scope in rows])
+    panel.invert_yaxis()
+    panel.secondary_yaxis("right").set_yticks(range(len(rows)), texts)
+    return b64encode(to_png(figure, [panel])).decode()
 
 
-def curve_plot(curve: dict[str, Any]) -> dict[str, Any]:
-    """Geometry of a learning curve of the pooled rate, in pixels."""
-    steps = [point["step"] for point in curve["points"]]
-    first, last = min(steps), max(steps)
-
-    def xy(step: int, value: float) -> tuple[float, float]:
-        return round(60 + 560 * (step - first) / (last - first), 1), round(190 - 180 * value, 1)
-
-    dots = []
-    for point in curve["points"]:
-        row = point["pooled"]
-        if row["rate"] is not None:
-            x, y = xy(point["step"], row["rate"])
-            dots.append({
-                "x": x, "y": y, "low": xy(0, row["low"])[1], "high": xy(0, row["high"])[1],
-                "step": point["step"],
-            })  # fmt: skip
-    return {"dots": dots, "line": " ".join(f"{dot['x']},{dot['y']}" for dot in dots)}
+def curve_plot(curve: dict[str, Any]) -> str:
+    """The pooled rate with its 95% interval over training steps: a PNG as base64."""
+    rows = [(p["step"], p["pooled"]) for p in curve["points"] if p["pooled"]["rate"] is not None]
+    figure, (panel,) = panel_grid(1)
+    figure.set_size_inches(8, 3)
+    rates = [100 * row["rate"] for _, row in rows]
+    below = [100 * (row["rate"] - row["low"]) for _, row in rows]
+    above = [100 * (row["high"] - row["rate"]) for _, row in rows]
+    steps = [step for step, _ in rows]
+    panel.errorbar(steps, rates, [below, above], color="#3f6fb5", ecolor="#1d2530", marker="o")
+    panel.set(ylim=(0, 100), xlabel="step", ylabel="rate, %", xticks=steps)
+    panel.grid(axis="y")
+    return b64encode(to_png(figure, [panel])).decode()
 
 
 def side_by_side(found: dict[str, Any], pair: dict[str, Any], most: int) -> list[dict[str, Any]]:
@@ -324,7 +300,7 @@ def write_comparison_page(out: Path, found: dict[str, Any], videos: int) -> Path
         pairs=[
             {
                 **pair,
-                "forest": forest(pair["scopes"]),
+                "forest": forest_plot(pair["scopes"]),
                 "videos": side_by_side(found, pair, videos),
                 "missing": missing_videos(pair, videos),
                 "sentences": [
