@@ -347,12 +347,14 @@ def row(name: str, ok: bool, found: str, remedy: str = "") -> Row:
     return {"name": name, "ok": ok, "found": found, "remedy": "" if ok else remedy, "note": False}
 
 
-def check_drawing(simulator: Simulator, advice: str = "see the message") -> list[Row]:
-    """Make the environment of its last task, reset it and draw it."""
+def check_drawing(
+    simulator: Simulator, task: str = "", advice: str = "see the message"
+) -> list[Row]:
+    """Make the environment of a task (empty: its last one), reset it and draw it."""
     name = f"{simulator.title} draws"
     try:
         simulator.prepare()
-        env = simulator.make_env(list(simulator.tasks.values())[-1])
+        env = simulator.make_env(simulator.tasks[task or list(simulator.tasks)[-1]])
         try:
             env.reset(seed=0)
             picture = env.unwrapped.camera_image()

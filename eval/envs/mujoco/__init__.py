@@ -43,4 +43,4 @@ class Mujoco(Simulator):
         return Expert(env)
 
     def check(self, render: bool = False) -> list[Row]:
-        return check_drawing(self, "see the message; MUJOCO_GL=egl or osmesa")
+        return check_drawing(self, advice="see the message; MUJOCO_GL=egl or osmesa")

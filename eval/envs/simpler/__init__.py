@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.envs.contract import Cell, Flag, Limits, Row, Simulator, train_seed
-from eval.envs.simpler.interpreter import check, installed_versions
+from eval.envs.contract import Cell, Flag, Limits, Row, Simulator, check_drawing, train_seed
+from eval.envs.simpler.interpreter import check_interpreter, installed_versions
 from eval.envs.simpler.tasks import GROUPS, SIMPLER_TASKS
 from eval.envs.tasks import ALL, Task
 
@@ -151,4 +151,7 @@ class Simpler(Simulator):
         return f"{self.label} {Path(self.python).absolute()} {found or 'versions unknown'}"
 
     def check(self, render: bool = False) -> list[Row]:
-        return check(self.python, self.settings["shader"], render)
+        rows = check_interpreter(self.python)
+        if render and all(each["ok"] or each["note"] for each in rows):
+            rows += check_drawing(self, "open_drawer_place", "first repair what is missing above")
+        return rows

@@ -130,13 +130,6 @@ class Adapter:
         values[6] = self._gripper(float(values[6]))
         return values
 
-    def from_simulator(self, action: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Simulator's action (7,) -> a contract's control (7,) float32 with the same effect."""
-        values = np.array(action, dtype=np.float32)
-        if self.row.embodiment == "widowx":
-            values[6] = -values[6]
-        return values
-
     def image(self, colour: np.ndarray) -> np.ndarray:
         """Rendered RGB(A) in [0, 1] (2H, 2W, 3 or 4) -> uint8 RGB (H, W, 3), each pixel a mean of
         four."""

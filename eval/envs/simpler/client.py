@@ -154,7 +154,6 @@ class RemoteEnv(gymnasium.Env):
         self.action_space = spaces.Box(-1.0, 1.0, (7,), np.float32)
         self._child: Child | None = None
         self._mirror: dict[str, Any] = {}
-        self.label: dict[str, Any] = {}
         self.stand_ins: list[str] = []
         """Names of what SIMPLER's installation lacks for the present cell, and boxes replace."""
 
@@ -212,8 +211,7 @@ class RemoteEnv(gymnasium.Env):
     def current_label(self) -> dict[str, Any]:
         """How this environment draws and what it had to replace, see `Scene.label`."""
         self.start_simulator()
-        self.label = self._ask("label")[0]["label"]
-        return self.label
+        return self._ask("label")[0]["label"]
 
     def start_simulator(self) -> None:
         """Start the simulator where none runs; `SimulatorError` says who knows what is missing."""
@@ -221,7 +219,7 @@ class RemoteEnv(gymnasium.Env):
             return
         self._child = Child(self._python, self._shader, self._timeouts)
         try:
-            self.label = self._ask("open")[0]["label"]
+            self._ask("open")
         except SimulatorError as error:
             raise SimulatorError(
                 f"{error}; python -m eval.doctor --simpler-python {self._python} says what "

@@ -17,14 +17,6 @@ DECISIVE = ("sapien", "mani_skill2_real2sim", "simpler_env", "numpy")
 """Distributions that can change outcomes."""
 
 
-def check(python: str, shader: str, render: bool) -> list[Row]:
-    """Every row of `probe`, and with `render` a picture where nothing is missing."""
-    rows = check_interpreter(python)
-    if render and all(each["ok"] or each["note"] for each in rows):
-        rows += check_rendering(python, shader)
-    return rows
-
-
 def check_interpreter(python: str) -> list[Row]:
     """What `python` has of what SIMPLER needs; `ValueError` when it is not an interpreter."""
     environment = {**os.environ, "PYTHONPATH": search_path()}
@@ -46,23 +38,6 @@ def check_interpreter(python: str) -> list[Row]:
         last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
         words = f"{python} ended with code {done.returncode}: {last}"
         return [row("interpreter", False, words, "use Python 3.8 to 3.11")]
-
-
-def check_rendering(python: str, shader: str) -> list[Row]:
-    """Start SIMPLER, reset a drawer cell and draw it."""
-    from eval.envs.simpler.client import RemoteEnv, SimulatorError
-
-    env = RemoteEnv("open_drawer_place", "vm", python, shader)
-    try:
-        env.reset(seed=0)
-        picture = env.camera_image()
-        label = env.current_label()
-    except (SimulatorError, ValueError) as error:
-        return [row("SIMPLER draws", False, str(error), "first repair what is missing above")]
-    finally:
-        env.close()
-    words = f"{picture.shape[1]} x {picture.shape[0]}, {label['rendering']}"
-    return [row("SIMPLER draws", int(picture.std()) > 0, words, "the picture is one colour")]
 
 
 @lru_cache(maxsize=8)

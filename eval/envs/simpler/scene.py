@@ -37,7 +37,7 @@ class Scene:
         import sapien.core  # noqa: F401  (maps the library that allow_lavapipe changes)
 
         self.shader = shader
-        self.changed_request = vulkan.allow_lavapipe()
+        vulkan.allow_lavapipe()
         import mani_skill2_real2sim.envs  # noqa: F401  (registers the environments)
         from mani_skill2_real2sim import ASSET_DIR
 
@@ -126,7 +126,6 @@ class Scene:
             "rendering": "ray traced" if self.shader == "ray_traced" else "rasterised",
             "stand_ins": sorted(stand_ins.replaced),
             "devices": [device.name for device in vulkan.devices()],
-            "changed_request": self.changed_request,
         }
 
     def close(self) -> None:

@@ -37,7 +37,7 @@ class Server:
         operation = header["op"]
         if operation == "open":
             self._scene = self._make_scene()
-            return {"label": self._scene.label()}, {}
+            return {}, {}
         if operation == "reset":
             self._expert = None
             info = self._scene.reset(header["cell"])
