@@ -1,4 +1,4 @@
-"""A comparison for people: tables in the terminal and one self-contained HTML page."""
+"""The report of a comparison: tables in the terminal and one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def compare_runs(
 
     Args:
         paths: `--out` directories of `python -m eval.simpler`.
-        out: made if missing.
+        out: created if missing.
         metric, tasks, allowed, policies, seed: see `eval.results.comparison.compare`.
-        videos: starts on which two runs disagree to show side by side, per pair of runs.
+        videos: most starts on which two runs disagree to show side by side, per pair of runs.
     """
     from rich.console import Console
 
@@ -65,7 +65,7 @@ def p_value(value: float | None) -> str:
 
 
 def share(row: dict[str, Any]) -> str:
-    """A rate with its interval, with counts where it has them."""
+    """A rate with its interval, and with counts if it has them."""
     if "count" in row:
         return percent(row)
     return f"{100 * row['rate']:.1f}% [{100 * row['low']:.0f}–{100 * row['high']:.0f}]"
@@ -77,12 +77,12 @@ def rate(value: float | None) -> str:
 
 
 def number(value: int | None) -> str:
-    """`1,184`; a dash where no number of episodes would do."""
+    """`1,184`; a dash if no number of episodes suffices."""
     return "–" if value is None else f"{value:,}"
 
 
 def rates_table(found: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """Rows of the rates side by side: a task or a mean, and one cell a run."""
+    """Rows of the rates side by side: a task or a mean, and one cell per run."""
     runs = found["runs"]
     rows = [(task, [share(run["tasks"][task]["rate"]) for run in runs]) for task in found["tasks"]]
     for key in dict.fromkeys(key for run in runs for key in run["means"]):
@@ -94,7 +94,7 @@ def rates_table(found: dict[str, Any]) -> list[tuple[str, list[str]]]:
 
 
 def stages_table(found: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
-    """Rows of the stages side by side: task, stage, one cell a run."""
+    """Rows of the stages side by side: task, stage, one cell per run."""
     return [
         (task, stage, [percent(run["tasks"][task]["stages"][stage]) for run in found["runs"]])
         for task in found["tasks"]
@@ -104,7 +104,7 @@ def stages_table(found: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
 
 
 def latency_table(found: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """Rows of the latencies side by side (median/95th percentile, ms a model call)."""
+    """Rows of the latencies side by side (median/95th percentile, ms per model call)."""
     rows = [
         (task, [milliseconds(run["tasks"][task]["latency_ms"]) for run in found["runs"]])
         for task in found["tasks"]
@@ -114,18 +114,19 @@ def latency_table(found: dict[str, Any]) -> list[tuple[str, list[str]]]:
 
 
 def sentence(scope: dict[str, Any], pair: dict[str, Any]) -> str:
-    """What a tested scope (a task, or all pairs pooled) says, in words."""
+    """The result of a tested scope (a task, or all pairs pooled) in one sentence."""
     if not scope["pairs"]:
-        return f"{scope['name']}: no start in common; nothing can be said of the difference."
+        return f"{scope['name']}: no start in common, so the runs can't be compared."
     p = scope["mcnemar_p"] if scope["holm_p"] is None else scope["holm_p"]
     if p < 0.05:
         better = pair["b"] if scope["difference"] > 0 else pair["a"]
         return f"{scope['name']}: {better} is better (p = {p_value(p)})."
     needed = scope["power"]["episodes_observed"]
-    words = f"{scope['name']}: no difference that these {scope['pairs']} pairs could show"
+    words = f"{scope['name']}: no significant difference in these {scope['pairs']} pairs"
     if needed is not None:
         words += (
-            f"; {number(needed)} would tell one of {points(abs(scope['difference']))[1:]} points"
+            f"; {number(needed)} would detect {points(abs(scope['difference']))[1:]} points with "
+            "80% power"
         )
     return words + "."
 
@@ -202,7 +203,7 @@ def _print_pair(console: Any, table: Any, pair: dict[str, Any]) -> None:
     powers = [(scope["name"], scope["power"]) for scope in scopes if scope["power"]]
     table(
         "paired episodes for 80% power at 5%",
-        ["", "pairs here", "tell from", "this difference", "5 points", "10 points"],
+        ["", "pairs here", "detectable", "this difference", "5 points", "10 points"],
         [
             [name, number(scope["pairs"]),
              "–" if power["detectable"] is None else f"{100 * power['detectable']:.1f} points",
@@ -212,7 +213,7 @@ def _print_pair(console: Any, table: Any, pair: dict[str, Any]) -> None:
         ],
     )  # fmt: skip
     tested = [scope for scope in scopes if scope["scope"] in ("task", "micro")]
-    console.print(sentence(tested[-1], pair), highlight=False, markup=False)  # the broadest
+    console.print(sentence(tested[-1], pair), highlight=False, markup=False)  # of the widest scope
 
 
 def forest_plot(scopes: Sequence[dict[str, Any]]) -> str:
@@ -255,8 +256,8 @@ def curve_plot(curve: dict[str, Any]) -> str:
     return b64encode(to_png(figure, [panel])).decode()
 
 
-def side_by_side(found: dict[str, Any], pair: dict[str, Any], most: int) -> list[dict[str, Any]]:
-    """Starts on which two runs disagree, with the videos there are, pairs of two first."""
+def side_by_side(found: dict[str, Any], pair: dict[str, Any], limit: int) -> list[dict[str, Any]]:
+    """Starts on which two runs disagree, with the videos there are, complete pairs first."""
     paths = {run["label"]: Path(run["path"]) for run in found["runs"]}
     shown = []
     for row in pair["disagreements"]:
@@ -266,25 +267,25 @@ def side_by_side(found: dict[str, Any], pair: dict[str, Any], most: int) -> list
         ]
         if any(data):
             shown.append({**row, "data": dict(zip(("a", "b"), data, strict=True))})
-    return sorted(shown, key=lambda row: not all(row["data"].values()))[:most]
+    return sorted(shown, key=lambda row: not all(row["data"].values()))[:limit]
 
 
-def missing_videos(pair: dict[str, Any], most: int) -> list[str]:
-    """How to have the videos that are missing: a sentence a run, of at most `most` starts."""
+def missing_videos(pair: dict[str, Any], limit: int) -> list[str]:
+    """How to record the missing videos of the first `limit` starts: a sentence per run."""
     lines = []
     for side in ("a", "b"):
-        rows = [row for row in pair["disagreements"][:most] if not row[f"video_{side}"]]
+        rows = [row for row in pair["disagreements"][:limit] if not row[f"video_{side}"]]
         if rows:
             numbers = ",".join(str(seed) for seed in sorted({row[f"seed_{side}"] for row in rows}))
             lines.append(
-                f"{pair[side]} has no video of some starts on which they disagree: repeat its "
+                f"{pair[side]} has no video of some starts on which they disagree: rerun its "
                 f"command with its --out and --video-of {numbers}, then this one"
             )
     return lines
 
 
 def write_comparison_page(out: Path, found: dict[str, Any], videos: int) -> Path:
-    """Write `compare.html` into `out`; it needs no other file to be read.
+    """Write the self-contained page `compare.html` into `out`.
 
     Args:
         out: an existing directory.

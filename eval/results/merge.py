@@ -1,4 +1,4 @@
-"""One run out of its shares, as if it had never been divided."""
+"""Combine the shares of a run into the run they are shares of."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Part:
 
 
 def read_part(path: Path) -> Part:
-    """What a run's directory holds; `ValueError` when it is none."""
+    """Read a run's directory; `ValueError` if it is none."""
     missing = [n for n in ("run.json", "plan.json", "episodes.jsonl") if not (path / n).is_file()]
     if missing:
         raise ValueError(
@@ -44,7 +44,7 @@ def read_part(path: Path) -> Part:
             "name directories that eval.simpler --shard wrote"
         )
     records, _ = read_episodes(path / "episodes.jsonl")
-    remedy = "repeat the share's command, which writes it again, or leave the share out"
+    remedy = "rerun the share's command, which rewrites it, or leave the share out"
     settings = read_object(path / "run.json", remedy)
     return Part(path, settings, read_object(path / "plan.json", remedy, _PLANNED), records)
 
@@ -52,15 +52,15 @@ def read_part(path: Path) -> Part:
 def merge_runs(
     out: Path, paths: Sequence[Path], command: str
 ) -> tuple[dict[str, Any], dict[tuple[str, int], Record]]:
-    """Put the runs at `paths` together in `out`, which may not exist yet or must be empty.
+    """Combine the runs at `paths` in `out`, which must be empty or not exist yet.
 
-    `out` becomes a run of its own: the command of the shares without `--shard` continues it.
+    `out` becomes a complete run: the shares' command without `--shard` continues it.
 
     Returns:
         Its results, and its records by task and seed.
 
     Raises:
-        ValueError: other settings or episodes planned, an episode in two of them, or `out` in use.
+        ValueError: different settings or plans, an episode in two shares, or `out` in use.
     """
     check_out(out)
     parts = [read_part(path) for path in paths]
@@ -109,7 +109,7 @@ def _union(parts: Sequence[Part]) -> dict[tuple[str, int], tuple[Part, Record]]:
 
 
 def _with_video(record: Record, source: Path, out: Path) -> Record:
-    """The record, its video copied; None in place of a video that is gone."""
+    """The record with its video copied; a missing video becomes None."""
     if not record.get("video"):
         return record
     video, copy = source / record["video"], out / record["video"]

@@ -1,7 +1,8 @@
-"""The files of a run: `run.json` (settings), `episodes.jsonl` (one line per episode, the truth).
+"""The files of a run: `run.json` (settings), `episodes.jsonl` (one line per episode, the source of
+all results).
 
-Only the parent process writes them. A run that was interrupted is continued by opening the same
-directory with the same settings.
+Only the parent process writes them. Open the same directory with the same settings to continue an
+interrupted run.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ Record = dict[str, Any]
 
 _ALWAYS = {"task", "seed", "index", "status"}
 _ENDED = {"success", "success_any", "steps", "terminated", "stages", "instructions", "latency_ms"}
-"""What every record has, and what those of episodes that ended have beside it."""
+"""Keys of every record, and further keys of episodes that ended."""
 
 
 def share(
     seeds: Mapping[str, Sequence[int]], shard: Shard | None
 ) -> dict[str, list[tuple[int, int]]]:
-    """(index, seed) of each task's episodes that fall to `shard`; all of them for None.
+    """(index, seed) of each task's episodes that belong to `shard`; None: all of them.
 
-    Which one an episode falls to depends on its task's place and its index alone, so that asking
-    for more episodes later moves none; tasks are staggered, so that shares are of like size.
+    The share of an episode depends only on the position of its task and on its index, so requesting
+    more episodes later moves none; tasks are staggered so that shares have similar sizes.
     """
     number, count = shard or (1, 1)
     return {
@@ -42,7 +43,7 @@ def share(
 
 
 def wanted_episodes(description: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Seeds per task that a run is to do, or its share of them."""
+    """Seeds per task of a run, or of its share."""
     shard = description["shard"] and parse_shard(description["shard"])
     return {
         task: [seed for _, seed in found]
@@ -57,10 +58,10 @@ class EpisodeLog:
 
     Args:
         out: directory of the run; may not exist yet.
-        settings: what must be equal for two runs to count as one; JSON values.
+        settings: what must be equal to continue a run; JSON values.
 
     Raises:
-        ValueError: `out` holds a run with other settings, something else, or a damaged file.
+        ValueError: `out` holds a run with different settings, other files, or a damaged file.
     """
 
     def __init__(self, out: Path, settings: dict[str, Any]) -> None:
@@ -70,7 +71,7 @@ class EpisodeLog:
         self.records: dict[tuple[str, int], Record] = {}
         """Latest record per (task, seed)."""
         self._file: int | None = None
-        self._agree()
+        self._check_settings()
         self._good_bytes = self._load()
 
     @property
@@ -79,12 +80,12 @@ class EpisodeLog:
         return sum(record["status"] != "error" for record in self.records.values())
 
     def done(self, task: str, seed: int) -> bool:
-        """Whether this episode has a result; a crashed one has none and is tried again."""
+        """Whether this episode has a result; a crashed one has none and is retried."""
         record = self.records.get((task, seed))
         return record is not None and record["status"] != "error"
 
     def begin(self) -> None:
-        """Create the directory and `run.json`, drop a torn last line, and keep others out."""
+        """Create the directory and `run.json`, drop an incomplete last line, and lock the log."""
         self.out.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -122,7 +123,7 @@ class EpisodeLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _agree(self) -> None:
+    def _check_settings(self) -> None:
         if not (self.out / "run.json").is_file():
             check_out(self.out, "an empty directory or an earlier run")
             return
@@ -135,15 +136,15 @@ class EpisodeLog:
             )
 
     def _load(self) -> int:
-        """Read the records; returns the length (bytes) that is whole lines."""
+        """Read the records; returns the length of the whole lines, bytes."""
         self.records, good = read_episodes(self.path)
         return good
 
 
 def read_episodes(path: Path) -> tuple[dict[tuple[str, int], Record], int]:
-    """The latest record per (task, seed), and the length (bytes) of the part that is whole lines.
+    """The latest record per (task, seed), and the length of the whole lines, bytes.
 
-    No file is no episodes; a torn last line is left out. `ValueError` for another damaged one.
+    Empty without a file; an incomplete last line is left out. `ValueError` for any other damage.
     """
     records: dict[tuple[str, int], Record] = {}
     if not path.is_file():
@@ -166,7 +167,7 @@ def read_episodes(path: Path) -> tuple[dict[tuple[str, int], Record], int]:
 
 
 def read_object(path: Path, remedy: str, keys: Collection[str] = ()) -> dict[str, Any]:
-    """A JSON object of a run's directory; `ValueError` where it is none or lacks `keys`."""
+    """A JSON object in a run's directory; `ValueError` if it is damaged or lacks `keys`."""
     try:
         found = json.loads(path.read_bytes())
     except ValueError:
@@ -180,7 +181,7 @@ def read_object(path: Path, remedy: str, keys: Collection[str] = ()) -> dict[str
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that the file is whole at every moment."""
+    """Write JSON atomically."""
     write_file(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 

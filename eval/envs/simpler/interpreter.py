@@ -1,4 +1,4 @@
-"""The interpreter that SIMPLER is installed in: its path, its versions and what it lacks."""
+"""The interpreter that SIMPLER is installed in: its search path, versions and what it lacks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DECISIVE = ("sapien", "mani_skill2_real2sim", "simpler_env", "numpy")
 
 
 def check_interpreter(python: str) -> list[Row]:
-    """What `python` has of what SIMPLER needs; `ValueError` when it is not an interpreter."""
+    """Check `python` for what SIMPLER needs; `ValueError` if it is not an interpreter."""
     environment = {**os.environ, "PYTHONPATH": search_path()}
     try:
         done = subprocess.run(
@@ -31,7 +31,7 @@ def check_interpreter(python: str) -> list[Row]:
         ) from None
     except subprocess.TimeoutExpired:
         found = f"{python} gave no answer in 120 s"
-        return [row("interpreter", False, found, "look at it by hand")]
+        return [row("interpreter", False, found, "run it by hand")]
     try:
         return json.loads(done.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
@@ -60,11 +60,11 @@ def installed_versions(python: str) -> dict[str, str]:
 
 
 def search_path(root: Path = ROOT) -> str:
-    """PYTHONPATH of the simulator's interpreter: this checkout, and what is set already.
+    """PYTHONPATH of the simulator's interpreter: this checkout, and what is already set.
 
-    Where this package was installed by copying, the folder beside it is the site-packages of
-    another Python, whose numpy must not come before the simulator's: then that interpreter has to
-    have the package itself.
+    If this package was installed by copying, its parent folder is the site-packages of another
+    Python, whose numpy must not come before the simulator's: the package then has to be installed
+    in that interpreter, too.
     """
-    own = [str(root)] if (root / "pyproject.toml").is_file() else []
-    return os.pathsep.join([*own, *filter(None, [os.environ.get("PYTHONPATH")])])
+    checkout = [str(root)] if (root / "pyproject.toml").is_file() else []
+    return os.pathsep.join([*checkout, *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -31,7 +31,7 @@ class Device:
 
     name: str
     driver: str
-    """What the driver says of itself, such as `Mesa 25.0.7 (LLVM 15.0.6)`."""
+    """The driver's description of itself, such as `Mesa 25.0.7 (LLVM 15.0.6)`."""
     extensions: frozenset[str]
 
     @property
@@ -42,16 +42,16 @@ class Device:
 
     @property
     def software(self) -> bool:
-        """Whether the CPU draws."""
+        """Whether it renders on the CPU."""
         return "llvmpipe" in self.name.lower()
 
 
 class VulkanError(RuntimeError):
-    """Vulkan can't be used; the message says which part is missing."""
+    """Vulkan can't be used; the message names the missing part."""
 
 
 def driver_files() -> list[Path]:
-    """Manifest files of drivers that the loader would read."""
+    """Manifest files of the drivers that the loader reads."""
     named = os.environ.get("VK_DRIVER_FILES") or os.environ.get("VK_ICD_FILENAMES")
     if named:
         return [Path(part) for part in named.split(os.pathsep) if Path(part).is_file()]
@@ -60,7 +60,7 @@ def driver_files() -> list[Path]:
 
 
 def driver_library(manifest: Path) -> str:
-    """The library a manifest names; empty when the file is not a manifest."""
+    """The library that a manifest names; empty if the file is not a manifest."""
     try:
         return str(json.loads(manifest.read_text())["ICD"]["library_path"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -76,7 +76,7 @@ def load() -> ctypes.CDLL:
 
 
 def require_ray_tracing() -> None:
-    """`ValueError` where no device can trace rays; results would be labelled with what was not."""
+    """`ValueError` if no device supports ray tracing: results would carry a wrong label."""
     found = devices()
     if not any(RAY_TRACING in device.extensions for device in found):
         names = ", ".join(device.name for device in found) or "no device"
@@ -167,9 +167,9 @@ def _device(vk: ctypes.CDLL, handle: ctypes.c_void_p) -> Device:
 
 
 def allow_lavapipe() -> None:
-    """Let SAPIEN accept this machine's devices if none has the semaphore extension.
+    """Make SAPIEN accept this machine's devices if none has the semaphore extension.
 
-    Call after `import sapien.core` and before a renderer is made. `VulkanError` where there is no
+    Call after `import sapien.core` and before a renderer is made. `VulkanError` if there is no
     device at all.
     """
     found = devices()
