@@ -1,23 +1,23 @@
 """`python -m eval.collect`: demonstrations as an RLDS dataset in RT-1's format.
 
-How they are perturbed stands in `eval.rollout.demonstrations`. Beside the dataset lies
-`executed/`, one `<task>-<seed>.npz` per episode with what was really executed: the dataset's own
-actions are the expert's, which are not the ones that moved the robot, so a replay needs both.
+See `eval.rollout.demonstrations` for how they are perturbed. Next to the dataset is `executed/`,
+with one `<task>-<seed>.npz` per episode of the actions that were executed: the dataset records the
+expert's actions, which are not the ones that moved the robot, so a replay needs both.
 
-Starts follow from training seeds, which tests never use. On SIMPLER, whose tests are cells of a
-grid, demonstrations start beside the cells and on none of them; what they share with the tests is
-in `eval.envs.simpler.training`, and is printed and kept in the collection's provenance.
+Start states come from training seeds, which tests never use. On SIMPLER, whose tests are cells of a
+grid, demonstrations start near the cells but on none of them; what they share with the tests is
+described in `eval.envs.simpler.training`, printed, and kept in the collection's provenance.
 
-Shares (`--shard I/N`) make every N-th attempt each; `python -m eval.merge` puts them together as
+Each share (`--shard I/N`) makes every N-th attempt; `python -m eval.merge` combines the shares into
 the set that one run would have collected.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from eval.envs.registry import add_arguments
+from eval.policies.spec import DEFAULT_REPLAY
 from eval.report.collection import collect_and_report
 from eval.rollout.demonstrations import Perturbation
 from eval.rollout.workers import add_arguments as add_worker_arguments
@@ -35,8 +35,8 @@ def build_parser() -> Parser:
   python -m eval.collect --task all --episodes 50 --counts open_drawer_place=200 --out data/embedded
   python -m eval.collect --task all --shard 1/2 --out data/part1   # then: python -m eval.merge
 
-The same command again continues an interrupted collection; a larger --episodes makes it grow.
-On SIMPLER, in an environment of its own (what starts share with the tests is printed first):
+Rerun the same command to continue an interrupted collection; a larger --episodes extends it.
+On SIMPLER, which has its own Python environment (what the starts share with the tests is printed):
   python -m eval.collect --task open_drawer,close_drawer,open_drawer_place --episodes 50 \\
       --backend simpler --simpler-python PATH --out data/simpler
 
@@ -46,56 +46,32 @@ Check a collection by replaying it:
     add = parser.add_argument
     add("--task", default="all", help="a task, a comma list, or all (default)")
     add(
-        "--episodes",
-        type=at_least(1),
-        default=100,
-        metavar="N",
+        "--episodes", type=at_least(1), default=100, metavar="N",
         help="successful episodes to keep per task (default 100)",
-    )
-    add("--counts", metavar="TASK=N,...", help="other numbers for some tasks; 0 leaves one out")
-    add(
-        "--out",
-        type=Path,
-        default=Path("data/embedded"),
-        metavar="DIR",
-        help="dataset directory (default data/embedded)",
+    )  # fmt: skip
+    add("--counts", metavar="TASK=N,...", help="episodes of some tasks instead; 0 skips one")
+    parser.add_shared(
+        "out",
+        required=False,
+        default=DEFAULT_REPLAY,
+        help="dataset directory (default %(default)s)",
     )
     add_arguments(parser)
     add_worker_arguments(parser)
-    add(
-        "--shard",
-        metavar="I/N",
-        help="collect share I of N (from 1); python -m eval.merge puts them together",
+    parser.add_shared(
+        "shard", help="collect share I of N, from 1; python -m eval.merge combines them"
     )
-    add("--seed", type=at_least(0), default=0, help="block of training seeds (default 0)")
-    add(
-        "--position-noise",
-        type=at_least(0.0),
-        default=Perturbation.position_noise,
-        metavar="M",
-        help="noise on the executed position deltas, m (default %(default)s)",
-    )
-    add(
-        "--rotation-noise",
-        type=at_least(0.0),
-        default=Perturbation.rotation_noise,
-        metavar="RAD",
-        help="noise on the executed rotation deltas, rad (default %(default)s)",
-    )
-    add(
-        "--noise-probability",
-        type=fraction,
-        default=Perturbation.noise_probability,
-        metavar="P",
-        help="probability that a step is perturbed (default %(default)s)",
-    )
-    add(
-        "--terminate-delay",
-        type=fraction,
-        default=Perturbation.terminate_delay,
-        metavar="P",
-        help="probability of holding a terminate back (default %(default)s)",
-    )
+    parser.add_shared("seed", help="block of training seeds (default 0)")
+    for name, kind, metavar, text in (
+        ("position_noise", at_least(0.0), "M", "noise on the executed position deltas, m"),
+        ("rotation_noise", at_least(0.0), "RAD", "noise on the executed rotation deltas, rad"),
+        ("noise_probability", fraction, "P", "probability that a step is perturbed"),
+        ("terminate_delay", fraction, "P", "probability of delaying a terminate"),
+    ):
+        add(
+            "--" + name.replace("_", "-"), type=kind, default=getattr(Perturbation, name),
+            metavar=metavar, help=f"{text} (default %(default)s)",
+        )  # fmt: skip
     return parser
 
 

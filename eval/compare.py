@@ -1,4 +1,4 @@
-"""`python -m eval.compare`: is one policy better than another? Tables, compare.json and a page."""
+"""`python -m eval.compare`: is one policy better than another? Tables, compare.json, a page."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def build_parser() -> Parser:
     """The command line of `python -m eval.compare`."""
     parser = Parser(
         prog="python -m eval.compare",
-        description="Compare finished runs of python -m eval.simpler, start by start.",
+        description="Compare finished runs of python -m eval.simpler on the same start states.",
         epilog=f"""\
-A pair is one start (task and seed, or task and SIMPLER cell) that both runs have. Differences are
-the later run minus the earlier one, with McNemar's exact test, Tango's and a bootstrap interval,
-and the number of paired episodes that would detect such a difference with 80% power at the 5%
-level. Cells that were run more than once are down-weighted to their effective sample size.
+A pair is one start state (task and seed, or task and SIMPLER cell) that both runs have. Differences
+are the later run minus the earlier one, with McNemar's exact test, Tango's and a bootstrap
+interval, and the number of paired episodes that would detect such a difference with 80% power at
+the 5% level. Cells that were run more than once are down-weighted to their effective sample size.
 Several runs are compared pair by pair with Holm's correction; checkpoints of one training make a
 learning curve.
 
@@ -48,22 +48,23 @@ Exit codes: 0 done, 2 bad input or runs that should not be compared.""",
         "--allow",
         default="",
         metavar="WHAT,...",
-        help=f"compare nevertheless what differs in: {', '.join(DIFFERENCES)}",
+        help=f"compare the runs despite a difference in: {', '.join(DIFFERENCES)}",
     )
     add(
         "--against-real",
         metavar="POLICY,...",
-        help="the published policy that each run is of, in order: rank agreement with the real "
+        help="the published policy that each run evaluates, in order: rank agreement with the real "
         "robot (MMRV, Pearson)",
     )
-    add("--seed", type=at_least(0), default=0, help="of the bootstrap (default 0)")
-    add("--out", type=Path, metavar="DIR", help="default runs/compare-<time>")
+    parser.add_shared("seed", help="of the bootstrap (default 0)")
+    parser.add_shared("out", required=False, help="default runs/compare-<time>")
     add(
         "--video",
         type=at_least(0),
         default=4,
         metavar="N",
-        help="starts on which two runs disagree to show side by side, per pair of runs (default 4)",
+        help="videos to show side by side of starts on which two runs disagree, per pair of runs "
+        "(default 4)",
     )
     return parser
 

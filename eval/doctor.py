@@ -1,4 +1,4 @@
-"""`python -m eval.doctor`: what the simulators lack on this machine, and how to repair it."""
+"""`python -m eval.doctor`: what the simulators lack on this machine, and how to fix it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def build_parser() -> Parser:
     """The command line of `python -m eval.doctor`."""
     parser = Parser(
         prog="python -m eval.doctor",
-        description="Say what the simulators lack on this machine and how to repair it.",
+        description="Report what the simulators lack on this machine and how to fix it.",
         epilog="""examples:
   python -m eval.doctor
   python -m eval.doctor --simpler-python .venv-simpler/bin/python --render
@@ -21,10 +21,10 @@ def build_parser() -> Parser:
 Exit codes: 0 nothing is missing, 1 something is, 2 bad input.""",
     )
     parser.add_argument(
-        "--render", action="store_true", help="also start SIMPLER and draw one picture (a minute)"
+        "--render", action="store_true", help="also start SIMPLER and render one image (a minute)"
     )
     parser.add_argument(
-        "--only", choices=SIMULATORS.names(), help="look at one simulator (default: all)"
+        "--only", choices=SIMULATORS.names(), help="check one simulator (default: all)"
     )
     for kind in SIMULATORS.load_all().values():
         kind.add_arguments(parser)
@@ -45,13 +45,15 @@ def show(title: str, rows: Sequence[Row]) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m eval.doctor`; returns the exit code."""
     args = build_parser().parse_args(argv)
-    well = True
+    healthy = True
     for name, kind in SIMULATORS.load_all().items():
         if args.only in (None, name):
             simulator = kind(**kind.settings_from(args))
-            well &= show(f"{simulator.title} ({simulator.backend})", simulator.check(args.render))
-    print("nothing is missing" if well else "something is missing; see the lines above")
-    return 0 if well else 1
+            healthy &= show(
+                f"{simulator.title} ({simulator.backend})", simulator.check(args.render)
+            )
+    print("nothing is missing" if healthy else "something is missing; see the lines above")
+    return 0 if healthy else 1
 
 
 if __name__ == "__main__":

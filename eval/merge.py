@@ -1,4 +1,4 @@
-"""`python -m eval.merge`: shares of an evaluation or of a collection, as if never divided."""
+"""`python -m eval.merge`: combines the shares of an evaluation or of a collection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def build_parser() -> Parser:
     """The command line of `python -m eval.merge`."""
     parser = Parser(
         prog="python -m eval.merge",
-        description="Put shares together: of an evaluation (eval.simpler --shard) or of a "
+        description="Combine the shares of an evaluation (eval.simpler --shard) or of a "
         "collection of demonstrations (eval.collect --shard).",
         epilog="""examples:
   python -m eval.simpler --task all --shard 1/2 --out runs/part1
@@ -23,8 +23,8 @@ def build_parser() -> Parser:
   python -m eval.merge runs/all runs/part1 runs/part2
   python -m eval.merge data/all data/part1 data/part2
 
-Shares may be merged before they are finished; the same command without --shard and with
---out runs/all then runs what is missing and tries errors again. Exit codes: 0 done, 1 errors or
+Shares may be merged before they are finished; the shares' command without --shard and with
+--out runs/all then runs the missing episodes and retries errors. Exit codes: 0 done, 1 errors or
 missing episodes, 2 bad input.""",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="a new directory")

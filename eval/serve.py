@@ -1,4 +1,4 @@
-"""`python -m eval.serve`: one of our checkpoints behind openpi's websocket protocol."""
+"""`python -m eval.serve`: serves a checkpoint over openpi's websocket protocol."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ def build_parser() -> Parser:
   python -m eval.serve --port 8000 policy.steps=16 policy.device=cuda
   python -m eval.simpler --task open_drawer --policy ws://localhost:8000
 
-It answers with all actions of the predicted chunk, whatever policy.execute says: the client decides
-how many to execute. GET /healthz says OK. There is no access control: listen where you trust.
+It returns all actions of the predicted chunk, whatever policy.execute is: the client decides how
+many to execute. GET /healthz returns OK. There is no access control: listen on a trusted network.
 """,
     )
     add = parser.add_argument
-    add(
-        "--checkpoint",
-        metavar="DIR",
-        help="directory of a checkpoint or of its run (the newest), or a name in checkpoints/ "
-        "(default: the shipped checkpoints/self_flow)",
-    )
-    add("--host", default="127.0.0.1", help="address to listen at (default %(default)s)")
-    add("--port", type=at_least(0), default=8000, help="default %(default)s; 0 takes a free one")
+    parser.add_shared(
+        "checkpoint", required=False,
+        help="a name in checkpoints/, a checkpoint's directory, or a run's (its newest); default: "
+        "self_flow",
+    )  # fmt: skip
+    add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
+    add("--port", type=at_least(0), default=8000, help="default %(default)s; 0 picks a free one")
     add("overrides", nargs="*", metavar="key=value", help="hydra overrides of configs/eval.yaml")
     return parser
 

@@ -43,9 +43,9 @@ examples:
   python -m eval.simpler --task open_drawer_place --backend simpler --simpler-python PATH
   python -m eval.simpler --task pick_coke_can --protocol va --list-cells
 
-Words with "=" are hydra overrides of configs/eval.yaml. The same command with the same --out
-continues an interrupted run and tries its errors again. Exit codes: 0 done, 1 episodes crashed
-or hung in spite of --retries, 2 bad input.""",
+Arguments of the form key=value are hydra overrides of configs/eval.yaml. Rerun the same command
+with the same --out to continue an interrupted run and retry its errors. Exit codes: 0 done, 1 some
+episodes crashed or hung despite --retries, 2 bad input.""",
     )
     add = parser.add_argument
     add(
@@ -60,69 +60,59 @@ or hung in spite of --retries, 2 bad input.""",
         help="checkpoint (default), expert, random, replay or replay:DIR (a collected dataset), or "
         "ws://HOST:PORT (a policy server, see eval.serve)",
     )
-    add(
-        "--checkpoint",
-        metavar="DIR",
-        help="directory of a checkpoint or of its run (the newest), or a name in checkpoints/ "
-        "(default: the shipped checkpoints/self_flow, with SIMPLER checkpoints/simpler_self_flow)",
-    )
+    parser.add_shared(
+        "checkpoint", required=False,
+        help="a name in checkpoints/, a checkpoint's directory, or a run's (its newest); default: "
+        "self_flow, with SIMPLER simpler_self_flow",
+    )  # fmt: skip
     add(
         "--checkpoints",
         metavar="WHICH",
         help="with --checkpoint RUN, a training run's directory: evaluate all its checkpoints, or "
-        "those of STEP,STEP,...; each in OUT/step_*, the learning curve in OUT/curve. Repeated, it "
-        "evaluates what has been added",
+        "those of STEP,STEP,...; each in OUT/step_*, the learning curve in OUT/curve. Rerun it to "
+        "evaluate the checkpoints that were added",
     )
     add_arguments(parser)
     add(
         "--protocol",
         metavar="NAME",
         help="grid of start states; SIMPLER's: vm (default), va, paper, prepackaged, or N cells of "
-        "vm; train (the default of a replay): where demonstrations start, no test",
+        "vm; train (the default of a replay): where demonstrations start, not a test",
     )
     add("--list-cells", action="store_true", help="print the start states of a run and stop")
     add_worker_arguments(parser)
     add(
         "--batch-inference", type=at_least(1), metavar="B",
-        help="let one process hold the checkpoint for all workers and predict for up to B of them "
-        "at once, for a GPU; 1: exactly the results without this flag, for any --workers; more: "
-        "the same up to rounding",
+        help="one process holds the checkpoint for all workers and predicts for up to B of them at "
+        "once, for a GPU; 1: exactly the results without this flag, for any --workers; more: "
+        "equal up to rounding",
     )  # fmt: skip
-    add(
-        "--shard", metavar="I/N",
-        help="run share I of N (from 1) of the episodes; python -m eval.merge puts them together",
-    )  # fmt: skip
+    parser.add_shared("shard", help="run share I of N, from 1; python -m eval.merge combines them")
     add(
         "--episodes",
         type=at_least(1),
         metavar="N",
         help="per task (default 20; with SIMPLER's grids, their first N cells, default all)",
     )
-    add(
-        "--seed",
-        type=at_least(0),
-        default=0,
-        help="block of test seeds (default 0); not with SIMPLER's grids, which draw nothing",
+    parser.add_shared(
+        "seed", help="block of test seeds (default 0); not with SIMPLER's grids, which draw nothing"
     )
-    add(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="default runs/<task>-<policy>-<backend>-<time>; an earlier run's is continued",
-    )
+    parser.add_shared(
+        "out", required=False,
+        help="default runs/<task>-<policy>-<backend>-<time>; give an earlier run's to continue it",
+    )  # fmt: skip
     add(
         "--video",
         type=at_least(0),
         default=4,
         metavar="N",
-        help="episodes to record per task, and one more where only successes or only failures "
-        "were among them (default 4)",
+        help="videos per task, plus one if these show only successes or only failures (default 4)",
     )
     add(
         "--video-of",
         metavar="N,...",
-        help="record these episodes too, by number (a cell's, else the seed; eval.compare names "
-        "those worth seeing), also of a run that is over",
+        help="also record these episodes, by number (the cell's, else the seed; eval.compare lists "
+        "the interesting ones), even of a finished run",
     )
     add("--film", dest="video_of", help=argparse.SUPPRESS)  # what --video-of was called
     add("overrides", nargs="*", metavar="key=value", help="hydra overrides of configs/eval.yaml")

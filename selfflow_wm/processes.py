@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+
+import psutil
 
 _BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ONE_THREAD: dict[str, str] = dict.fromkeys(_BLAS, "1")
@@ -32,11 +32,10 @@ def started_with(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def kill_tree(pid: int) -> None:
-    """Kill a process and its descendants, deepest last; a hung child would outlive its parent.
-
-    Descendants are found in `/proc`; where there is none, only the process itself is killed.
-    """
-    _kill([pid, *_descendants(pid)])
+    """Kill a process and its descendants; a hung child would outlive its parent."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        _kill([process, *process.children(recursive=True)])
 
 
 def end_with_parent() -> None:
@@ -51,7 +50,7 @@ def end_with_parent() -> None:
 
     def follow() -> None:
         parent.join()
-        _kill(_descendants(os.getpid()))
+        _kill(psutil.Process().children(recursive=True))
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
@@ -65,22 +64,7 @@ def error_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}{where}"
 
 
-def _kill(processes: list[int]) -> None:
-    for each in processes:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(each, signal.SIGKILL)
-
-
-def _descendants(pid: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            # The name in brackets may hold anything; the parent is the second field after it.
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(path.parent.name))
-    found, left = [], [pid]
-    while left:
-        below = children.get(left.pop(), [])
-        found += below
-        left += below
-    return found
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            process.kill()

@@ -1,23 +1,23 @@
-"""What a simulator is: the one class that a backend fills in.
+"""The simulator interface: the one class that a backend implements.
 
-A simulator owns a folder (or somebody else's package) and is found by its name alone, see
-`eval.envs.registry`. Of a `Simulator` only `make_env` has to be written; everything else has a
-default that fits a simulator without an expert whose start states are drawn from seeds.
+A simulator lives in its folder (or in another package) and is found by name alone, see
+`eval.envs.registry`. Only `make_env` of `Simulator` has to be implemented; everything else has a
+default that suits a simulator without an expert whose start states are drawn from seeds.
 
 The environments that `make_env` returns are gymnasium's, with observations and actions of
-`robotics.embodiment.control`; beside `reset(seed=...)` and `step` they offer, unwrapped,
+`robotics.embodiment.control`; besides `reset(seed=...)` and `step` they have, unwrapped,
 
     embodiment                 name in robotics.embodiment.table
-    instruction                of the present sub-task
+    instruction                of the current sub-task
     is_final_subtask           whether a terminate ends the episode
     advance_to_next_subtask()  what a terminate does before the last one
-    camera_image()             uint8 (H, W, 3), drawn now
-    start_simulator()          optional: start a process of its own, or raise
-    cell, stand_ins            optional: name of the start state, and what was replaced in it
+    camera_image()             uint8 (H, W, 3), rendered now
+    start_simulator()          optional: start a child process, or raise
+    cell, stand_ins            optional: name of the start state, and its stand-ins
 
 and an `info` with "instruction", "subtask", "success", "stages" and "elapsed_steps".
 
-Training and test seeds never meet: demonstrations come from `TRAIN_SEEDS`, evaluation from
+Training and test seeds are disjoint: demonstrations come from `TRAIN_SEEDS`, evaluation from
 `TEST_SEEDS`, and both `test_seed` and `train_seed` refuse to leave their range.
 """
 
@@ -39,21 +39,21 @@ TEST_SEEDS = range(1_000_000, 2_000_000)
 SEED_STRIDE = 10_000
 """Episodes per `--seed`: seed s owns the test seeds [1_000_000 + s*10_000, +10_000)."""
 DEFAULT_EPISODES = 20
-"""Per task, where no grid says how many there are."""
+"""Per task, unless a grid of start states defines the number."""
 Row = dict[str, Any]
 """A line of `python -m eval.doctor`, see `row`."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds after which a worker counts as hung. Generous: a wrong guess costs an episode."""
+    """Seconds after which a worker counts as hung. Generous: too low a limit costs an episode."""
 
     reset: float = 1200.0
-    """From the start of an episode (building the environment included) to its first step's end;
-    also for a worker to get ready. SIMPLER's first picture compiles shaders, 160 s on a busy
+    """From the start of an episode (including building the environment) to the end of its first
+    step; also for a worker to get ready. SIMPLER's first image compiles shaders, 160 s on a busy
     machine."""
     step: float = 300.0
-    """For each later step: picture, policy and simulator together."""
+    """For each later step: rendering, policy and simulator together."""
 
 
 class Cell(Protocol):
@@ -71,7 +71,7 @@ class Cell(Protocol):
 
     @property
     def variant(self) -> str:
-        """The group whose rates are averaged, each group the same; empty: not in groups."""
+        """The group of cells whose rate enters averages with equal weight; empty: no groups."""
         ...
 
 
@@ -102,47 +102,47 @@ test_seed.__test__ = False
 
 
 class Flag(NamedTuple):
-    """A flag of a simulator's own on the command line, which changes one of its settings."""
+    """A command-line flag of a simulator, which changes one of its settings."""
 
     setting: str
     help: str
     value: str = ""
-    """What the setting becomes; empty: the word that follows the flag."""
+    """The value of the setting; empty: the argument of the flag."""
 
 
 class Simulator:
-    """A simulator under its settings, named by one string that travels to worker processes.
+    """A simulator with its settings, identified by one string that can be sent to workers.
 
-    Settings are strings with defaults (`defaults`); `NAME?key=value&...` is the simulator with
-    other ones. `ValueError` for a setting that it does not have.
+    Settings are strings with defaults (`defaults`); `NAME?key=value&...` overrides them.
+    `ValueError` for an unknown setting.
     """
 
     name: ClassVar[str] = ""
-    """What `--backend` calls it."""
+    """Its name in `--backend`."""
     title: str = ""
-    """What sentences call it; empty: its name."""
+    """Its name in messages; empty: `name`."""
     advice: str = "install it, or choose another --backend"
-    """What to do where it cannot run."""
+    """What to do if it can't run."""
     defaults: ClassVar[Mapping[str, str]] = {}
-    """Settings and their defaults; with a key `protocol` it has several grids of start states."""
+    """Settings and their defaults; a key `protocol` means that it has grids of start states."""
     flags: ClassVar[Mapping[str, Flag]] = {}
-    """Flags that set them, such as `--NAME-python`; `--protocol` is every simulator's."""
+    """Flags that set them, such as `--NAME-python`; `--protocol` is common to all."""
     labels: ClassVar[Mapping[str, Mapping[str, str]]] = {}
-    """What tables and records call it: label -> the settings it stands for. Empty: its name."""
+    """Names in tables and records: label -> the settings it stands for. Empty: `name`."""
     tasks: Mapping[str, Task] = TASKS
     """Task by name, in the order of tables. Names are unique among simulators."""
     groups: Mapping[str, tuple[str, ...]] = {}
-    """Words for several tasks beside `all`."""
+    """Names of groups of tasks, besides `all`."""
     expert_tasks: tuple[str, ...] | None = None
-    """Tasks that its expert can do; None: all."""
+    """Tasks that its expert can solve; None: all."""
     checkpoint: str = "self_flow"
     """Name in `checkpoints/` of the policy that was trained in it."""
     packages: tuple[str, ...] = ("numpy", "gymnasium")
     """Distributions of this interpreter whose versions can change a result."""
     note: str = "not comparable with SIMPLER numbers"
-    """A caveat that stands beside every number; may be empty."""
+    """A caveat shown with every number; may be empty."""
     training_starts: str = "training seeds 0 to 999,999; tests use 1,000,000 and up"
-    """How the starts of demonstrations differ from those that are tested."""
+    """How the start states of demonstrations differ from those of tests."""
 
     def __init__(self, **settings: str) -> None:
         if not set(settings) <= set(self.defaults):
@@ -169,7 +169,7 @@ class Simulator:
 
     @property
     def protocol(self) -> str | None:
-        """Which grid of start states; None where there are none to choose from."""
+        """The grid of start states; None if there are no grids."""
         return self.settings.get("protocol")
 
     # --- the command line ----------------------------------------------------------------------
@@ -182,13 +182,13 @@ class Simulator:
 
     @classmethod
     def settings_from(cls, args: Any) -> dict[str, str]:
-        """The settings that `flags` ask for; empty where none was given."""
+        """The settings that the given `flags` ask for."""
         words = {flag: getattr(args, name.strip("-").replace("-", "_"))
                  for name, flag in cls.flags.items()}  # fmt: skip
         return {flag.setting: flag.value or word for flag, word in words.items() if word}
 
     def words(self) -> list[str]:
-        """Words of a command line that choose it with its settings."""
+        """Command-line arguments that select it with its settings."""
         found = ["--backend", self.name]
         if self.protocol is not None:
             found += ["--protocol", self.protocol]
@@ -199,11 +199,11 @@ class Simulator:
         return found
 
     def available(self) -> tuple[bool, str]:
-        """Whether tasks can run here, and why or why not, in a few words."""
+        """Whether tasks can run here, and a short reason."""
         return True, ""
 
     def require(self) -> None:
-        """`ValueError` unless tasks can be tried here."""
+        """`ValueError` unless tasks can run here."""
         usable, why = self.available()
         if not usable:
             raise ValueError(
@@ -212,7 +212,7 @@ class Simulator:
             )
 
     def with_protocol(self, protocol: str) -> Simulator:
-        """The same with another grid of start states; `ValueError` where it has none."""
+        """The same simulator with another grid of start states; `ValueError` if it has no grids."""
         if "protocol" not in self.defaults:
             raise ValueError(
                 f"protocol: expected none on {self.title}, whose starts are drawn "
@@ -222,15 +222,15 @@ class Simulator:
         return type(self)(**{**self.settings, "protocol": protocol})
 
     def training(self) -> Simulator:
-        """The same with the start states of demonstrations, which are no tests."""
+        """The same simulator with the start states of demonstrations, which are not tests."""
         return self
 
     # --- tasks and start states ----------------------------------------------------------------
     def parse_tasks(self, words: str) -> tuple[str, ...]:
-        """Task names from one name, a comma list, `all` or another of `groups`, without repeats.
+        """Task names from a name, a comma-separated list, `all` or another of `groups`, no repeats.
 
-        `ValueError` for another name, and for tasks of two robots: a policy acts on one, and no
-        mean is of both.
+        `ValueError` for an unknown name, and for tasks of two robots: a policy controls one robot,
+        and no mean covers both.
         """
         groups = {"all": tuple(self.tasks), **self.groups}
         if words.strip() in groups:
@@ -247,43 +247,43 @@ class Simulator:
         if len(robots) > 1:
             raise ValueError(
                 f"task: expected tasks of one robot, got {' and '.join(robots.values())} of "
-                f"{' and '.join(robots)}; make a run of each"
+                f"{' and '.join(robots)}; evaluate each in a run of its own"
             )
         return names
 
     def seeds(self, task: str, episodes: int | None, seed: int) -> list[int]:
-        """Numbers of the episodes of a run, each given to the environment's `reset`.
+        """The numbers of a run's episodes, each passed to the environment's `reset`.
 
         Args:
             task: its name.
-            episodes: how many; None: as many as is usual.
-            seed: of `--seed`: which block of test seeds.
+            episodes: how many; None: the default.
+            seed: of `--seed`, the block of test seeds.
         """
         return [test_seed(seed, i) for i in range(episodes or DEFAULT_EPISODES)]
 
     def cell(self, task: str, number: int) -> Cell | None:
-        """The start state with this number, where they are enumerated."""
+        """The start state with this number, if start states are enumerated."""
         return None
 
     def describe_start(self, task: str, number: int) -> str:
-        """A line on that start state; needs no simulator to be installed."""
+        """A line describing that start state; works without the simulator installed."""
         return f"{number}\tseed {number}"
 
     def start(self, record: Mapping[str, Any]) -> tuple[str, str]:
-        """Equal for episodes that began alike, of this or another run: (where from, which)."""
+        """Equal for episodes with the same start state, in any run: (source, start state)."""
         return self.label, str(record["seed"])
 
     # --- running -------------------------------------------------------------------------------
     def prepare(self) -> None:
-        """Make ready what environments need of this process, before the first is made.
+        """Prepare this process before the first environment is made.
 
         `ValueError` names what to install.
         """
 
     def make_env(self, task: Task, limits: Limits | None = None) -> Any:
-        """An environment of `task` whose observations leave the picture out.
+        """An environment of `task` whose observations don't include the image.
 
-        limits: how long a simulator in a process of its own may take for an answer.
+        limits: how long a simulator in a child process may take to answer.
         """
         raise NotImplementedError
 
@@ -295,7 +295,7 @@ class Simulator:
         )
 
     def require_expert(self, tasks: Sequence[str]) -> None:
-        """`ValueError` for tasks that its expert cannot do."""
+        """`ValueError` for tasks that its expert can't solve."""
         able = tuple(self.tasks) if self.expert_tasks is None else self.expert_tasks
         if missing := [task for task in tasks if task not in able]:
             raise ValueError(
@@ -315,19 +315,19 @@ class Simulator:
         return found
 
     def simulator_versions(self) -> dict[str, str]:
-        """Versions in an interpreter of its own, as `simulator's NAME`."""
+        """Versions in a separate interpreter, as `simulator's NAME`."""
         return {}
 
     def installation(self) -> str:
-        """What a positive control holds for: the simulator, its interpreter, versions."""
+        """What a positive control is valid for: the simulator, its interpreter, versions."""
         found = {name: text for name, text in self.versions().items() if name != "torch"}
         return " ".join([self.label, *(f"{name}={text}" for name, text in found.items())])
 
     # --- the doctor ----------------------------------------------------------------------------
     def check(self, render: bool = False) -> list[Row]:
-        """What it lacks on this machine: a `row` for each thing looked at.
+        """What it lacks on this machine: a `row` for each check.
 
-        render: also what takes a minute.
+        render: also run the checks that take a minute.
         """
         return check_drawing(self)
 
@@ -343,22 +343,24 @@ def without_turn(name: str) -> str:
 
 
 def row(name: str, ok: bool, found: str, remedy: str = "") -> Row:
-    """A line of the doctor: whether `name` is well, what was `found`, and else the `remedy`."""
+    """A line of the doctor: whether `name` is `ok`, what was `found`, and the `remedy` if not."""
     return {"name": name, "ok": ok, "found": found, "remedy": "" if ok else remedy, "note": False}
 
 
-def check_drawing(simulator: Simulator, advice: str = "see the message") -> list[Row]:
-    """Make the environment of its last task, reset it and draw it."""
+def check_drawing(
+    simulator: Simulator, task: str = "", advice: str = "see the message"
+) -> list[Row]:
+    """Make the environment of a task (empty: the last one), reset it and render it."""
     name = f"{simulator.title} draws"
     try:
         simulator.prepare()
-        env = simulator.make_env(list(simulator.tasks.values())[-1])
+        env = simulator.make_env(simulator.tasks[task or list(simulator.tasks)[-1]])
         try:
             env.reset(seed=0)
             picture = env.unwrapped.camera_image()
         finally:
             env.close()
-    except Exception as error:  # whatever it is, the other checks are still worth making
+    except Exception as error:  # whatever it is, the other checks should still run
         return [row(name, False, f"{type(error).__name__}: {error}", advice)]
     size = f"{picture.shape[1]} x {picture.shape[0]}"
     return [row(name, int(picture.std()) > 0, size, "the picture is one colour")]

@@ -1,9 +1,9 @@
-"""Which simulators there are, by name: this project's, installed packages', a caller's own.
+"""Finds simulators by name: this project's, those of installed packages, or a caller's factory.
 
-A simulator is named by a string, so that it travels to worker processes and into records: its name
-in `SIMULATORS`, with settings where it has some (`simpler?protocol=va`), or `module:factory` for
-any function `factory(task: Task) -> gymnasium.Env` whose environments keep the contract of
-`eval.envs.contract` (its module may also offer `Expert(env)`).
+A simulator is identified by a string, which can be sent to workers and recorded: its name in
+`SIMULATORS`, optionally with settings (`simpler?protocol=va`), or `module:factory` for any function
+`factory(task: Task) -> gymnasium.Env` whose environments satisfy the contract of
+`eval.envs.contract` (its module may also define `Expert(env)`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ AUTOMATIC = ("simpler", "mujoco")
 
 
 def find_simulator(words: str) -> Simulator:
-    """The simulator named by `NAME`, `NAME?key=value&...` or `module:factory`, installed or not.
+    """The simulator called `NAME`, `NAME?key=value&...` or `module:factory`, installed or not.
 
-    `ValueError` for a name or a setting that there is not, or a factory that cannot be imported.
+    `ValueError` for an unknown name or setting, or a factory that can't be imported.
     """
     name, _, query = words.partition("?")
     if ":" in name:
@@ -37,12 +37,12 @@ def find_simulator(words: str) -> Simulator:
 
 
 def choose_simulator(args: Any) -> tuple[Simulator, str]:
-    """The simulator that a command line asks for, able to run here, and why it was taken.
+    """The simulator that a command line asks for, which can run here, and why it was chosen.
 
     args: parsed, with `backend`, the flags of `add_arguments` and perhaps `protocol`.
 
     Raises:
-        ValueError: it cannot run here, or flags of another simulator are among the words.
+        ValueError: it can't run here, or flags of another simulator were given.
     """
     name, reason = args.backend.partition("?")[0], ""
     asked = {key: found for key, kind in _kinds().items() if (found := kind.settings_from(args))}
@@ -75,9 +75,9 @@ def _automatic() -> tuple[str, str]:
 
 
 def find_starts(args: Any) -> Simulator:
-    """The simulator whose start states a command line asks to be listed; it need not be installed.
+    """The simulator whose start states a command line lists; it need not be installed.
 
-    `auto` is the first that has grids of them.
+    `auto` is the first one that has grids of start states.
     """
     if args.backend == AUTO:
         found = next(kind() for kind in _kinds().values() if "protocol" in kind.defaults)
@@ -93,14 +93,14 @@ def add_arguments(parser: Any) -> None:
         default=AUTO,
         metavar="NAME",
         help="the simulator: auto (default: SIMPLER where it can run, else mujoco), "
-        f"{SIMULATORS.help_line()}, or module:factory for your own",
+        f"{SIMULATORS.help_line()}, or module:factory",
     )
     for kind in _kinds().values():
         kind.add_arguments(parser)
 
 
 def recorded_simulator(label: str, protocol: str | None) -> Simulator:
-    """The simulator that a record was made in; a plain one where it is not installed here."""
+    """The simulator that a record was made in; a placeholder if it is not installed here."""
     for kind in _kinds().values():
         if label in (*kind.labels, kind.name):
             grid = {"protocol": protocol} if protocol and "protocol" in kind.defaults else {}
@@ -109,14 +109,14 @@ def recorded_simulator(label: str, protocol: str | None) -> Simulator:
 
 
 def find_task(name: str) -> Task | None:
-    """The task called `name` in any simulator; None where no installed one has it."""
+    """The task called `name` in any simulator; None if no installed one has it."""
     if name in TASKS:
         return TASKS[name]
     return next((kind.tasks[name] for kind in _kinds().values() if name in kind.tasks), None)
 
 
 def parse_task_names(words: str) -> list[str]:
-    """Task names from a comma list or a word for several, whichever simulator has them."""
+    """Task names from a comma-separated list or a group name of any simulator."""
     for kind in _kinds().values():
         if words.strip() in kind.groups:
             return list(kind.groups[words.strip()])
@@ -128,7 +128,7 @@ def _kinds() -> dict[str, type[Simulator]]:
 
 
 class RecordedSimulator(Simulator):
-    """Stands for a simulator that is not installed where its records are read."""
+    """Stands for a simulator that is not installed here when its records are read."""
 
     def __init__(self, label: str) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """What a task is, and the tasks that several simulators share.
 
 Horizons, success conditions and the order of instructions follow SIMPLER's Google-robot tasks
-(`simpler-env/SimplerEnv`). Tasks of one simulator alone stand in its folder.
+(`simpler-env/SimplerEnv`). Tasks of a single simulator are in its folder.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Task:
-    """One task as the user names it, independent of the simulator that shows it."""
+    """One task, independent of the simulator."""
 
     name: str
-    """What the command line calls it."""
+    """Its name on the command line."""
     horizon: int
     """Control steps (3 Hz) after which the episode is truncated."""
     subtasks: tuple[str, ...]
@@ -24,7 +24,7 @@ class Task:
     success: str
     """The success condition, in words."""
     robot: str = "google_robot"
-    """Whose task it is: a policy acts on one robot, and no mean is of two."""
+    """The robot of the task: a policy controls one robot, and no mean covers two."""
 
 
 TASKS: dict[str, Task] = {

@@ -1,9 +1,9 @@
 """Messages between two processes over a pipe or a socket: JSON and raw array bytes.
 
-Nothing is pickled, so that neither side has to trust or match the other's Python and numpy. A
+Nothing is pickled, so neither side has to trust or match the other's Python and numpy. A
 message is two unsigned 32-bit lengths (big endian), a JSON object, and the bytes of its arrays one
 after another; the object's `"arrays"` lists their name, dtype and shape. Standard library and
-numpy only: a simulator's own interpreter imports this module, too.
+numpy only, because the simulator's interpreter imports this module, too.
 """
 
 from __future__ import annotations
@@ -91,17 +91,17 @@ def receive(fd: int, timeout: float | None = None) -> tuple[dict[str, Any], dict
 
     Args:
         fd: descriptor of the reading end.
-        timeout: seconds for the whole message; None waits for ever.
+        timeout: seconds for the whole message; None: no limit.
 
     Raises:
-        Closed: the pipe ended. TimedOut: nothing whole came in time. ValueError: a bad message.
+        Closed: the pipe was closed. TimedOut: no whole message in time. ValueError: a bad message.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     text_size, body_size = _LENGTHS.unpack(_read(fd, _LENGTHS.size, deadline))
     if text_size + body_size > _MAX_BYTES:
         raise ValueError(
             f"message: expected at most {_MAX_BYTES} bytes, got {text_size + body_size}; "
-            "keep the simulator's own prints off the pipe"
+            "keep the simulator's output off the pipe"
         )
     return decode(_read(fd, text_size, deadline), _read(fd, body_size, deadline))
 
@@ -112,7 +112,7 @@ def _read(fd: int, count: int, deadline: float | None) -> bytes:
         if deadline is not None:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([fd], [], [], left)[0]:
-                raise TimedOut(f"{len(parts)} of {count} bytes came in time")
+                raise TimedOut(f"{len(parts)} of {count} bytes arrived in time")
         piece = os.read(fd, min(count - len(parts), 1 << 20))
         if not piece:
             raise Closed("the pipe is closed")

@@ -1,35 +1,34 @@
 """One process that holds a checkpoint for all workers and predicts for those that wait together.
 
-    worker: CheckpointPolicy -> SharedWorld --Unix socket (wire)--> server -> WorldModel
+    worker: CheckpointPolicy -> SharedWorld --Unix socket--> Batcher -> WorldModel
 
-Otherwise every worker holds weights of its own, which costs memory and, on a GPU, leaves it to
-many small calls. With one sample a call, predictions are those of workers with models of their own,
-bit for bit, whoever else asks. With more they are the same up to rounding: it depends on how many
-samples a call has (so each call here has the same number: those that wait, filled up with copies)
-and, with some sizes on a CPU, on a sample's place among them (seen with 3, not with 4). A long
-episode can turn such a difference into another outcome; where results must not depend on the number
-of workers, one sample a call is the choice.
+Without it every worker holds its own copy of the weights, which costs memory and leaves a GPU with
+many small calls. With one sample per call, predictions equal those of workers with their own model
+bit for bit, whoever else asks. With more they are equal up to rounding: rounding depends on the
+number of samples in a call (so every call here has the same number: those that wait, padded with
+copies) and, for some sizes on a CPU, on a sample's place among them (seen with 3, not with 4). Over
+a long episode such a difference can change the outcome; where results must not depend on the number
+of workers, use one sample per call.
 """
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import selectors
 import shutil
 import signal
-import socket
 import tempfile
-import time
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from multiprocessing.connection import wait
+from multiprocessing.managers import BaseManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval.envs import wire
 from eval.policies.spec import PolicySpec
 from robotics.embodiment.table import Embodiment, embodiment
 from selfflow_wm.processes import ONE_THREAD, end_with_parent, error_line, started_with
@@ -38,35 +37,41 @@ WAIT = 0.004
 """s; the longest that a request waits for others to join it."""
 LOADING = 600.0
 """s; within which the model has to be ready."""
-REQUEST = 60.0
-"""s; within which a request that has begun to arrive has to be there."""
 Arrays = dict[str, np.ndarray]
-Request = tuple[dict[str, Any], Arrays]
-"""Header and arrays of a message."""
+Request = dict[str, Any]
+"""Mode, steps, shift, instruction, noise (a generator's state), and what there is of `_ARRAYS`."""
 _ARRAYS = ("image", "proprio", "history", "history_valid")
+
+
+class _Manager(BaseManager):
+    """Calls of one object in another process; both ends know the run's `authkey`."""
+
+
+_Manager.register("batcher")
 
 
 class SharedWorld:
     """The model of an inference process, as far as a policy needs it; see `WorldModel`.
 
-    Raises `ValueError` when nobody listens at `address`.
+    Raises `ValueError` when nothing listens at `address`.
     """
 
     def __init__(self, address: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
+        manager: Any = _Manager(address)
         try:
-            self._socket.connect(address)
+            manager.connect()
         except OSError as error:
             raise ValueError(
                 f"inference: expected the run's inference process, got none ({error.strerror}); "
-                "run the same command again, it continues"
+                "rerun the same command, it continues"
             ) from None
-        said, _ = self._ask({"op": "describe"})
-        self.embodiment: Embodiment = embodiment(said["embodiment"])
-        self.modes: tuple[str, ...] = tuple(said["modes"])
-        self.horizon: int = said["horizon"]
-        self.image_size: tuple[int, int] = tuple(said["image_size"])
-        self.history_offsets: tuple[int, ...] = tuple(said["history_offsets"])
+        self._batcher = manager.batcher()
+        described = self._ask("describe")
+        self.embodiment: Embodiment = embodiment(described["embodiment"])
+        self.modes: tuple[str, ...] = described["modes"]
+        self.horizon: int = described["horizon"]
+        self.image_size: tuple[int, int] = described["image_size"]
+        self.history_offsets: tuple[int, ...] = described["history_offsets"]
 
     @property
     def action(self) -> SharedWorld:
@@ -75,7 +80,7 @@ class SharedWorld:
 
     def clip(self, values: np.ndarray) -> np.ndarray:
         """Actions (..., 8) limited to the range of the training data."""
-        return self._ask({"op": "clip"}, {"values": values})[1]["values"]
+        return self._ask("clip", values)
 
     def generate(
         self,
@@ -86,69 +91,109 @@ class SharedWorld:
         shift: float,
         generator: Sequence[Any],
     ) -> Arrays:
-        """{"action": (1, H, 8)} for one sample; its `torch.Generator` moves on as if used here."""
+        """{"action": (1, H, 8)} for one sample; advances its `torch.Generator` as if used here."""
         import torch
 
         (one,) = generator
-        header = {
-            "op": "generate", "mode": mode_name, "steps": steps, "shift": shift,
-            "instruction": samples["instruction"][0],
+        request = {name: np.asarray(samples[name][0]) for name in _ARRAYS if name in samples}
+        request |= {
+            "mode": mode_name, "steps": steps, "shift": shift,
+            "instruction": samples["instruction"][0], "noise": one.get_state().numpy(),
         }  # fmt: skip
-        arrays = {name: np.asarray(samples[name][0]) for name in _ARRAYS if name in samples}
-        _, found = self._ask(header, {**arrays, "noise": one.get_state().numpy()})
+        found = self._ask("ask", request)
         one.set_state(torch.from_numpy(found["noise"]))
         return {"action": found["action"][None]}
 
-    def _ask(
-        self, header: dict[str, Any], arrays: Arrays | None = None
-    ) -> tuple[dict[str, Any], Arrays]:
+    def _ask(self, method: str, *arguments: Any) -> Any:
         try:
-            wire.send(self._socket.fileno(), header, arrays)
-            answer, found = wire.receive(self._socket.fileno())
-        except (wire.Closed, OSError):
-            raise RuntimeError("the inference process is gone; was its memory used up?") from None
-        if answer["ok"]:
-            return answer, found
-        raise (ValueError if answer["kind"] == "value" else RuntimeError)(answer["error"])
+            return getattr(self._batcher, method)(*arguments)
+        except (EOFError, OSError):
+            raise RuntimeError("the inference process is gone; did it run out of memory?") from None
 
 
 class Batcher:
-    """Answers requests with calls of exactly `size` samples each."""
+    """Answers requests, each made in a thread of its own, with calls of exactly `size` samples."""
 
     def __init__(self, world: Any, size: int) -> None:
         self._world, self._size = world, size
+        self._changed = threading.Condition()
+        self._clients: list[threading.Thread] = []
+        """Each ends with its worker's connection."""
+        self._waiting: list[tuple[Request, Future]] = []
 
     def describe(self) -> dict[str, Any]:
-        """What `SharedWorld` mirrors."""
+        """What `SharedWorld` mirrors; a worker's first call."""
+        self._clients.append(threading.current_thread())
         world = self._world
         return {
-            "embodiment": world.embodiment.name, "modes": list(world.modes),
-            "horizon": world.horizon,
-            "image_size": list(world.image_size), "history_offsets": list(world.history_offsets),
+            "embodiment": world.embodiment.name, "modes": tuple(world.modes),
+            "horizon": world.horizon, "image_size": tuple(world.image_size),
+            "history_offsets": tuple(world.history_offsets),
         }  # fmt: skip
 
     def clip(self, values: np.ndarray) -> np.ndarray:
         """See `SharedWorld.clip`."""
         return self._world.action.clip(values)
 
+    def ask(self, request: Request) -> Arrays:
+        """The answer of `predict` to one request, once `serve_forever` has come to it."""
+        answer: Future = Future()
+        with self._changed:
+            self._waiting.append((request, answer))
+            self._changed.notify()
+        return answer.result()
+
+    def serve_forever(self) -> None:
+        """Answer requests, a batch at a time, until the process is ended."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                self._changed.wait_for(self._enough, WAIT)
+                wanted, waiting, chosen = batch_key(self._waiting[0][0]), self._waiting, []
+                self._waiting = []
+                for pair in waiting:
+                    fits = len(chosen) < self._size and batch_key(pair[0]) == wanted
+                    (chosen if fits else self._waiting).append(pair)
+            self._settle(chosen)
+
+    def _enough(self) -> bool:
+        # A worker asks for one thing at a time: when all wait, nobody is left to wait for.
+        self._clients = [client for client in self._clients if client.is_alive()]
+        return len(self._waiting) >= min(self._size, len(self._clients))
+
+    def _settle(self, chosen: Sequence[tuple[Request, Future]]) -> None:
+        try:
+            found = self.predict([request for request, _ in chosen])
+        except Exception as error:
+            if len(chosen) > 1:  # one of them is at fault, and it alone must get the error
+                for pair in chosen:
+                    self._settle([pair])
+                return
+            text = error_line(error)
+            chosen[0][1].set_exception(
+                ValueError(str(error)) if isinstance(error, ValueError) else RuntimeError(text)
+            )
+            return
+        for (_, answer), arrays in zip(chosen, found, strict=True):
+            answer.set_result(arrays)
+
     def predict(self, requests: Sequence[Request]) -> list[Arrays]:
-        """`{"action", "noise"}` of each of at most `size` requests of one kind (see `kind`)."""
+        """`{"action", "noise"}` of each of at most `size` requests with one `batch_key`."""
         import torch
 
         filled = [requests[min(i, len(requests) - 1)] for i in range(self._size)]
-        generators = []
-        for _, arrays in filled:
-            generators.append(torch.Generator())
-            generators[-1].set_state(torch.from_numpy(arrays["noise"].copy()))
-        head, first = requests[0]
+        generators = [torch.Generator() for _ in filled]
+        for generator, request in zip(generators, filled, strict=True):
+            generator.set_state(torch.from_numpy(request["noise"].copy()))
+        first = requests[0]
         samples: dict[str, Any] = {
-            name: np.stack([arrays[name] for _, arrays in filled])
+            name: np.stack([request[name] for request in filled])
             for name in _ARRAYS
             if name in first
         }
-        samples["instruction"] = [header["instruction"] for header, _ in filled]
+        samples["instruction"] = [request["instruction"] for request in filled]
         actions = self._world.generate(
-            samples, head["mode"], steps=head["steps"], shift=head["shift"], generator=generators
+            samples, first["mode"], steps=first["steps"], shift=first["shift"], generator=generators
         )["action"]
         return [
             {"action": actions[i], "noise": generators[i].get_state().numpy()}
@@ -156,106 +201,20 @@ class Batcher:
         ]
 
 
-def kind(request: Request) -> tuple:
+def batch_key(request: Request) -> tuple:
     """What requests must share to be samples of one call."""
-    header, arrays = request
-    shapes = tuple((name, arrays[name].shape) for name in _ARRAYS if name in arrays)
-    return header["mode"], header["steps"], header["shift"], shapes
-
-
-class InferenceServer:
-    """Reads requests from any number of workers and answers them, a batch at a time."""
-
-    def __init__(self, listener: socket.socket, batcher: Batcher, size: int) -> None:
-        self._listener, self._batcher, self._size = listener, batcher, size
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(listener, selectors.EVENT_READ)
-        self._clients: set[socket.socket] = set()
-        self._waiting: list[tuple[socket.socket, Request]] = []
-
-    def serve_forever(self) -> None:
-        """Until the process is ended."""
-        due = 0.0
-        while True:
-            left = max(0.0, due - time.monotonic()) if self._waiting else None
-            were = len(self._waiting)
-            for key, _ in self._selector.select(left):
-                self._read(key.fileobj)
-            if self._waiting and not were:
-                due = time.monotonic() + WAIT
-            # A worker asks for one thing at a time: when all wait, nobody is left to wait for.
-            enough = min(self._size, len(self._clients))
-            if self._waiting and (len(self._waiting) >= enough or time.monotonic() >= due):
-                self._answer()
-
-    def _read(self, source: Any) -> None:
-        if source is self._listener:
-            client, _ = self._listener.accept()
-            self._clients.add(client)
-            self._selector.register(client, selectors.EVENT_READ)
-            return
-        try:
-            header, arrays = wire.receive(source.fileno(), REQUEST)
-        except (wire.Closed, wire.TimedOut, OSError, ValueError):
-            self._drop(source)
-            return
-        if header["op"] == "describe":
-            self._send(source, self._batcher.describe())
-        elif header["op"] == "clip":
-            self._send(source, {}, {"values": self._batcher.clip(arrays["values"])})
-        else:
-            self._waiting.append((source, (header, arrays)))
-
-    def _answer(self) -> None:
-        """The oldest request and those of its kind that wait."""
-        wanted = kind(self._waiting[0][1])
-        chosen, rest = [], []
-        for pair in self._waiting:
-            fits = len(chosen) < self._size and kind(pair[1]) == wanted
-            (chosen if fits else rest).append(pair)
-        self._waiting = rest
-        self._settle(chosen)
-
-    def _settle(self, chosen: list[tuple[socket.socket, Request]]) -> None:
-        try:
-            found = self._batcher.predict([request for _, request in chosen])
-        except Exception as error:
-            if len(chosen) > 1:  # one of them is at fault, and alone has to hear of it
-                for pair in chosen:
-                    self._settle([pair])
-                return
-            word = "value" if isinstance(error, ValueError) else "crash"
-            text = str(error) if word == "value" else error_line(error)
-            self._send(chosen[0][0], {"kind": word, "error": text}, ok=False)
-            return
-        for (client, _), arrays in zip(chosen, found, strict=True):
-            self._send(client, {}, arrays)
-
-    def _send(
-        self, client: socket.socket, header: dict[str, Any],
-        arrays: Arrays | None = None, *, ok: bool = True,
-    ) -> None:  # fmt: skip
-        try:
-            wire.send(client.fileno(), {"ok": ok, **header}, arrays)
-        except (wire.Closed, OSError):
-            self._drop(client)
-
-    def _drop(self, client: socket.socket) -> None:
-        if client in self._clients:
-            self._clients.remove(client)
-            self._selector.unregister(client)
-            self._waiting = [pair for pair in self._waiting if pair[0] is not client]
-            client.close()
+    shapes = tuple((name, request[name].shape) for name in _ARRAYS if name in request)
+    return request["mode"], request["steps"], request["shift"], shapes
 
 
 @contextlib.contextmanager
 def shared(spec: PolicySpec, size: int) -> Iterator[PolicySpec]:
-    """`spec` with the address of a process that holds its model; ended at the end.
+    """`spec` with the address of a process that holds its model, which ends with the block.
 
     size: samples per call.
 
     Raises:
-        ValueError: the checkpoint or its device is not to be had. RuntimeError: loading crashed.
+        ValueError: no such checkpoint or device. RuntimeError: loading crashed.
     """
     folder = tempfile.mkdtemp(prefix="selfflow-inference-")
     context = multiprocessing.get_context("spawn")
@@ -297,10 +256,11 @@ def _serve(address: str, spec: PolicySpec, size: int, ready: Any) -> None:
         from robotics.model.world_model import WorldModel
 
         torch.set_num_threads(1)  # as in workers: their number of threads changes rounding
-        world = WorldModel.load(spec.path, device=spec.options.get("device", "cpu"))
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(address)
-        listener.listen(256)
+        batcher = Batcher(
+            WorldModel.load(spec.path, device=spec.options.get("device", "cpu")), size
+        )
+        _Manager.register("batcher", lambda: batcher)
+        server = _Manager(address).get_server()
     except ValueError as error:
         ready.send(("value", str(error)))
         return
@@ -308,4 +268,5 @@ def _serve(address: str, spec: PolicySpec, size: int, ready: Any) -> None:
         ready.send(("crash", f"the inference process could not start: {error_line(error)}"))
         return
     ready.send(("", ""))
-    InferenceServer(listener, Batcher(world, size), size).serve_forever()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    batcher.serve_forever()

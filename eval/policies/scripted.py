@@ -1,7 +1,6 @@
 """Policies that need no model: the simulator's expert, random actions, and a replay.
 
-Privileged ones have `attach(env, task, simulator)`: it shows them the environment they are about to
-act in.
+Privileged policies have `attach(env, task, simulator)`, which gives them the environment to act in.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from eval.envs.tasks import Task
 from robotics.embodiment.control import CONTROL_DIM, Action, Observation
 
 EXECUTED = "executed"
-"""Folder beside a collected dataset that holds, per episode, what was really executed."""
+"""Folder in a collected dataset with the executed actions of each episode."""
 
 
 class ExpertPolicy:
-    """The simulator's scripted controller; reads privileged state, never an observation."""
+    """The simulator's scripted controller; reads privileged state, never observations."""
 
     needs_observation = False
 
@@ -39,7 +38,7 @@ class ExpertPolicy:
         """Nothing to do: the expert reads the sub-task from the environment."""
 
     def act(self, observation: Observation | None) -> Action:
-        """The expert's action at the present state."""
+        """The expert's action in the current state."""
         return self._expert.act()
 
 
@@ -58,7 +57,7 @@ class RandomPolicy:
         self._rng = np.random.default_rng(0)
 
     def reset(self, instruction: str, seed: int | None = None) -> None:
-        """Start an episode with its own stream of random numbers."""
+        """Start an episode, whose random numbers follow from `seed`."""
         self._rng = np.random.default_rng(seed)
 
     def instruct(self, instruction: str) -> None:
@@ -73,8 +72,8 @@ class RandomPolicy:
 class ReplayPolicy:
     """Repeats what was executed when a demonstration was collected, from the same seed.
 
-    The dataset's own actions are the expert's, which differ from the perturbed ones that moved
-    the robot; those are kept beside it by `eval.collect` (see `executed_path`).
+    The dataset records the expert's actions, which differ from the perturbed ones that moved the
+    robot; `eval.collect` keeps those in a separate folder (see `executed_path`).
     """
 
     needs_observation = False
@@ -91,10 +90,10 @@ class ReplayPolicy:
         """Replay episodes of `task` from now on."""
         self._task = task
         for seed in replay_seeds(self._directory, task.name)[:1]:
-            self.reset("", seed)  # so that another robot's data are refused before an episode
+            self.reset("", seed)  # refuse another robot's data before the first episode
 
     def reset(self, instruction: str, seed: int | None = None) -> None:
-        """Load what was executed for this task and seed."""
+        """Load the executed actions of this task and seed."""
         assert self._task is not None and seed is not None
         path = executed_path(self._directory, self._task.name, seed)
         if not path.is_file():
@@ -116,7 +115,7 @@ class ReplayPolicy:
         """Nothing to do."""
 
     def act(self, observation: Observation | None) -> Action:
-        """The next executed action; standing still once they are used up."""
+        """The next executed action; stands still and terminates once they are used up."""
         if self._step >= len(self._control):
             return Action(np.zeros(CONTROL_DIM, np.float32), True)
         action = Action(self._control[self._step], bool(self._terminate[self._step]))

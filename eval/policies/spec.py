@@ -1,7 +1,7 @@
-"""Which policy to run, as strings and numbers, which travel to worker processes and into records.
+"""Which policy to run, as strings and numbers that can be sent to workers and recorded.
 
 A checkpoint, the simulator's expert, random actions, a replay, or a client of a policy server.
-`make_policy` builds it there. Options come from `configs/eval.yaml`.
+`make_policy` builds it in the worker. Options come from `configs/eval.yaml`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ CLIENTS = Plugins(
 )
 """Scheme of an address -> a `Policy` built as `client(address, embodiment=NAME, **options)`.
 
-It may have `options_group`, the group of configs/eval.yaml that are its options (none without), and
-a function `served_sha256(address, options)`: the hash of the checkpoint that is served, or None."""
+It may have `options_group`, the group of configs/eval.yaml with its options (default: no options),
+and a function `served_sha256(address, options)`: the hash of the served checkpoint, or None."""
 
 _NOT_THE_TRAINING = {"step", "trainer", "resume", "device", "log"}
 """Keys of a checkpoint's training configuration that may differ within one training."""
@@ -47,8 +47,8 @@ class PolicySpec:
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the policy, from `configs/eval.yaml`."""
     address: str = ""
-    """Where a process holds the checkpoint's model for all workers, see `eval.policies.inference`;
-    empty where each has its own."""
+    """Of the process that holds the model for all workers, see `eval.policies.inference`; empty:
+    every worker loads the model."""
 
 
 def parse_policy(
@@ -57,7 +57,7 @@ def parse_policy(
     options: dict[str, dict[str, Any]],
     shipped: str = "self_flow",
 ) -> PolicySpec:
-    """The spec for `--policy words`; checks that the files it needs exist.
+    """The spec for `--policy WORDS`; checks that the files it needs exist.
 
     Args:
         words: `checkpoint`, `expert`, `random`, `replay`, `replay:DIR` or a server's address, such
@@ -74,7 +74,7 @@ def parse_policy(
         )
     if kind == "checkpoint" and not rest:
         path = find_checkpoint(checkpoint or shipped)
-        # What "auto" stands for is part of a run's settings, by its name.
+        # The mode that "auto" stands for is recorded in the run's settings.
         mode = _acting_mode(path, options["policy"]["mode_name"])
         return PolicySpec("checkpoint", str(path), {**options["policy"], "mode_name": mode})
     if kind == "expert" and not rest:
@@ -122,8 +122,8 @@ def make_policy(spec: PolicySpec, embodiment: str) -> Policy:
 
 
 def _acting_mode(path: Path, asked: str) -> str:
-    """What `policy.mode_name` means for the checkpoint at `path`; `ValueError` for a checkpoint
-    of another sort, and where it was not trained in that mode."""
+    """The mode that `policy.mode_name` means for the checkpoint at `path`; `ValueError` for another
+    kind of checkpoint, and if it was not trained in that mode."""
     try:
         config = json.loads((path / "config.json").read_text())
     except ValueError:
@@ -143,7 +143,7 @@ def _acting_mode(path: Path, asked: str) -> str:
 def fingerprint(spec: PolicySpec) -> str | None:
     """SHA-256 over the names and contents of a checkpoint's files; None for other policies.
 
-    A server is asked for it; one that is not ours names none.
+    A server is asked for it; servers of other projects report none.
     """
     if spec.kind == "remote":
         served = getattr(CLIENTS.load(spec.path.partition(":")[0]), "served_sha256", None)
@@ -154,9 +154,9 @@ def fingerprint(spec: PolicySpec) -> str | None:
 
 
 def trained(spec: PolicySpec) -> dict[str, Any] | None:
-    """How a checkpoint came about, as its config.json has it; None for other policies.
+    """How a checkpoint was trained, from its config.json; None for other policies.
 
-    {"step" (None where it was not recorded), "objective", "run" (directory of the training),
+    {"step" (None if it was not recorded), "objective", "run" (directory of the training),
     "seed", "data", "id"}; checkpoints of one training share the `id`.
     """
     if spec.kind != "checkpoint":
@@ -180,7 +180,7 @@ def load_config(overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Compose `configs/eval.yaml` with hydra `overrides` (`key=value`).
 
     Raises:
-        ValueError: a word that is no override, an unknown key, or a value of another type.
+        ValueError: an argument that is not an override, an unknown key, or a value of another type.
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra

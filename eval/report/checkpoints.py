@@ -1,4 +1,4 @@
-"""Every checkpoint of a training run, evaluated alike, and the curve they make."""
+"""Evaluates all checkpoints of a training run and draws their learning curve."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def find_checkpoints(run: str | None, which: str) -> list[Path]:
         which: `all`, or steps separated by commas.
 
     Raises:
-        ValueError: no such run, no checkpoints, or a step that it has none of.
+        ValueError: no such run, no checkpoints, or a step without a checkpoint.
     """
     if run is None:
         raise ValueError(
@@ -34,7 +34,7 @@ def find_checkpoints(run: str | None, which: str) -> list[Path]:
     }
     if not found:
         raise ValueError(
-            f"checkpoints: expected a run with checkpoints/step_*, got {run} without; give "
+            f"checkpoints: expected a run with checkpoints/step_*, got {run} without any; give "
             "the out= of python -m robotics.finetune, which writes one every trainer.export_every "
             "steps"
         )
@@ -54,8 +54,8 @@ def evaluate_checkpoints(
 ) -> int:
     """Evaluate each into `out`/step_*, then compare them in `out`/curve.
 
-    run: `(checkpoint, directory)` evaluates one, or the rest of it, and returns its exit code;
-    the first that was interrupted ends it all.
+    run: `(checkpoint, directory)` starts or continues one evaluation and returns its exit code; an
+    interruption (130) ends the loop.
 
     Returns:
         The exit code: 0, 1 with episodes that crashed, 130 when interrupted.

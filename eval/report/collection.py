@@ -1,4 +1,4 @@
-"""A collection of demonstrations for people: what is collected, how far it is, what came of it."""
+"""Reports on collecting demonstrations: what is collected, progress, and the result."""
 
 from __future__ import annotations
 
@@ -12,24 +12,22 @@ from eval.envs.registry import choose_simulator
 from eval.rollout.collect import Schedule, collect
 from eval.rollout.demonstrations import Perturbation
 from eval.rollout.workers import default_workers
-from selfflow_wm.cli import parse_shard
 from selfflow_wm.progress import Progress
 
 
 def collect_and_report(args: Any) -> int:
-    """Do what the parsed words of `python -m eval.collect` ask for; returns the exit code."""
+    """Run the parsed command line of `python -m eval.collect`; returns the exit code."""
     from rich.console import Console
 
     console = Console()
     simulator, why = choose_simulator(args)
     simulator = simulator.training()
     wanted = parse_counts(simulator, args.task, args.episodes, args.counts)
-    shard = parse_shard(args.shard) if args.shard else None
     perturbation = Perturbation(
         args.position_noise, args.rotation_noise, args.noise_probability, args.terminate_delay
     )
     console.print(f"{why}\n{simulator.training_starts}", highlight=False)
-    part = f", of which share {args.shard}" if shard else ""
+    part = ", of which share {}/{}".format(*args.shard) if args.shard else ""
     console.print(f"{sum(wanted.values())} episodes into {args.out}{part}")
     started = time.monotonic()
     progress = Progress(0, description="collecting", unit="episode", console=console)
@@ -43,13 +41,13 @@ def collect_and_report(args: Any) -> int:
     try:
         schedule = collect(
             wanted, args.out, simulator=simulator, perturbation=perturbation, seed=args.seed,
-            shard=shard, workers=args.workers or default_workers(), executor=args.executor,
+            shard=args.shard, workers=args.workers or default_workers(), executor=args.executor,
             retries=args.retries, limits=Limits(args.reset_timeout, args.step_timeout),
             on_attempt=show,
         )  # fmt: skip
     except KeyboardInterrupt:
         progress.close()
-        console.print(f"interrupted; the same command continues in {args.out}")
+        console.print(f"interrupted; rerun the same command to continue in {args.out}")
         return 130
     finally:
         progress.close()
@@ -59,8 +57,8 @@ def collect_and_report(args: Any) -> int:
 def parse_counts(
     simulator: Simulator, task: str, episodes: int, counts: str | None
 ) -> dict[str, int]:
-    """Episodes per task from `--task`, `--episodes` and `--counts name=N,...`; tasks in the order
-    of the simulator."""
+    """Episodes per task from `--task`, `--episodes` and `--counts name=N,...`, in the simulator's
+    order of tasks."""
     wanted = dict.fromkeys(simulator.parse_tasks(task), episodes)
     for word in (counts or "").split(","):
         if not word.strip():
@@ -79,7 +77,7 @@ def parse_counts(
 
 
 def print_collection(console: Any, schedule: Schedule, out: Path, seconds: float) -> int:
-    """Print what was collected; 0, or 1 when episodes crashed or a task was given up."""
+    """Print what was collected; returns 0, or 1 if episodes crashed or a task was given up."""
     from rich.table import Table
 
     table = Table("task", "kept", "failed")
@@ -93,11 +91,11 @@ def print_collection(console: Any, schedule: Schedule, out: Path, seconds: float
         size = sum(path.stat().st_size for path in out.glob("*.tfrecord-*")) / 2**20
         console.print(
             f"{out}: {total} episodes of these tasks, {steps} steps in all, {size:.1f} MiB; "
-            f"{seconds / 60:.1f} min, {schedule.resumed} attempts from earlier runs"
+            f"{seconds / 60:.1f} min, {schedule.resumed} attempts of earlier runs"
         )
     for line in schedule.errors:
         console.print(f"[red]error[/] {line}", highlight=False)
-    remedy = "repair the errors above" if schedule.errors else "lower the noise"
+    remedy = "fix the errors above" if schedule.errors else "lower the noise"
     for task in schedule.short:
         console.print(
             f"[red]{task}[/]: kept {schedule.kept[task]} of {schedule.wanted[task]} after "

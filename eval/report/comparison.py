@@ -1,8 +1,8 @@
-"""A comparison for people: tables in the terminal and one self-contained HTML page."""
+"""The report of a comparison: tables in the terminal and one self-contained HTML page."""
 
 from __future__ import annotations
 
-import math
+from base64 import b64encode
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,7 @@ from eval.results.records import write_json
 from eval.results.runs import load_runs
 from selfflow_wm.files import write_file
 from selfflow_wm.pages import embedded
-
-_LEFT, _WIDTH, _ROW = 260, 400, 26
-"""Of the forest plot: where its axis begins, its length, the height of a row; pixels."""
+from selfflow_wm.panels import panel_grid, to_png
 
 
 def compare_runs(
@@ -33,9 +31,9 @@ def compare_runs(
 
     Args:
         paths: `--out` directories of `python -m eval.simpler`.
-        out: made if missing.
+        out: created if missing.
         metric, tasks, allowed, policies, seed: see `eval.results.comparison.compare`.
-        videos: starts on which two runs disagree to show side by side, per pair of runs.
+        videos: most starts on which two runs disagree to show side by side, per pair of runs.
     """
     from rich.console import Console
 
@@ -67,7 +65,7 @@ def p_value(value: float | None) -> str:
 
 
 def share(row: dict[str, Any]) -> str:
-    """A rate with its interval, with counts where it has them."""
+    """A rate with its interval, and with counts if it has them."""
     if "count" in row:
         return percent(row)
     return f"{100 * row['rate']:.1f}% [{100 * row['low']:.0f}–{100 * row['high']:.0f}]"
@@ -79,12 +77,12 @@ def rate(value: float | None) -> str:
 
 
 def number(value: int | None) -> str:
-    """`1,184`; a dash where no number of episodes would do."""
+    """`1,184`; a dash if no number of episodes suffices."""
     return "–" if value is None else f"{value:,}"
 
 
 def rates_table(found: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """Rows of the rates side by side: a task or a mean, and one cell a run."""
+    """Rows of the rates side by side: a task or a mean, and one cell per run."""
     runs = found["runs"]
     rows = [(task, [share(run["tasks"][task]["rate"]) for run in runs]) for task in found["tasks"]]
     for key in dict.fromkeys(key for run in runs for key in run["means"]):
@@ -96,7 +94,7 @@ def rates_table(found: dict[str, Any]) -> list[tuple[str, list[str]]]:
 
 
 def stages_table(found: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
-    """Rows of the stages side by side: task, stage, one cell a run."""
+    """Rows of the stages side by side: task, stage, one cell per run."""
     return [
         (task, stage, [percent(run["tasks"][task]["stages"][stage]) for run in found["runs"]])
         for task in found["tasks"]
@@ -106,7 +104,7 @@ def stages_table(found: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
 
 
 def latency_table(found: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """Rows of the latencies side by side (median/95th percentile, ms a model call)."""
+    """Rows of the latencies side by side (median/95th percentile, ms per model call)."""
     rows = [
         (task, [milliseconds(run["tasks"][task]["latency_ms"]) for run in found["runs"]])
         for task in found["tasks"]
@@ -116,18 +114,19 @@ def latency_table(found: dict[str, Any]) -> list[tuple[str, list[str]]]:
 
 
 def sentence(scope: dict[str, Any], pair: dict[str, Any]) -> str:
-    """What a tested scope (a task, or all pairs pooled) says, in words."""
+    """The result of a tested scope (a task, or all pairs pooled) in one sentence."""
     if not scope["pairs"]:
-        return f"{scope['name']}: no start in common; nothing can be said of the difference."
+        return f"{scope['name']}: no start in common, so the runs can't be compared."
     p = scope["mcnemar_p"] if scope["holm_p"] is None else scope["holm_p"]
     if p < 0.05:
         better = pair["b"] if scope["difference"] > 0 else pair["a"]
         return f"{scope['name']}: {better} is better (p = {p_value(p)})."
     needed = scope["power"]["episodes_observed"]
-    words = f"{scope['name']}: no difference that these {scope['pairs']} pairs could show"
+    words = f"{scope['name']}: no significant difference in these {scope['pairs']} pairs"
     if needed is not None:
         words += (
-            f"; {number(needed)} would tell one of {points(abs(scope['difference']))[1:]} points"
+            f"; {number(needed)} would detect {points(abs(scope['difference']))[1:]} points with "
+            "80% power"
         )
     return words + "."
 
@@ -204,7 +203,7 @@ def _print_pair(console: Any, table: Any, pair: dict[str, Any]) -> None:
     powers = [(scope["name"], scope["power"]) for scope in scopes if scope["power"]]
     table(
         "paired episodes for 80% power at 5%",
-        ["", "pairs here", "tell from", "this difference", "5 points", "10 points"],
+        ["", "pairs here", "detectable", "this difference", "5 points", "10 points"],
         [
             [name, number(scope["pairs"]),
              "–" if power["detectable"] is None else f"{100 * power['detectable']:.1f} points",
@@ -214,73 +213,51 @@ def _print_pair(console: Any, table: Any, pair: dict[str, Any]) -> None:
         ],
     )  # fmt: skip
     tested = [scope for scope in scopes if scope["scope"] in ("task", "micro")]
-    console.print(sentence(tested[-1], pair), highlight=False, markup=False)  # the broadest
+    console.print(sentence(tested[-1], pair), highlight=False, markup=False)  # of the widest scope
 
 
-def forest(scopes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Geometry of a forest plot of the differences, in pixels; Tango's interval where there is one,
-    else the bootstrap's."""
-    rows = []
-    for scope in scopes:
-        interval = scope["interval"] or scope["bootstrap"]
-        if scope["difference"] is not None:
-            rows.append((scope, interval))
-    reach = max(
-        [abs(scope["difference"]) for scope, _ in rows]
-        + [abs(interval[end]) for _, interval in rows if interval for end in ("low", "high")],
-        default=0.1,
-    )
-    step = next((s for s in (0.05, 0.1, 0.25, 0.5) if reach <= 4 * s), 0.5)
-    reach = step * max(1, math.ceil(reach / step - 1e-9))
-
-    def x(value: float) -> float:
-        return round(_LEFT + _WIDTH * (value + reach) / (2 * reach), 1)
-
-    marks = range(-round(reach / step), round(reach / step) + 1)
-    return {
-        "width": _LEFT + _WIDTH + 190,
-        "height": _ROW * len(rows) + 30,
-        "bottom": _ROW * len(rows),
-        "label_x": _LEFT - 10,
-        "text_x": _LEFT + _WIDTH + 12,
-        "zero": x(0.0),
-        "ticks": [{"x": x(mark * step), "text": points(mark * step)} for mark in marks],
-        "rows": [
-            {
-                "name": scope["name"], "y": _ROW * place + _ROW // 2, "x": x(scope["difference"]),
-                "low": x(interval["low"]) if interval else None,
-                "high": x(interval["high"]) if interval else None,
-                "task": scope["scope"] == "task",
-                "text": points(scope["difference"])
-                + (f" [{bounds(interval)}]" if interval else ""),
-            }
-            for place, (scope, interval) in enumerate(rows)
-        ],
-    }  # fmt: skip
+def forest_plot(scopes: Sequence[dict[str, Any]]) -> str:
+    """The differences with their intervals (Tango's where there is one, else the bootstrap's), in
+    percentage points: a PNG as base64. Squares are tasks, diamonds means."""
+    rows = [scope for scope in scopes if scope["difference"] is not None]
+    figure, (panel,) = panel_grid(1)
+    figure.set_size_inches(9, 0.8 + 0.28 * len(rows))
+    texts = []
+    for place, scope in enumerate(rows):
+        difference, interval = scope["difference"], scope["interval"] or scope["bootstrap"]
+        if interval:
+            ends = [100 * interval["low"], 100 * interval["high"]]
+            panel.plot(ends, [place, place], color="#1d2530")
+        marker, color = ("s", "#3f6fb5") if scope["scope"] == "task" else ("D", "#22794a")
+        panel.plot(100 * difference, place, marker, color=color)
+        texts.append(points(difference) + (f" [{bounds(interval)}]" if interval else ""))
+    reach = max(map(abs, panel.get_xlim()))
+    panel.set_xlim(-reach, reach)
+    panel.axvline(0, color="#667080", linestyle="--", zorder=0)
+    panel.grid(axis="x")
+    panel.set_yticks(range(len(rows)), [scope["name"] for scope in rows])
+    panel.invert_yaxis()
+    panel.secondary_yaxis("right").set_yticks(range(len(rows)), texts)
+    return b64encode(to_png(figure, [panel])).decode()
 
 
-def curve_plot(curve: dict[str, Any]) -> dict[str, Any]:
-    """Geometry of a learning curve of the pooled rate, in pixels."""
-    steps = [point["step"] for point in curve["points"]]
-    first, last = min(steps), max(steps)
-
-    def xy(step: int, value: float) -> tuple[float, float]:
-        return round(60 + 560 * (step - first) / (last - first), 1), round(190 - 180 * value, 1)
-
-    dots = []
-    for point in curve["points"]:
-        row = point["pooled"]
-        if row["rate"] is not None:
-            x, y = xy(point["step"], row["rate"])
-            dots.append({
-                "x": x, "y": y, "low": xy(0, row["low"])[1], "high": xy(0, row["high"])[1],
-                "step": point["step"],
-            })  # fmt: skip
-    return {"dots": dots, "line": " ".join(f"{dot['x']},{dot['y']}" for dot in dots)}
+def curve_plot(curve: dict[str, Any]) -> str:
+    """The pooled rate with its 95% interval over training steps: a PNG as base64."""
+    rows = [(p["step"], p["pooled"]) for p in curve["points"] if p["pooled"]["rate"] is not None]
+    figure, (panel,) = panel_grid(1)
+    figure.set_size_inches(8, 3)
+    rates = [100 * row["rate"] for _, row in rows]
+    below = [100 * (row["rate"] - row["low"]) for _, row in rows]
+    above = [100 * (row["high"] - row["rate"]) for _, row in rows]
+    steps = [step for step, _ in rows]
+    panel.errorbar(steps, rates, [below, above], color="#3f6fb5", ecolor="#1d2530", marker="o")
+    panel.set(ylim=(0, 100), xlabel="step", ylabel="rate, %", xticks=steps)
+    panel.grid(axis="y")
+    return b64encode(to_png(figure, [panel])).decode()
 
 
-def side_by_side(found: dict[str, Any], pair: dict[str, Any], most: int) -> list[dict[str, Any]]:
-    """Starts on which two runs disagree, with the videos there are, pairs of two first."""
+def side_by_side(found: dict[str, Any], pair: dict[str, Any], limit: int) -> list[dict[str, Any]]:
+    """Starts on which two runs disagree, with the videos there are, complete pairs first."""
     paths = {run["label"]: Path(run["path"]) for run in found["runs"]}
     shown = []
     for row in pair["disagreements"]:
@@ -290,25 +267,25 @@ def side_by_side(found: dict[str, Any], pair: dict[str, Any], most: int) -> list
         ]
         if any(data):
             shown.append({**row, "data": dict(zip(("a", "b"), data, strict=True))})
-    return sorted(shown, key=lambda row: not all(row["data"].values()))[:most]
+    return sorted(shown, key=lambda row: not all(row["data"].values()))[:limit]
 
 
-def missing_videos(pair: dict[str, Any], most: int) -> list[str]:
-    """How to have the videos that are missing: a sentence a run, of at most `most` starts."""
+def missing_videos(pair: dict[str, Any], limit: int) -> list[str]:
+    """How to record the missing videos of the first `limit` starts: a sentence per run."""
     lines = []
     for side in ("a", "b"):
-        rows = [row for row in pair["disagreements"][:most] if not row[f"video_{side}"]]
+        rows = [row for row in pair["disagreements"][:limit] if not row[f"video_{side}"]]
         if rows:
             numbers = ",".join(str(seed) for seed in sorted({row[f"seed_{side}"] for row in rows}))
             lines.append(
-                f"{pair[side]} has no video of some starts on which they disagree: repeat its "
+                f"{pair[side]} has no video of some starts on which they disagree: rerun its "
                 f"command with its --out and --video-of {numbers}, then this one"
             )
     return lines
 
 
 def write_comparison_page(out: Path, found: dict[str, Any], videos: int) -> Path:
-    """Write `compare.html` into `out`; it needs no other file to be read.
+    """Write the self-contained page `compare.html` into `out`.
 
     Args:
         out: an existing directory.
@@ -324,7 +301,7 @@ def write_comparison_page(out: Path, found: dict[str, Any], videos: int) -> Path
         pairs=[
             {
                 **pair,
-                "forest": forest(pair["scopes"]),
+                "forest": forest_plot(pair["scopes"]),
                 "videos": side_by_side(found, pair, videos),
                 "missing": missing_videos(pair, videos),
                 "sentences": [

@@ -1,4 +1,4 @@
-"""Merged shares for people: what they came to together, and what is missing."""
+"""Reports on merging shares: their combined results and what is missing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def merge_and_report(out: Path, shares: Sequence[Path], command: str) -> int:
     """Merge runs or collections into `out` and print what is there.
 
     Args:
-        out: may not exist yet or must be empty.
+        out: must be empty or not exist yet.
         shares: what `eval.simpler --shard` or `eval.collect --shard` wrote.
-        command: that a merged run records.
+        command: recorded in a merged run.
 
     Returns:
         The exit code: 0, 1 with errors or missing episodes.
@@ -31,7 +31,7 @@ def merge_and_report(out: Path, shares: Sequence[Path], command: str) -> int:
         if missing:
             console.print(
                 f"{missing} attempts are missing: run the shares' command without --shard and with "
-                f"--out {out}, which makes them and packs the set",
+                f"--out {out} to make them and pack the set",
                 style="red", highlight=False,
             )  # fmt: skip
         return 1 if missing else 0
@@ -42,6 +42,6 @@ def merge_and_report(out: Path, shares: Sequence[Path], command: str) -> int:
     print_errors(console, records.values())
     missing = sum(len(seeds) for seeds in found["seeds"].values()) - len(records)
     if missing:
-        console.print(f"{missing} episodes are missing: not all shares are in here, or finished",
+        console.print(f"{missing} episodes are missing: a share is missing or unfinished",
                       style="red", highlight=False)  # fmt: skip
     return 1 if found["errors"] or missing else 0

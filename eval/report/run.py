@@ -1,4 +1,4 @@
-"""A run for people: tables in the terminal and one self-contained HTML page."""
+"""The report of a run: tables in the terminal and one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from selfflow_wm.files import write_file
 from selfflow_wm.progress import Progress
 
 VIDEOS_PER_OUTCOME = 2
-"""Videos shown per task and outcome; all of them lie in `videos/`."""
+"""Videos shown per task and outcome; all of them are in `videos/`."""
 
 
 def run_plan(plan: EpisodePlan, why: str) -> int:
-    """Run what is left of a plan, write its results and report, and print them.
+    """Run the remaining episodes of a plan, write its results and report, and print them.
 
-    why: a line on the simulator.
+    why: a line on the choice of simulator.
 
     Returns:
-        The exit code: 0, 1 with episodes that are errors, 130 when interrupted.
+        The exit code: 0, 1 if episodes are errors, 130 when interrupted.
     """
     from rich.console import Console
 
@@ -36,7 +36,7 @@ def run_plan(plan: EpisodePlan, why: str) -> int:
     console = Console()
     console.print(f"{why}\nwriting to {plan.out}", highlight=False)
     if log.continued:
-        console.print(f"continuing: {log.continued} episodes are already there")
+        console.print(f"continuing: {log.continued} episodes are already done")
     total = sum(not log.done(job.task, job.seed) for job in plan.jobs())
     progress = Progress(total, description="episodes", unit="episode", console=console)
     seen = {"success": 0, "failure": 0, "error": 0}
@@ -96,23 +96,23 @@ def milliseconds(latency: dict[str, Any]) -> str:
 
 
 def simulator_line(results: dict[str, Any]) -> str:
-    """The simulator and what its numbers may not be compared with."""
+    """The simulator and its caveat."""
     note = results["simulator_note"]
     return results["simulator"] + (f" — {note}" if note else "")
 
 
 def stand_in_lines(results: dict[str, Any]) -> list[str]:
-    """One sentence for each task that was shown with stand-ins."""
+    """One sentence for each task that was run with stand-ins."""
     return [
         f"{task}: a stand-in for {', '.join(summary['stand_ins'])}, which this installation of "
-        "SIMPLER lacks: close to, but not, its own numbers"
+        "SIMPLER lacks: numbers are close to SIMPLER's, but not the same"
         for task, summary in results["tasks"].items()
         if summary.get("stand_ins")
     ]
 
 
 def print_tables(console: Any, results: dict[str, Any]) -> None:
-    """The outcome of a run in the terminal."""
+    """Print the results of a run."""
     from rich.table import Table
 
     console.print(f"\nsimulator: [bold]{simulator_line(results)}[/]", highlight=False)
@@ -149,12 +149,12 @@ def print_tables(console: Any, results: dict[str, Any]) -> None:
     console.print(table)
     if results["errors"]:
         console.print(
-            f"[red]{results['errors']} episodes are errors[/]: they crashed or hung, are not "
-            "counted as failures\nand stand in no rate; each rate's denominator is what is left",
+            f"[red]{results['errors']} episodes are errors[/]: they crashed or hung and are "
+            "neither failures\nnor part of any rate",
             highlight=False,
         )
     if results.get("retries"):
-        console.print(f"{results['retries']} tries crashed or hung and were repeated")
+        console.print(f"{results['retries']} tries crashed or hung and were retried")
     stages = Table("task", "stage reached", "rate", box=None, padding=(0, 2, 0, 0))
     for task, summary in results["tasks"].items():
         for number, (stage, share) in enumerate(summary["stages"].items()):
@@ -166,7 +166,7 @@ def print_tables(console: Any, results: dict[str, Any]) -> None:
 
 
 def print_errors(console: Any, records: Iterable[Record]) -> None:
-    """One line for each episode that came to nothing."""
+    """Print one line for each episode that is an error."""
     for record in records:
         if record["status"] == "error":
             tries = f" ({record['retries'] + 1} tries)" if record.get("retries") else ""
@@ -177,7 +177,7 @@ def print_errors(console: Any, records: Iterable[Record]) -> None:
 
 
 def funnel(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of a task's plot, from the first stage to success."""
+    """Rows of a task's funnel plot, from the first stage to success."""
     names = {"success_any_step": "success, any step", "success_last_step": "success, last step"}
     rows = [
         {"label": stage.replace("_", " "), **share} for stage, share in summary["stages"].items()
@@ -200,12 +200,12 @@ def pick_videos(out: Path, records: Sequence[Record]) -> list[dict[str, Any]]:
 def write_report(
     out: Path, results: dict[str, Any], records: Mapping[tuple[str, int], Record]
 ) -> Path:
-    """Write `report.html` into `out`; it needs no other file to be read.
+    """Write the self-contained page `report.html` into `out`.
 
     Args:
         out: directory of the run, with its `videos/`.
         results: as in `results.json`.
-        records: the run's episodes by task and seed; others are left out.
+        records: the run's episodes by task and seed; others are ignored.
     """
     tasks = []
     for name, summary in results["tasks"].items():

@@ -1,4 +1,4 @@
-"""Episodes as mp4: camera pictures with the instruction, the step and the outcome written on."""
+"""Episodes as mp4: camera images with the instruction, the step and the outcome overlaid."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from robotics.embodiment.control import Action, Observation
 from selfflow_wm.films import open_mp4
 
 PARTIAL = ".partial.mp4"
-"""How the name of an unfinished file ends."""
+"""Suffix of an unfinished file."""
 SCALE = 2
-"""Pictures are enlarged this many times; small text would not survive the codec."""
+"""Factor by which images are enlarged; small text would not survive the codec."""
 BAR = 32
-"""Height of the text bars above and below, pixels; with the picture a multiple of 16."""
+"""Height of the text bars above and below, pixels; with the image a multiple of 16."""
 _WHITE, _GREY, _GREEN, _RED = (255, 255, 255), (170, 170, 170), (110, 220, 130), (255, 120, 110)
 _BACKGROUND = (24, 26, 30)
 
@@ -27,7 +27,7 @@ class VideoWatcher:
     Args:
         path: the mp4 to write.
         horizon: the task's, shown beside the step.
-        fps: pictures a second.
+        fps: frames per second.
     """
 
     needs_image = True
@@ -43,14 +43,14 @@ class VideoWatcher:
     def step(
         self, observation: Observation, action: Action, instruction: str, info: dict[str, Any]
     ) -> None:
-        """Write the picture the step began with."""
+        """Write the frame before the step."""
         self._instruction = instruction
         self._write(observation)
         self._steps += 1
         self._success = bool(info["success"])
 
     def end(self, observation: Observation, info: dict[str, Any]) -> None:
-        """Write the last picture, held for a second, and put the file in its place."""
+        """Write the last frame, held for a second, and move the file into place."""
         self._instruction = info["instruction"]
         for _ in range(max(1, round(self._fps))):
             self._write(observation, over=True)
@@ -58,7 +58,7 @@ class VideoWatcher:
         self._partial.replace(self._path)
 
     def abort(self) -> None:
-        """Leave nothing behind of an episode that did not end; harmless after `end`."""
+        """Remove the video of an episode that did not end; harmless after `end`."""
         self._close()
         self._partial.unlink(missing_ok=True)
 

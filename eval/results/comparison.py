@@ -1,4 +1,4 @@
-"""The numbers of a comparison: what `compare.json` holds."""
+"""The numbers of a comparison: the content of `compare.json`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from eval.envs.contract import without_turn
 from eval.results.paired import RESAMPLES, Counts, bootstrap, describe, holm
 from eval.results.real_robot import SCENES as REAL_SCENES
 from eval.results.real_robot import against_real
-from eval.results.results import latency, pooled, proportion, start_of, task_weights, weighted
+from eval.results.results import latency, means_of, proportion, start_of, task_weights
 from eval.results.runs import METRICS, Run, Start, check_comparable, flag, has_metric
 
 SCHEMA_VERSION = 1
 """Of compare.json."""
 _LEAST_IN_STRATUM = 5
-"""Starts; drawing again from fewer says little about how much they could have varied."""
+"""Start states; resampling fewer says little about how much they could have varied."""
 
 
 def compare(
@@ -34,9 +34,9 @@ def compare(
     Args:
         runs: at least two.
         metric: `success` (last step), `any_success`, or the name of a stage.
-        tasks: which; None: those that all runs have.
-        allowed: of `DIFFERENCES`, what not to refuse.
-        policies: for each run, the policy of `real_robot.REAL` that it is of; or none.
+        tasks: None: those that all runs have.
+        allowed: the `DIFFERENCES` to accept.
+        policies: for each run, the policy of `real_robot.REAL` that it evaluates; or empty.
         seed: of the bootstrap.
 
     Returns:
@@ -73,7 +73,7 @@ def compare(
         "runs": described,
         "pairs": pairs,
         "curves": _curves(runs, described, chosen),
-        "real": _real(runs, policies, chosen, metric) if policies else None,
+        "real": _real(described, policies, chosen, metric) if policies else None,
     }
 
 
@@ -108,7 +108,7 @@ def _tasks(
 
 
 def _pair(a: Run, b: Run, tasks: Sequence[str], metric: str, seed: int) -> dict[str, Any]:
-    """Every scope of two runs: each task, then the means."""
+    """All scopes of two runs: each task, then the means."""
     outcomes: dict[str, dict[Start, tuple[bool, bool]]] = {}
     notes, disagreements = [], []
     for task in tasks:
@@ -118,12 +118,12 @@ def _pair(a: Run, b: Run, tasks: Sequence[str], metric: str, seed: int) -> dict[
         }
         alone = len(first) + len(second) - 2 * len(outcomes[task])
         if alone:
-            notes.append(f"{a.label}/{b.label}: {task}: {alone} episodes without a partner")
+            notes.append(f"{a.label}/{b.label}: {task}: {alone} unpaired episodes")
         disagreements += _disagreements(a, b, task, outcomes[task])
     counts = {task: _counts(found) for task, found in outcomes.items()}
     notes += [
         f"{a.label}/{b.label}: {task}: {found.pairs} pairs of {len(found.repeated.starts)} cells, "
-        f"worth {found.independent:.0f} independent ones"
+        f"effective sample size {found.independent:.0f}"
         for task, found in counts.items()
         if found.repeated
     ]
@@ -142,7 +142,7 @@ def _mean_scopes(
     counts: dict[str, Counts],
     seed: int,
 ) -> list[dict[str, Any]]:
-    """The means of `eval.results.results.means`, on the pairs; McNemar's test is of the pooled."""
+    """The means of `eval.results.results.means`, on the pairs; only `micro` has McNemar's test."""
     if not all(found.pairs for found in counts.values()):
         return []
     scopes = []
@@ -152,7 +152,7 @@ def _mean_scopes(
             [(task, without_turn(name)) for task, found in outcomes.items() for _, name in found],
         )
         together = describe(every, seed)
-        low, high = bootstrap(counts, seed=seed)  # the tasks are given, not drawn
+        low, high = bootstrap(counts, seed=seed)  # the tasks are fixed, not sampled
         together["bootstrap"] = {"low": low, "high": high}
         scopes.append({"scope": "micro", "name": f"all {every.pairs} pairs pooled", **together})
     for key, (name, weights) in task_weights(list(counts)).items():
@@ -189,7 +189,7 @@ def _weighted(
 def _variants(
     run: Run, outcomes: dict[str, dict[Start, tuple[bool, bool]]]
 ) -> dict[tuple[str, str], Counts]:
-    """Pairs by task and the variant of their cells; empty where a task has none."""
+    """Pairs by task and the variant of their cells; empty if a task has no variants."""
     groups: dict[tuple[str, str], dict[Start, tuple[bool, bool]]] = {}
     for task, found in outcomes.items():
         cells = [run.scenes.cell(task, record["seed"]) for record in run.episodes(task)]
@@ -202,14 +202,14 @@ def _variants(
 
 
 def _counts(outcomes: dict[Start, tuple[bool, bool]]) -> Counts:
-    """Of a task's pairs; turns of a cell begin alike."""
+    """Counts of a task's pairs; the turns of a cell share its start state."""
     return Counts.of(outcomes.values(), (without_turn(name) for _, name in outcomes))
 
 
 def _disagreements(
     a: Run, b: Run, task: str, outcomes: dict[Start, tuple[bool, bool]]
 ) -> list[dict[str, Any]]:
-    """Starts of which one run succeeded alone, with the videos there are."""
+    """Start states from which only one of the runs succeeded, with the videos there are."""
     first, second = ({run.start(r): r for r in run.episodes(task)} for run in (a, b))
     return [
         {
@@ -224,7 +224,7 @@ def _disagreements(
 
 def _correct(pairs: list[dict[str, Any]]) -> None:
     """Holm's correction, over the pairs of runs for the pooled tests and over pairs and tasks for
-    the tasks' own; `holm_p` is None where there was one test only."""
+    the tests of tasks; `holm_p` is None if there was only one test."""
     for kinds in (("task",), ("micro",)):
         tested = [
             scope
@@ -241,7 +241,7 @@ def _correct(pairs: list[dict[str, Any]]) -> None:
 
 
 def _describe_run(run: Run, tasks: Sequence[str], metric: str) -> dict[str, Any]:
-    """One run's own numbers: all its episodes, paired or not."""
+    """The numbers of one run: all its episodes, paired or not."""
     rows, episodes = {}, []
     for task in tasks:
         records = run.episodes(task)
@@ -265,7 +265,10 @@ def _describe_run(run: Run, tasks: Sequence[str], metric: str) -> dict[str, Any]
         "checkpoint_sha256": run.results["policy"]["checkpoint_sha256"],
         "training": run.training or None, "not_run": absent, "crashed": crashed,
         "command": run.results["command"], "tasks": rows,
-        "means": _means([row["rate"] for row in rows.values()], tasks),
+        "means": {
+            key: {"name": name, **mean}
+            for key, (name, mean) in means_of({t: row["rate"] for t, row in rows.items()}).items()
+        },
         "pooled": proportion(
             (flag(record, metric) for record in episodes),
             ((record["task"], start_of(record)) for record in episodes),
@@ -274,23 +277,10 @@ def _describe_run(run: Run, tasks: Sequence[str], metric: str) -> dict[str, Any]
     }  # fmt: skip
 
 
-def _means(rates: Sequence[dict[str, Any]], tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """One run's means over tasks (see `eval.results.results`); empty where a rate is missing."""
-    if len(rates) < 2 or any(share["rate"] is None for share in rates):
-        return {}
-    by_task = dict(zip(tasks, rates, strict=True))
-    episodes = sum(share["of"] for share in rates)
-    found = {"micro": {"name": f"all {episodes} episodes pooled", **pooled(rates)}}
-    for key, (name, weights) in task_weights(tasks).items():
-        share = weighted([by_task[task] for task in weights], weights.values())
-        found[key] = {"name": name, **share}
-    return found
-
-
 def _curves(
     runs: Sequence[Run], described: Sequence[dict[str, Any]], tasks: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Runs of one training's checkpoints, acting with the same options, by step; at least two."""
+    """Runs of at least two checkpoints of one training with the same policy options, by step."""
     trainings: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
     for run, row in zip(runs, described, strict=True):
         step = run.training.get("step")
@@ -317,7 +307,7 @@ def _curves(
 
 
 def _real(
-    runs: Sequence[Run], policies: Sequence[str], tasks: Sequence[str], metric: str
+    described: Sequence[dict[str, Any]], policies: Sequence[str], tasks: Sequence[str], metric: str
 ) -> list[dict[str, Any]]:
     if metric != "success":
         raise ValueError(
@@ -326,9 +316,7 @@ def _real(
         )
     rates: dict[str, dict[str, float]] = {}
     for task in tasks:
-        for run, policy in zip(runs, policies, strict=True):
-            records = run.episodes(task)
-            share = proportion((flag(record, metric) for record in records), map(start_of, records))
-            if share["rate"] is not None:
-                rates.setdefault(task, {})[policy] = share["rate"]
+        for run, policy in zip(described, policies, strict=True):
+            if (rate := run["tasks"][task]["rate"]["rate"]) is not None:
+                rates.setdefault(task, {})[policy] = rate
     return against_real(rates)

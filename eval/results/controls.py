@@ -1,8 +1,8 @@
-"""Which positive controls have passed on this installation, and a warning where none has.
+"""Which positive controls have passed on this installation, and a warning if none has.
 
-A policy that scores 0 cannot be told from a broken pipeline until something else has succeeded
-through the same code: the expert, or a replayed demonstration. Passed controls are remembered in
-the user's cache, per simulator, versions and task; see `path`.
+A policy that scores 0 can't be distinguished from a broken pipeline until something else has
+succeeded through the same code: the expert, or a replayed demonstration. Passed controls are stored
+in the user's cache, per simulator, versions and task; see `path`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KINDS = ("expert", "replay")
 def path() -> Path:
     """`$XDG_CACHE_HOME/selfflow_wm/controls.json`; the cache is `~/.cache` by default."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
-    # The specification has relative paths ignored.
+    # The XDG specification says to ignore relative paths.
     root = Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache"
     return root / "selfflow_wm" / "controls.json"
 
@@ -38,7 +38,7 @@ def passed(where: str) -> dict[str, dict[str, Any]]:
 
 
 def remember(results: dict[str, Any], where: str) -> None:
-    """Add the tasks in which a control succeeded; several runs may end at the same time."""
+    """Store the tasks in which a control succeeded; several runs may end at the same time."""
     rows = {
         task: {
             "kind": results["policy"]["kind"],
@@ -50,16 +50,16 @@ def remember(results: dict[str, Any], where: str) -> None:
         if summary["success_last_step"]["count"]
     }
     if rows:
-        with _alone():
+        with _locked():
             known = _read()
             known[where] = {**known.get(where, {}), **rows}
             write_json(path(), {"schema_version": SCHEMA_VERSION, "installations": known})
 
 
 def check(results: dict[str, Any], simulator: Simulator) -> list[str]:
-    """After a run: remember a control that passed, and lines on zeros that mean nothing yet.
+    """After a run: store a control that passed, and return warnings about zeros without a control.
 
-    Never fails for the cache's sake: where it can't be written, a line says so.
+    A cache that can't be written is one more warning, not an error.
     """
     control = results["policy"]["kind"] in KINDS
     zeros = [
@@ -87,13 +87,13 @@ def _has_expert(task: str, simulator: Simulator) -> bool:
 
 
 def _covered(task: str, simulator: Simulator, known: dict[str, Any]) -> bool:
-    """A task without an expert of its own leans on the others' controls."""
+    """A task that the expert can't do is covered by any other task's control."""
     return task in known or (bool(known) and not _has_expert(task, simulator))
 
 
 def _warning(task: str, simulator: Simulator) -> str:
     words = [
-        f"{task}: 0% here can't be told from a broken pipeline: no positive control has passed on "
+        f"{task}: 0% here may mean a broken pipeline: no positive control has passed on "
         "this installation."
     ]
     able = simulator.expert_tasks or ()
@@ -123,8 +123,8 @@ def _read() -> dict[str, dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Between reading the file and writing it, nobody else does."""
+def _locked() -> Iterator[None]:
+    """Nobody else reads or writes the file inside the block."""
     path().parent.mkdir(parents=True, exist_ok=True)
     with path().with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,8 +1,7 @@
-"""One run out of its shares, as if it had never been divided."""
+"""Combine the shares of a run into the run they are shares of."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any
 from eval.results.records import (
     EpisodeLog,
     Record,
+    check_out,
+    difference,
     read_episodes,
     read_object,
     wanted_episodes,
@@ -35,7 +36,7 @@ class Part:
 
 
 def read_part(path: Path) -> Part:
-    """What a run's directory holds; `ValueError` when it is none."""
+    """Read a run's directory; `ValueError` if it is none."""
     missing = [n for n in ("run.json", "plan.json", "episodes.jsonl") if not (path / n).is_file()]
     if missing:
         raise ValueError(
@@ -43,7 +44,7 @@ def read_part(path: Path) -> Part:
             "name directories that eval.simpler --shard wrote"
         )
     records, _ = read_episodes(path / "episodes.jsonl")
-    remedy = "repeat the share's command, which writes it again, or leave the share out"
+    remedy = "rerun the share's command, which rewrites it, or leave the share out"
     settings = read_object(path / "run.json", remedy)
     return Part(path, settings, read_object(path / "plan.json", remedy, _PLANNED), records)
 
@@ -51,26 +52,20 @@ def read_part(path: Path) -> Part:
 def merge_runs(
     out: Path, paths: Sequence[Path], command: str
 ) -> tuple[dict[str, Any], dict[tuple[str, int], Record]]:
-    """Put the runs at `paths` together in `out`, which may not exist yet or must be empty.
+    """Combine the runs at `paths` in `out`, which must be empty or not exist yet.
 
-    `out` becomes a run of its own: the command of the shares without `--shard` continues it.
+    `out` becomes a complete run: the shares' command without `--shard` continues it.
 
     Returns:
         Its results, and its records by task and seed.
 
     Raises:
-        ValueError: other settings or episodes planned, an episode in two of them, or `out` in use.
+        ValueError: different settings or plans, an episode in two shares, or `out` in use.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(
-            f"out: expected a new or empty directory, got {out} with something in it; "
-            "choose another"
-        )
+    check_out(out)
     parts = [read_part(path) for path in paths]
     for part in parts[1:]:
-        _same("run.json", parts[0].path, parts[0].settings, part.path, part.settings, ("shard",))
-        _same("plan.json", parts[0].path, parts[0].plan, part.path, part.plan,
-              ("shard", "command", "policy"))  # fmt: skip
+        _check_same(parts[0], part)
     records = _union(parts)
     commands = [*dict.fromkeys(part.plan["command"] for part in parts), command]
     plan = {**parts[0].plan, "shard": None, "command": "\n".join(commands)}
@@ -87,17 +82,17 @@ def merge_runs(
     return found, log.records
 
 
-def _same(
-    name: str, one: Path, a: dict[str, Any], other: Path, b: dict[str, Any], but: Sequence[str]
-) -> None:
-    """`ValueError` unless two configurations agree in all but the entries named."""
-    for key in sorted({*a, *b} - set(but)):
-        if a.get(key) != b.get(key):
-            old, new = (json.dumps(x.get(key), ensure_ascii=False)[:80] for x in (a, b))
-            raise ValueError(
-                f"merge: expected one configuration, got {key}={old} in {one / name} and "
-                f"{key}={new} in {other / name}; merge shares of one command"
-            )
+def _check_same(one: Part, other: Part) -> None:
+    """`ValueError` unless two shares are of one run."""
+    found = difference(one.settings, other.settings, ("shard",)) or difference(
+        one.plan, other.plan, ("shard", "command", "policy")
+    )
+    if found:
+        key, old, new = found
+        raise ValueError(
+            f"merge: expected one configuration, got {key}={old} in {one.path} and {key}={new} in "
+            f"{other.path}; merge shares of one command"
+        )
 
 
 def _union(parts: Sequence[Part]) -> dict[tuple[str, int], tuple[Part, Record]]:
@@ -114,7 +109,7 @@ def _union(parts: Sequence[Part]) -> dict[tuple[str, int], tuple[Part, Record]]:
 
 
 def _with_video(record: Record, source: Path, out: Path) -> Record:
-    """The record, its video copied; None in place of a video that is gone."""
+    """The record with its video copied; a missing video becomes None."""
     if not record.get("video"):
         return record
     video, copy = source / record["video"], out / record["video"]

@@ -1,11 +1,12 @@
-"""Two policies on the same start states: what their episodes, pair by pair, say of the difference.
+"""Statistics of two policies on the same start states: tests, intervals and power on pairs.
 
-A pair is one start (task and seed, or task and cell) that both policies were run from. Pairs with
-the same outcome say nothing of the difference; the test and its power rest on the others.
+A pair is one start state (task and seed, or task and cell) that both policies were run from. Pairs
+with equal outcomes carry no information about the difference; the test and its power depend on the
+discordant ones.
 
-A start may be run more than once (SIMPLER's cells in the paper's protocol). Its pairs resemble each
-other, so the test swaps the policies of all pairs of a start together, the bootstrap draws starts,
-and interval and power count pairs as the independent ones they are worth.
+A start may be run more than once (SIMPLER's cells in the paper's protocol). Its pairs are
+correlated, so the test swaps the policies of all pairs of a start together, the bootstrap resamples
+starts, and interval and power use the effective sample size.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ LEVEL = 0.05
 POWER = 0.8
 RESAMPLES = 10_000
 EXACT_EPISODES = 5_000
-"""Up to here power is exact; beyond, the normal approximation is within two percent of it."""
+"""Up to here power is exact; beyond, the normal approximation is within two percent."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,13 @@ class Counts:
     only_b: int = 0
     neither: int = 0
     repeated: Repeated | None = None
-    """What is to be known of starts where some have several pairs; None: each pair is one."""
+    """Set if some starts have several pairs; None: every pair has its own start."""
 
     @classmethod
     def of(
         cls, pairs: Iterable[tuple[bool, bool]], starts: Iterable[Hashable] | None = None
     ) -> Counts:
-        """Count (A succeeded, B succeeded). starts: of each pair, None where all differ."""
+        """Count (A succeeded, B succeeded). starts: of each pair; None: all differ."""
         rows = [(bool(a), bool(b)) for a, b in pairs]
         groups = list(starts) if starts is not None else list(range(len(rows)))
         several = len(set(groups)) < len(rows)
@@ -66,7 +67,7 @@ class Counts:
 
     @property
     def independent(self) -> float:
-        """Independent pairs that these are worth."""
+        """Effective sample size: the equivalent number of independent pairs."""
         return self.repeated.independent if self.repeated else float(self.pairs)
 
     def starts(self) -> Sequence[tuple[int, int]]:
@@ -79,12 +80,12 @@ class Counts:
 
 @dataclass(frozen=True)
 class Repeated:
-    """Pairs of which some begin alike."""
+    """Pairs some of which share a start state."""
 
     starts: tuple[tuple[int, int], ...]
     """(only B minus only A, pairs) of each start."""
     independent: float
-    """Pairs, all different, that tell the difference as well."""
+    """Effective sample size: as many independent pairs estimate the difference as well."""
 
     @classmethod
     def of(cls, differences: Sequence[int], groups: Sequence[Hashable]) -> Repeated:
@@ -102,13 +103,13 @@ _KINDS = ((True, True), (True, False), (False, True), (False, False))
 def swap_test(sums: Iterable[int]) -> float:
     """Exact two-sided p of no difference, from only B minus only A of each start.
 
-    Were the policies alike, each start's sum could as well have the other sign: the share of all
-    choices of signs whose total is as far from 0 as the one seen (Fisher, The Design of
-    Experiments, 1935, section 21). Where every start has one pair this is McNemar's exact test
-    (McNemar, Psychometrika 12, 1947). 1 where all sums are 0.
+    If the policies were equal, each start's sum could as well have the opposite sign: p is the
+    fraction of all sign assignments whose total is at least as far from 0 as the observed one
+    (Fisher, The Design of Experiments, 1935, section 21). If every start has one pair, this is
+    McNemar's exact test (McNemar, Psychometrika 12, 1947). 1 if all sums are 0.
     """
     sizes = [total for total in sums if total]
-    chances = np.ones(1)  # of every total, its lowest value first
+    chances = np.ones(1)  # of every total, lowest first
     for size in map(abs, sizes):
         wider = np.zeros(len(chances) + 2 * size)
         wider[: len(chances)] += chances / 2
@@ -119,9 +120,9 @@ def swap_test(sums: Iterable[int]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p values adjusted for being several, in the order given. Holm, Scand. J. Statistics 6 (1979).
+    """p values corrected for multiple tests, in their order. Holm, Scand. J. Statistics 6 (1979).
 
-    Comparing them with a level keeps the chance of any false alarm among them below it.
+    Comparing them with a level keeps the family-wise error rate below it.
     """
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted, worst = [0.0] * len(p_values), 0.0
@@ -134,12 +135,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def bootstrap(
     strata: Mapping[Any, Counts], weights: Mapping[Any, float] | None = None, seed: int = 0
 ) -> tuple[float, float]:
-    """95% percentile interval of the difference (B minus A), starts drawn again in each stratum.
+    """95% percentile interval of the difference (B minus A), resampling starts in each stratum.
 
     Args:
-        strata: counts of each task (or other group that is not a sample of more such groups).
-        weights: of each stratum's difference in the mean; None: by its number of pairs.
-        seed: of the draws; the same input gives the same interval.
+        strata: counts of each task (or of another fixed group).
+        weights: of each stratum's difference in the mean; None: proportional to its pairs.
+        seed: of the resampling; the same input gives the same interval.
     """
     total = sum(counts.pairs for counts in strata.values())
     if not strata or min(counts.pairs for counts in strata.values()) == 0:
@@ -149,7 +150,7 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     differences = np.zeros(RESAMPLES)
     for name, counts in strata.items():
-        # A resample of n starts is one draw of how often each kind of start comes up.
+        # Resampling n starts is one multinomial draw of how often each kind of start occurs.
         kinds, often = np.unique(np.array(counts.starts()), axis=0, return_counts=True)
         drawn = rng.multinomial(often.sum(), often / often.sum(), RESAMPLES)
         weight = counts.pairs / total if weights is None else weights[name]
@@ -159,29 +160,29 @@ def bootstrap(
 
 
 def power(episodes: int, difference: float, discordant: float) -> float:
-    """Probability that McNemar's exact test finds a true difference at the 5% level.
+    """Probability that McNemar's exact test detects a true difference at the 5% level.
 
-    Summed over how many of the pairs are discordant, so it is exact, and lower than the normal
-    approximation says for few episodes.
+    Exact, as a sum over the number of discordant pairs; for few episodes it is lower than the
+    normal approximation.
 
     Args:
         episodes: paired episodes.
         difference: of the success rates, in [-1, 1].
-        discordant: share of pairs with different outcomes, in [|difference|, 1].
+        discordant: fraction of pairs with different outcomes, in [|difference|, 1].
     """
     from scipy.stats import binom
 
     if not abs(difference) <= discordant <= 1:
         raise ValueError(
             f"power: expected |difference| <= discordant <= 1, got {difference} and {discordant}; "
-            "at least as many outcomes differ as the rates do"
+            "the outcomes differ at least as often as the rates do"
         )
     if discordant == 0:
         return 0.0
     spread = 8 * math.sqrt(episodes * discordant * (1 - discordant)) + 8
     middle = episodes * discordant
     counts = np.arange(max(0, int(middle - spread)), min(episodes, int(middle + spread)) + 1)
-    # The largest smaller count that the test rejects at, -1 where it never does.
+    # The largest minority count at which the test rejects, -1 if it never does.
     limit = binom.ppf(LEVEL / 2, counts, 0.5)
     limit -= binom.cdf(limit, counts, 0.5) > LEVEL / 2
     share = (discordant + abs(difference)) / (2 * discordant)
@@ -192,9 +193,9 @@ def power(episodes: int, difference: float, discordant: float) -> float:
 
 @lru_cache(maxsize=512)
 def episodes_needed(difference: float, discordant: float) -> int | None:
-    """Fewest paired episodes with 80% power for `difference`; None where there is none to find.
+    """Fewest paired episodes with 80% power to detect `difference`; None for no difference.
 
-    The normal approximation (Connor, Biometrics 43, 1987) says where to look.
+    The search starts at the normal approximation (Connor, Biometrics 43, 1987).
     """
     from scipy.stats import norm
 
@@ -219,9 +220,9 @@ def episodes_needed(difference: float, discordant: float) -> int | None:
 
 
 def detectable(episodes: int, discordant: float) -> float | None:
-    """Smallest difference, to a tenth of a point, that so many pairs find with 80% power.
+    """Smallest difference, to 0.1 percentage points, that so many pairs detect with 80% power.
 
-    The discordant share grows with the difference where it must. None: not even 100 points.
+    The discordant fraction grows with the difference where it must. None: not even 100 points.
     """
     low, high = 0, 1000
 
@@ -238,7 +239,7 @@ def detectable(episodes: int, discordant: float) -> float | None:
 
 
 def describe(counts: Counts, seed: int = 0) -> dict[str, Any]:
-    """Everything said of one set of pairs: rates, difference, intervals, test and power."""
+    """All statistics of one set of pairs: rates, difference, intervals, test and power."""
     n = counts.pairs
     found: dict[str, Any] = {
         "pairs": n, "both": counts.both, "only_a": counts.only_a, "only_b": counts.only_b,
@@ -247,8 +248,8 @@ def describe(counts: Counts, seed: int = 0) -> dict[str, Any]:
     }  # fmt: skip
     if n == 0:
         return found
-    worth = counts.independent / n
-    low, high = paired_difference(counts.only_b * worth, counts.only_a * worth, n * worth)
+    scale = counts.independent / n
+    low, high = paired_difference(counts.only_b * scale, counts.only_a * scale, n * scale)
     if counts.repeated:
         found |= {"starts": len(counts.repeated.starts), "independent": counts.independent}
     return found | {
@@ -267,10 +268,10 @@ def _bounds(interval: tuple[float, float]) -> dict[str, float]:
 
 
 def _power(counts: Counts) -> dict[str, Any]:
-    """Paired episodes for the observed difference and for 5 and 10 points, as discordant as here.
+    """Paired episodes to detect the observed difference, 5 and 10 points, as discordant as here.
 
-    Where no pair was discordant, or fewer than a difference needs, the least share that it needs.
-    Where starts are run more than once, episodes are of as many turns a start as here.
+    If fewer pairs were discordant than a difference needs, the least fraction that it needs is
+    assumed. If starts are run more than once, episodes have as many turns per start as here.
     """
     share = counts.discordant / counts.pairs
     size = abs(counts.difference or 0.0)

@@ -1,4 +1,4 @@
-"""Does a simulator rank policies as the real robot does? MMRV and Pearson r against published runs.
+"""Does a simulator rank policies as the real robot does? MMRV and Pearson r to published runs.
 
 `REAL` and `PUBLISHED` are success rates of the SIMPLER paper (Li et al., "Evaluating Real-World
 Robot Manipulation Policies in Simulation", arXiv 2405.05941), as printed in
@@ -50,17 +50,17 @@ PUBLISHED: dict[str, dict[str, float]] = {
 """Task -> policy -> success in SIMPLER (visual matching, last step) as published."""
 
 SCENES = "simpler"
-"""The simulator whose scenes `PUBLISHED` is of; `REAL` is of the rooms they are built after."""
+"""The simulator that `PUBLISHED` was measured in; its scenes are modelled on those of `REAL`."""
 POLICIES = tuple(dict.fromkeys(name for row in REAL.values() for name in row))
-"""Every policy with a real-robot number."""
+"""Every policy with real-robot results."""
 
 
 def mean_maximum_rank_violation(simulated: Sequence[float], real: Sequence[float]) -> float:
     """MMRV of the SIMPLER paper: 0 where the simulator ranks as reality does, at most 1.
 
-    For each policy, the largest real difference to another one that the simulator puts the other
-    way round (or makes a tie of, or out of); the mean of these over policies. Not symmetric: the
-    size of a violation is measured on the real robot.
+    For each policy, the largest real difference to another policy that the simulator reverses (or
+    turns into or out of a tie); the mean of these over policies. Not symmetric: the size of a
+    violation is measured on the real robot.
     """
     sim, truth = _two_rows(simulated, real)
     violated = (sim[:, None] > sim) != (truth[:, None] > truth)
@@ -68,7 +68,7 @@ def mean_maximum_rank_violation(simulated: Sequence[float], real: Sequence[float
 
 
 def pearson(simulated: Sequence[float], real: Sequence[float]) -> float | None:
-    """Pearson's correlation; None where one of the rows does not vary."""
+    """Pearson's correlation; None if one of the rows is constant."""
     sim, truth = _two_rows(simulated, real)
     if np.ptp(sim) == 0 or np.ptp(truth) == 0:
         return None
@@ -80,19 +80,19 @@ def _two_rows(simulated: Sequence[float], real: Sequence[float]) -> tuple[np.nda
     if sim.shape != truth.shape or sim.ndim != 1 or len(sim) < 2:
         raise ValueError(
             "rank: expected two rows of equally many rates, at least two, got shapes "
-            f"{sim.shape} and {truth.shape}; give one rate a policy in each"
+            f"{sim.shape} and {truth.shape}; give one rate per policy in each"
         )
     return sim, truth
 
 
 def parse_policies(words: str, runs: int) -> list[str]:
-    """Names of `POLICIES`, one for each of `runs` runs, from a comma list."""
+    """Names of `POLICIES`, one for each of `runs` runs, from a comma-separated list."""
     names = [word.strip() for word in words.split(",") if word.strip()]
     unknown = [name for name in names if name not in POLICIES]
     if unknown or len(names) != runs or len(set(names)) != len(names):
         raise ValueError(
             f"against-real: expected {runs} different policies, one for each run in order, out of "
-            f"{', '.join(POLICIES)}, got {words!r}; name the policy each run is of"
+            f"{', '.join(POLICIES)}, got {words!r}; name the policy that each run evaluates"
         )
     return names
 
@@ -105,8 +105,8 @@ def against_real(rates: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any
 
     Returns:
         One row per task with at least two policies that have a real number: {"task", "policies",
-        "simulated", "real", "published", "mmrv", "pearson"}. Where both drawer tasks are there, a
-        row `drawer` holds their means, as SIMPLER's tables do.
+        "simulated", "real", "published", "mmrv", "pearson"}. If both drawer tasks are there, a row
+        `drawer` holds their means, as in SIMPLER's tables.
     """
     tables = {task: dict(row) for task, row in rates.items()}
     real, published = dict(REAL), dict(PUBLISHED)

@@ -1,7 +1,8 @@
-"""The files of a run: `run.json` (settings), `episodes.jsonl` (one line per episode, the truth).
+"""The files of a run: `run.json` (settings), `episodes.jsonl` (one line per episode, the source of
+all results).
 
-Only the parent process writes them. A run that was interrupted is continued by opening the same
-directory with the same settings.
+Only the parent process writes them. Open the same directory with the same settings to continue an
+interrupted run.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ Record = dict[str, Any]
 
 _ALWAYS = {"task", "seed", "index", "status"}
 _ENDED = {"success", "success_any", "steps", "terminated", "stages", "instructions", "latency_ms"}
-"""What every record has, and what those of episodes that ended have beside it."""
+"""Keys of every record, and further keys of episodes that ended."""
 
 
 def share(
     seeds: Mapping[str, Sequence[int]], shard: Shard | None
 ) -> dict[str, list[tuple[int, int]]]:
-    """(index, seed) of each task's episodes that fall to `shard`; all of them for None.
+    """(index, seed) of each task's episodes that belong to `shard`; None: all of them.
 
-    Which one an episode falls to depends on its task's place and its index alone, so that asking
-    for more episodes later moves none; tasks are staggered, so that shares are of like size.
+    The share of an episode depends only on the position of its task and on its index, so requesting
+    more episodes later moves none; tasks are staggered so that shares have similar sizes.
     """
     number, count = shard or (1, 1)
     return {
@@ -42,7 +43,7 @@ def share(
 
 
 def wanted_episodes(description: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Seeds per task that a run is to do, or its share of them."""
+    """Seeds per task of a run, or of its share."""
     shard = description["shard"] and parse_shard(description["shard"])
     return {
         task: [seed for _, seed in found]
@@ -57,10 +58,10 @@ class EpisodeLog:
 
     Args:
         out: directory of the run; may not exist yet.
-        settings: what must be equal for two runs to count as one; JSON values.
+        settings: what must be equal to continue a run; JSON values.
 
     Raises:
-        ValueError: `out` holds a run with other settings, something else, or a damaged file.
+        ValueError: `out` holds a run with different settings, other files, or a damaged file.
     """
 
     def __init__(self, out: Path, settings: dict[str, Any]) -> None:
@@ -70,7 +71,7 @@ class EpisodeLog:
         self.records: dict[tuple[str, int], Record] = {}
         """Latest record per (task, seed)."""
         self._file: int | None = None
-        self._agree()
+        self._check_settings()
         self._good_bytes = self._load()
 
     @property
@@ -79,12 +80,12 @@ class EpisodeLog:
         return sum(record["status"] != "error" for record in self.records.values())
 
     def done(self, task: str, seed: int) -> bool:
-        """Whether this episode has a result; a crashed one has none and is tried again."""
+        """Whether this episode has a result; a crashed one has none and is retried."""
         record = self.records.get((task, seed))
         return record is not None and record["status"] != "error"
 
     def begin(self) -> None:
-        """Create the directory and `run.json`, drop a torn last line, and keep others out."""
+        """Create the directory and `run.json`, drop an incomplete last line, and lock the log."""
         self.out.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -122,40 +123,28 @@ class EpisodeLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _agree(self) -> None:
-        if not self.out.exists():
-            return
-        if not self.out.is_dir():
-            raise ValueError(
-                f"out: expected a directory, got the file {self.out}; choose another --out"
-            )
+    def _check_settings(self) -> None:
         if not (self.out / "run.json").is_file():
-            if any(self.out.iterdir()):
-                raise ValueError(
-                    f"out: expected an empty directory or an earlier run, got {self.out} with "
-                    "other files in it; choose another --out"
-                )
+            check_out(self.out, "an empty directory or an earlier run")
             return
         recorded = read_object(self.out / "run.json", "choose another --out")
-        names = [*self.settings, *(name for name in recorded if name not in self.settings)]
-        for name in names:
-            old, new = recorded.get(name), self.settings.get(name)
-            if old != new:
-                raise ValueError(
-                    f"out: expected the settings {self.out} was begun with, {name}={_short(old)}, "
-                    f"got {name}={_short(new)}; give the same settings, or another --out"
-                )
+        if found := difference(recorded, self.settings):
+            name, old, new = found
+            raise ValueError(
+                f"out: expected the settings {self.out} was begun with, {name}={old}, got "
+                f"{name}={new}; give the same settings, or another --out"
+            )
 
     def _load(self) -> int:
-        """Read the records; returns the length (bytes) that is whole lines."""
+        """Read the records; returns the length of the whole lines, bytes."""
         self.records, good = read_episodes(self.path)
         return good
 
 
 def read_episodes(path: Path) -> tuple[dict[tuple[str, int], Record], int]:
-    """The latest record per (task, seed), and the length (bytes) of the part that is whole lines.
+    """The latest record per (task, seed), and the length of the whole lines, bytes.
 
-    No file is no episodes; a torn last line is left out. `ValueError` for another damaged one.
+    Empty without a file; an incomplete last line is left out. `ValueError` for any other damage.
     """
     records: dict[tuple[str, int], Record] = {}
     if not path.is_file():
@@ -178,7 +167,7 @@ def read_episodes(path: Path) -> tuple[dict[tuple[str, int], Record], int]:
 
 
 def read_object(path: Path, remedy: str, keys: Collection[str] = ()) -> dict[str, Any]:
-    """A JSON object of a run's directory; `ValueError` where it is none or lacks `keys`."""
+    """A JSON object in a run's directory; `ValueError` if it is damaged or lacks `keys`."""
     try:
         found = json.loads(path.read_bytes())
     except ValueError:
@@ -192,8 +181,25 @@ def read_object(path: Path, remedy: str, keys: Collection[str] = ()) -> dict[str
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that the file is whole at every moment."""
+    """Write JSON atomically."""
     write_file(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def check_out(out: Path, wanted: str = "a new or empty directory") -> None:
+    """`ValueError` unless `out` is empty or does not exist yet."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        found = "with other files in it" if out.is_dir() else "which is a file"
+        raise ValueError(f"out: expected {wanted}, got {out}, {found}; choose another --out")
+
+
+def difference(
+    old: Mapping[str, Any], new: Mapping[str, Any], but: Collection[str] = ()
+) -> tuple[str, str, str] | None:
+    """The first entry, other than `but`, in which two sets of settings differ, and both values."""
+    for name in dict.fromkeys([*new, *old]):
+        if name not in but and old.get(name) != new.get(name):
+            return name, _short(old.get(name)), _short(new.get(name))
+    return None
 
 
 def _short(value: Any) -> str:

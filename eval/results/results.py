@@ -1,16 +1,16 @@
 """`results.json`: from episode records to rates with intervals, and the means of several tasks.
 
-A crashed episode is an error: it is counted as such and appears in no rate.
+A crashed episode is an error: it is counted as such and is in no rate.
 
-Several "averages" of the same episodes circulate. `means` gives them all, each with its name:
+Several averages of the same episodes are in use. `means` computes them all, each with its name:
 
-| key              | what counts the same                                                          |
+| key              | what has equal weight                                                         |
 |------------------|-------------------------------------------------------------------------------|
 | `micro`          | every episode                                                                 |
 | `macro_tasks`    | every task                                                                    |
-| `macro_variants` | every variant of a task, then every task: SIMPLER's own way, which equals     |
+| `macro_variants` | every variant of a task, then every task: as SIMPLER does, which equals       |
 |                  | `macro_tasks` on whole grids                                                  |
-| `simpler_rows`   | every row of SIMPLER's tables, where opening and closing drawers are one row  |
+| `simpler_rows`   | every row of SIMPLER's tables, in which opening and closing drawers share one |
 | `without_place`  | the same without `open_drawer_place`, which many tables leave out             |
 """
 
@@ -35,8 +35,8 @@ PLACE = "open_drawer_place"
 MEANS = ("micro", "macro_tasks", "macro_variants", "simpler_rows", "without_place")
 HEADLINES = ("success_last_step", "success_any_step")
 METRICS = Plugins("selfflow_wm.metrics", {}, "metric")
-"""Name -> `metric(records) -> {name: number}` of a task's episodes that ended, which are lines of
-`episodes.jsonl`. The numbers stand as "metrics" in the task's results, and in the report."""
+"""Name -> `metric(records) -> {name: number}` of a task's episodes that ended (lines of
+`episodes.jsonl`). The numbers become "metrics" in the task's results and in the report."""
 
 
 def results(
@@ -46,8 +46,8 @@ def results(
 
     Args:
         description: as `EpisodePlan.describe` gives it.
-        records: the latest line of `episodes.jsonl` per (task, seed); others than the
-            description's episodes are left out.
+        records: the latest line of `episodes.jsonl` per (task, seed); episodes that are not in the
+            description are ignored.
     """
     wanted = wanted_episodes(description)
     found = {
@@ -69,7 +69,6 @@ def results(
         "seeds": wanted,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "tasks": tasks,
-        "mean": mean_of_tasks(tasks),
         "means": means(tasks, variants),
         "errors": sum(summary["errors"] for summary in tasks.values()),
         "retries": sum(summary["retries"] for summary in tasks.values()),
@@ -79,14 +78,14 @@ def results(
 def write_results(
     out: Path, description: Mapping[str, Any], records: Mapping[tuple[str, int], Record]
 ) -> dict[str, Any]:
-    """Write `results.json` into `out`; what it holds."""
+    """Write `results.json` into `out`; returns its content."""
     found = results(description, records)
     write_json(out / "results.json", found)
     return found
 
 
 def stand_ins(records: Iterable[Record]) -> list[str]:
-    """What these episodes saw a stand-in of, for want of SIMPLER's own mesh."""
+    """What stand-ins replaced in these episodes because a mesh of SIMPLER was missing."""
     return sorted({name for record in records for name in record.get("stand_ins", ())})
 
 
@@ -102,10 +101,10 @@ def policy_line(found: Mapping[str, Any]) -> str:
 def _add_cells(
     simulator: Simulator, ran: dict[str, list[Record]], tasks: dict[str, dict[str, Any]]
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Add rates by `variants` and by `cells` to the tasks' summaries, where a grid has them.
+    """Add rates by `variants` and by `cells` to the tasks' summaries, for grids that have them.
 
     Returns the rates by task, headline and variant, for the means. A cell that a protocol runs
-    twice is one cell of two episodes.
+    twice is one cell with two episodes.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for task, records in ran.items():
@@ -124,21 +123,22 @@ def _add_cells(
 
 
 def _more_metrics(records: Sequence[Record]) -> dict[str, float]:
-    """What installed metrics say; one that fails is named in a warning and left out."""
+    """The values of installed metrics; one that fails is left out with a warning."""
     found: dict[str, float] = {}
     for name, metric in METRICS.load_all().items():
         try:
             found |= {str(key): float(value) for key, value in metric(records).items()}
-        except Exception as error:  # whatever somebody else's function raises
+        except Exception as error:  # third-party code may raise anything
             warnings.warn(f"metric {name}: {type(error).__name__}: {error}", stacklevel=2)
     return found
 
 
 def proportion(flags: Iterable[bool], starts: Iterable[Hashable] | None = None) -> dict[str, Any]:
-    """{"count", "of", "rate" (None when nothing was seen), "low", "high"} with Wilson's 95%.
+    """{"count", "of", "rate" (None without trials), "low", "high"} with Wilson's 95% interval.
 
-    starts: from where each episode began. Where some are run more than once, episodes count as
-    what they are worth together: "independent" is added, the trials of the interval.
+    starts: the start state of each episode. If some are run more than once, repeated episodes are
+    down-weighted to their effective sample size, which the interval uses and which is added as
+    "independent".
     """
     values = [bool(flag) for flag in flags]
     count, of = sum(values), len(values)
@@ -153,7 +153,7 @@ def proportion(flags: Iterable[bool], starts: Iterable[Hashable] | None = None) 
 
 
 def start_of(record: Mapping[str, Any]) -> str:
-    """Where an episode began: its cell, whatever its turn, or its seed."""
+    """The start state of an episode: its cell, without the turn, or its seed."""
     return without_turn(str(record.get("cell", record.get("seed"))))
 
 
@@ -195,24 +195,10 @@ def latency(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"calls": len(times), "p50": round(float(p50), 3), "p95": round(float(p95), 3)}
 
 
-def mean_of_tasks(summaries: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """The plain mean of the tasks' rates, each task counting the same; None if one has no rate."""
-    rates = [summary["success_last_step"]["rate"] for summary in summaries.values()]
-    any_rates = [summary["success_any_step"]["rate"] for summary in summaries.values()]
-    if len(rates) < 2 or None in rates:
-        return None
-    return {
-        "name": f"mean of {len(rates)} tasks",
-        "tasks": list(summaries),
-        "success_last_step": sum(rates) / len(rates),
-        "success_any_step": sum(any_rates) / len(rates),
-    }
-
-
 def grouped(
     records: Sequence[dict[str, Any]], names: Sequence[str], metric: str = "success"
 ) -> dict[str, dict[str, Any]]:
-    """Rates by group, in the order the groups appear; crashed episodes are left out.
+    """Rates by group, in order of appearance; crashed episodes are left out.
 
     Args:
         records: lines of `episodes.jsonl`.
@@ -226,16 +212,16 @@ def grouped(
     rates = {}
     for name, found in groups.items():
         starts = [start_of(record) for record in found]
-        # The rate of one cell is of its own turns, which are independent given the cell.
+        # Within one cell, its turns are independent.
         several = starts if len(set(starts)) > 1 else None
         rates[name] = proportion((record[metric] for record in found), several)
     return rates
 
 
 def task_weights(tasks: Sequence[str]) -> dict[str, tuple[str, dict[str, float]]]:
-    """The means that are weighted means of tasks: key -> (name, weight of each task in it).
+    """The weighted means of tasks: key -> (name, weight of each task).
 
-    Empty for a single task. `micro` depends on numbers of episodes and is not among them.
+    Empty for a single task. `micro`, which depends on the numbers of episodes, is not included.
     """
     if len(tasks) < 2:
         return {}
@@ -257,7 +243,7 @@ def _rows(tasks: Sequence[str], words: str) -> tuple[str, dict[str, float]]:
 def means(
     summaries: Mapping[str, dict[str, Any]], variants: Mapping[str, dict[str, dict[str, Any]]]
 ) -> dict[str, dict[str, Any]]:
-    """Every mean of the table above that can be told apart from a task's own rate.
+    """Every mean of the table above that differs from the rate of a single task.
 
     Args:
         summaries: of each task, as `summarize` gives them.
@@ -265,31 +251,39 @@ def means(
             proportion}}`; empty for simulators without variants.
 
     Returns:
-        key -> {"name", and for each of `HEADLINES` {"rate", "low", "high"}}. Bounds are 95%: of
-        `micro` Wilson's, of the others Wilson's combined as of independent rates. Tasks without a
-        rate make it empty: a mean of the rest would be another number under the same name.
+        key -> {"name", and for each of `HEADLINES` {"rate", "low", "high"}}. The 95% bounds are
+        Wilson's for `micro`; the others combine Wilson's of independent rates. Empty if a task has
+        no rate: a mean of the rest would be a different number under the same name.
     """
-    if any(summary["success_last_step"]["rate"] is None for summary in summaries.values()):
-        return {}
-    found: dict[str, dict[str, Any]] = {}
-    if len(summaries) > 1:
-        episodes = sum(summary["episodes"] for summary in summaries.values())
-        found["micro"] = {"name": f"all {episodes} episodes pooled"} | {
-            headline: pooled([summary[headline] for summary in summaries.values()])
-            for headline in HEADLINES
-        }
-    for key, (name, weights) in task_weights(list(summaries)).items():
-        found[key] = {"name": name} | {
-            headline: weighted([summaries[task][headline] for task in weights], weights.values())
-            for headline in HEADLINES
-        }
+    rates = [
+        means_of({task: summary[headline] for task, summary in summaries.items()})
+        for headline in HEADLINES
+    ]
+    found: dict[str, dict[str, Any]] = {
+        key: {"name": name} | {h: of[key][1] for h, of in zip(HEADLINES, rates, strict=True)}
+        for key, (name, _) in rates[0].items()
+    }
     if variants and _several(variants, summaries):
         found["macro_variants"] = _of_variants(variants, len(summaries))
     return {key: found[key] for key in MEANS if key in found}
 
 
+def means_of(rates: Mapping[str, dict[str, Any]]) -> dict[str, tuple[str, dict[str, float]]]:
+    """The means over tasks of one rate, `micro` first: key -> (name, {"rate", "low", "high"}).
+
+    rates: task -> `proportion`. Empty for a single task, and where a task has no rate.
+    """
+    if len(rates) < 2 or any(share["rate"] is None for share in rates.values()):
+        return {}
+    episodes = sum(share["of"] for share in rates.values())
+    found = {"micro": (f"all {episodes} episodes pooled", pooled(list(rates.values())))}
+    for key, (name, weights) in task_weights(list(rates)).items():
+        found[key] = name, weighted([rates[task] for task in weights], weights.values())
+    return found
+
+
 def _several(variants: Mapping[str, dict[str, dict[str, Any]]], tasks: Iterable[str]) -> bool:
-    """Whether every task has variants, and not one each, whose mean is the mean of tasks."""
+    """Whether every task has variants, and some task several (else it is the mean of tasks)."""
     counts = [
         len(variants[task]["success_last_step"]) if variants.get(task) else 0 for task in tasks
     ]
@@ -310,7 +304,7 @@ def _of_variants(variants: Mapping[str, dict[str, dict[str, Any]]], tasks: int) 
 
 
 def pooled(shares: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """{"rate", "low", "high"} of proportions counted together; of at least one trial."""
+    """{"rate", "low", "high"} of pooled proportions, with at least one trial in total."""
     count, of = sum(share["count"] for share in shares), sum(share["of"] for share in shares)
     trials = sum(share.get("independent", share["of"]) for share in shares)
     low, high = wilson(count / of * trials, trials)

@@ -1,4 +1,4 @@
-"""Finished runs, read back, and whether they may be compared."""
+"""Reads finished runs and checks whether they may be compared."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from eval.envs.contract import Simulator
 from eval.envs.registry import recorded_simulator
 from eval.results.records import SCHEMA_VERSION, Record, read_episodes, read_object
 from eval.results.results import policy_line, stand_ins
+from selfflow_wm.cli import one_of
 
 DIFFERENCES = ("simulator", "protocol", "incomplete")
-"""What `--allow` can let pass."""
+"""What `--allow` accepts."""
 METRICS = {"success": "success at the last step", "any_success": "success at any step"}
 _READ = ("simulator", "simulator_note", "policy", "versions", "seeds", "tasks", "command")
 """What a comparison reads of results.json."""
 _FLAGS = {"success": "success", "any_success": "success_any"}
 
 Start = tuple[str, str]
-"""What two runs must share for their episodes to be a pair: where the start is from, and which."""
+"""What the episodes of a pair share: where the start state comes from, and which one it is."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +32,18 @@ class Run:
 
     path: Path
     label: str
-    """Unique among the compared runs."""
+    """Unique among the runs that are compared."""
     results: dict[str, Any]
     records: dict[tuple[str, int], Record]
 
     @property
     def simulator(self) -> str:
-        """As results name it."""
+        """Its label in results.json."""
         return self.results["simulator"]
 
     @property
     def protocol(self) -> str | None:
-        """The grid of start states; None for simulators without."""
+        """The grid of start states; None for simulators without one."""
         return self.results.get("protocol")
 
     @cached_property
@@ -52,7 +53,7 @@ class Run:
 
     @property
     def tasks(self) -> list[str]:
-        """In the order they were run."""
+        """In the order in which they were run."""
         return list(self.results["tasks"])
 
     @cached_property
@@ -62,9 +63,9 @@ class Run:
 
     @cached_property
     def training(self) -> dict[str, Any]:
-        """How the checkpoint came about (`eval.policies.spec.trained`); empty for other policies.
+        """How the checkpoint was trained (`eval.policies.spec.trained`); empty for other policies.
 
-        Runs from before it was recorded have what the checkpoint's path tells.
+        For older runs, which do not record it, step and id come from the checkpoint's path.
         """
         policy = self.results["policy"]
         if policy["kind"] != "checkpoint":
@@ -76,23 +77,23 @@ class Run:
         return {"step": int(step[1]), "id": str(path.parent)} if step else {}
 
     def episodes(self, task: str) -> list[Record]:
-        """Episodes of `task` that were asked for and ended, in order; crashed ones are left out."""
+        """The requested episodes of `task` that ended, in order, without crashed ones."""
         found = [self.records.get((task, seed)) for seed in self.results["seeds"][task]]
         return [record for record in found if record and record["status"] != "error"]
 
     def missing(self) -> tuple[int, int]:
-        """Episodes that were asked for and never run, and those that crashed."""
+        """The number of requested episodes that were never run, and of those that crashed."""
         wanted = [(task, seed) for task in self.tasks for seed in self.results["seeds"][task]]
         found = [self.records.get(key) for key in wanted]
         absent = sum(record is None for record in found)
         return absent, sum(bool(r) and r["status"] == "error" for r in found)
 
     def start(self, record: Record) -> Start:
-        """Equal for episodes that began alike, see `eval.envs.contract.Simulator.start`."""
+        """Equal for episodes with the same start state; see `Simulator.start`."""
         return self.scenes.start(record)
 
     def outcomes(self, task: str, metric: str) -> dict[Start, bool]:
-        """Whether the episode from each start fulfils `metric` (see `flag`)."""
+        """Whether the episode from each start state fulfils `metric` (see `flag`)."""
         return {self.start(r): flag(r, metric) for r in self.episodes(task)}
 
 
@@ -104,23 +105,20 @@ def flag(record: Record, metric: str) -> bool:
 
 
 def parse_allowed(words: str) -> list[str]:
-    """Names of `DIFFERENCES` from a comma list."""
+    """Names of `DIFFERENCES` from a comma-separated list."""
     names = [word.strip() for word in words.split(",") if word.strip()]
-    if unknown := [name for name in names if name not in DIFFERENCES]:
-        raise ValueError(
-            f"allow: expected names out of {', '.join(DIFFERENCES)}, got {', '.join(unknown)}; "
-            "correct the spelling"
-        )
+    for name in names:
+        one_of("--allow", name, DIFFERENCES)
     return names
 
 
 def has_metric(run: Run, task: str, metric: str) -> bool:
-    """Whether `task` has it; a task has the stages of its own only."""
+    """Whether `task` has `metric`: a success flag, or one of the task's stages."""
     return metric in _FLAGS or metric in run.results["tasks"][task]["stages"]
 
 
 def load_runs(paths: Sequence[Path]) -> list[Run]:
-    """Read at least two runs; `ValueError` where one is none or is given twice."""
+    """Read at least two runs; `ValueError` if one is not a run or is given twice."""
     resolved = [path.resolve() for path in paths]
     if len(paths) < 2 or len(set(resolved)) < len(resolved):
         raise ValueError(
@@ -131,7 +129,7 @@ def load_runs(paths: Sequence[Path]) -> list[Run]:
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths, of one length, that tell them apart."""
+    """The shortest trailing parts of the paths, of equal length, that distinguish them."""
     for length in range(1, max(len(path.parts) for path in paths)):
         labels = ["/".join(path.parts[-length:]) for path in paths]
         if len(set(labels)) == len(labels):
@@ -145,9 +143,9 @@ def _load(path: Path, label: str) -> Run:
         if not file.is_file():
             raise ValueError(
                 f"run: expected a directory of python -m eval.simpler, got {path} without "
-                f"{file.name}; give its --out, or let an interrupted run end"
+                f"{file.name}; give its --out, or finish an interrupted run"
             )
-    remedy = "repeat the run's command, which writes it again"
+    remedy = "rerun the run's command, which rewrites it"
     version = read_object(files[0], remedy, ["schema_version"])["schema_version"]
     if version != SCHEMA_VERSION:
         raise ValueError(
@@ -159,19 +157,19 @@ def _load(path: Path, label: str) -> Run:
 
 
 def check_comparable(runs: Sequence[Run], allowed: Collection[str]) -> list[str]:
-    """Refuse what must not be compared unless it is `allowed`; notes on what remains to be known.
+    """Refuse runs that must not be compared unless it is `allowed`; returns notes for the reader.
 
     Raises:
-        ValueError: other simulators or protocols, starts that differ, or episodes missing.
+        ValueError: different simulators, protocols or start states, or missing episodes.
     """
     notes = []
     for kind, problem in _problems(runs):
         if kind not in allowed:
             raise ValueError(
-                f"{kind}: {problem}; compare runs that share it, or add --allow {kind} and "
-                "keep the difference in mind"
+                f"{kind}: {problem}; compare runs that share it, or add --allow {kind} to "
+                "compare them anyway"
                 if kind != "incomplete"
-                else f"{kind}: {problem}; repeat the run's command with its --out, which "
+                else f"{kind}: {problem}; rerun the run's command with its --out, which "
                 "runs what is missing, or add --allow incomplete"
             )
         notes.append(f"allowed ({kind}): {problem}")
@@ -184,12 +182,12 @@ def check_comparable(runs: Sequence[Run], allowed: Collection[str]) -> list[str]
             if ours.get(name) != theirs.get(name)
         ]
         if changed:
-            notes.append(f"{first.label}/{run.label}: other versions of {', '.join(changed)}")
+            notes.append(f"{first.label}/{run.label}: different versions of {', '.join(changed)}")
         for task in [task for task in first.tasks if task in run.tasks]:
             one, other = (stand_ins(each.episodes(task)) for each in (first, run))
             if one != other:
                 notes.append(
-                    f"{task}: other stand-ins for meshes that SIMPLER's installation lacked: "
+                    f"{task}: different stand-ins for meshes missing in SIMPLER's installation: "
                     f"{', '.join(one) or 'none'} in {first.label}, {', '.join(other) or 'none'} in "
                     f"{run.label}"
                 )
@@ -211,8 +209,8 @@ def _problems(runs: Sequence[Run]) -> list[tuple[str, str]]:
             found.append((kind, f"expected one {kind}, got {words}"))
     for run in runs:
         if run.results.get("shard"):
-            words = f"expected whole runs, got {run.label}, share {run.results['shard']} of one"
-            found.append(("incomplete", f"{words} (python -m eval.merge puts shares together)"))
+            words = f"expected complete runs, got {run.label}, share {run.results['shard']} of one"
+            found.append(("incomplete", f"{words} (python -m eval.merge combines shares)"))
         absent, crashed = run.missing()
         if absent or crashed:
             words = f"expected every episode, got {run.label} with {absent} not run"
@@ -222,7 +220,7 @@ def _problems(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 
 def _other_starts(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """Starts of the same name with another instruction: not the same scene after all."""
+    """Start states of the same name with different instructions: not the same scene after all."""
     seen: dict[tuple[str, Start], tuple[str, str]] = {}
     for run in runs:
         for task in run.tasks:

@@ -1,4 +1,4 @@
-"""Collecting a set of demonstrations: which attempts to make, in one go or in shares."""
+"""Collecting a set of demonstrations: which attempts to make, in one run or in shares."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any
 
 from eval.envs.contract import Limits, Simulator, train_seed
 from eval.policies.scripted import EXECUTED, executed_path
-from eval.results.records import read_object, share, write_json
+from eval.results.records import check_out, read_object, share, write_json
 from eval.rollout.demonstrations import CollectSetup, Perturbation, episode_key
 from eval.rollout.workers import Outcome, make_pool
 from selfflow_wm.cli import Shard
 from selfflow_wm.files import atomic_directory
 
-MOST_FAILURES = (20, 3)
-"""A task is given up after 20 + 3 failures per wanted episode: its expert is broken."""
+MAX_FAILURES = (20, 3)
+"""A task is given up after 20 + 3 failures per requested episode: its expert is broken."""
 SHARE = "share.json"
-"""Beside a share of a collection: the whole that it is a share of."""
+"""File in a share of a collection that describes the whole collection."""
 
 
 class Schedule:
-    """Which attempts to make: per task, seeds in order, until enough of them succeeded.
+    """Which attempts to make: for each task, seeds in order until enough of them succeeded.
 
-    A share makes every n-th attempt, until it has its part of the successes.
+    A share makes every n-th attempt until it has its part of the successes.
 
-    No more attempts are under way than successes are missing, so that the episodes kept are the
-    first `wanted` successes in the order of seeds, however many workers there are.
+    There are never more attempts in flight than successes missing, so the episodes kept are the
+    first `wanted` successes in the order of seeds, whatever the number of workers.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Schedule:
         self.current = ""
         """Task of the latest attempt."""
         self._out, self._done = out, done
-        self._flying = dict.fromkeys(wanted, 0)
+        self._in_flight = dict.fromkeys(wanted, 0)
 
     def next_job(self) -> tuple[str, int] | None:
         """The next (task, seed); task after task, since a new task needs a new environment."""
@@ -59,7 +59,7 @@ class Schedule:
             while self._open(task):
                 seed = next(self._seeds[task])
                 if episode_key(task, seed) not in self._done:
-                    self._flying[task] += 1
+                    self._in_flight[task] += 1
                     return task, seed
                 self.resumed += 1
                 kept = executed_path(self._out, task, seed).exists()
@@ -67,9 +67,9 @@ class Schedule:
         return None
 
     def record(self, outcome: Outcome) -> None:
-        """Take note of what an attempt came to."""
+        """Count the outcome of an attempt."""
         task, seed = outcome.job
-        self._flying[task] -= 1
+        self._in_flight[task] -= 1
         if outcome.error:
             self.errors.append(f"{task} seed {seed}: {outcome.error}")
         self.current = task
@@ -81,8 +81,8 @@ class Schedule:
         return [task for task in self.wanted if self.kept[task] < self.wanted[task]]
 
     def _open(self, task: str) -> bool:
-        few, share = MOST_FAILURES
-        missing = self.wanted[task] - self.kept[task] - self._flying[task]
+        few, share = MAX_FAILURES
+        missing = self.wanted[task] - self.kept[task] - self._in_flight[task]
         return missing > 0 and self.failed[task] < few + share * self.wanted[task]
 
     def _count(self, task: str, kept: bool) -> None:
@@ -90,7 +90,7 @@ class Schedule:
 
 
 def _attempts(seed: int, place: int, shard: Shard | None) -> Iterator[int]:
-    """Training seeds in order, of the task at this place; of a share, those that fall to it."""
+    """Training seeds, in order, of the task at this position; for a share, only the share's."""
     number, count = shard or (1, 1)
     return (train_seed(seed, i) for i in itertools.count((number - 1 - place) % count, count))
 
@@ -111,11 +111,11 @@ def collect(
 ) -> Schedule:
     """Collect `wanted[task]` successful episodes of each task into the dataset at `out`.
 
-    Continues what an earlier, interrupted or smaller run left there.
+    Continues an earlier run there that was interrupted or smaller.
 
     Args:
-        wanted: of the whole set, also where this is a share of it.
-        shard: do one share, for `merge_collections`; None: everything.
+        wanted: episodes of the whole set, even if this run collects a share of it.
+        shard: collect one share, for `merge_collections`; None: everything.
         workers, executor, retries, limits: see `eval.rollout.workers`; they change no episode.
         on_attempt: called after every attempt.
 
@@ -185,29 +185,25 @@ def is_collection(path: Path) -> bool:
 
 
 def merge_collections(out: Path, paths: Sequence[Path]) -> tuple[dict[str, int], int]:
-    """Put shares of one collection together in `out`: the set that one run would have collected.
+    """Combine the shares of one collection in `out` into the set one run would have collected.
 
-    That is, per task, the first successes in the order of seeds. Where shares succeeded unequally
-    often, some attempts between theirs are missing; the shares' command without `--shard`, with
-    `--out`, makes these, and then packs the set.
+    That is, for each task, the first successes in the order of seeds. If some shares succeeded more
+    often than others, attempts between theirs are missing; the shares' command without `--shard`
+    and with this `--out` makes them and then packs the set.
 
     Args:
-        out: may not exist yet or must be empty.
-        paths: directories that `collect` wrote, each with another shard.
+        out: must be empty or not exist yet.
+        paths: directories that `collect` wrote, each with a different shard.
 
     Returns:
-        Episodes of each task, and how many attempts are missing.
+        Number of episodes of each task, and the number of missing attempts.
 
     Raises:
-        ValueError: shares of another collection, one given twice, or `out` in use.
+        ValueError: shares of different collections, a share given twice, or `out` in use.
     """
     from robotics.data.rlds import EpisodeWriter
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(
-            f"out: expected a new or empty directory, got {out} with something in it; "
-            "choose another"
-        )
+    check_out(out)
     whole, provenance, attempts = _read_shares(paths)
     with atomic_directory(out) as partial:
         writer = EpisodeWriter(partial, provenance=provenance)
@@ -215,7 +211,7 @@ def merge_collections(out: Path, paths: Sequence[Path]) -> tuple[dict[str, int],
         needed: dict[Path, list[str]] = {path: [] for path in paths}
         kept, missing = dict.fromkeys(whole["wanted"], 0), 0
         for place, (task, wanted) in enumerate(whole["wanted"].items()):
-            few, part = MOST_FAILURES
+            few, part = MAX_FAILURES
             failures = absent = 0
             for seed in _attempts(whole["seed"], place, None):
                 if kept[task] + absent == wanted or failures == few + part * wanted:
@@ -243,7 +239,7 @@ def merge_collections(out: Path, paths: Sequence[Path]) -> tuple[dict[str, int],
 def _read_shares(
     paths: Sequence[Path],
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, tuple[Path, bool]]]:
-    """The whole that shares are of, its provenance, and attempt -> (share, success)."""
+    """The whole collection, its provenance, and attempt -> (share, success)."""
     from robotics.data.rlds import EpisodeWriter
 
     whole: dict[str, Any] | None = None

@@ -1,9 +1,9 @@
 """Demonstrations of the scripted expert under perturbed execution, attempt by attempt.
 
-What is executed is the expert's action plus Gaussian noise, what is recorded is the expert's own
-action at the state the noise led to (DART, Laskey et al. 2017): a policy trained on it has seen
-how to recover. Likewise an episode sometimes goes on after the expert said "terminate", so that
-the data hold more than one step that says so.
+The expert's action plus Gaussian noise is executed; the expert's action at the state that the noise
+led to is recorded (DART, Laskey et al. 2017), so a policy trained on it has seen how to recover.
+Likewise an episode sometimes continues after the expert's "terminate", so that the data hold more
+than one such step.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from eval.policies.scripted import ExpertPolicy, executed_path
 from eval.rollout.run import EpisodeRunner
 from robotics.data.episodes import EpisodeRecorder
 from robotics.embodiment.control import Action, Observation
-from selfflow_wm.files import atomic_file
+from selfflow_wm.files import atomic_open
 
-MOST_DELAYS = 3
-"""A terminate is held back at most this many times in a row."""
+MAX_DELAYS = 3
+"""A terminate is delayed at most this many times in a row."""
 
 
 @dataclass(frozen=True)
@@ -39,46 +39,46 @@ class Perturbation:
     its first observation cannot show: noise at every step would make most of them unpredictable,
     and a policy that samples them faithfully would shake."""
     terminate_delay: float = 0.5
-    """Probability of holding a terminate back, each time, up to `MOST_DELAYS` in a row."""
+    """Probability of delaying a terminate, each time, up to `MAX_DELAYS` in a row."""
 
 
 class PerturbedExpert(ExpertPolicy):
-    """The expert with perturbed execution; `meant` is its own action of the last step."""
+    """The expert with perturbed execution; `intended` is its unperturbed last action."""
 
     def __init__(self, perturbation: Perturbation) -> None:
         super().__init__()
         self._perturbation = perturbation
         self._rng = np.random.default_rng(0)
         self._delays = 0
-        self.meant = Action(np.zeros(7, np.float32))
+        self.intended = Action(np.zeros(7, np.float32))
 
     def reset(self, instruction: str, seed: int | None = None) -> None:
-        """Start an episode with its own noise, which follows from its seed alone."""
+        """Start an episode, whose noise depends on its seed alone."""
         super().reset(instruction, seed)
         self._rng = np.random.default_rng([0xDA27, seed or 0])
         self._delays = 0
 
     def act(self, observation: Observation | None) -> Action:
         """The expert's action as it is to be executed."""
-        self.meant = super().act(observation)
+        self.intended = super().act(observation)
         p = self._perturbation
-        # Drawn at every step, so that one choice does not shift the noise of all later steps.
+        # Drawn at every step, so that one decision does not shift the noise of all later steps.
         noise = self._rng.normal(size=6) * ([p.position_noise] * 3 + [p.rotation_noise] * 3)
         perturbed = self._rng.random() < p.noise_probability
-        hold_back = self._rng.random() < p.terminate_delay and self._delays < MOST_DELAYS
-        self._delays = self._delays + 1 if self.meant.terminate and hold_back else 0
-        control = np.array(self.meant.control, dtype=np.float32)
+        delay = self._rng.random() < p.terminate_delay and self._delays < MAX_DELAYS
+        self._delays = self._delays + 1 if self.intended.terminate and delay else 0
+        control = np.array(self.intended.control, dtype=np.float32)
         if perturbed:
             control[:6] += noise.astype(np.float32)
-        return Action(control, self.meant.terminate and not hold_back)
+        return Action(control, self.intended.terminate and not delay)
 
 
 @dataclass
 class DemonstrationWatcher:
-    """Records the observation, what the expert meant, and what was executed."""
+    """Records observations, the expert's intended actions, and the executed actions."""
 
-    meant: Callable[[], Action]
-    """The expert's own action of the last step."""
+    intended: Callable[[], Action]
+    """The expert's unperturbed action of the last step."""
     needs_image: bool = True
     recorder: EpisodeRecorder = field(default_factory=EpisodeRecorder)
     executed: list[Action] = field(default_factory=list)
@@ -87,7 +87,7 @@ class DemonstrationWatcher:
         self, observation: Observation, action: Action, instruction: str, info: dict[str, Any]
     ) -> None:
         """Keep one step."""
-        self.recorder.add(observation, self.meant(), instruction, float(info["success"]))
+        self.recorder.add(observation, self.intended(), instruction, float(info["success"]))
         self.executed.append(action)
 
     def end(self, observation: Observation, info: dict[str, Any]) -> None:
@@ -103,7 +103,7 @@ class CollectSetup:
     perturbation: Perturbation
     provenance: dict[str, Any]
     first: str
-    """A task to try the simulator with, so that one that can't start says so at once."""
+    """The task that the worker opens first, so that a simulator that can't start fails at once."""
     limits: Limits | None = None
 
     def __call__(self, start: int = 0) -> Collector:
@@ -128,9 +128,9 @@ class Collector(EpisodeRunner):
         """Attempt (task, seed): {"kept": bool}."""
         task, seed = job
         key = episode_key(task, seed)
-        if key in self._writer:  # an earlier try got as far as writing it down
+        if key in self._writer:  # an earlier try crashed after writing it
             return {"kept": executed_path(self._out, task, seed).exists()}
-        watcher = DemonstrationWatcher(lambda: self.policy.meant)
+        watcher = DemonstrationWatcher(lambda: self.policy.intended)
         result = self.run(task, seed, [watcher], beat)
         if result.success:
             embodiment = self.env.unwrapped.embodiment
@@ -150,8 +150,7 @@ def save_executed(
     out: Path, task: str, seed: int, executed: Sequence[Action], embodiment: str
 ) -> None:
     """Write what a replay needs, atomically."""
-    path = executed_path(out, task, seed)
-    with atomic_file(path) as partial, partial.open("wb") as file:
+    with atomic_open(executed_path(out, task, seed)) as file:
         np.savez(
             file,
             control=np.stack([action.control for action in executed]).astype(np.float32),

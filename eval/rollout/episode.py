@@ -37,22 +37,22 @@ class Watcher(Protocol):
 
 @dataclass
 class EpisodeResult:
-    """What one episode came to."""
+    """The outcome of one episode."""
 
     task: str
     seed: int
     success: bool
-    """Success at the last step (SIMPLER's number)."""
+    """Success at the last step (the number SIMPLER reports)."""
     success_any: bool
     """Success at any step."""
     steps: int
     terminated: bool
-    """The policy ended the episode; False: it ran into the horizon."""
+    """The policy ended the episode; False: it reached the horizon."""
     stages: dict[str, bool]
     instructions: list[tuple[int, str]]
     """Step at which each instruction was first given."""
     latency_ms: list[float] = field(default_factory=list)
-    """Wall time of each `act` that read an observation (a model call); open-loop steps left out."""
+    """Wall time of each `act` that read an observation (a model call), without open-loop steps."""
 
     def to_record(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -69,9 +69,8 @@ def run_episode(
 ) -> EpisodeResult:
     """Run `policy` from `env.reset(seed=seed)` to truncation or its last terminate.
 
-    The policy is reset with the same `seed`, so that an episode depends on nothing but
-    (task, seed, policy): not on the worker it runs in or the episodes before it. `beat` is called
-    after each step.
+    The policy is reset with the same `seed`, so an episode depends on (task, seed, policy) alone,
+    not on its worker or on earlier episodes. `beat` is called after each step.
     """
     state, info = env.reset(seed=seed)
     scene = env.unwrapped
@@ -122,7 +121,7 @@ def run_episode(
 
 
 def observe(env: Any, state: dict[str, np.ndarray], *, image: bool) -> Observation:
-    """The state of an `obs_mode="state"` environment, with a rendered picture when asked."""
+    """The state of an `obs_mode="state"` environment, with a rendered image if requested."""
     observation = Observation(tool_pose=state["tool_pose"], gripper_closed=state["gripper_closed"])
     if image:
         observation["image"] = env.unwrapped.camera_image()

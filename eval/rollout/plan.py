@@ -1,4 +1,4 @@
-"""What a run is to do: its episodes, which share of them, and how they are run."""
+"""The plan of a run: its episodes, its share of them, and how they are run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eval.policies.scripted import replay_seeds
 from eval.policies.spec import PolicySpec, fingerprint, load_config, parse_policy, trained
 from eval.results.records import share
 from eval.rollout.workers import default_workers
-from selfflow_wm.cli import Shard, parse_shard
+from selfflow_wm.cli import Shard
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Job:
 
 @dataclass(frozen=True)
 class EpisodePlan:
-    """Everything that a run depends on."""
+    """Everything a run depends on."""
 
     tasks: tuple[str, ...]
     seeds: dict[str, list[int]]
-    """Of the whole evaluation, also where this run does a share of it."""
+    """Of the whole evaluation, even if this run does a share of it."""
     policy: PolicySpec
     checkpoint_sha256: str | None
     simulator: Simulator
@@ -49,12 +49,12 @@ class EpisodePlan:
     executor: str = "processes"
     """`processes` or `ray`; like workers, retries and limits it changes no result."""
     batch_inference: int = 0
-    """Samples per call of the one process that holds the checkpoint; 0: each worker holds it."""
+    """Samples per call of the process that holds the checkpoint; 0: every worker holds a copy."""
     videos_of: frozenset[int] = frozenset()
-    """Seeds of episodes to record beside the first `videos` of each task."""
+    """Seeds of further episodes to record besides the first `videos` of each task."""
 
     def settings(self) -> dict[str, Any]:
-        """What two runs must share to count as one; more episodes or workers may come later."""
+        """What must be equal to continue a run; the numbers of episodes and workers may change."""
         known = self.checkpoint_sha256 is not None
         return {
             "simulator": self.simulator.label,
@@ -64,17 +64,17 @@ class EpisodePlan:
             "policy_options": self.policy.options,
             "checkpoint_sha256": self.checkpoint_sha256,
             "replay": self.policy.path if self.policy.kind == "replay" else None,
-            # A server that names its checkpoint may move; one that does not is known by its place.
+            # A server that reports its checkpoint may move; any other is identified by its address.
             "server": self.policy.path if self.policy.kind == "remote" and not known else None,
             "seed": self.seed,
             "shard": self.shard_name,
-            # One sample a call rounds as a worker's own model does; others differently.
+            # One sample per call rounds as a model in the worker does; larger batches do not.
             "batch_inference": self.batch_inference if self.batch_inference > 1 else None,
             "versions": self.simulator.versions(),
         }
 
     def describe(self) -> dict[str, Any]:
-        """What a report of the run needs besides its episodes; JSON values (`plan.json`)."""
+        """What a report of the run needs besides its episodes, as JSON values (`plan.json`)."""
         return {
             "simulator": self.simulator.label,
             "simulator_note": self.simulator.note,
@@ -109,7 +109,7 @@ class EpisodePlan:
 
 
 def make_plan(args: Any, command: str) -> tuple[EpisodePlan, str]:
-    """The plan for the parsed words of `python -m eval.simpler`, and a line on the simulator.
+    """The plan for the parsed arguments of `python -m eval.simpler`, and a line on the simulator.
 
     `ValueError` for bad input.
     """
@@ -127,12 +127,11 @@ def make_plan(args: Any, command: str) -> tuple[EpisodePlan, str]:
         if spec.kind == "replay"
         else {task: simulator.seeds(task, args.episodes, args.seed) for task in tasks}
     )
-    shard = parse_shard(args.shard) if args.shard else None
     jobs = sum(len(found) for found in seeds.values())
-    out = args.out or _out(simulator, tasks, spec, shard)
+    out = args.out or _out(simulator, tasks, spec, args.shard)
     plan = EpisodePlan(
         tasks, seeds, spec, fingerprint(spec), simulator, config, args.seed, args.video,
-        args.workers or min(default_workers(), jobs), out, command, shard, args.retries,
+        args.workers or min(default_workers(), jobs), out, command, args.shard, args.retries,
         Limits(args.reset_timeout, args.step_timeout), args.executor, args.batch_inference or 0,
         _parse_numbers(args.video_of, seeds),
     )  # fmt: skip
@@ -140,8 +139,8 @@ def make_plan(args: Any, command: str) -> tuple[EpisodePlan, str]:
 
 
 def list_starts(args: Any, simulator: Simulator) -> str:
-    """One line per start state that a run would have; cells that are drawn from seeds have the
-    seed for a number."""
+    """One line per start state of a run; the number of a cell that is drawn from a seed is the
+    seed."""
     lines = []
     for task in simulator.parse_tasks(args.task):
         numbers = simulator.seeds(task, args.episodes, args.seed)
@@ -152,7 +151,7 @@ def list_starts(args: Any, simulator: Simulator) -> str:
 
 
 def _of_demonstrations(simulator: Simulator, protocol: str | None) -> Simulator:
-    """The seeds of a replay are those of collected demonstrations."""
+    """The simulator with the start states of demonstrations, which a replay needs."""
     found = simulator.training()
     if protocol not in (None, found.protocol):
         raise ValueError(
@@ -165,11 +164,11 @@ def _of_demonstrations(simulator: Simulator, protocol: str | None) -> Simulator:
 def _check_policy(
     spec: PolicySpec, simulator: Simulator, tasks: tuple[str, ...], args: Any
 ) -> None:
-    """`ValueError` where the policy cannot do the tasks, or options are for another one."""
+    """`ValueError` if the policy can't do the tasks, or options belong to another policy."""
     if spec.kind == "remote" and (idle := [w for w in args.overrides if w.startswith("policy.")]):
         raise ValueError(
-            f"override: expected options of the server's own with --policy {args.policy}, got "
-            f"{' '.join(idle)}, which nobody would read; give them to the server "
+            f"override: expected remote.KEY=VALUE with --policy {args.policy}, got "
+            f"{' '.join(idle)}, which a client does not read; give them to the server "
             "(python -m eval.serve), and remote.execute=N here"
         )
     if spec.kind == "expert":
@@ -207,13 +206,13 @@ def _out(
 
 
 def _parse_numbers(text: str | None, seeds: dict[str, list[int]]) -> frozenset[int]:
-    """Numbers of episodes from a comma list; `ValueError` for one that no task of the run has."""
+    """Episode numbers from a comma-separated list; `ValueError` for one the run does not have."""
     words = [word.strip() for word in (text or "").split(",") if word.strip()]
     known = {str(seed) for found in seeds.values() for seed in found}
     if unknown := [word for word in words if word not in known]:
         raise ValueError(
             f"video-of: expected numbers of this run's episodes, {min(map(int, known))} to "
-            f"{max(map(int, known))}, got {', '.join(unknown)}; take those that "
-            "eval.compare prints, or seed in episodes.jsonl"
+            f"{max(map(int, known))}, got {', '.join(unknown)}; use those that "
+            "eval.compare prints, or a seed in episodes.jsonl"
         )
     return frozenset(map(int, words))

@@ -1,7 +1,7 @@
-"""Episodes as calls of Ray actors, on this machine or a cluster; the interface of `Pool`.
+"""Episodes as calls of Ray actors, on this machine or a cluster; same interface as `Pool`.
 
-Each actor is a pool of one worker process, so that crashes, hangs and retries inside a machine are
-dealt with there, exactly as without Ray; what is left to do here is the loss of an actor itself.
+Each actor is a pool of one worker process, which handles crashes, hangs and retries exactly as
+without Ray; only the loss of an actor itself is handled here.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from eval.envs.contract import Limits
 from eval.rollout.workers import Attempt, Outcome, Pool, Setup, WorkerSetupError
 
 STARTS = 3
-"""How often Ray is started before that counts as impossible."""
+"""How often starting Ray is tried."""
 
 
 def require_ray() -> Any:
     """Import ray; `ValueError` naming the extra where it is missing."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report home
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
 
     try:
         return importlib.import_module("ray")
@@ -47,7 +47,7 @@ class Host:
         self._pool = Pool(setup, 1, limits=limits, retries=retries, first_start=start)
 
     def open(self) -> str | None:
-        """Start the worker; what the user has to repair, or None."""
+        """Start the worker; returns what the user has to fix, or None."""
         try:
             self._pool.__enter__()
         except WorkerSetupError as error:
@@ -55,7 +55,7 @@ class Host:
         return None
 
     def run(self, job: Any) -> Outcome | str:
-        """Do a job; text where the worker could not be started again."""
+        """Do a job; returns an error message if the worker could not be restarted."""
         jobs = iter([job])
         try:
             (outcome,) = self._pool.run(lambda: next(jobs, None))
@@ -71,9 +71,8 @@ class Host:
 class RayPool:
     """`workers` actors; see `Pool` for the arguments and for what `run` does.
 
-    Uses the cluster that RAY_ADDRESS names, else one that is started here and ends with the pool.
-    Every machine of a cluster needs this project, the checkpoint and the run's directory under the
-    same paths.
+    Uses the cluster at RAY_ADDRESS, else starts one that ends with the pool. Every machine of a
+    cluster needs this project, the checkpoint and the run's directory under the same paths.
     """
 
     def __init__(self, setup: Setup, workers: int, *, limits: Limits, retries: int) -> None:
@@ -148,12 +147,12 @@ class RayPool:
         if cores < self._count:
             raise ValueError(
                 f"workers: expected at most one for each of the cluster's {cores:g} cores, got "
-                f"{self._count}; give fewer --workers"
+                f"{self._count}; use fewer --workers"
             )
 
     def _begin(self) -> None:
-        """Connect to the cluster, or start one; Ray allows its own processes few seconds (15 and
-        30, both fixed) to start, which a busy machine may exceed once and not again."""
+        """Connect to the cluster, or start one. Ray gives its processes 15 s and 30 s to start,
+        hard-coded, which a busy machine may exceed once; hence several tries."""
         quiet = {"logging_level": "ERROR", "log_to_driver": False}
         if os.environ.get("RAY_ADDRESS"):
             self._ray.init(**quiet)

@@ -1,4 +1,4 @@
-"""Run every episode of a plan in worker processes, and write down what each came to."""
+"""Run every episode of a plan in worker processes and record the outcomes."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from eval.rollout.workers import Outcome, make_pool
 from robotics.embodiment.control import Policy
 
 CHECKED = 8
-"""Start states that workers try before their first episode: one each, so that a bad one stops
-one worker's start and not the run."""
+"""Start states that workers try before their first episode, each another one, so that a bad state
+makes one worker fail to start and not the whole run."""
 
 
 class VideoWatcher(Watcher, Protocol):
-    """A watcher that writes a video, which has its name once it is complete."""
+    """A watcher that writes a video, which gets its name once it is complete."""
 
     def abort(self) -> None:
-        """Leave nothing behind of an episode that did not end."""
+        """Remove what was written of an episode that did not end."""
         ...
 
 
 MakeVideo = Callable[[Path, int], VideoWatcher]
-"""From the file and the task's horizon; picklable. Names of unfinished files begin with a dot."""
+"""Called with the file and the task's horizon; picklable. Unfinished files start with a dot."""
 
 
 class EpisodeRunner:
@@ -41,7 +41,7 @@ class EpisodeRunner:
     Args:
         backend: names the simulator.
         policy: builds the policy for environments of an embodiment, given its name.
-        limits: passed on to a simulator in a process of its own.
+        limits: passed on to a simulator that runs in a child process.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class EpisodeRunner:
         self._make_policy, self._limits, self._task = policy, limits, ""
 
     def open(self, name: str) -> None:
-        """Have the environment of task `name` and the policy ready, the simulator started.
+        """Make the environment of task `name` and the policy, and start the simulator.
 
-        One that cannot start is then the worker's failure, before the first episode, and not every
-        episode's.
+        If the simulator can't start, the worker then fails before its first episode, rather than
+        every episode failing.
         """
         if self._task == name:
             return
@@ -75,7 +75,7 @@ class EpisodeRunner:
     def run(
         self, name: str, seed: int, watchers: list[Watcher], beat: Callable[[], None]
     ) -> EpisodeResult:
-        """One episode; after an exception everything is made anew for the next."""
+        """Run one episode; after an exception everything is rebuilt for the next."""
         try:
             self.open(name)
             task = self.simulator.tasks[name]
@@ -100,7 +100,7 @@ class EvalSetup:
     backend: str
     out: str
     first: tuple[Job, ...]
-    """The first few episodes; each launch of a worker tries another one."""
+    """The first few episodes; each launch of a worker tries a different one."""
     video: MakeVideo | None = None
     limits: Limits | None = None
 
@@ -109,7 +109,7 @@ class EvalSetup:
         evaluator = Evaluator(self)
         evaluator.open(job.task)
         if self.policy.kind in ("checkpoint", "remote") or any(job.video for job in self.first):
-            # Draw once, so that a machine that can't says so before the first episode.
+            # Render once, so that a machine that can't fails before the first episode.
             evaluator.env.reset(seed=job.seed)
             evaluator.env.unwrapped.camera_image()
         return evaluator
@@ -146,8 +146,8 @@ class Evaluator(EpisodeRunner):
 
 
 def _cell(env: Any) -> dict[str, Any]:
-    """The name of the start state, for simulators that enumerate theirs, and what was replaced in
-    it, where something was."""
+    """The name of the start state, for simulators that enumerate theirs, and the stand-ins in it,
+    if any."""
     scene = env.unwrapped
     found = {"cell": getattr(scene, "cell", None), "stand_ins": getattr(scene, "stand_ins", None)}
     return {name: value for name, value in found.items() if value}
@@ -159,17 +159,17 @@ def evaluate(
     video: MakeVideo | None = None,
     on_episode: Callable[[Record], None] = lambda record: None,
 ) -> None:
-    """Run what `log` lacks of `plan`, appending to it; `on_episode(record)` after each.
+    """Run the episodes of `plan` that `log` lacks and append them; `on_episode(record)` after each.
 
     video: records an episode; None records none.
     """
     pending = [job for job in plan.jobs() if not log.done(job.task, job.seed)]
-    first = tuple((pending or _showcase(plan, log))[:CHECKED])
+    first = tuple((pending or _videos_to_record(plan, log))[:CHECKED])
     if not first:
         _begin(plan, log)
         return
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_no_torn_videos(plan.out))
+        stack.enter_context(_removing_partial_videos(plan.out))
         policy = plan.policy
         if plan.batch_inference:
             from eval.policies.inference import shared
@@ -186,11 +186,11 @@ def evaluate(
             record = _record(outcome)
             log.append(record)
             on_episode(record)
-        queue = iter(_showcase(plan, log))
+        queue = iter(_videos_to_record(plan, log))
         for outcome in pool.run(lambda: next(queue, None)):
             record, known = _record(outcome), log.records[outcome.job.task, outcome.job.seed]
-            # An episode is a function of its seed; if it was not this time, the video shows
-            # something else than the result, and is left out.
+            # An episode is a function of its seed. If it ended differently this time, the video
+            # does not show what was counted and is left out.
             if record["status"] == known["status"]:
                 log.append({**known, "video": record["video"]})
 
@@ -201,8 +201,8 @@ def _begin(plan: EpisodePlan, log: EpisodeLog) -> None:
 
 
 @contextlib.contextmanager
-def _no_torn_videos(out: Path) -> Iterator[None]:
-    """Remove what workers that were ended in the middle of a video leave behind."""
+def _removing_partial_videos(out: Path) -> Iterator[None]:
+    """Remove the partial videos of workers that were killed while writing them."""
     try:
         yield
     finally:
@@ -210,13 +210,12 @@ def _no_torn_videos(out: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _showcase(plan: EpisodePlan, log: EpisodeLog) -> list[Job]:
-    """Episodes to run once more with the camera on: those asked for by number, and a success and a
-    failure of each task.
+def _videos_to_record(plan: EpisodePlan, log: EpisodeLog) -> list[Job]:
+    """Episodes to rerun with video: those requested by number, and a success and a failure of each
+    task.
 
-    Which episodes succeed is known only afterwards, and rendering all of them would cost more
-    than repeating one. A share records none extra: with many of them that would be most of the
-    work.
+    Which episodes succeed is known only afterwards, and rendering all of them would cost more than
+    repeating one. A share records no extra ones: with many shares that would be most of the work.
     """
     jobs = []
     for task, seeds in plan.seeds.items():
@@ -232,7 +231,7 @@ def _showcase(plan: EpisodePlan, log: EpisodeLog) -> list[Job]:
 
 
 def _record(outcome: Outcome) -> Record:
-    """The line of `episodes.jsonl`; `retry_errors` says why each earlier try was lost."""
+    """The line of `episodes.jsonl`; `retry_errors` lists the errors of earlier tries."""
     job = outcome.job
     tries: dict[str, Any] = {"retries": len(outcome.retried)}
     if outcome.retried:

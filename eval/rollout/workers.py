@@ -1,10 +1,10 @@
 """Worker processes that each hold an environment and a policy and run one job at a time.
 
-A worker and its parent share one number: the moment up to which the worker is trusted. Every step
-of an episode moves it on; a parent that sees it pass ends the worker, whatever that is doing.
-Processes are spawned, never forked: an OpenGL context or a thread pool does not survive a fork.
-A job that raises, hangs, or takes its process down with it is tried again, in a new process where
-the old one is lost, and in the end comes back as an error in its own name; the others go on.
+A worker and its parent share one number: the worker's deadline. Every step of an episode extends
+it; a parent that sees it expire kills the worker, whatever it is doing. Processes are spawned,
+never forked: an OpenGL context or a thread pool does not survive a fork. A job that raises, hangs,
+or crashes its process is retried, in a new process if the old one is lost, and finally becomes an
+error of this job alone; the others continue.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class JobRunner(Protocol):
     """Built once in each worker; called once per job; closed at the end."""
 
     def __call__(self, job: Any, beat: Callable[[], None]) -> Any:
-        """Do `job`; call `beat` after each of its steps, or it counts as hung."""
+        """Do `job`; call `beat` after each step, or the worker counts as hung."""
         ...
 
     def close(self) -> None: ...
@@ -43,14 +43,14 @@ class Setup(Protocol):
     """Builds the `JobRunner` in a worker; picklable."""
 
     def __call__(self, start: int = 0) -> JobRunner:
-        """`start`: index of this launch of a worker, so that checks can take another start state
-        each time and one bad state alone cannot keep workers from starting."""
+        """`start`: index of this launch of a worker, so that each launch can check a different
+        start state and a single bad state can't keep all workers from starting."""
         ...
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job came to: `value`, or one line of `error`."""
+    """The outcome of a job: `value`, or one line of `error`."""
 
     job: Any
     value: Any = None
@@ -61,33 +61,33 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A job to do and why it was not done so far."""
+    """A job to do and the errors of earlier tries."""
 
     job: Any
     failed: tuple[str, ...] = ()
 
 
 RENDERER_THREADS = {"LP_NUM_THREADS": "1"}
-"""For Mesa's software renderer, which otherwise takes every core for each of several workers."""
+"""For Mesa's software renderer, which otherwise uses every core in each of several workers."""
 
 
 class Heartbeat:
-    """The number they share. `context`: of multiprocessing; it travels to a spawned process."""
+    """The deadline they share. `context`: of multiprocessing; can be sent to a spawned process."""
 
     def __init__(self, context: Any, limits: Limits) -> None:
         self.limits = limits
         # Read and written without a lock: the deadline is one aligned double, and the number of
-        # steps only words the message.
+        # steps is only used in messages.
         self._shared = context.RawArray("d", 2)
         self.begin()
 
     def begin(self) -> None:
-        """The parent's: the worker is about to start, or to get an episode."""
+        """Called by the parent: the worker is about to start, or to get an episode."""
         self._shared[1] = 0
         self._shared[0] = time.monotonic() + self.limits.reset
 
     def beat(self) -> None:
-        """The worker's: another step is done."""
+        """Called by the worker: another step is done."""
         self._shared[1] += 1
         self._shared[0] = time.monotonic() + self.limits.step
 
@@ -95,7 +95,7 @@ class Heartbeat:
         """Seconds until the worker counts as hung; negative once it does."""
         return self._shared[0] - time.monotonic()
 
-    def why(self) -> str:
+    def reason(self) -> str:
         """What took too long."""
         steps = int(self._shared[1])
         if steps == 0:
@@ -122,14 +122,14 @@ class Worker:
         theirs.close()
 
     def end(self) -> None:
-        """End the process, with all that it started, whatever it is doing."""
+        """Kill the process and its descendants, whatever it is doing."""
         self.connection.close()
-        if self.process.exitcode is None:  # else its number may be another's by now
+        if self.process.exitcode is None:  # else its pid may have been reused
             kill_tree(self.process.pid)
             self.process.join()
 
-    def buried(self) -> str:
-        """How a process died that closed its pipe."""
+    def cause_of_death(self) -> str:
+        """How the process died, which has closed its pipe; cleans up after it."""
         self.process.join(10)
         self.end()
         return _death(self.process)
@@ -139,14 +139,13 @@ class Pool:
     """`workers` processes running `setup()`'s result; `workers=0` runs jobs in this process.
 
     Entering starts the processes and waits until every one is ready; a `ValueError` in `setup`
-    becomes a `WorkerSetupError` here at once, anything else does after `retries` more starts in a
-    row.
+    becomes a `WorkerSetupError` here at once, anything else after `retries` more starts in a row.
 
     Args:
         setup: builds the runner in a worker.
         workers: how many.
-        limits: when a worker counts as hung; not watched with `workers=0`.
-        retries: how often a job that raised, hung or killed its worker is tried again.
+        limits: when a worker counts as hung; not checked with `workers=0`.
+        retries: how often a job that raised, hung or killed its worker is retried.
         first_start: index of the first worker's launch, see `Setup`.
     """
 
@@ -208,7 +207,7 @@ class Pool:
         """End every process, whatever it is doing."""
         for worker in self._workers:
             if worker.ready and worker.attempt is None:
-                worker.process.terminate()  # its simulator sees the pipe close and leaves by itself
+                worker.process.terminate()  # its simulator sees the pipe close and exits by itself
                 worker.process.join(5)
             worker.end()
         self._workers.clear()
@@ -234,7 +233,7 @@ class Pool:
         return worker
 
     def _give(self, attempt: Attempt) -> None:
-        """Hand over to a worker with nothing to do, or to a new one in place of a lost one."""
+        """Hand over to an idle worker, or to a new one in place of a lost one."""
         worker = next((w for w in self._workers if w.attempt is None), None) or self._start()
         worker.attempt = attempt
         if worker.ready:
@@ -245,14 +244,14 @@ class Pool:
         worker.heart.begin()
         try:
             worker.connection.send(worker.attempt.job)
-        except OSError:  # it died while it had nothing to do, which is not the job's fault
+        except OSError:  # it died while idle, which is not the job's fault
             self._workers.remove(worker)
-            worker.buried()
+            worker.cause_of_death()
             self._give(worker.attempt)
 
     @staticmethod
     def _await(workers: Sequence[Worker]) -> list[Worker]:
-        """Those that have something to say, else those that hang."""
+        """Workers that sent something, else those that hang."""
         by_connection = {worker.connection: worker for worker in workers}
         while True:
             left = max(0.0, min(worker.heart.left() for worker in workers))
@@ -262,16 +261,16 @@ class Pool:
                 return hung
 
     def _take(self, worker: Worker) -> Outcome | None:
-        """Deal with what a worker says, or with its loss; an outcome when a job is over."""
+        """Handle a worker's message or its loss; returns an outcome when a job is over."""
         message: Any = None
         try:
             if worker.connection.poll():
                 message = worker.connection.recv()
             else:
                 worker.end()
-                reason = f"the worker process hung and was ended: {worker.heart.why()}"
+                reason = f"the worker process hung and was killed: {worker.heart.reason()}"
         except (EOFError, OSError):
-            reason = f"the worker process died ({worker.buried()})"
+            reason = f"the worker process died ({worker.cause_of_death()})"
         if message is None:
             self._workers.remove(worker)
             if not worker.ready:
@@ -293,7 +292,7 @@ class Pool:
         return None
 
     def _settle(self, attempt: Attempt, outcome: Outcome) -> Outcome | None:
-        """The outcome with its history, or None where the job is to be tried again."""
+        """The outcome with its history, or None if the job is to be retried."""
         if outcome.error is not None and len(attempt.failed) < self._retries:
             self._again.append(Attempt(attempt.job, (*attempt.failed, outcome.error)))
             return None
@@ -350,7 +349,7 @@ def make_pool(executor: str, setup: Setup, workers: int, *, limits: Limits, retr
 
 
 def add_arguments(parser: Any) -> None:
-    """Flags on how episodes are run, which change no result."""
+    """Add the flags on how episodes are run, which change no result."""
     add, limits = parser.add_argument, Limits()
     add(
         "--workers", type=at_least(1), metavar="N", help="processes (default: the cores, at most 8)"
@@ -362,7 +361,7 @@ def add_arguments(parser: Any) -> None:
     )  # fmt: skip
     add(
         "--retries", type=at_least(0), default=2, metavar="K",
-        help="more tries for an episode that crashed or hung, before it is an error (default 2)",
+        help="retries of an episode that crashed or hung, before it is an error (default 2)",
     )  # fmt: skip
     add(
         "--step-timeout", type=at_least(0.001), default=limits.step, metavar="S",
@@ -370,7 +369,7 @@ def add_arguments(parser: Any) -> None:
     )  # fmt: skip
     add(
         "--reset-timeout", type=at_least(0.001), default=limits.reset, metavar="S",
-        help="the same from an episode's start to its first step's end (default %(default)g)",
+        help="the same from an episode's start to the end of its first step (default %(default)g)",
     )  # fmt: skip
 
 

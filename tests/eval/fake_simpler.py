@@ -76,7 +76,7 @@ class FakeScene:
         return Action(np.full(7, 0.25, np.float32), True)
 
     def label(self) -> dict:
-        return {"rendering": self.shader, "stand_ins": [], "devices": [], "changed_request": False}
+        return {"rendering": self.shader, "stand_ins": [], "devices": []}
 
     def close(self) -> None:
         pass

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from eval.envs.registry import find_task
-from eval.results.results import mean_of_tasks, means, summarize
+from eval.results.results import means, summarize
 
 
 def episode(
@@ -55,7 +55,7 @@ def write(
                    "checkpoint_sha256": (sha or out.name).ljust(64, "0"), "training": training},
         "versions": versions or {"python": "3.11"}, "config": {}, "seed": 0, "seeds": seeds,
         "command": f"python -m eval.simpler --out {out.name}", "written": "2026-01-01T00:00:00",
-        "tasks": tasks, "mean": mean_of_tasks(tasks), "means": means(tasks, {}),
+        "tasks": tasks, "means": means(tasks, {}),
         "errors": sum(summary["errors"] for summary in tasks.values()),
     }  # fmt: skip
     (out / "results.json").write_text(json.dumps(results))

@@ -1,8 +1,8 @@
-"""The embedded simulator: MuJoCo scenes of the Google robot's tasks with a robot like it.
+"""The embedded simulator: MuJoCo scenes of the Google robot's tasks with a similar robot.
 
 `scenes` registers the environments with gymnasium (`drawer_tasks`, `table_tasks`, and `env` for
-what they share), `robot`, `scene` and `controller` make them up, `expert` solves them, and `gl`
-finds a way to draw without a screen.
+what they share), which consist of `robot`, `scene` and `controller`; `expert` solves them, and `gl`
+finds a way to render without a screen.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from eval.envs.tasks import Task
 
 
 class Mujoco(Simulator):
-    """The embedded simulator; runs in the process that asks for it."""
+    """The embedded simulator; runs in the calling process."""
 
     name = "mujoco"
     title = "the embedded MuJoCo simulator"
@@ -22,7 +22,7 @@ class Mujoco(Simulator):
     packages = ("numpy", "gymnasium", "mujoco")
 
     def prepare(self) -> None:
-        """Choose MuJoCo's OpenGL library; `ValueError` says what to install where there is none."""
+        """Choose MuJoCo's OpenGL library; `ValueError` says what to install if there is none."""
         from eval.envs.mujoco.gl import NoOpenGLError, ensure_gl
 
         try:
@@ -43,4 +43,4 @@ class Mujoco(Simulator):
         return Expert(env)
 
     def check(self, render: bool = False) -> list[Row]:
-        return check_drawing(self, "see the message; MUJOCO_GL=egl or osmesa")
+        return check_drawing(self, advice="see the message; MUJOCO_GL=egl or osmesa")

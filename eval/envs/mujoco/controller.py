@@ -1,4 +1,4 @@
-"""End-effector delta control: SIMPLER's contract on MuJoCo's own Jacobians.
+"""End-effector delta control: SIMPLER's contract on MuJoCo's Jacobians.
 
 One action moves the *sensed* tool pose by (Δxyz, axis-angle) expressed in the base frame; damped
 least squares finds the joint target and the servos follow it over one control period.
@@ -25,7 +25,7 @@ _MAX_ITERATIONS = 30
 _DAMPING = 0.04
 _POSTURE_GAIN = 0.1
 _RAMP = 0.75
-"""Part of the control period in which the joint targets move; the rest settles."""
+"""Fraction of the control period in which the joint targets move; the arm settles in the rest."""
 
 
 class ToolController:
@@ -66,7 +66,7 @@ class ToolController:
         return float(np.clip(data.qpos[self.finger_qpos].mean() / FINGER_TRAVEL, 0.0, 1.0))
 
     def solve(self, data: mujoco.MjData, position: np.ndarray, rotation: np.ndarray) -> np.ndarray:
-        """Joint angles (7,) that bring the tool closest to a world pose, from the present ones."""
+        """Joint angles (7,) that bring the tool closest to a world pose, from the current ones."""
         s, m = self.scratch, self.model
         s.qpos[:] = data.qpos
         jac_p, jac_r = np.zeros((3, m.nv)), np.zeros((3, m.nv))

@@ -8,9 +8,9 @@ from eval.envs.mujoco.env import EmbeddedEnv
 from eval.envs.mujoco.scene import CABINET_TOP, DRAWERS
 
 OPEN_TRAVEL = 0.15
-"""m; SIMPLER calls a drawer open from here on."""
+"""m; from here on SIMPLER counts a drawer as open."""
 CLOSED_TRAVEL = 0.05
-"""m; SIMPLER calls a drawer closed up to here."""
+"""m; up to here SIMPLER counts a drawer as closed."""
 FORCED_ADVANCE_STEP = 100
 """Step at which SIMPLER moves open-and-place on to its second sub-task by itself."""
 
@@ -71,7 +71,7 @@ class CloseDrawer(DrawerEnv):
 
 
 class OpenDrawerPlace(DrawerEnv):
-    """Two sub-tasks; the second starts when the policy says so, or at step 100."""
+    """Two sub-tasks; the second starts when the policy terminates the first, or at step 100."""
 
     stages = ("handle_touched", "drawer_opened", "object_grasped", "object_in_drawer")
     target = "top"

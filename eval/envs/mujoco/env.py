@@ -25,7 +25,7 @@ _SETTLE_STEPS = 150
 
 
 class EmbeddedEnv(gymnasium.Env):
-    """One robot, one scene, one task; subclasses set the scene up and judge success.
+    """One robot, one scene, one task; subclasses set up the scene and judge success.
 
     Observation: see `robotics.embodiment.control.Observation`; `obs_mode="state"` leaves the image out and
     renders only when `camera_image()` is called. Action: float32 (7,), Δxyz (m), axis-angle (rad)
@@ -68,11 +68,11 @@ class EmbeddedEnv(gymnasium.Env):
 
     # --- what a task defines -------------------------------------------------------------------
     def _setup(self, rng: np.random.Generator) -> None:
-        """Place everything in `self.data`; called after a full reset, before settling."""
+        """Place all objects in `self.data`; called after a full reset, before settling."""
         raise NotImplementedError
 
     def _after_settle(self) -> None:
-        """Remember poses that success is measured against."""
+        """Store the poses that success is measured against."""
 
     def judge(self) -> tuple[bool, dict[str, bool]]:
         """Success now, and which stages hold now."""
@@ -87,7 +87,7 @@ class EmbeddedEnv(gymnasium.Env):
         return True
 
     def advance_to_next_subtask(self) -> str:
-        """Move on as SIMPLER does; on the final sub-task nothing changes."""
+        """Start the next sub-task as SIMPLER does; no effect on the final one."""
         return self.instruction
 
     # --- gymnasium -----------------------------------------------------------------------------
@@ -199,7 +199,7 @@ class EmbeddedEnv(gymnasium.Env):
 
     # --- helpers of tasks and experts ----------------------------------------------------------
     def place(self, name: str, xyz: np.ndarray, rotation: Rotation | None = None) -> None:
-        """Put a free object down with its centre at `xyz` (only during set-up)."""
+        """Place a free object with its centre at `xyz` (only during set-up)."""
         x, y, z, w = (rotation or Rotation.identity()).as_quat()
         self.data.joint(name).qpos[:] = [*xyz, w, x, y, z]
 

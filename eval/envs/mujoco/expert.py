@@ -1,7 +1,7 @@
 """A scripted expert with privileged state: the positive control and the demonstrator.
 
-Each skill is a feedback law of the present state alone, without timers or plans. So it recovers
-when its actions are perturbed, and what it does at a state can be learned from that state.
+Each skill is a feedback law of the current state alone, without timers or plans. It therefore
+recovers when its actions are perturbed, and its action in a state can be learned from that state.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _TIP_CLEARANCE = 0.030
 
 
 class Expert:
-    """Solves every embedded task through the same actions a policy has."""
+    """Solves every embedded task with the same actions as a policy."""
 
     def __init__(self, env: gymnasium.Env) -> None:
         if not isinstance(env.unwrapped, EmbeddedEnv):
@@ -52,7 +52,7 @@ class Expert:
         self.env = env.unwrapped
 
     def reset(self) -> None:
-        """Nothing to forget: every action depends on the present state only."""
+        """Nothing to reset: every action depends on the current state only."""
 
     def act(self) -> Action:
         """The next action from the simulator's state."""
@@ -100,7 +100,7 @@ class Expert:
     def _approach(
         self, goal: np.ndarray, rotation: np.ndarray, standoff: float, tolerance: float
     ) -> Action:
-        """Come in along the tool's axis: line up `standoff` before the goal, then go in."""
+        """Approach along the tool's axis: line up `standoff` before the goal, then move in."""
         axis = rotation[:, 2]
         offset = self._tool()[0] - goal
         along = float(offset @ axis)
@@ -151,7 +151,7 @@ class Expert:
         return self._approach(goal, rotation, 0.12, 0.022)
 
     def _grasp_offset(self, name: str) -> np.ndarray:
-        """Tall things are held in their upper half, where the fingers reach first."""
+        """Tall objects are held in their upper half, which the fingers reach first."""
         upright = abs(self.env.data.body(name).xmat[8]) > 0.7
         spec = OBJECTS[name]
         rise = 0.45 * spec.half_height if upright and spec.shape == "cylinder" else 0.0

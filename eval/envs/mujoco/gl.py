@@ -1,4 +1,4 @@
-"""The one place that decides how MuJoCo gets an OpenGL context without a screen."""
+"""Decides how MuJoCo gets an OpenGL context without a screen."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A Google-robot-like mobile manipulator from primitives: head camera, 7-joint arm, two fingers.
 
-Our own kinematics: shoulder on the right of a slim torso, spherical shoulder, elbow, spherical
+The kinematics are our design: shoulder on the right of a slim torso, spherical shoulder, elbow, spherical
 wrist. The base frame has x forward and z up; the tool frame has z along the approach direction
 and y along the closing direction, its origin between the fingertips.
 """

@@ -1,13 +1,13 @@
 """SIMPLER behind the environment contract; the only package that imports SIMPLER or SAPIEN.
 
-The simulator's pins are old (Python 3.11, numpy < 2), so it always runs in a child process, in an
-interpreter of its own or, where SIMPLER is installed beside the harness, in the same one:
+The simulator's pins are old (Python 3.11, numpy < 2), so it always runs in a child process, in a
+separate interpreter or, if SIMPLER is installed in this environment, in the same one:
 
     harness: RemoteEnv (client) --pipes (wire)--> server -> Scene -> ManiSkill2_real2sim
 
-`tasks` holds the tasks, `cells` the grids, `training` where demonstrations start, `adapters` the
-conversions, `expert` the privileged control (with `motions`, and its plans in `drawers` and
-`objects`), `interpreter` and `probe` what an installation has and lacks.
+`tasks` holds the tasks, `cells` the grids, `training` the start states of demonstrations,
+`adapters` the conversions, `expert` the privileged controller (with `motions`, and its plans in
+`drawers` and `objects`), `interpreter` and `probe` check an installation.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.envs.contract import Cell, Flag, Limits, Row, Simulator, train_seed
-from eval.envs.simpler.interpreter import check, installed_versions
+from eval.envs.contract import Cell, Flag, Limits, Row, Simulator, check_drawing, train_seed
+from eval.envs.simpler.interpreter import check_interpreter, installed_versions
 from eval.envs.simpler.tasks import GROUPS, SIMPLER_TASKS
 from eval.envs.tasks import ALL, Task
 
 
 class Simpler(Simulator):
-    """SIMPLER with a grid of start states, an interpreter and a way of drawing."""
+    """SIMPLER with a grid of start states, an interpreter and a shader."""
 
     name = "simpler"
     title = "SIMPLER"
@@ -40,7 +40,7 @@ class Simpler(Simulator):
         ),
         "--ray-tracing": Flag(
             "shader",
-            "SIMPLER: draw as the published drawer numbers were; needs a GPU that traces rays",
+            "SIMPLER: render as for the published drawer numbers; needs a GPU with ray tracing",
             "ray_traced",
         ),
     }
@@ -65,7 +65,7 @@ class Simpler(Simulator):
         if self.protocol == "train":
             from eval.envs.simpler.training import STARTS
 
-            self.note += "; where demonstrations start, no test"
+            self.note += "; where demonstrations start, not a test"
             self.training_starts = STARTS
 
     @property
@@ -85,7 +85,7 @@ class Simpler(Simulator):
 
     # --- start states --------------------------------------------------------------------------
     def seeds(self, task: str, episodes: int | None, seed: int) -> list[int]:
-        """Numbers of the grid's cells, or of a protocol that draws them, seeds."""
+        """Numbers of the grid's cells, or seeds for a protocol that draws its cells."""
         from eval.envs.simpler.cells import SEEDED, cells
 
         protocol = self.settings["protocol"]
@@ -95,8 +95,8 @@ class Simpler(Simulator):
             return super().seeds(task, episodes, seed)
         if seed:
             raise ValueError(
-                f"seed: expected none with the grid {protocol}, whose cells and each cell's "
-                f"sampling noise are given, got {seed}; leave --seed out, or draw starts "
+                f"seed: expected none with the grid {protocol}, whose cells and sampling noise are "
+                f"fixed, got {seed}; leave --seed out, or draw starts "
                 "with --protocol prepackaged"
             )
         return list(range(len(cells(task, protocol))))[:episodes]
@@ -151,4 +151,7 @@ class Simpler(Simulator):
         return f"{self.label} {Path(self.python).absolute()} {found or 'versions unknown'}"
 
     def check(self, render: bool = False) -> list[Row]:
-        return check(self.python, self.settings["shader"], render)
+        rows = check_interpreter(self.python)
+        if render and all(each["ok"] or each["note"] for each in rows):
+            rows += check_drawing(self, "open_drawer_place", "first fix what is missing above")
+        return rows

@@ -1,4 +1,4 @@
-"""What SIMPLER's robots are sent and report, against the environment contract: one row per robot.
+"""Converts between SIMPLER's robots and the environment contract.
 
 | quantity        | contract                      | Google robot           | WidowX         |
 |-----------------|-------------------------------|------------------------|----------------|
@@ -63,8 +63,8 @@ class GoogleGripper:
     A command moves the fingers' *target* by at most the whole range, and the fingers need several
     control steps to follow; upstream's wrappers therefore repeat a decided command for 15 steps.
     Zeros inside a repetition are replaced by it; the opposite command replaces the repetition.
-    A policy that repeats its own commands gets more of the same, which does nothing: the target is
-    clipped at the end of its range. A new instruction ends no repetition; in upstream's it does.
+    Repetitions by the policy itself have no further effect: the target is clipped at the end of its
+    range. A new instruction ends no repetition; in upstream's it does.
     """
 
     def __init__(self, steps: int) -> None:
@@ -72,7 +72,7 @@ class GoogleGripper:
         self.reset()
 
     def reset(self) -> None:
-        """Forget any repetition."""
+        """Start without a repetition."""
         self._command, self._left = 0.0, 0
 
     def __call__(self, command: float) -> float:
@@ -88,7 +88,7 @@ class GoogleGripper:
 class WidowXGripper:
     """The absolute gripper of the WidowX: +1 opens, -1 closes, and a command is always needed.
 
-    Upstream binarises at 0; a command that keeps repeats the last one here (open at the start).
+    Upstream binarises at 0; here a "keep" command repeats the last one (open at the start).
     """
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class WidowXGripper:
 
 
 class Adapter:
-    """Both directions of one robot's conversions; holds the gripper's memory of an episode."""
+    """The conversions of one robot; holds the gripper's state during an episode."""
 
     def __init__(self, robot: str) -> None:
         """`robot` is SIMPLER's name, such as `google_robot_static` or `widowx`."""
@@ -128,13 +128,6 @@ class Adapter:
         """Contract's control (7,) -> simulator's action (7,) float32; `ValueError` if malformed."""
         values = check_control(control).astype(np.float32)
         values[6] = self._gripper(float(values[6]))
-        return values
-
-    def from_simulator(self, action: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Simulator's action (7,) -> a contract's control (7,) float32 with the same effect."""
-        values = np.array(action, dtype=np.float32)
-        if self.row.embodiment == "widowx":
-            values[6] = -values[6]
         return values
 
     def image(self, colour: np.ndarray) -> np.ndarray:

@@ -34,7 +34,7 @@ from eval.envs.simpler.tasks import SIMPLER_TASKS
 
 PROTOCOLS = ("vm", "va", "paper", "prepackaged", "train")
 SEEDED = ("prepackaged", "train")
-"""Protocols whose cells are drawn from seeds."""
+"""Protocols that draw their cells from seeds."""
 URDFS = (
     "",
     "recolor_tabletop_visual_matching_1",
@@ -68,10 +68,10 @@ SCENES = {
     "move_near": "MoveNearGoogleBakedTexInScene-v1",
     **{task: row[0] for task, row in _WIDOWX.items()},
 }
-"""Environment that upstream's `simpler_env.make` and its visual matching show a task in."""
+"""The environment of a task in upstream's `simpler_env.make` and visual matching."""
 FIRST_SEED = int(np.random.RandomState(2022).randint(2**32))
 """Seed of upstream's episodes: each builds an environment, whose generator starts at 2022, and
-resets it without a seed. It decides what a cell leaves open (where distractors stand)."""
+resets it without a seed. It determines what a cell leaves open (the places of distractors)."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class Cell:
     """`options` of `reset`."""
     seed: int = FIRST_SEED
     variant: str = ""
-    """The group of cells whose rate upstream's tables average, each group the same: what a task is
-    shown with (colours, scene, light) and its kind (drawer, orientation). Empty: not in groups."""
+    """The group of cells whose rates upstream's tables average with equal weight: the appearance
+    (colours, scene, light) and the kind of task (drawer, orientation). Empty: no groups."""
 
     @property
     def horizon(self) -> int:
@@ -103,7 +103,7 @@ class Cell:
         return without_turn(self.name)
 
     def to_json(self) -> dict[str, Any]:
-        """What travels to the simulator."""
+        """What is sent to the simulator."""
         return {
             "task": self.task, "name": self.name, "env_id": self.env_id, "horizon": self.horizon,
             "build": self.build, "reset": self.reset, "seed": self.seed,
@@ -114,7 +114,7 @@ class Cell:
 def cells(task: str, protocol: str) -> tuple[Cell, ...]:
     """Every cell of `task` under `protocol` (not one of `SEEDED`).
 
-    Raises `ValueError` for an unknown task or protocol, or a pair that upstream does not have.
+    Raises `ValueError` for an unknown task or protocol, or a combination upstream does not have.
     """
     if task not in SIMPLER_TASKS:
         raise ValueError(
@@ -135,8 +135,8 @@ def cells(task: str, protocol: str) -> tuple[Cell, ...]:
         return _spread(cells(task, "vm"), int(protocol))
     if protocol in ("va", "paper"):
         raise ValueError(
-            f"protocol: expected one that has {task}, got {protocol}, which is of the Google robot "
-            "alone; use --protocol vm"
+            f"protocol: expected one that has {task}, got {protocol}, which is only for the "
+            "Google robot; use --protocol vm"
         )
     raise ValueError(
         f"protocol: expected {', '.join(PROTOCOLS)} or a number, got {protocol!r}; "
@@ -163,7 +163,7 @@ def _robot(robot: str, **more: Any) -> dict[str, Any]:
 
 
 def stand(x: float, y: float, yaw: float = 0.0) -> dict[str, Any]:
-    """Where the robot stands in the world: x, y (m), yaw (rad)."""
+    """Options for a robot at x, y (m) with yaw (rad) in the world."""
     # argparse.py: rotation about z by yaw, times the centre quaternion (0, 0, 0, 1) wxyz.
     turned = [-sin(yaw / 2), 0.0, 0.0, cos(yaw / 2)]
     return {"init_xy": [x, y], "init_rot_quat": turned}
@@ -178,7 +178,7 @@ def _square(xs: list[float], ys: list[float]) -> list[list[float]]:
 
 
 def xy(point: list[float]) -> str:
-    """How names of cells write a place."""
+    """A place as in names of cells."""
     return f"{point[0]:g},{point[1]:g}"
 
 

@@ -1,7 +1,7 @@
-"""The harness's side of the pipe: an environment of the contract whose simulator is a child.
+"""The harness's side of the pipe: an environment whose simulator is a child process.
 
 The child is `python -m eval.envs.simpler.server` in the interpreter that SIMPLER is installed
-in; see `wire` for what passes. A child that dies or does not answer becomes one `SimulatorError`,
+in; see `wire` for the messages. A child that dies or does not answer becomes a `SimulatorError`,
 and the next reset starts a new one.
 """
 
@@ -27,13 +27,13 @@ from eval.envs.simpler.tasks import SIMPLER_TASKS
 from robotics.embodiment.control import Action
 
 TIMEOUTS = {"open": 600.0, "reset": 600.0, "image": 900.0, "step": 120.0}
-"""Seconds after which a child counts as hung; `step` holds for everything else, too. Generous: the
-first picture compiles shaders, which a busy two-core machine was seen to take 160 s for."""
+"""Seconds after which a child counts as hung; `step` applies to everything else, too. Generous: the
+first image compiles shaders, which took 160 s on a busy two-core machine."""
 
 
 def timeouts(limits: Limits) -> dict[str, float]:
-    """`TIMEOUTS` under `limits`: a little less, so that a hung simulator is named as such before
-    the worker that waits for it counts as hung itself."""
+    """`TIMEOUTS` for `limits`: a little shorter, so a hung simulator is reported as such before the
+    worker that waits for it counts as hung."""
     reset, step = 0.8 * limits.reset, 0.8 * limits.step
     return {"open": reset, "reset": reset, "image": reset, "step": step}
 
@@ -73,8 +73,8 @@ class Child:
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Send one message and wait for its answer.
 
-        Raises `SimulatorError` when the process died, hung or raised; `ValueError` when it says
-        that the request was wrong.
+        Raises `SimulatorError` if the process died, hung or raised; `ValueError` if it reports a
+        bad request.
         """
         limit = self.timeouts.get(operation, self.timeouts["step"])
         try:
@@ -96,8 +96,8 @@ class Child:
     def end(self, patience: float = 2.0) -> None:
         """Close the pipes and end the process, whatever it is doing.
 
-        patience: seconds in which it may leave by itself. None for one that hangs: waiting for it
-        would use up what `timeouts` keeps for naming it before the worker counts as hung, too.
+        patience: seconds in which it may exit by itself; 0 for one that hangs, since waiting would
+        use up the margin of `timeouts` before the worker counts as hung, too.
         """
         for fd in (self._write, self._read):
             with contextlib.suppress(OSError):
@@ -154,13 +154,12 @@ class RemoteEnv(gymnasium.Env):
         self.action_space = spaces.Box(-1.0, 1.0, (7,), np.float32)
         self._child: Child | None = None
         self._mirror: dict[str, Any] = {}
-        self.label: dict[str, Any] = {}
         self.stand_ins: list[str] = []
-        """Names of what SIMPLER's installation lacks for the present cell, and boxes replace."""
+        """What SIMPLER's installation lacks for the current cell, so that boxes replace it."""
 
     @property
     def instruction(self) -> str:
-        """The instruction of the present sub-task."""
+        """The instruction of the current sub-task."""
         return self._mirror["instruction"]
 
     @property
@@ -170,11 +169,11 @@ class RemoteEnv(gymnasium.Env):
 
     @property
     def cell(self) -> str:
-        """Name of the present cell."""
+        """Name of the current cell."""
         return self._mirror["cell"]
 
     def advance_to_next_subtask(self) -> str:
-        """What SIMPLER does when the policy terminates a sub-task that is not the last."""
+        """Start the next sub-task, as when a policy terminates one that is not the last."""
         answer, _ = self._ask("advance")
         self._mirror = answer["info"]
         return self.instruction
@@ -201,27 +200,26 @@ class RemoteEnv(gymnasium.Env):
         return observation, float(info["success"]), False, self._mirror["truncated"], info
 
     def camera_image(self) -> np.ndarray:
-        """Render now: uint8 (256, 320, 3), (240, 320, 3) for the WidowX."""
+        """Render now: uint8 (256, 320, 3), or (240, 320, 3) for the WidowX."""
         return self._ask("image")[1]["image"]
 
     def expert_action(self) -> Action:
-        """The scripted expert's action at the present state."""
+        """The scripted expert's action in the current state."""
         answer, arrays = self._ask("expert")
         return Action(arrays["control"].astype(np.float32), answer["terminate"])
 
     def current_label(self) -> dict[str, Any]:
-        """How this environment draws and what it had to replace, see `Scene.label`."""
+        """How this environment renders and its stand-ins, see `Scene.label`."""
         self.start_simulator()
-        self.label = self._ask("label")[0]["label"]
-        return self.label
+        return self._ask("label")[0]["label"]
 
     def start_simulator(self) -> None:
-        """Start the simulator where none runs; `SimulatorError` says who knows what is missing."""
+        """Start the simulator unless it runs; a `SimulatorError` refers to the doctor."""
         if self._child is not None:
             return
         self._child = Child(self._python, self._shader, self._timeouts)
         try:
-            self.label = self._ask("open")[0]["label"]
+            self._ask("open")
         except SimulatorError as error:
             raise SimulatorError(
                 f"{error}; python -m eval.doctor --simpler-python {self._python} says what "
@@ -252,7 +250,7 @@ class RemoteEnv(gymnasium.Env):
 
 
 class Expert:
-    """The scripted expert, which lives beside the simulator."""
+    """The scripted expert, which runs in the simulator's process."""
 
     def __init__(self, env: Any) -> None:
         self._env = env.unwrapped

@@ -17,11 +17,11 @@ from eval.envs.simpler.objects import apple_into_drawer, move_near, pick
 from robotics.embodiment.control import Action
 
 _OPEN_ENOUGH, _OPEN_WIDE = OPEN_AT + 0.015, 0.22
-"""m; where a drawer is left when it only has to be open, and when something goes into it."""
+"""m; how far a drawer is opened if that is the task, and if something is placed into it."""
 _SECOND = 1
 """Upstream's number of the last sub-task."""
 _NEAR = ("all_obj_keep_height", "moved_correct_obj", "near_tgt_obj", "is_closest_to_tgt")
-"""What upstream asks of `move_near`, all at once."""
+"""Upstream's conditions for `move_near`; all must hold."""
 
 
 class Expert:
@@ -45,16 +45,16 @@ class Expert:
         self._plan = plans[task]()
 
     def act(self) -> Action:
-        """The next action from the present state; when the plan is over, it stands still."""
+        """The next action in the current state; stands still when the plan is over."""
         action = next(self._plan, None)
         if action is not None:
             return action
-        # Give up only where it changes nothing: a failed episode runs to its horizon.
+        # Terminate only after success: a failed episode runs to its horizon.
         return Action(np.zeros(7, np.float32), self._done())
 
     def _done(self) -> bool:
         """Whether the simulator would call the episode a success if it ended now."""
-        # Upstream's `evaluate` counts its calls, so that only what it left behind may be read.
+        # Upstream's `evaluate` counts its calls, so only read what it has stored.
         if self._task == "pick_coke_can":
             return bool(self._env.lifted_obj)
         stats = self._env.episode_stats
@@ -80,7 +80,7 @@ class Expert:
         yield from pull_open(self._arm, drawer, _OPEN_WIDE)
         place, turn = self._arm.tool, self._arm.turn
         yield from self._arm.hold(place, turn, OPEN, 2)
-        # What a policy says when the drawer is open; the protocol does it at step 100 otherwise.
+        # What a policy does when the drawer is open; otherwise the protocol does it at step 100.
         while drawer.travel >= OPEN_AT and self._env.cur_subtask_id != _SECOND:
             action, *_ = self._arm.toward(place + [0.0, 0.0, 0.05], turn, OPEN, 0.02)
             yield Action(action.control, True)

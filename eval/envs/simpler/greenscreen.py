@@ -1,8 +1,8 @@
-"""The policy's picture: foreground as rendered, background of the cell's photo.
+"""The policy's image: rendered foreground over the cell's background photo.
 
-Bit for bit what upstream's `get_obs` composes, without what it does on the way: textures that are
-not used, the photo resized for every picture, blending in float64 where every pixel is either one
-or the other. On a CPU that was a fifth of a picture's cost.
+Bit for bit what upstream's `get_obs` composes, without its overhead: unused textures, resizing the
+photo for every image, and blending in float64 although every pixel is one or the other. On a CPU
+that was a fifth of the cost of an image.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SCENERY = ("ground", "goal_site", "", "arena")
 
 
 class Greenscreen:
-    """Pictures of one environment by one of its cameras; made anew for each episode.
+    """Images of one environment from one of its cameras; rebuilt for each episode.
 
     Args:
         env: a built and reset environment of SIMPLER.
@@ -38,7 +38,7 @@ class Greenscreen:
             self._photo = cv2.resize(env.rgb_overlay_img, size).astype(np.float32)
 
     def draw(self) -> np.ndarray:
-        """RGB float32 (H, W, 3) in [0, 1], of what is in front of the camera now."""
+        """The current camera view: RGB float32 (H, W, 3) in [0, 1]."""
         self._env.update_render()
         self._camera.take_picture()
         camera = self._camera.camera
@@ -52,8 +52,8 @@ class Greenscreen:
         return np.where(shown[actors][..., None], colour, self._photo)
 
     def _foreground(self) -> np.ndarray:
-        """Ids of the robot, of articulated things and of objects, but those that upstream lays the
-        photo over."""
+        """Ids of the robot, of articulations and of objects, except those that upstream covers with
+        the photo."""
         env = self._env
         hidden = env.rgb_always_overlay_objects
         ids = [actor.id for actor in env.get_actors() if actor.name not in (*SCENERY, *hidden)]

@@ -1,4 +1,4 @@
-"""The interpreter that SIMPLER is installed in: its path, its versions and what it lacks."""
+"""The interpreter that SIMPLER is installed in: its search path, versions and what it lacks."""
 
 from __future__ import annotations
 
@@ -17,16 +17,8 @@ DECISIVE = ("sapien", "mani_skill2_real2sim", "simpler_env", "numpy")
 """Distributions that can change outcomes."""
 
 
-def check(python: str, shader: str, render: bool) -> list[Row]:
-    """Every row of `probe`, and with `render` a picture where nothing is missing."""
-    rows = check_interpreter(python)
-    if render and all(each["ok"] or each["note"] for each in rows):
-        rows += check_rendering(python, shader)
-    return rows
-
-
 def check_interpreter(python: str) -> list[Row]:
-    """What `python` has of what SIMPLER needs; `ValueError` when it is not an interpreter."""
+    """Check `python` for what SIMPLER needs; `ValueError` if it is not an interpreter."""
     environment = {**os.environ, "PYTHONPATH": search_path()}
     try:
         done = subprocess.run(
@@ -39,30 +31,13 @@ def check_interpreter(python: str) -> list[Row]:
         ) from None
     except subprocess.TimeoutExpired:
         found = f"{python} gave no answer in 120 s"
-        return [row("interpreter", False, found, "look at it by hand")]
+        return [row("interpreter", False, found, "run it by hand")]
     try:
         return json.loads(done.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
         last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
         words = f"{python} ended with code {done.returncode}: {last}"
         return [row("interpreter", False, words, "use Python 3.8 to 3.11")]
-
-
-def check_rendering(python: str, shader: str) -> list[Row]:
-    """Start SIMPLER, reset a drawer cell and draw it."""
-    from eval.envs.simpler.client import RemoteEnv, SimulatorError
-
-    env = RemoteEnv("open_drawer_place", "vm", python, shader)
-    try:
-        env.reset(seed=0)
-        picture = env.camera_image()
-        label = env.current_label()
-    except (SimulatorError, ValueError) as error:
-        return [row("SIMPLER draws", False, str(error), "first repair what is missing above")]
-    finally:
-        env.close()
-    words = f"{picture.shape[1]} x {picture.shape[0]}, {label['rendering']}"
-    return [row("SIMPLER draws", int(picture.std()) > 0, words, "the picture is one colour")]
 
 
 @lru_cache(maxsize=8)
@@ -85,11 +60,11 @@ def installed_versions(python: str) -> dict[str, str]:
 
 
 def search_path(root: Path = ROOT) -> str:
-    """PYTHONPATH of the simulator's interpreter: this checkout, and what is set already.
+    """PYTHONPATH of the simulator's interpreter: this checkout, and what is already set.
 
-    Where this package was installed by copying, the folder beside it is the site-packages of
-    another Python, whose numpy must not come before the simulator's: then that interpreter has to
-    have the package itself.
+    If this package was installed by copying, its parent folder is the site-packages of another
+    Python, whose numpy must not come before the simulator's: the package then has to be installed
+    in that interpreter, too.
     """
-    own = [str(root)] if (root / "pyproject.toml").is_file() else []
-    return os.pathsep.join([*own, *filter(None, [os.environ.get("PYTHONPATH")])])
+    checkout = [str(root)] if (root / "pyproject.toml").is_file() else []
+    return os.pathsep.join([*checkout, *filter(None, [os.environ.get("PYTHONPATH")])])

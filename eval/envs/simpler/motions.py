@@ -1,9 +1,9 @@
 """Motions of SIMPLER's Google robot for the scripted expert: bounded steps toward a pose.
 
-Every motion is a generator of actions that looks at the present state before each step, so that it
-corrects what perturbed execution does to it, and ends when it has arrived. The simulator follows
-about a third of a command, 0.025 m of 0.08: limits on steps are generous, and end nothing but what
-is stuck. Runs in the simulator's interpreter.
+Every motion is a generator of actions that reads the current state before each step, so it corrects
+the effects of perturbed execution, and ends when it has arrived. The simulator follows
+about a third of a command, 0.025 m of 0.08: limits on steps are generous and end only motions
+that are stuck. Runs in the simulator's interpreter.
 """
 
 from __future__ import annotations

@@ -12,11 +12,11 @@ from robotics.embodiment.control import Action
 
 _TILT = 70.0
 _LIFTED = 0.04
-"""An object that is this much above where it stood is held, m."""
+"""An object that was raised this much is held, m."""
 _LOWEST, _HIGHEST = 0.013, 0.06
-"""m; least height of the tool over the table, and most of an object that fits under the palm."""
+"""m; least height of the tool over the table, and largest object that fits under the palm."""
 _DROP = np.array([0.13, 0.0, 0.83])
-"""Where over the open drawer the apple is let go (y follows the apple)."""
+"""Where the apple is released over the open drawer (y follows the apple)."""
 
 _ABOVE = 0.09
 """How far before an object, along its approach, the tool lines up, m."""
@@ -58,7 +58,7 @@ def grasp(
 
 
 def apple_into_drawer(arm: Arm, env: Any, done: Callable[[], bool]) -> Moves:
-    """Leave the panel that is held, take the apple, let it go over the open drawer."""
+    """Release the panel, take the apple, and release it over the open drawer."""
 
     def apple() -> np.ndarray:
         return np.array(env.obj.pose.p, dtype=np.float64)
@@ -89,7 +89,7 @@ def pick(arm: Arm, env: Any) -> Moves:
 
 
 def move_near(arm: Arm, env: Any) -> Moves:
-    """Take the first object, stand it beside the second, and leave it."""
+    """Take the first object, put it beside the second, and release it."""
     source = _centre(lambda: env.episode_source_obj.pose, env.episode_source_obj)
     target = _centre(lambda: env.episode_target_obj.pose, env.episode_target_obj)
     box = np.abs(env.episode_source_obj_bbox_world)

@@ -1,7 +1,7 @@
-"""What an interpreter has of what SIMPLER needs; prints JSON. `python -m ...probe` or as a file.
+"""Checks an interpreter for what SIMPLER needs; prints JSON. `python -m ...probe` or as a file.
 
-Standard library only and no relative imports at the top, so that it runs, and says what is wrong,
-in an interpreter that has nothing installed.
+Standard library only and no relative imports at the top, so that it runs and reports what is wrong
+in an interpreter without any packages.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ ASSETS = (
 )
 STAGES = ("google_pick_coke_can_1_v4", "bridge_table_1_v1", "bridge_table_1_v2")
 MESA = (24, 3, 0)
-"""Older software drivers draw nothing for SAPIEN even without the extension."""
+"""Older software drivers render nothing for SAPIEN even without the extension."""
 _APT = "apt-get install -t bookworm-backports libvulkan1 libegl1 mesa-vulkan-drivers  # Debian 12"
 
 
 def row(name: str, ok: bool, found: str, remedy: str = "", note: bool = False) -> dict:
-    """One line of the report; a `note` is no reason to fail."""
+    """One line of the report; a `note` is not a failure."""
     return {"name": name, "ok": ok, "found": found, "remedy": "" if ok else remedy, "note": note}
 
 
 def probe() -> list[dict]:
-    """Every check, in the order in which things are mended."""
+    """All checks, in the order in which to fix what they report."""
     return [*_python(), *_packages(), *_simpler(), *_vulkan()]
 
 
@@ -101,7 +101,7 @@ def _simpler() -> Iterator[dict]:
     beside = importlib.util.find_spec("simpler_env") is not None
     found = "present" if beside else "absent; python -m benchmarks.simpler alone needs it"
     yield row("SimplerEnv", beside, found, install, note=True)
-    # The package's own order of looking: the variable, then data/ beside the package.
+    # The package's search order: the variable, then data/ next to the package.
     assets = Path(os.environ.get("MS2_REAL2SIM_ASSET_DIR") or package.parent / "data")
     missing = [name for name in ASSETS if not (assets / name).is_file()]
     yield row(

@@ -9,7 +9,7 @@ from eval.envs.simpler.training import training
 
 
 def prepackaged(task: str, seed: int) -> Cell:
-    """The start that `simpler_env.make` would draw from `seed`, without its leaking arguments."""
+    """The start that `simpler_env.make` draws from `seed`, without arguments of earlier calls."""
     build: dict[str, Any] = {"prepackaged_config": True}
     if task == "open_drawer_place":
         build["model_ids"] = "baked_apple_v2"

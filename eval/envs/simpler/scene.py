@@ -1,4 +1,4 @@
-"""One SIMPLER environment behind the contract's verbs; runs in the simulator's interpreter.
+"""One SIMPLER environment behind the contract's operations; runs in the simulator's interpreter.
 
 Environments are made with `gym.make` and a cell's exact arguments, never through
 `simpler_env.make`, which draws a start from one seed and shares its arguments between calls.
@@ -19,11 +19,11 @@ from eval.envs.simpler.greenscreen import Greenscreen
 TOUCH_IMPULSE = 1e-6
 """Newton seconds; upstream's threshold for "in contact"."""
 MOVED = 0.01
-"""A drawer that moved this far (m) was handled, even between two looks at the contacts."""
+"""A drawer that moved this far (m) was touched, even between two checks of the contacts."""
 
 
 class Scene:
-    """Holds the environment of the present cell.
+    """Holds the environment of the current cell.
 
     Args:
         shader: `rasterised` (any machine) or `ray_traced` (where a cell's protocol asks for it).
@@ -37,7 +37,7 @@ class Scene:
         import sapien.core  # noqa: F401  (maps the library that allow_lavapipe changes)
 
         self.shader = shader
-        self.changed_request = vulkan.allow_lavapipe()
+        vulkan.allow_lavapipe()
         import mani_skill2_real2sim.envs  # noqa: F401  (registers the environments)
         from mani_skill2_real2sim import ASSET_DIR
 
@@ -46,12 +46,12 @@ class Scene:
         _force_renderer(ray_traced=shader == "ray_traced")
         self.env: Any = None
 
-    # --- the contract's verbs ------------------------------------------------------------------
+    # --- the contract's operations -------------------------------------------------------------
     def reset(self, cell: dict[str, Any]) -> dict[str, Any]:
         """Start a cell; returns its info, with the names of the cell's `stand_ins`.
 
-        The environment is made anew, as upstream does for each episode: nothing of an earlier one
-        can reach into it, and objects come to rest exactly where upstream's do. (They settle once
+        The environment is rebuilt, as upstream does for each episode: nothing of an earlier one can
+        affect it, and objects come to rest exactly where upstream's do. (They settle once
         while it is made and once more now; a reconfigured environment settles them only once, and
         the apple lay 1.3 mm elsewhere.) It takes half a second.
         """
@@ -115,18 +115,17 @@ class Scene:
         return self.adapter.image(self._screen.draw())
 
     def expert(self) -> Any:
-        """The scripted controller of the present cell, from its start or from where it is."""
+        """The scripted controller of the current cell, from its start or its current state."""
         from eval.envs.simpler.expert import Expert
 
         return Expert(self.env, self.cell["task"])
 
     def label(self) -> dict[str, Any]:
-        """How pictures come about here, for the label of results."""
+        """How images are rendered here, and the stand-ins of the current cell."""
         return {
             "rendering": "ray traced" if self.shader == "ray_traced" else "rasterised",
             "stand_ins": sorted(stand_ins.replaced),
             "devices": [device.name for device in vulkan.devices()],
-            "changed_request": self.changed_request,
         }
 
     def close(self) -> None:
@@ -198,8 +197,8 @@ def _vector(pose: Any) -> np.ndarray:
 
 
 def _force_renderer(*, ray_traced: bool) -> None:
-    """Draw off screen, and rasterise where that is asked: prepackaged drawer scenes insist on ray
-    tracing in their constructor, past every argument."""
+    """Render off screen, and rasterise if requested: prepackaged drawer scenes force ray tracing in
+    their constructor, whatever the arguments."""
     from mani_skill2_real2sim.envs import sapien_env
 
     begin = sapien_env.BaseEnv.__init__

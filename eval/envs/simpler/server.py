@@ -37,7 +37,7 @@ class Server:
         operation = header["op"]
         if operation == "open":
             self._scene = self._make_scene()
-            return {"label": self._scene.label()}, {}
+            return {}, {}
         if operation == "reset":
             self._expert = None
             info = self._scene.reset(header["cell"])
@@ -97,7 +97,7 @@ def _real_scene(shader: str) -> Any:
 def main() -> None:
     """Serve the scene named by the environment, or the real one."""
     source, sink, shader = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    os.dup2(2, 1)  # prints of the simulator must not look like answers to anybody
+    os.dup2(2, 1)  # output of the simulator must not be mistaken for answers
     make_scene: Callable[[], Any] = lambda: _real_scene(shader)  # noqa: E731
     if named := os.environ.get(SCENE_VARIABLE):
         module, _, attribute = named.partition(":")

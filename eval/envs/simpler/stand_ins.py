@@ -1,9 +1,9 @@
 """Stand-ins for meshes that a checkout of ManiSkill2_real2sim may lack.
 
-The stage meshes are large files that some copies of the repository leave out. Under the photo
-overlay of visual matching a stage is not seen: only its table top matters, as a surface. A box at
-the right height then does the same work, but not bit for bit (the real table is a mesh), so what
-was replaced stands in the record of every episode and in results. Runs in the simulator's
+The stage meshes are large files that some copies of the repository leave out. The photo overlay of
+visual matching hides the stage: only its table top matters, as a surface. A box at the right height
+serves the same purpose, but not bit for bit (the real table is a mesh), so what was replaced is
+recorded in every episode and in the results. Runs in the simulator's
 interpreter.
 """
 
@@ -26,7 +26,7 @@ _TINTS = {"eggplant": (0.10, 0.02, 0.16), "blue_plastic_bottle": (0.05, 0.25, 0.
 _GREY = (0.5, 0.5, 0.5)
 
 replaced: set[str] = set()
-"""What has been replaced for the present cell."""
+"""What has been replaced in the current cell."""
 
 
 def install() -> None:

@@ -1,4 +1,4 @@
-"""SIMPLER's tasks: the Google robot's, which other simulators show too, and four of the WidowX."""
+"""SIMPLER's tasks: the Google robot's, which other simulators have too, and four WidowX tasks."""
 
 from __future__ import annotations
 
@@ -23,4 +23,4 @@ WIDOWX: dict[str, Task] = {
 }
 SIMPLER_TASKS: dict[str, Task] = {**TASKS, **WIDOWX}
 GROUPS: dict[str, tuple[str, ...]] = {"all": ALL, "widowx": tuple(WIDOWX)}
-"""Words for all tasks of a robot."""
+"""Groups: all tasks of a robot."""

@@ -1,4 +1,4 @@
-"""Where demonstrations on SIMPLER start: beside the cells that are tested, never on one.
+"""Start states of demonstrations on SIMPLER: near the tested cells, never on one.
 
 A seed draws a cell of `vm` (so URDF colour, photo and drawer are among the tests') and moves what
 is continuous in it. The robot stands 5 to 15 mm and up to 0.015 rad from where the photo was taken,
@@ -21,13 +21,13 @@ STARTS = (
     "training starts: the robot 5 to 15 mm from the tests' places, apple and can at least 5 mm "
     "from theirs; drawers, colours, photos and move_near's objects are the tests'"
 )
-"""What a collection says about its overlap with the tests."""
+"""The overlap of a collection with the tests, as recorded."""
 ROBOT_MOVED = (0.005, 0.015)
-"""m; how far the robot stands from where the tests have it."""
+"""m; distance of the robot from its place in the tests."""
 ROBOT_TURNED = 0.015
-"""rad; most it is turned."""
+"""rad; largest rotation of the robot."""
 APART = 0.005
-"""m; least distance of an apple or a can from each place that is tested."""
+"""m; least distance of an apple or a can from each tested place."""
 _MARGIN = 0.01
 
 

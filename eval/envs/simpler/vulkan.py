@@ -31,7 +31,7 @@ class Device:
 
     name: str
     driver: str
-    """What the driver says of itself, such as `Mesa 25.0.7 (LLVM 15.0.6)`."""
+    """The driver's description of itself, such as `Mesa 25.0.7 (LLVM 15.0.6)`."""
     extensions: frozenset[str]
 
     @property
@@ -42,16 +42,16 @@ class Device:
 
     @property
     def software(self) -> bool:
-        """Whether the CPU draws."""
+        """Whether it renders on the CPU."""
         return "llvmpipe" in self.name.lower()
 
 
 class VulkanError(RuntimeError):
-    """Vulkan can't be used; the message says which part is missing."""
+    """Vulkan can't be used; the message names the missing part."""
 
 
 def driver_files() -> list[Path]:
-    """Manifest files of drivers that the loader would read."""
+    """Manifest files of the drivers that the loader reads."""
     named = os.environ.get("VK_DRIVER_FILES") or os.environ.get("VK_ICD_FILENAMES")
     if named:
         return [Path(part) for part in named.split(os.pathsep) if Path(part).is_file()]
@@ -60,7 +60,7 @@ def driver_files() -> list[Path]:
 
 
 def driver_library(manifest: Path) -> str:
-    """The library a manifest names; empty when the file is not a manifest."""
+    """The library that a manifest names; empty if the file is not a manifest."""
     try:
         return str(json.loads(manifest.read_text())["ICD"]["library_path"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -76,7 +76,7 @@ def load() -> ctypes.CDLL:
 
 
 def require_ray_tracing() -> None:
-    """`ValueError` where no device can trace rays; results would be labelled with what was not."""
+    """`ValueError` if no device supports ray tracing: results would carry a wrong label."""
     found = devices()
     if not any(RAY_TRACING in device.extensions for device in found):
         names = ", ".join(device.name for device in found) or "no device"
@@ -151,75 +151,61 @@ def devices() -> list[Device]:
 
 def _device(vk: ctypes.CDLL, handle: ctypes.c_void_p) -> Device:
     # Numbers of the structures as in vulkan_core.h.
-    own = _DriverProperties(type=1000196000)
-    both = _Properties2(type=1000059001, next=ctypes.addressof(own))
+    driver = _DriverProperties(type=1000196000)
+    both = _Properties2(type=1000059001, next=ctypes.addressof(driver))
     vk.vkGetPhysicalDeviceProperties2(handle, ctypes.byref(both))
     start = _Properties2.properties.offset + _NAME_OFFSET
     name = bytes(both)[start : start + 256].split(b"\0")[0].decode()
-    driver = f"{own.name.decode()} {own.info.decode()}"
+    words = f"{driver.name.decode()} {driver.info.decode()}"
     count = ctypes.c_uint32()
     vk.vkEnumerateDeviceExtensionProperties(handle, None, ctypes.byref(count), None)
     rows = ctypes.create_string_buffer(_EXTENSION_BYTES * max(count.value, 1))
     vk.vkEnumerateDeviceExtensionProperties(handle, None, ctypes.byref(count), rows)
     starts = range(0, _EXTENSION_BYTES * count.value, _EXTENSION_BYTES)
     names = (rows.raw[start : start + 256].split(b"\0")[0].decode() for start in starts)
-    return Device(name, driver, frozenset(names))
+    return Device(name, words, frozenset(names))
 
 
-def allow_lavapipe() -> bool:
-    """Let SAPIEN accept this machine's devices if none has the semaphore extension.
+def allow_lavapipe() -> None:
+    """Make SAPIEN accept this machine's devices if none has the semaphore extension.
 
-    Call after `import sapien.core` and before a renderer is made. Returns whether the request had
-    to be changed; `VulkanError` where there is no device at all.
+    Call after `import sapien.core` and before a renderer is made. `VulkanError` if there is no
+    device at all.
     """
     found = devices()
     if not found:
         raise VulkanError("no Vulkan device: a driver is installed and found none")
     if any(SEMAPHORE in device.extensions for device in found):
-        return False
+        return
     wanted, instead = SEMAPHORE.encode() + b"\0", _PLAIN_SEMAPHORE.encode() + b"\0"
     places = [
-        start + offset
-        for start, stop in _read_only_parts("libsapien.so")
-        for offset in _occurrences(ctypes.string_at(start, stop - start), wanted)
+        (start + match.start(), executable)
+        for start, stop, executable in _read_only_parts("libsapien.so")
+        for match in re.finditer(re.escape(wanted), ctypes.string_at(start, stop - start))
     ]
     if not places:
         raise VulkanError(f"no device has {SEMAPHORE}, and SAPIEN's request for it was not found")
-    for place in places:
-        _overwrite(place, instead, len(wanted))
-    return True
+    for place, executable in places:
+        _overwrite(place, instead, len(wanted), executable)
 
 
-def _read_only_parts(library: str) -> list[tuple[int, int]]:
+def _read_only_parts(library: str) -> list[tuple[int, int, bool]]:
+    """Start, stop and whether it is executable, of each read-only mapping of a loaded library."""
     parts = []
     for line in Path("/proc/self/maps").read_text().splitlines():
         fields = line.split(maxsplit=5)
         if len(fields) == 6 and fields[5].endswith(library) and re.fullmatch("r-..", fields[1]):
             start, _, stop = fields[0].partition("-")
-            parts.append((int(start, 16), int(stop, 16)))
+            parts.append((int(start, 16), int(stop, 16), "x" in fields[1]))
     return parts
 
 
-def _occurrences(data: bytes, wanted: bytes) -> list[int]:
-    return [match.start() for match in re.finditer(re.escape(wanted), data)]
-
-
-def _overwrite(place: int, text: bytes, room: int) -> None:
+def _overwrite(place: int, text: bytes, room: int, executable: bool) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     page = place - place % mmap.PAGESIZE
     span = -(-(place + room - page) // mmap.PAGESIZE) * mmap.PAGESIZE
-    execute = _is_executable(place)
-    # PROT_READ | PROT_WRITE, then back to what it was.
-    if libc.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(span), 1 | 2 | execute):
+    rights = mmap.PROT_READ | mmap.PROT_EXEC * executable
+    if libc.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(span), rights | mmap.PROT_WRITE):
         raise VulkanError(f"SAPIEN's memory can't be changed (errno {ctypes.get_errno()})")
     ctypes.memmove(place, text, len(text))
-    libc.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(span), 1 | execute)
-
-
-def _is_executable(place: int) -> int:
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        span, rights = line.split(maxsplit=2)[:2]
-        start, _, stop = span.partition("-")
-        if int(start, 16) <= place < int(stop, 16):
-            return 4 if "x" in rights else 0
-    return 0
+    libc.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(span), rights)

@@ -1,4 +1,4 @@
-"""A policy server as a `Policy`: asks for a chunk of actions, executes its first ones open loop."""
+"""A policy server as a `Policy`: requests action chunks and executes their first rows open loop."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ class RemoteError(RuntimeError):
 
 
 class RemotePolicy:
-    """The client's side of one connection; see the package for what is sent and expected.
+    """The client side of one connection; see the package for what is sent and expected.
 
     Args:
         url: `ws://host:port`.
-        embodiment: refuse a server of ours that serves another robot.
+        embodiment: refuse a server of this project for another robot.
         execute: rows of a chunk that are executed before the next request; 0 is all of them.
         rotation: columns 3 to 5 of an action: `axis_angle` or `rpy` (fixed axes), rad.
         gripper: column 6: `close_positive` (+1 closes, -1 opens, 0 keeps), `open_positive` (the
             opposite), `close_unit` (1 closed, 0 open) or `open_unit` (the opposite).
         state: rotation in `observation/state`, `quaternion` (xyzw) or `axis_angle`.
-        image_size: side of the square the picture is fitted into, padded with black; 0 leaves it.
-        connect_s: how long to wait for the server to be there, s.
+        image_size: side of the square the image is fitted into, padded with black; 0: unchanged.
+        connect_s: how long to wait for the server to come up, s.
         timeout_s: how long to wait for one answer, s.
 
     Raises:
-        ValueError: no server, an option it does not have, or a server of other conventions.
+        ValueError: no server, an invalid option, or a server with other conventions.
     """
 
     options_group = "remote"
@@ -64,7 +64,7 @@ class RemotePolicy:
         if execute < 0 or image_size < 0:
             raise ValueError(
                 f"remote: expected execute and image_size of at least 0, got {execute} and "
-                f"{image_size}; 0 stands for the whole chunk and for the picture as it is"
+                f"{image_size}; 0 means the whole chunk, and the image as it is"
             )
         self.url, self.execute, self.image_size = url, execute, image_size
         self.rotation, self.gripper, self.state = rotation, gripper, state
@@ -81,11 +81,11 @@ class RemotePolicy:
                 f"policy: expected a policy server, got {error}; start one, such as "
                 "python -m eval.serve, and give its address as ws://HOST:PORT"
             ) from None
-        self._agree(embodiment)
+        self._check_server(embodiment)
 
     @classmethod
     def served_sha256(cls, url: str, options: dict[str, Any]) -> str | None:
-        """The hash of the checkpoint that a server of ours names; None for others."""
+        """The checkpoint hash that a server of this project reports; None for others."""
         policy = cls(url, **options)
         policy.close()
         served = policy.metadata.get(METADATA)
@@ -125,8 +125,8 @@ class RemotePolicy:
             self._open.close()
         self._socket = None
 
-    def _agree(self, embodiment: str | None) -> None:
-        """Refuse a server of ours whose actions would be misread."""
+    def _check_server(self, embodiment: str | None) -> None:
+        """Refuse a server of this project whose actions would be misread."""
         served = self.metadata.get(METADATA)
         if not isinstance(served, dict):
             return
@@ -172,7 +172,8 @@ class RemotePolicy:
                 return
             except errors.InvalidURI:
                 raise ValueError(
-                    f"policy: expected an address ws://HOST:PORT, got {self.url!r}; as said"
+                    f"policy: expected an address ws://HOST:PORT, got {self.url!r}; "
+                    "correct --policy"
                 ) from None
             except (OSError, TimeoutError, errors.WebSocketException) as error:
                 self.close()
@@ -181,7 +182,7 @@ class RemotePolicy:
                 time.sleep(0.5)
 
     def _ask(self, request: dict[str, Any]) -> Any:
-        """The server's answer; a connection that is lost is made anew once."""
+        """The server's answer; a lost connection is reestablished once."""
         data = messages.pack(request)
         for last in (False, True):
             if self._socket is None:
@@ -191,14 +192,16 @@ class RemotePolicy:
                 socket.send(data)
                 answer = socket.recv(timeout=self._timeout_s)
             except TimeoutError:
-                self.close()  # the late answer must not be taken for that of the next request
+                self.close()  # a late answer must not be taken for the next request's
                 raise RemoteError(
                     f"{self.url} gave no answer in {self._timeout_s:g} s (remote.timeout_s)"
                 ) from None
             except (OSError, errors.ConnectionClosed) as error:
                 self.close()
                 if last:
-                    raise RemoteError(f"{self.url} closed the line ({_words(error)})") from None
+                    raise RemoteError(
+                        f"{self.url} closed the connection ({_words(error)})"
+                    ) from None
                 continue
             if isinstance(answer, str):
                 self.close()
@@ -208,7 +211,7 @@ class RemotePolicy:
         raise AssertionError("the loop returns or raises")
 
     def _chunk(self, answer: Any) -> list[Action]:
-        """Actions of an answer in the project's own convention."""
+        """Actions of an answer, converted to this project's convention."""
         if not isinstance(answer, dict) or "actions" not in answer:
             got = sorted(map(str, answer)) if isinstance(answer, dict) else type(answer).__name__
             raise ValueError(

@@ -33,8 +33,8 @@ class Session:
     def infer(self, request: dict[str, Any]) -> np.ndarray:
         """The chunk for one request: float32 (H, 8), control and terminate.
 
-        A client that numbers its calls (`episode/call`) gets the sampling noise that the policy
-        draws in this process; for others every call is the next one of an endless episode.
+        A client that numbers its calls (`episode/call`) gets the sampling noise of a policy that
+        runs locally; for others every call is the next one of an endless episode.
         """
         prompt, call = request["prompt"], int(request.get("episode/call", max(self._calls, 0)))
         if call == 0:
@@ -42,8 +42,8 @@ class Session:
             self._policy.reset(prompt, seed=self._seed)
         elif call != self._calls:
             raise ValueError(
-                f"episode: expected call {max(self._calls, 0)}, got {call}; start the "
-                "episode again, its state went with an earlier connection"
+                f"episode: expected call {max(self._calls, 0)}, got {call}; restart the "
+                "episode, its state was lost with an earlier connection"
             )
         elif prompt != self._prompt:
             self._policy.instruct(prompt)
@@ -55,7 +55,7 @@ class Session:
 
 
 def observation(request: dict[str, Any]) -> Observation:
-    """The observation of a request; `ValueError` where its keys or shapes are others."""
+    """The observation of a request; `ValueError` for other keys or shapes."""
     try:
         image, state = request["observation/image"], np.asarray(request["observation/state"])
     except KeyError as error:
@@ -80,10 +80,10 @@ class Server:
     """Listens at once; `serve_forever` answers until `shutdown` is called from another thread.
 
     Args:
-        make_policy: builds a policy for a connection; they may share their weights.
-        metadata: sent to each client first.
-        host: address to listen at.
-        port: 0 takes a free one, see `port`.
+        make_policy: builds the policy of a connection; policies may share their weights.
+        metadata: the first message to each client.
+        host: address to listen on.
+        port: 0 picks a free one, see `port`.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Server:
         except Exception:
             traceback.print_exc()
             socket.send(traceback.format_exc())
-            socket.close(1011, "the traceback is in the message before")
+            socket.close(1011, "the traceback is in the previous message")
 
 
 def serve_checkpoint(
@@ -136,9 +136,9 @@ def serve_checkpoint(
 
     Args:
         checkpoint: path or name; None is the shipped one.
-        host, port: where to listen; port 0 takes a free one.
+        host, port: where to listen; port 0 picks a free one.
         config: of `configs/eval.yaml`.
-        threads: torch's; None leaves them.
+        threads: of torch; None: unchanged.
     """
     from robotics.model.policy import CheckpointPolicy
     from robotics.model.world_model import WorldModel
@@ -151,7 +151,7 @@ def serve_checkpoint(
     def make_policy() -> CheckpointPolicy:
         return CheckpointPolicy(world, threads=threads, **options)
 
-    make_policy()  # so that bad options are refused now and not by the first client
+    make_policy()  # refuse bad options now, not when the first client connects
     served = {
         "embodiment": world.embodiment.name,
         "checkpoint_sha256": fingerprint(spec),

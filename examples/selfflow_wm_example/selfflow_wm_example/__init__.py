@@ -1,6 +1,6 @@
-"""Parts for selfflow-wm that live in a package of their own; pyproject.toml names them."""
+"""Extensions of selfflow-wm in a separate package; pyproject.toml registers them."""
 
 from pathlib import Path
 
 MY_ARM = Path(__file__).with_name("my_arm.yaml")
-"""How this laboratory's recordings are read."""
+"""How to read the recordings of this robot."""

@@ -1,4 +1,4 @@
-"""A policy behind an address: here the address is all there is to it."""
+"""A policy behind an address; in this example the address contains the whole policy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from robotics.embodiment.control import Action, Observation
 
 
 class ConstantClient:
-    """`constant://X,Y,Z`: moves by the same metres at every step.
+    """`constant://X,Y,Z`: moves by the same displacement (m) at every step.
 
     A client of a real server connects here and asks it in `act`; see
     `eval.policies.remote.policy.RemotePolicy`.
@@ -24,8 +24,8 @@ class ConstantClient:
             move = []
         if len(move) != 3:
             raise ValueError(
-                f"policy: expected constant://X,Y,Z with three numbers (m); got {address}; "
-                "remedy: e.g. constant://0.01,0,0"
+                f"policy: expected constant://X,Y,Z with three numbers (m), got {address}; "
+                "write e.g. constant://0.01,0,0"
             )
         self._action = Action(np.array([*move, 0, 0, 0, 0], np.float32))
 

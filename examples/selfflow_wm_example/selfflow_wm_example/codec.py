@@ -1,4 +1,4 @@
-"""A codec: pictures as the mean colours of small squares, which nothing has to be fitted for."""
+"""A codec that needs no fitting: images as the mean colours of small squares."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from selfflow_wm.codec.base import check_frames, check_latents
 class MeanPool(ImageCodec):
     """One token per `token` x `token` pixels, holding the mean RGB of its `cells` x `cells` cells.
 
-    Latents are (mean / 255 - 0.5) * 4: about mean 0 and variance 1 for natural pictures.
+    Latents are (mean / 255 - 0.5) * 4: about mean 0 and variance 1 for natural images.
 
     Args:
         image_size: (H, W) pixels, divisible by `token`.

@@ -1,4 +1,4 @@
-"""How fast tasks are done."""
+"""A metric: how fast tasks are solved."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from typing import Any
 
 
 def speed(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean number of steps of the episodes of a task that succeeded; none where none did."""
+    """Mean number of steps of the successful episodes of a task; empty if none succeeded."""
     steps = [record["steps"] for record in records if record["success"]]
     return {"steps to success": sum(steps) / len(steps)} if steps else {}

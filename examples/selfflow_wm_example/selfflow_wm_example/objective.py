@@ -1,4 +1,4 @@
-"""An objective: flow matching that also minds the direction of the velocity (FasterDiT,
+"""An objective: flow matching with a loss on the direction of the velocity (FasterDiT,
 arXiv 2410.10356, "velocity direction supervision")."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class DirectionFlow(FlowMatching):
     """L_gen + weight * mean(1 - cos(predicted, true velocity)), the cosine per token.
 
     Args:
-        weight: of the direction's term; 0 is plain flow matching.
+        weight: of the direction loss; 0 is plain flow matching.
         time_laws, condition_noise, caption_dropout: `FlowMatching`'s.
     """
 

@@ -1,4 +1,4 @@
-"""The smallest simulator: a point that has to reach a goal, and the expert that takes it there."""
+"""A minimal simulator: a point that has to reach a goal, and an expert that moves it there."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class PointEnv(gymnasium.Env):
         )
 
     def advance_to_next_subtask(self) -> str:
-        """There is one sub-task only."""
+        """There is only one sub-task."""
         return self.instruction
 
     def reset(
@@ -75,7 +75,7 @@ class PointEnv(gymnasium.Env):
         return self._observe(), float(info["success"]), False, over, info
 
     def camera_image(self) -> np.ndarray:
-        """From above, uint8 (256, 320, 3): the goal light, the point white."""
+        """The view from above, uint8 (256, 320, 3): the goal grey, the point white."""
         image = np.full((256, 320, 3), 40, np.uint8)
         for place, colour in ((self.goal, 150), (self.position, 255)):
             row, column = (np.array([128, 160]) + 400 * place[:2]).astype(int).clip(8, 247)
@@ -96,16 +96,16 @@ class PointEnv(gymnasium.Env):
 
 
 class PointExpert:
-    """Goes straight to the goal, at most 5 cm a step, and says when it is there."""
+    """Moves straight to the goal, at most 5 cm per step, and terminates there."""
 
     def __init__(self, env: PointEnv) -> None:
         self._env = env
 
     def reset(self) -> None:
-        """Nothing to forget."""
+        """Nothing to reset."""
 
     def act(self) -> Action:
-        """The next action from the simulator's state."""
+        """The next action in the simulator's current state."""
         way = self._env.goal - self._env.position
         length = float(np.linalg.norm(way))
         move = way * min(1.0, 0.05 / max(length, 1e-9))

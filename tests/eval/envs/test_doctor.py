@@ -17,7 +17,7 @@ from eval.rollout.plan import make_plan
 from eval.simpler import build_parser, main
 
 
-def test_what_is_missing_is_named_with_the_line_that_mends_it(monkeypatch):
+def test_what_is_missing_is_named_with_the_command_that_fixes_it(monkeypatch):
     monkeypatch.setattr(probe.importlib.util, "find_spec", lambda name: None)
     rows = {row["name"]: row for row in [*probe._packages(), *probe._simpler()]}
     assert not rows["sapien"]["ok"] and "sapien==2.2.2" in rows["sapien"]["remedy"]
@@ -111,7 +111,7 @@ def test_a_grid_becomes_the_episodes_of_a_run():
     seeds = plan("--task", "move_near", *simpler, "--protocol", "prepackaged").seeds["move_near"]
     assert seeds[0] == 1_000_000 and len(seeds) == 20
     beside = plan("--task", "move_near", *simpler, "--protocol", "train")
-    assert beside.seeds["move_near"][0] == 0 and "no test" in beside.simulator.note
+    assert beside.seeds["move_near"][0] == 0 and "not a test" in beside.simulator.note
 
 
 def test_a_replay_on_simpler_starts_where_its_demonstrations_did(tmp_path):

@@ -34,7 +34,7 @@ def test_widowx_has_24_cells_and_no_variants():
         grid = cells(task, "vm")
         assert [cell.reset["obj_init_options"]["episode_id"] for cell in grid] == list(range(24))
         assert len({json.dumps(cell.build) for cell in grid}) == 1
-        with pytest.raises(ValueError, match="Google robot alone"):
+        with pytest.raises(ValueError, match="only for the Google robot"):
             cells(task, "va")
     sink = cells("widowx_put_eggplant_in_basket", "vm")[0]
     assert sink.build["robot"] == "widowx_sink_camera_setup" and sink.horizon == 120

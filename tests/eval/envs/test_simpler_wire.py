@@ -169,7 +169,7 @@ def test_errors_inside_the_simulator_keep_their_message(env):
         env.step(np.array([0.7, 0, 0, 0, 0, 0, 0]))
 
 
-def test_an_interpreter_that_is_none_is_the_users_to_mend():
+def test_a_bad_interpreter_path_is_an_error_in_the_input():
     with pytest.raises(ValueError, match="expected an interpreter"):
         RemoteEnv("open_drawer", "vm", "/no/such/python").reset(seed=0)
     with pytest.raises(SimulatorError, match="died during open.*eval.doctor --simpler-python"):

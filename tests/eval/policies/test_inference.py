@@ -32,12 +32,12 @@ def world():
 def request(world, seed):
     rng = np.random.default_rng(seed)
     height, width = world.image_size
-    header = {"mode": "policy", "steps": 2, "shift": 1.0, "instruction": f"open drawer {seed}"}
-    return header, {
+    return {
+        "mode": "policy", "steps": 2, "shift": 1.0, "instruction": f"open drawer {seed}",
         "image": rng.integers(0, 256, (height, width, 3), np.uint8),
         "proprio": rng.normal(size=8).astype(np.float32),
         "noise": torch.Generator().manual_seed(seed).get_state().numpy(),
-    }
+    }  # fmt: skip
 
 
 def observation(world, seed):
@@ -107,7 +107,7 @@ def test_one_sample_a_call_is_a_model_of_ones_own_bit_for_bit(world):
         SharedWorld(spec.address)
 
 
-def test_a_checkpoint_that_is_not_there_is_the_users_to_mend(tmp_path):
+def test_a_checkpoint_that_is_not_there_is_an_error_in_the_input(tmp_path):
     with pytest.raises(ValueError), shared(PolicySpec("checkpoint", str(tmp_path)), 1):
         pass
     assert not os.listdir(tmp_path)

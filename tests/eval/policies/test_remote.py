@@ -1,4 +1,4 @@
-"""Policies behind openpi's websocket protocol: the wire, the client, and our own server."""
+"""Policies behind openpi's websocket protocol: messages, client, and this project's server."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_a_lost_connection_is_made_again_and_a_silent_server_is_given_up():
         policy.close()
 
 
-def test_no_server_a_bad_option_or_another_robot_are_the_users_to_mend():
+def test_no_server_a_bad_option_or_another_robot_is_an_error_in_the_input():
     with pytest.raises(ValueError, match="expected a policy server"):
         RemotePolicy("ws://127.0.0.1:9", connect_s=0.2)
     with pytest.raises(ValueError, match="ws"):

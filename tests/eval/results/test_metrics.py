@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.results.results import grouped, mean_of_tasks, means, summarize
+from eval.results.results import grouped, means, summarize
 from selfflow_wm.intervals import Z95, independent_trials, wilson
 
 
@@ -131,13 +131,11 @@ def test_rates_stages_steps_and_latency():
 def test_the_mean_counts_each_task_the_same_and_says_how_many():
     many = summarize("move_near", [record(False) for _ in range(9)] + [record(True)])
     few = summarize("pick_coke_can", [record(True)])
-    mean = mean_of_tasks({"move_near": many, "pick_coke_can": few})
-    assert mean["success_last_step"] == pytest.approx(0.55)
+    mean = means({"move_near": many, "pick_coke_can": few}, {})["macro_tasks"]
+    assert mean["success_last_step"]["rate"] == pytest.approx(0.55)
     assert mean["name"] == "mean of 2 tasks"
-    assert mean_of_tasks({"move_near": many}) is None
-    assert (
-        mean_of_tasks({"move_near": many, "pick_coke_can": summarize("pick_coke_can", [])}) is None
-    )
+    assert means({"move_near": many}, {}) == {}
+    assert means({"move_near": many, "pick_coke_can": summarize("pick_coke_can", [])}, {}) == {}
 
 
 def test_every_mean_has_its_name_and_its_own_weights():

@@ -14,7 +14,7 @@ from eval.merge import main as merge
 from eval.policies.scripted import ReplayPolicy, replay_seeds
 from eval.report.collection import parse_counts
 from eval.rollout.demonstrations import (
-    MOST_DELAYS,
+    MAX_DELAYS,
     CollectSetup,
     Perturbation,
     PerturbedExpert,
@@ -56,7 +56,7 @@ def test_recorded_actions_are_the_experts_at_the_states_the_executed_ones_led_to
         needs_image = False
 
         def step(self, observation, action, instruction, info):
-            labels.append((policy.meant, action))
+            labels.append((policy.intended, action))
 
         def end(self, observation, info):
             pass
@@ -110,8 +110,8 @@ def test_terminate_is_held_back_at_most_three_times_in_a_row():
     policy._expert = Done()
     policy.reset("", 0)
     executed = [policy.act(None).terminate for _ in range(8)]
-    assert executed == ([False] * MOST_DELAYS + [True]) * 2
-    assert policy.meant.terminate
+    assert executed == ([False] * MAX_DELAYS + [True]) * 2
+    assert policy.intended.terminate
     never = PerturbedExpert(Perturbation(terminate_delay=0.0))
     never._expert = Done()
     never.reset("", 0)
@@ -168,7 +168,7 @@ def test_a_crash_is_an_error_and_a_hopeless_task_is_given_up(tmp_path, monkeypat
     assert len(schedule.errors) == 1
     assert "move_near seed 3: RuntimeError" in schedule.errors[0]
 
-    monkeypatch.setattr("eval.rollout.collect.MOST_FAILURES", (2, 1))
+    monkeypatch.setattr("eval.rollout.collect.MAX_FAILURES", (2, 1))
     schedule = gather(
         tmp_path / "b", {"move_near": 3}, perturbation=Perturbation(0.5, noise_probability=1.0)
     )

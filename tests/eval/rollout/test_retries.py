@@ -50,7 +50,7 @@ def test_a_crash_or_hang_is_repeated_and_changes_nothing_but_the_count(
     found = results(out)
     assert found["retries"] == found["tasks"]["move_near"]["retries"] == 1
     assert found["errors"] == 0
-    assert "1 tries crashed or hung and were repeated" in capsys.readouterr().out
+    assert "1 tries crashed or hung and were retried" in capsys.readouterr().out
 
 
 def test_after_the_last_try_it_is_an_error_and_continuing_tries_it_again(tmp_path, monkeypatch):
@@ -65,7 +65,7 @@ def test_after_the_last_try_it_is_an_error_and_continuing_tries_it_again(tmp_pat
     found = results(out)
     assert found["errors"] == 1 and found["complete"]
     assert found["tasks"]["move_near"]["success_last_step"]["of"] == 5
-    mark.touch()  # mended
+    mark.touch()  # fixed
     assert main(arguments) == 0
     assert len(lines(out)) == 7
     assert results(out)["tasks"]["move_near"]["success_last_step"]["of"] == 6
@@ -111,11 +111,11 @@ def test_a_heart_that_stops_is_noticed_and_named(monkeypatch):
     monkeypatch.setattr(workers, "time", SimpleNamespace(monotonic=lambda: now[0]))
     heart = Heartbeat(Here, Limits(reset=100.0, step=10.0))
     assert heart.left() == 100
-    assert "first step took more than 100 s" in heart.why()
+    assert "first step took more than 100 s" in heart.reason()
     heart.beat()
     now[0] += 11
     assert heart.left() == -1
-    assert "after 1 steps took more than 10 s" in heart.why()
+    assert "after 1 steps took more than 10 s" in heart.reason()
     heart.begin()
     assert heart.left() == 100
 
