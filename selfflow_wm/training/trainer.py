@@ -215,11 +215,12 @@ class Trainer:
             self._batch = batch
         norm = self.parallel.clip(self.trainable, self.optim.clip_norm)
         self.readings.add(self.step + 1, {"grad_norm": norm})
-        broken = self.readings.broken
         # By the protocol of torch.amp.GradScaler: where it is 1, the fused kernel does nothing.
-        cast(Any, self.optimizer).found_inf = broken
+        cast(Any, self.optimizer).found_inf = self.readings.broken
         self.optimizer.step()
-        self.ema.update(self.model, unless=broken)
+        # After a broken step it moves on towards weights that stay as they are: NonFiniteLoss is
+        # raised before anything of it is saved or shown.
+        self.ema.update(self.model)
         self.step += 1
 
     def _loss(self, student: Any, batch: Batch) -> LossOutput:
