@@ -38,7 +38,7 @@ def load(words: Sequence[str], tiny: bool) -> dict[str, Any]:
     path = RECIPES / f"{name}.yaml" if "/" not in name and "." not in name else Path(name)
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-        raise ValueError(f"recipe: expected one of {known}, or a file, got {name}; choose one")
+        raise ValueError(f"recipe: expected one of {known}, or a file, got {name}; correct recipe=")
     recipe = OmegaConf.load(path)
     OmegaConf.set_struct(recipe, True)
     try:

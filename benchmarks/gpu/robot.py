@@ -68,21 +68,21 @@ def _time(bench: Bench, name: str, way: str, make: Callable[[], Policy]) -> None
 
 
 class Policy:
-    """A network that gives chunks. describe: what it is, for the table."""
+    """A network that predicts chunks of actions. describe: its row in the table."""
 
     network: Any
     describe: str
 
     def call(self, batch: int, steps: int) -> Callable[[], Any]:
-        """Of one chunk for each of `batch` observations."""
+        """A call that predicts one chunk for each of `batch` observations."""
         raise NotImplementedError
 
     def capture(self, compile: bool) -> None:
-        """From now on sample from recorded graphs, of compiled blocks or plain ones."""
+        """Sample from CUDA graphs from now on, of compiled or eager blocks."""
         self.use(CapturedSampler(compile=compile))
 
     def use(self, sampler: Callable[..., Any]) -> None:
-        """Call this instead of `flow.sampler.sample`."""
+        """Use this instead of `flow.sampler.sample`."""
         raise NotImplementedError
 
 
@@ -110,7 +110,7 @@ class Shipped(Policy):
 
 
 class Untrained(Policy):
-    """A network of random weights on latents, without codec: the same work otherwise."""
+    """A network with random weights on latents, without codec: otherwise the same work."""
 
     def __init__(self, words: tuple[str, ...], device: str, precision: str) -> None:
         plain: Any = OmegaConf.to_container(
@@ -146,12 +146,12 @@ class Untrained(Policy):
 
 
 def _shipped(bench: Bench) -> list[tuple[str, Callable[[], Policy]]]:
-    """The shipped policies, those of one network once; without any, its like untrained."""
+    """The shipped policies, one for each network; without any, a network with random weights."""
     found: dict[str, tuple[str, Path]] = {}
     for name in SHIPPED:
         path = ROOT / "checkpoints" / name
         if not (path / "model.safetensors").is_file():
-            bench.note(f"checkpoints/{name} was left behind")
+            bench.note(f"checkpoints/{name} is not here")
             continue
         config = json.loads((path / "config.json").read_text())
         key = json.dumps([config["layout"], config["backbone"]], sort_keys=True)

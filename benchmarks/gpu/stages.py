@@ -45,18 +45,20 @@ STAGES = (
         optional=True,
     ),
 )
-"""In order of worth: when time runs out, the last are those that are missed."""
+"""Most important first: when time runs out, the last are missed."""
 
 DEFAULT = tuple(stage.name for stage in STAGES if not stage.optional)
 
 
 def chosen(words: str | None) -> list[Stage]:
-    """The stages of `--stages a,b`, in order of worth; ValueError for one that is not there."""
+    """The stages that `--stages a,b` names, most important first; ValueError for an unknown one."""
     wanted = DEFAULT if words is None else tuple(filter(None, words.split(",")))
     known = [stage.name for stage in STAGES]
     if not wanted or (unknown := sorted(set(wanted) - set(known))):
         found = unknown[0] if wanted else ""
-        raise ValueError(f"stages: expected some of {','.join(known)}, got {found!r}; choose these")
+        raise ValueError(
+            f"stages: expected some of {','.join(known)}, got {found!r}; correct --stages"
+        )
     return [stage for stage in STAGES if stage.name in wanted]
 
 

@@ -62,7 +62,7 @@ def _profile(bench: Bench, compiled: bool) -> None:
 
 
 def _batch(bench: Bench) -> int:
-    """What filled the card in the stage fast, else one that fits 80 GB."""
+    """The batch that filled the card in the stage fast, else one that fits 80 GB."""
     if bench.tiny:
         return 2
     for row in bench.before.get("fast", {}).get("tables", {}).get("steps", []):
