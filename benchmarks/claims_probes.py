@@ -15,7 +15,7 @@ from selfflow_wm.commands.probe import main as probe
 from selfflow_wm.evaluation.checkpoints import find_checkpoints
 from selfflow_wm.evaluation.labelled import labelled_latents, modality_of, write_labelled
 from selfflow_wm.evaluation.summary import over_seeds
-from selfflow_wm.files import atomic_file
+from selfflow_wm.files import write_file
 from selfflow_wm.probing.plot import draw
 from selfflow_wm.probing.sources import LabelledLatents
 from selfflow_wm.training import checkpoint
@@ -30,7 +30,7 @@ Runs = Mapping[int, Mapping[str, Path]]
 
 
 def probe_runs(out: Path, runs: Runs, samples: int) -> list[dict[str, Any]]:
-    """Probe all arms of all seeds, or go on, into `out`; rows of means over seeds. Questions of a
+    """Probe all arms of all seeds into `out`, or resume; rows of means over seeds. Questions of a
     modality that the models lack are left out.
 
     Writes out/KIND-LABEL/seed_S/ (probe.json, probe.png), out/KIND-LABEL.png (accuracy by layer,
@@ -47,10 +47,8 @@ def probe_runs(out: Path, runs: Runs, samples: int) -> list[dict[str, Any]]:
             for seed, arms in runs.items()
         }
         summary += [{"question": name} | row for row in summarise(tables)]
-        with atomic_file(out / f"{name}.png") as temporary:
-            temporary.write_bytes(draw(over_runs(tables)))
-    with atomic_file(out / "probes.json") as temporary:
-        checkpoint.write_json(temporary, summary)
+        write_file(out / f"{name}.png", draw(over_runs(tables)))
+    checkpoint.write_json(out / "probes.json", summary)
     return summary
 
 
@@ -66,7 +64,7 @@ def _table(
     words = [word for arm, path in arms.items() for word in ("--checkpoint", f"{arm}={path}")]
     words += ["--data", str(file), "--out", str(out), "--modality", modality]
     if probe([*words, "--levels", ",".join(map(str, LEVELS))]):
-        raise ValueError(f"{out}: expected probes, got none; see what is said above")
+        raise ValueError(f"{out}: expected probes, got none; see the error above")
     return checkpoint.read_json(out / "probe.json")["rows"]
 
 

@@ -107,7 +107,7 @@ def check(directory: Path, chosen: dict[str, str], a: argparse.Namespace) -> boo
     settings = json.dumps(settings_for(directory, a, "tfds.data_source" in chosen))
     print(f"{'':<22}{'windows':>9}{'known':>7}{'different':>11}{'worst frame':>13}")
     for python in dict.fromkeys(chosen.values()):
-        names = json.dumps([name for name, own in chosen.items() if own == python])
+        names = json.dumps([name for name, its in chosen.items() if its == python])
         command = [python, "-m", "benchmarks.rlds_check", names, settings]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
         ran = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)

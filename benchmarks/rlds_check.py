@@ -58,6 +58,7 @@ def check(name: str, settings: dict[str, Any], batches: int = 8) -> dict[str, An
 
 if __name__ == "__main__":
     for name in json.loads(sys.argv[1]):
-        own = json.loads(sys.argv[2])
-        directory = own.pop("array_record") if name == "tfds.data_source" else own["directory"]
-        print(json.dumps(check(name, own | {"array_record": directory})), flush=True)
+        settings = json.loads(sys.argv[2])
+        if name != "tfds.data_source":
+            settings["array_record"] = settings["directory"]
+        print(json.dumps(check(name, settings)), flush=True)

@@ -223,12 +223,12 @@ class Rows:
     """The sum of a tensor over all holders."""
 
     def of(self, tensor: Tensor) -> Tensor:
-        """The own rows of a tensor for the whole batch."""
+        """This process's rows of a tensor for the whole batch."""
         return tensor if self.step == 1 else tensor[self.first :: self.step].contiguous()
 
     def mean(self, sums: Tensor, counts: Tensor, at_least: float = 0) -> Tensor:
-        """`sums / counts`, both over the own rows, such that the mean of the results over all
-        holders is the mean over the whole batch; so is then that of their gradients.
+        """`sums / counts`, both over this process's rows, scaled so that the mean of the results
+        over all holders is the mean over the whole batch; the same holds for their gradients.
 
         at_least: the smallest count to divide by; by 0 gives NaN.
         """

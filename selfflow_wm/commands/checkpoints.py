@@ -23,12 +23,12 @@ checkpoints of one name that differ in seed are also averaged, with an interval 
 Captions, condition pictures and noise of sample n are the same for all checkpoints, so differences
 are paired. Values of true renderings, and of renderings through the codec, stand beside: no model
 with these latents can be expected to beat the latter. Where sound is held against the picture, what
-true films with the sound of another score stands below: chance is far from 0. Distances use
+true videos with the sound of another score stands below: chance is far from 0. Distances use
 features of the toy world's own recogniser unless --features says otherwise: they are no FID, FVD or
 FAD of the literature. Those of any two sets of pictures, videos or sounds:
 python -m selfflow_wm.evaluate distance.
 
-Results: OUT/results.json, results.html (one file), pictures/, films/, sounds/. The same command
+Results: OUT/results.json, results.html (one file), pictures/, videos/, sounds/. The same command
 goes on where it stopped; more checkpoints or a larger --samples add to what is there.
 
 examples:
@@ -137,7 +137,7 @@ def run(arguments: argparse.Namespace, command: str) -> None:
 
 
 def _check_labels(labels: Sequence[str]) -> None:
-    """ValueError where the films of two checkpoints, or of the true samples, would share a name."""
+    """ValueError when videos of two checkpoints, or of the true samples, would share a name."""
     from selfflow_wm.evaluation.media import slug
     from selfflow_wm.evaluation.run import TRUE
 

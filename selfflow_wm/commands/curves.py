@@ -84,12 +84,14 @@ def table(arms: Arms, metrics: Sequence[str]) -> list[dict[str, Any]]:
     interval where there are several. Metrics without such a step have `step` None."""
     rows = []
     for metric in metrics:
-        own = {name: [run[metric] for run in runs if metric in run] for name, runs in arms.items()}
-        steps = common_steps([curve for curves in own.values() for curve in curves])
+        by_arm = {
+            name: [run[metric] for run in runs if metric in run] for name, runs in arms.items()
+        }
+        steps = common_steps([curve for curves in by_arm.values() for curve in curves])
         step = steps[-1] if steps else None
         values = {
             name: over_seeds([curve[step] for curve in curves])
-            for name, curves in own.items()
+            for name, curves in by_arm.items()
             if curves and step is not None
         }
         rows.append({"metric": metric, "step": step, "arms": values})

@@ -36,7 +36,7 @@ interval. Distances by different extractors can't be compared.
 examples:
   python -m selfflow_wm.evaluate distance samples/media/samples.npz data/media/image \\
       --features image=inception:weights/inception.pth
-  python -m selfflow_wm.evaluate distance samples/films/samples.npz data/media/video \\
+  python -m selfflow_wm.evaluate distance samples/videos/samples.npz data/media/video \\
       --features video=i3d:weights/i3d_torchscript.pt --out fvd.json
   python -m selfflow_wm.evaluate distance samples/sounds/samples.npz data/media/audio \\
       --features audio=clap:weights/clap --sample-rate 48000
@@ -106,9 +106,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _write(arguments: argparse.Namespace, modality: str, cut: Any, distance: Any) -> None:
-    """The result with what it is of, whole or not at all."""
-    from selfflow_wm.files import atomic_file
-    from selfflow_wm.training.checkpoint import write_json
+    """Write the result with its settings."""
+    from selfflow_wm.files import write_json
 
     value = {
         "schema": SCHEMA,
@@ -120,5 +119,4 @@ def _write(arguments: argparse.Namespace, modality: str, cut: Any, distance: Any
         "cut": asdict(cut),
         **asdict(distance),
     }
-    with atomic_file(arguments.out) as temporary:
-        write_json(temporary, value)
+    write_json(arguments.out, value)

@@ -24,7 +24,7 @@ EPILOG = """\
 Results: OUT/samples.npz (arr_0: uint8 NHWC, for ADM's evaluation suite; arr_1: labels) and
 OUT/grid.png, or OUT/latents.npz (arr_0: float32 tokens) when nothing can decode. Video and audio
 are arrays in samples.npz (the sound of video_audio in sound.npz), and the first 64 of them also
-OUT/films/*.mp4, with their sound, or OUT/sounds/*.wav. Finished batches lie in OUT/parts: the same
+OUT/videos/*.mp4, with their sound, or OUT/sounds/*.wav. Finished batches lie in OUT/parts: the same
 command goes on where it stopped, a larger --samples adds to them, and any --batch-size or --shard
 gives the same samples.
 
@@ -38,7 +38,7 @@ examples:
       --classes 207,360 --samples 16 --guidance 3.5 --out samples/dogs
   python -m selfflow_wm.sample --checkpoint my_model --captions-file captions.txt --out x
   python -m selfflow_wm.sample --checkpoint runs/media --modality video_audio --images a.png \\
-      --captions-file captions.txt --shift 6.93 --guidance 5 --out samples/films
+      --captions-file captions.txt --shift 6.93 --guidance 5 --out samples/videos
 
 The paper samples in 50 steps with a shift of 1.78 on SD-VAE, 6.93 on FLUX.2's and Songbloom's, 15
 on Wan 2.2's latents; guidance 3.5 (images) and 5 (video, audio) for what is looked at, none for

@@ -78,7 +78,7 @@ def print_results(results: Row) -> None:
     for row in results["metrics"]:
         if row.get("unrelated"):
             value = show(row["unrelated"], row["unit"])
-            print(f"chance (true films, sound of another): {row['title']} {value}")
+            print(f"chance (true videos, sound of another): {row['title']} {value}")
     rows = {row["name"]: row for row in results["metrics"]}
     shown = results["arm_differences"] or results["differences"]
     if shown:
@@ -111,7 +111,7 @@ def write_page(out: Path, results: Row) -> Path:
     media = {
         mode: {
             "pictures": [pages.embedded(out / name) for name in files["pictures"]],
-            "films": [_named(out, name) for name in files["films"]],
+            "videos": [_named(out, name) for name in files["videos"]],
             "sounds": [_named(out, name) for name in files["sounds"]],
         }
         for mode, files in results["media"].items()

@@ -15,8 +15,7 @@ from selfflow_wm.evaluation.checkpoints import Entry
 from selfflow_wm.evaluation.metrics import FRECHET, METRICS, Columns, Metric, frechet_metric
 from selfflow_wm.evaluation.run import REFERENCE, TRUE, UNRELATED, Judge, stored
 from selfflow_wm.evaluation.summary import Value
-from selfflow_wm.files import atomic_file
-from selfflow_wm.training.checkpoint import write_json
+from selfflow_wm.files import write_json
 
 SCHEMA = 1
 """Version of results.json. Raise it when a reader of the old one would misread the new one."""
@@ -109,8 +108,6 @@ def _differences(
 
 
 def write_results(out: Path, results: Mapping[str, Any]) -> Path:
-    """`out`/results.json, whole or not at all."""
-    path = out / "results.json"
-    with atomic_file(path) as temporary:
-        write_json(temporary, results)
-    return path
+    """Write `out`/results.json."""
+    write_json(out / "results.json", results)
+    return out / "results.json"

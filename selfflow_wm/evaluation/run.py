@@ -23,8 +23,8 @@ from selfflow_wm.progress import Progress
 from selfflow_wm.sampling.run import Solve
 
 TRUE, REFERENCE, UNRELATED = "true", "reference", "unrelated"
-"""Renderings that models are asked for, others of the same split that distances are to, and films
-with the sound of another: what a model scores whose sound knows nothing of its picture."""
+"""Renderings that models are asked for, others of the same split that distances are to, and
+videos with the sound of another: the score of a model whose sound ignores its picture."""
 
 OFFSET = 500_000
 """Number in the test split of the first reference rendering."""
@@ -60,7 +60,7 @@ def _renderings(world: ToyConfig, mode: str, numbers: Sequence[int]) -> list[Sam
 
 
 def with_other_sound(world: ToyConfig) -> Make:
-    """Makes the true films, each with the sound of the next one."""
+    """The true videos, each with the sound of the next one."""
 
     def make(mode: str, asked: Sequence[Sample], numbers: Sequence[int]) -> Arrays:
         others = _renderings(world, mode, [number + 1 for number in numbers])
@@ -105,9 +105,9 @@ def origins(
             found.append(Origin(key, new, lambda make=coded: make))
         codecs[entry.label] = key
     for entry in entries:
-        own = tuple(mode for mode in modes if mode in entry.modes)
+        trained = tuple(mode for mode in modes if mode in entry.modes)
         opened = lambda entry=entry: Maker(entry, solve, seed, device)  # noqa: E731
-        found.append(Origin(entry.fingerprint, own, opened))
+        found.append(Origin(entry.fingerprint, trained, opened))
     return found, codecs
 
 

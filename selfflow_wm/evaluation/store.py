@@ -16,7 +16,7 @@ from selfflow_wm.files import atomic_open
 from selfflow_wm.sampling.parts import missing_numbers
 
 RAW = "raw/"
-"""Before the names of what is kept for pictures and films."""
+"""Prefix of the samples that are kept to be shown."""
 
 
 class Measured:

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from selfflow_wm.files import atomic_file, atomic_open
-from selfflow_wm.training.checkpoint import read_json, write_json
+from selfflow_wm.files import atomic_open, differing, read_json, write_json
 
 
 def missing_numbers(wanted: Sequence[int], done: Mapping[int, Any]) -> list[int]:
@@ -30,11 +29,9 @@ def claim_settings(out: Path, settings: Mapping[str, Any]) -> None:
     # Through JSON once, so that tuples equal the lists they come back as.
     settings = json.loads(json.dumps(settings))
     if not file.exists():
-        with atomic_file(file) as temporary:
-            write_json(temporary, settings)
+        write_json(file, settings)
     before = read_json(file)
-    changed = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
-    if changed:
+    if changed := differing(before, settings):
         now = {key: settings.get(key) for key in changed}
         then = {key: before.get(key) for key in changed}
         raise ValueError(

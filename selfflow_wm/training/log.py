@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from selfflow_wm.progress import Progress as Progress
-
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 
 

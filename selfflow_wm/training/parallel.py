@@ -48,7 +48,7 @@ class SingleProcess:
         return work(self.model)
 
     def measure(self, student: nn.Module, work: Callable[[Any], T]) -> T:
-        """`work(student)` beside the training: gradients, if any, stay those of the own rows."""
+        """`work(student)` beside the training; gradients, if any, are of this process's rows."""
         return work(student)
 
     def step(self, last: bool) -> AbstractContextManager[Any]:

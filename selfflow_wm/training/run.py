@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from selfflow_wm.data import Mode, ModeSchedule, UnusableSample
+from selfflow_wm.files import write_file
 from selfflow_wm.layout import Batch
 from selfflow_wm.objective import FlowMatching
 from selfflow_wm.training import checkpoint, ranks
@@ -164,10 +165,8 @@ def record_loaded(out: Path, found: Mapping[str, Any]) -> None:
     """Put what was loaded from `init` into run.json, beside the configuration, and its table into
     init.txt. found: JSON values with `table`, its lines."""
     record = checkpoint.read_json(out / "run.json")
-    with checkpoint.atomic_file(out / "run.json") as temporary:
-        checkpoint.write_json(temporary, record | {LOADED: found})
-    with checkpoint.atomic_file(out / "init.txt") as temporary:
-        temporary.write_text("\n".join(found["table"]) + "\n")
+    checkpoint.write_json(out / "run.json", record | {LOADED: found})
+    write_file(out / "init.txt", "\n".join(found["table"]) + "\n")
 
 
 def _recorded(out: Path) -> dict[str, Any] | None:

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from selfflow_wm.layout import Batch
 from selfflow_wm.objective import LossOutput
+from selfflow_wm.progress import Progress
 from selfflow_wm.training import checkpoint
 from selfflow_wm.training.diagnostics import Diagnostics
 from selfflow_wm.training.ema import EMA
-from selfflow_wm.training.log import MetricsLog, NoLog, Progress
+from selfflow_wm.training.log import MetricsLog, NoLog
 from selfflow_wm.training.optim import AdamWCosine
 from selfflow_wm.training.parallel import SingleProcess
 from selfflow_wm.training.readings import NonFiniteLoss as NonFiniteLoss

@@ -90,8 +90,8 @@ def transfer(
     known = _whole_vectors(target, weights, rows)
     for name, value in target.state_dict().items():
         part, modality = part_of(name)
-        own = modality is None or modality in rows
-        found = weights.get(name) if own and known.get(part, True) else None
+        wanted = modality is None or modality in rows
+        found = weights.get(name) if wanted and known.get(part, True) else None
         if found is None:
             _check_optional(name)
             if _perturbs(name, rows):
