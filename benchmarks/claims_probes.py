@@ -18,6 +18,7 @@ from selfflow_wm.evaluation.summary import over_seeds
 from selfflow_wm.files import write_file
 from selfflow_wm.probing.plot import draw
 from selfflow_wm.probing.sources import LabelledLatents
+from selfflow_wm.tables import print_table, with_interval
 from selfflow_wm.training import checkpoint
 from selfflow_wm.training.model_files import read_codecs
 
@@ -111,17 +112,11 @@ def over_runs(tables: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[st
 
 def show(summary: Sequence[Mapping[str, Any]]) -> None:
     """The table, with Student's intervals over seeds."""
-    from rich.console import Console
-    from rich.table import Table as RichTable
-
-    shown = RichTable("probe", "t", "arm", "accuracy [95% over seeds]", "chance", "layers")
+    rows = []
     for row in summary:
-        sign = "+" if "minus" in row else ""
-        value = f"{row['value']:{sign}.1%}"
-        if row["low"] is not None:
-            value += f" [{row['low']:{sign}.1%}, {row['high']:{sign}.1%}]"
+        value = with_interval(row, "+.1%" if "minus" in row else ".1%")
         name = f"  minus {row['minus']}" if "minus" in row else row["arm"]
         chance = f"{row['chance']:.1%}" if "chance" in row else ""
         layers = ", ".join(map(str, row.get("layers", ())))
-        shown.add_row(row["question"], f"{row['level']:g}", name, value, chance, layers)
-    Console().print(shown)
+        rows.append((row["question"], f"{row['level']:g}", name, value, chance, layers))
+    print_table(("probe", "t", "arm", "accuracy [95% over seeds]", "chance", "layers"), rows)

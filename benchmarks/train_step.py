@@ -35,6 +35,7 @@ from selfflow_wm.model import Backbone
 from selfflow_wm.model.sit import SiT
 from selfflow_wm.objective import FlowMatching, SelfFlow
 from selfflow_wm.sizes import PRESETS
+from selfflow_wm.tables import print_table
 
 GRIDS = {"image": ((1, 16, 16), 0.25), "video": ((13, 12, 20), 0.1)}
 """256 tokens of a 256-pixel image; 3,120 of a 49-frame clip of 192 x 320 behind Wan2.2's AE."""
@@ -124,18 +125,21 @@ def report(arguments: argparse.Namespace) -> None:
         f"{a.precision}{', compiled' if a.compile else ''}, {torch.get_num_threads()} threads; "
         f"matmul peak {peak / 1e9:.0f} GFLOP/s; {a.rounds} rounds"
     )
-    print(
-        f"{'variant':<11}{'s/step':>9}{'x vanilla':>11}{'tokens/s':>10}{'GFLOP':>9}"
-        f"{'of peak':>9}{'memory':>9}{'first step':>12}"
-    )
+    rows = []
     for name in a.variants:
         median = statistics.median(row[name] for row in rounds)
         ratio = statistics.median(row[name] / row[a.variants[0]] for row in rounds)
-        print(
-            f"{name:<11}{median:>9.3f}{ratio:>11.2f}{tokens / median:>10.0f}"
-            f"{flops[name] / 1e9:>9.0f}{flops[name] / median / peak:>9.0%}"
-            f"{memory[name] / 2**30:>7.2f} G{first[name]:>10.1f} s"
-        )
+        rows.append(
+            (
+                name, f"{median:.3f}", f"{ratio:.2f}", f"{tokens / median:.0f}",
+                f"{flops[name] / 1e9:.0f}", f"{flops[name] / median / peak:.0%}",
+                f"{memory[name] / 2**30:.2f} G", f"{first[name]:.1f} s",
+            )
+        )  # fmt: skip
+    print_table(
+        ("variant", "s/step", "x vanilla", "tokens/s", "GFLOP", "of peak", "memory", "first step"),
+        rows,
+    )
     if {"self_flow", "naive"} <= set(a.variants):
         faster = statistics.median(row["naive"] / row["self_flow"] for row in rounds)
         difference = abs(losses["naive"] - losses["self_flow"])

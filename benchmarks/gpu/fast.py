@@ -96,15 +96,11 @@ def _peak(bench: Bench) -> float:
     return product_rate(bench.device, 64 if bench.tiny else 8192, torch.bfloat16, 5)
 
 
-def case_of(cell: Cell, tiny: bool) -> Case:
-    """The network and batches of a cell."""
-    return sit(tiny) if cell.preset == "sit" else paper(cell.preset, cell.kind, tiny)
-
-
 def _measure(bench: Bench, cell: Cell, batches: dict, peak: float) -> None:
     """Measure the cell with the batch that fills the card, or a smaller one if that runs out of
     memory."""
-    case = case_of(cell, bench.tiny)
+    tiny = bench.tiny
+    case = sit(tiny) if cell.preset == "sit" else paper(cell.preset, cell.kind, tiny)
     key = (cell.preset, cell.kind, cell.checkpointing)
     if key not in batches:
         batches[key] = scan(bench, case, cell.checkpointing)

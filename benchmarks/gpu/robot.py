@@ -37,7 +37,10 @@ Act = Callable[[int, int], Callable[[], Any]]
 def run(bench: Bench) -> None:
     """See the module."""
     torch.set_float32_matmul_precision("high")
-    networks = [*_shipped(bench), ("625M policy", lambda: _paper(bench))]
+    networks = [
+        *_shipped(bench),
+        ("625M policy", lambda: Untrained(PAPER, bench.device, "bfloat16")),
+    ]
     if bench.tiny:
         networks = networks[:1]
     ways = ("eager",) if bench.tiny else WAYS
@@ -164,7 +167,3 @@ def _shipped(bench: Bench) -> list[tuple[str, Callable[[], Policy]]]:
         make = lambda: Untrained(EMBEDDED, bench.device, "float32")  # noqa: E731
         return [("embedded policy", make)]
     return [(name, lambda path=path: Shipped(path, bench.device)) for name, path in found.values()]
-
-
-def _paper(bench: Bench) -> Policy:
-    return Untrained(PAPER, bench.device, "bfloat16")

@@ -98,7 +98,10 @@ def _run(args: argparse.Namespace) -> None:
     from selfflow_wm.sampling.run import Solve, finish, run_shard, shard_numbers
 
     one_of("--solver", args.solver, SOLVERS)
-    shard, shards = args.shard or _environment_shard()
+    shard, shards = args.shard or (
+        int(os.environ.get("RANK", 0)) + 1,
+        int(os.environ.get("WORLD_SIZE", 1)),
+    )
     device = _device(args.device)
     numbers = shard_numbers(args.samples, shard, shards)
     solve = Solve(args.steps, args.shift, args.solver, args.guidance, args.guidance_interval)
@@ -148,10 +151,6 @@ def _device(name: str) -> Any:
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return device
-
-
-def _environment_shard() -> tuple[int, int]:
-    return int(os.environ.get("RANK", 0)) + 1, int(os.environ.get("WORLD_SIZE", 1))
 
 
 def _interval(text: str) -> tuple[float, float]:

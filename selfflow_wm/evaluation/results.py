@@ -59,7 +59,9 @@ def collect(
             row["unrelated"] = value(metric, UNRELATED)
         rows.append(row)
         differences += _differences(metric, having, values, columns)
-    means, between = summary.arms(metrics, entries, table) if _one_step(entries) else ([], [])
+    # A curve, of several checkpoints for an arm and seed, has no means over seeds.
+    one_each = len({(entry.name, entry.seed) for entry in entries}) == len(entries)
+    means, between = summary.arms(metrics, entries, table) if one_each else ([], [])
     return {
         "schema": SCHEMA,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -71,12 +73,6 @@ def collect(
         "arms": means,
         "arm_differences": between,
     }
-
-
-def _one_step(entries: Sequence[Entry]) -> bool:
-    """Whether there is one checkpoint for each arm and seed: a curve has no means over seeds."""
-    pairs = [(entry.name, entry.seed) for entry in entries]
-    return len(set(pairs)) == len(pairs)
 
 
 def _describe(entry: Entry, codec: str, modes: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from selfflow_wm.data import JOINT, MODES
 from selfflow_wm.interop.official import load_official
 from selfflow_wm.sampling.clips import Clips
-from selfflow_wm.sampling.decode import CodecDecoder, Decoder, vae_decoder
+from selfflow_wm.sampling.decode import CodecDecoder, vae_decoder
 from selfflow_wm.training.model_files import SavedModel, load_model
 
 
@@ -64,7 +64,7 @@ def make_clips(
 
 def make_decoder(
     saved: SavedModel, modality: str | None, vae: Path | None, device: torch.device
-) -> Decoder | None:
+) -> CodecDecoder | None:
     """What makes pictures of latents: the checkpoint's codec or `vae`; None where neither does."""
     layout = saved.model.layout
     image = layout.modalities[0] if modality is None else layout[modality]

@@ -20,7 +20,7 @@ from selfflow_wm.flow.sampler import sample
 from selfflow_wm.progress import Progress
 from selfflow_wm.sampling.clips import Clips
 from selfflow_wm.sampling.conditions import Captions, Labels, noise_seed
-from selfflow_wm.sampling.decode import Decoder
+from selfflow_wm.sampling.decode import CodecDecoder
 from selfflow_wm.sampling.parts import Parts, missing_numbers
 
 GRID_IMAGES = 64
@@ -92,7 +92,7 @@ def run_shard(
     parts: Parts,
     model: Any,
     conditions: Labels | Captions,
-    decoder: Decoder | None,
+    decoder: CodecDecoder | None,
     numbers: Sequence[int],
     solve: Solve,
     *,
