@@ -277,7 +277,7 @@ class Batch:
         )
 
     def check(self, layout: Layout) -> None:
-        """ValueError unless every tensor has the shape that `layout` says."""
+        """ValueError unless every tensor has the shape that `layout` gives."""
         names = layout.present(self.latents)
         if unknown := set(self.given) - set(names):
             raise ValueError(f"expected given modalities among {names}, got {sorted(unknown)}")

@@ -43,7 +43,7 @@ def end_with_parent() -> None:
     """End this process with what it started as soon as its parent is gone, whatever ended that.
 
     For a process of `multiprocessing`; a parent that was killed could tell it nothing, and it would
-    go on until its job is over.
+    keep running until its job is over.
     """
     parent = multiprocessing.parent_process()
     if parent is None:

@@ -28,8 +28,8 @@ features of the toy world's own recogniser unless --features says otherwise: the
 FAD of the literature. Those of any two sets of pictures, videos or sounds:
 python -m selfflow_wm.evaluate distance.
 
-Results: OUT/results.json, results.html (one file), pictures/, videos/, sounds/. The same command
-goes on where it stopped; more checkpoints or a larger --samples add to what is there.
+Results: OUT/results.json, results.html (one file), pictures/, videos/, sounds/. Rerun the same
+command to resume; more checkpoints or a larger --samples add to what is there.
 
 examples:
   python -m selfflow_wm.evaluate runs/toy --out runs/toy-eval
@@ -65,7 +65,7 @@ def _parser() -> Parser:
     parser.add_shared("batch-size", default=16)
     add("--features", nargs="+", default=[], metavar="MODALITY=NAME[:ARGUMENT]",
         help="whose features Fréchet distances compare (toy)")  # fmt: skip
-    add("--recogniser", type=Path, metavar="DIR", help="a reader of signs of your own")
+    add("--recogniser", type=Path, metavar="DIR", help="your reader of signs")
     parser.add_shared("device")
     return parser
 

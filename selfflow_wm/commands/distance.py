@@ -19,7 +19,7 @@ EPILOG = """\
 A and B are each an .npz such as samples.npz of python -m selfflow_wm.sample (arr_0: pictures uint8
 NHWC, videos uint8 NTHWC, sounds float NAS), or a folder of media. Pictures keep their sizes; of
 videos the first T frames count, scaled to cover H W; of sounds the first S samples, channels mixed.
-T, H W and S are those of the .npz unless said otherwise. A file that can't be read is an error.
+T, H W and S are those of the .npz unless given. A file that can't be read is an error.
 
 --features, whose weights are yours to bring (nothing is downloaded):
   image=inception:FILE  FID. pt_inception-2015-12-05-6726825d.pth; pictures are scaled as clean-fid
@@ -27,7 +27,7 @@ T, H W and S are those of the .npz unless said otherwise. A file that can't be r
   video=i3d:FILE        FVD. StyleGAN-V's i3d_torchscript.pt, a program: trust where it comes from
   video=videomae:DIR    FVD by VideoMAE, as transformers keeps it (extra evaluation)
   audio=clap:DIR        FAD by CLAP, as transformers keeps it (extra evaluation)
-  MODALITY=package.Name[:ARGUMENT]  one of your own: selfflow_wm/evaluation/features.py
+  MODALITY=package.Name[:ARGUMENT]  your class: see selfflow_wm/evaluation/features.py
 
 The value is the plug-in one, as it is published: biased upwards, so compare equal counts only. With
 more than twice as many samples as features it is also extrapolated to infinitely many, with a 95%

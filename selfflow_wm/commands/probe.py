@@ -18,8 +18,8 @@ codec must then have (python -m selfflow_wm.evaluate labelled writes such files 
 20% of the rows choose the L2 penalty and 20% are tested on; the splits and the noise of every row
 depend on --seed alone.
 
---out receives probe.json and probe.csv (after every probe) and probe.png. The same command goes on
-where it was stopped; more checkpoints, layers or levels add to the table.
+--out receives probe.json and probe.csv (after every probe) and probe.png. Rerun the same
+command to resume; more checkpoints, layers or levels add to the table.
 
 example:
   python -m selfflow_wm.evaluate probe --data latents.safetensors --out runs/probe \\

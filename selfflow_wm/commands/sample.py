@@ -24,8 +24,8 @@ EPILOG = """\
 Results: OUT/samples.npz (arr_0: uint8 NHWC, for ADM's evaluation suite; arr_1: labels) and
 OUT/grid.png, or OUT/latents.npz (arr_0: float32 tokens) when nothing can decode. Video and audio
 are arrays in samples.npz (the sound of video_audio in sound.npz), and the first 64 of them also
-OUT/videos/*.mp4, with their sound, or OUT/sounds/*.wav. Finished batches lie in OUT/parts: the same
-command goes on where it stopped, a larger --samples adds to them, and any --batch-size or --shard
+OUT/videos/*.mp4, with their sound, or OUT/sounds/*.wav. Finished batches are in OUT/parts: rerun
+the same command to resume; a larger --samples adds to them, and any --batch-size or --shard
 gives the same samples.
 
 Several processes: torchrun --nproc-per-node 8 -m selfflow_wm.sample ..., or run --shard 1/8 to 8/8
@@ -49,7 +49,7 @@ metrics.
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m selfflow_wm.sample",
-        description="Sample images, video or audio from an official or own checkpoint.",
+        description="Sample images, video or audio from an official checkpoint or one of yours.",
         epilog=EPILOG,
         renamed={"--num": "--samples", "--batch": "--batch-size"},
     )
@@ -120,7 +120,7 @@ def _run(args: argparse.Namespace) -> None:
         "precision": args.precision,
         "solve": {**vars(solve), "guidance_interval": list(solve.guidance_interval)},
     }
-    if args.modality is not None:  # absent otherwise, so that older runs can go on
+    if args.modality is not None:  # absent otherwise, so that older runs can be resumed
         settings["modality"] = args.modality
     if clips and clips.pictures:
         settings["images"] = clips.digests
@@ -140,7 +140,7 @@ def _run(args: argparse.Namespace) -> None:
     for path in written:
         print(f"wrote {path}")
     if not written:
-        print(f"other shards are not done; the last of them writes the {args.samples} samples")
+        print(f"other shards are not done; the last one writes all {args.samples} samples")
 
 
 def _device(name: str) -> Any:

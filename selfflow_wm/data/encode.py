@@ -24,7 +24,7 @@ class SampleEncoder:
     layout: whose rows named image, video and audio the codecs must fit. codecs: by modality.
 
     Raises:
-        ValueError: a row without a codec, a codec of another sort, grid or width than its row.
+        ValueError: a row without a codec, a codec of another kind, grid or width than its row.
     """
 
     def __init__(

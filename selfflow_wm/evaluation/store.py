@@ -1,4 +1,4 @@
-"""Measurements on disk while an evaluation goes on: whole batches or none.
+"""Measurements on disk during an evaluation: whole batches or none.
 
 OUT/measured/KEY/MODE/batch_00000000.npz   of one batch: numbers of the samples, their columns and
                                            features, and the samples themselves of the first few

@@ -98,7 +98,7 @@ def mode_levels(
     t: Float[Tensor, "B"],
     condition: Mapping[str, Float[Tensor, "B"]] | None = None,
 ) -> NoiseLevels:
-    """Levels of a mode: generated tokens at `t`, each given modality at a level of its own.
+    """Levels of a mode: generated tokens at `t`, each given modality at a separate level.
 
     `condition[name]` is the small condition noise of a given modality, 0 where it is missing.
     K is 1 + the number of given modalities.

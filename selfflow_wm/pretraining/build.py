@@ -105,7 +105,7 @@ def _codecs(plain: dict[str, Any], init: SavedModel | None) -> dict[str, Codec]:
     if init is None:
         return make_codecs(plain["codecs"], names)
     for name in names:
-        # What its weights are, the checkpoint says; where they lie does not matter.
+        # The checkpoint holds its weights; where they came from does not matter.
         asked = {k: v for k, v in (plain["codecs"].get(name) or {}).items() if k != "weights"}
         found = init.codecs[name].config if name in init.codecs else {}
         if {key: found.get(key) for key in asked} != asked:

@@ -1,4 +1,4 @@
-"""Latents to pictures: the codec in our own checkpoints, or Stable Diffusion's autoencoder."""
+"""Latents to pictures: the codec in our checkpoints, or Stable Diffusion's autoencoder."""
 
 from __future__ import annotations
 

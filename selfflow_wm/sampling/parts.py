@@ -1,4 +1,4 @@
-"""Samples on disk while a run goes on: whole parts or none, from any number of processes.
+"""Samples on disk during a run: whole parts or none, from any number of processes.
 
 OUT/settings.json                    what makes the samples what they are
 OUT/parts/part_00000000_00000063.npz image numbers and arrays of one batch

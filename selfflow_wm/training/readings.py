@@ -1,4 +1,4 @@
-"""What the steps say of themselves, read from the device as rarely as can be.
+"""The scalars of training steps, read from the device as rarely as possible.
 
 Reading a number from a GPU makes the host wait until the GPU has done all that was asked of it, and
 then the GPU wait for the host. So the loss is not looked at in every step: it stays on the
