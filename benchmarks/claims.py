@@ -54,7 +54,7 @@ BASE = (
 
 
 class Stopped(Exception):
-    """A run that did not come to its end; its state is saved."""
+    """A run that stopped early; its state is saved."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Job:
     words: tuple[str, ...]
 
     def checkpoint(self, arm: str) -> Path:
-        """Where the arm's is, or will be."""
+        """The directory of the arm's checkpoint, whether or not it exists yet."""
         return checkpoint.step_directory(self.out / "checkpoints", self.arms[arm])
 
     def done(self) -> bool:

@@ -39,7 +39,7 @@ def compared(batch: dict[str, np.ndarray], dataset: WindowDataset) -> list[tuple
 
 
 def check(name: str, settings: dict[str, Any], batches: int = 8) -> dict[str, Any]:
-    """What came of a contender's first batches."""
+    """Compare a contender's first batches with our reader's."""
     a = SimpleNamespace(**settings)
     dataset = WindowDataset(a.directory, a.size, decoded=False, progress=False)
     served = CONTENDERS[name](name, a)

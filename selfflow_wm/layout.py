@@ -1,4 +1,4 @@
-"""What a sequence is made of: the table of modalities and the batch in their latents.
+"""The parts of a sequence: the table of modalities, and batches of their latents.
 
 A `Layout` is data. Image, video, action and proprioception differ by a row of it and
 never by an `if` elsewhere.
@@ -237,7 +237,7 @@ class Rows:
 
 @dataclass
 class Batch:
-    """What an objective sees: clean latents of the modalities present in this batch's mode.
+    """The input of an objective: clean latents of the modalities present in this batch's mode.
 
     A modality that is absent from the mode is left out of the sequence altogether. `given`
     ones sit at t = 0 (or at a small condition noise); the rest are generated and share

@@ -1,4 +1,4 @@
-"""Child processes: what they are started with, how they end, and their errors in one line."""
+"""Child processes: their environment, how they end, and their errors in one line."""
 
 from __future__ import annotations
 

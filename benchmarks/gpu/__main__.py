@@ -3,8 +3,8 @@
     python -m benchmarks.gpu --out runs/gpu --minutes 8
     python -m benchmarks.gpu --out runs/gpu-tiny --minutes 10 --tiny
 
-Stages run in order of worth, each in its own process with its share of the minutes; results.json
-and report.md in --out are up to date at any moment, and what a stage did not reach is named.
+Stages run most important first, each in a process with its share of the minutes; results.json and
+report.md in --out are up to date at any moment and list what a stage did not reach.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Words with "=" change the recipe of the stage train (benchmarks/gpu/recipes), fo
   python -m benchmarks.gpu --stages train --minutes 9 --out DIR train.seeds=[0,1,2] \\
       train.steps=4000 collect.episodes=100 evaluate.episodes=50
 and --resume DIR continues from what it brought back. Exit codes: 0 all done and every
-check passed, 1 not so, 2 bad input, 130 or 143 interrupted."""
+check passed, 1 otherwise, 2 bad input, 130 or 143 interrupted."""
 )
 
 

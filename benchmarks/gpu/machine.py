@@ -1,4 +1,4 @@
-"""Stage machine: the card, its libraries, and the two rates that all else is divided by."""
+"""Stage machine: the card, its libraries, and the two rates that other stages are relative to."""
 
 from __future__ import annotations
 

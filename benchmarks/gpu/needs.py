@@ -109,7 +109,7 @@ def check_versions() -> None:
             f"python: expected 3.11 or newer, got {sys.version.split()[0]}; run it with a newer one"
         )
     if not _importable("torch"):
-        return  # `missing` says so
+        return  # `missing` reports it
     version = importlib.metadata.version("torch")
     number = tuple(int(part) for part in version.split("+")[0].split(".")[:2])
     if number < OLDEST_TORCH:

@@ -27,7 +27,7 @@ class Job:
 
 
 def load(words: Sequence[str], tiny: bool) -> dict[str, Any]:
-    """The resolved recipe; ValueError for a file or a key that is not there."""
+    """The resolved recipe; ValueError for an unknown file or key."""
     name = "tiny" if tiny else "embedded"
     rest = []
     for word in words:
@@ -53,7 +53,7 @@ def load(words: Sequence[str], tiny: bool) -> dict[str, Any]:
 
 
 def jobs(recipe: dict[str, Any]) -> list[Job]:
-    """Every arm with every seed, seed by seed, so that what is done in time is comparable."""
+    """Every arm with every seed, seed by seed, so that what finishes in time is comparable."""
     train = recipe["train"]
     return [Job(arm, int(seed)) for seed in train["seeds"] for arm in train["arms"]]
 

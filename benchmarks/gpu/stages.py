@@ -17,7 +17,7 @@ class Stage:
     name: str
     question: str
     share: float
-    """Of the minutes, in proportion to the others'."""
+    """Of the minutes, relative to the other stages."""
     needs: tuple[str, ...]
     """Modules that have to be importable."""
     optional: bool = False
@@ -39,7 +39,7 @@ STAGES = (
     Stage("fed", "how long a step waits for its data", 12, DATA),
     Stage(
         "train",
-        "demonstrations, twins and their success, on this machine",
+        "success rates of twins trained on this machine",
         100,
         (*DATA, "gymnasium", "mujoco", "OpenGL"),
         optional=True,

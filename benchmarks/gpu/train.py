@@ -1,6 +1,6 @@
-"""Stage train: demonstrations, twins side by side on one card, their success, all brought back.
+"""Stage train: collect demonstrations, train twins side by side on one card, evaluate them.
 
-The recipe is a file of benchmarks/gpu/recipes. What comes back in --out, as train-*.tar: every
+The recipe is a file of benchmarks/gpu/recipes. What is left in --out, as train-*.tar: every
 run's weights in float16 (what is evaluated), its curves, configuration and seed, and every episode
 of its evaluation. --resume continues from them: finished runs are not trained again and finished
 episodes not played again. A run with steps left continues from its weights with a new optimiser, on

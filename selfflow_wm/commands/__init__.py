@@ -27,7 +27,7 @@ COMMANDS = {
     "compare": ("eval.compare", "compare evaluations episode by episode"),
     "merge": ("eval.merge", "put the shares of an evaluation together"),
     "serve": ("eval.serve", "serve a policy to robots and simulators elsewhere"),
-    "doctor": ("eval.doctor", "say what a simulator lacks, and how to get it"),
+    "doctor": ("eval.doctor", "check a simulator, and how to install what is missing"),
 }
 """Name -> the module that `python -m` runs, and what it is for. `selfflow-NAME` runs it too."""
 

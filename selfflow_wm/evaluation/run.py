@@ -34,7 +34,7 @@ Make = Callable[[str, Sequence[Sample], Sequence[int]], Arrays]
 
 @dataclass(frozen=True)
 class Judge:
-    """All that samples are measured with."""
+    """Everything needed to measure samples."""
 
     world: ToyConfig
     recogniser: Recogniser
@@ -77,7 +77,7 @@ class Origin:
     """Its directory."""
     modes: tuple[str, ...]
     open: Callable[[], Make]
-    """Loads what it takes, when something is missing."""
+    """Loads the model or codec; called only if samples are missing."""
     offset: int = 0
 
 
@@ -117,7 +117,7 @@ def stored(out: Path, key: str, mode: str) -> Measured:
 
 
 def measure_all(out: Path, found: Sequence[Origin], judge: Judge, samples: int, batch: int) -> None:
-    """Make and measure what is missing of samples 0..samples - 1, with a progress bar."""
+    """Generate and measure the missing samples out of 0..samples - 1, with a progress bar."""
     todo = {
         (origin.key, mode): stored(out, origin.key, mode).missing(samples)
         for origin in found
@@ -163,7 +163,7 @@ def pick_modes(entries: Sequence[Entry], wanted: Sequence[str] | None) -> tuple[
 
 
 def settings_of(judge: Judge, recogniser: str, solve: Solve, seed: int) -> dict[str, Any]:
-    """What makes measurements what they are; one directory holds those of one."""
+    """The settings that measurements depend on; a directory holds those of one set of them."""
     return {
         "schema": 1,
         "world": judge.world.to_dict(),

@@ -26,7 +26,7 @@ SOUND = "sound"
 
 
 class Clips:
-    """What `modality` (video, audio or video_audio) takes beside captions, and what it gives.
+    """The inputs of `modality` (video, audio or video_audio) beside captions, and its outputs.
 
     Args:
         saved: a model of several modalities, with the codecs of those.
@@ -75,7 +75,7 @@ class Clips:
 
     @property
     def name(self) -> str:
-        """Of what decodes, for the settings of a run."""
+        """Identifies the codecs, for the settings of a run."""
         return " ".join(self.codecs[name].hash()[:12] for name in self.mode.present)
 
     @property
@@ -84,7 +84,7 @@ class Clips:
         return [file_digest(path)[:16] for path in self.pictures]
 
     def given(self, numbers: Sequence[int]) -> dict[str, Tensor]:
-        """Clean latents of what samples `numbers` begin from."""
+        """Clean latents of the pictures that samples `numbers` begin from."""
         latents = {}
         for name in self.mode.given:
             codec = self.codecs[name]

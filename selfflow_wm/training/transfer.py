@@ -24,7 +24,7 @@ SHAPE = ("width", "heads", "double", "single", "mlp_ratio", "rope_theta", "text_
 """Arguments of a `Backbone` that have to agree; the others add or leave out parts."""
 
 OUTCOMES = ("loaded", "resized", "added", "dropped")
-"""What becomes of a tensor. resized: a table of positions for another number of tokens, whose
+"""What happens to a tensor. resized: a table of positions for another number of tokens, whose
 entries for places that both have are kept. Replaced ones are dropped and added."""
 
 _PER_MODALITY = ("embed", "head", "gate")

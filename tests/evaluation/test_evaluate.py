@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from toy_runs import ALL_MODES, TOY
 
 from selfflow_wm.commands.checkpoints import main
 from selfflow_wm.data.toy import ToyConfig
@@ -17,26 +18,7 @@ from selfflow_wm.intervals import paired_difference
 from selfflow_wm.metrics.recogniser import Recogniser, save_recogniser, word_accuracy
 from selfflow_wm.pretraining.build import build, compose_config
 
-SMALL = (
-    "experiment=toy_multimodal",
-    "toy.world.height=32",
-    "toy.world.width=32",
-    "codecs.image.patch=8",
-    "codecs.video.patch=8",
-    "toy.world.frames=5",
-    "codecs.audio.samples=3200",
-    "codecs.video.channels=64",
-    "model.width=24",
-    "model.heads=2",
-    "model.single=2",
-    "fit_samples=8",
-    "trainer.total_steps=2",
-    "trainer.export_every=1",
-    "trainer.validation_batches=1",
-    "device=cpu",
-    "log.wandb=disabled",
-    *(f"modes.{kind}.batch_size=2" for kind in ("image", "video", "audio", "video_audio")),
-)
+SMALL = (*TOY, *ALL_MODES, "trainer.total_steps=2", "trainer.export_every=1")
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import made_up
 import pytest
 import torch
+from toy_runs import everything, no_waiting
 
 from selfflow_wm.pretraining.build import build, compose_config
 from selfflow_wm.training import checkpoint
@@ -31,17 +30,6 @@ QUIET = (
 )
 
 
-@contextmanager
-def no_waiting():
-    """Raises where the host waits for the GPU."""
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
 @pytest.fixture
 def deterministic(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -54,17 +42,6 @@ def make(out, *words):
     return build(
         compose_config([*made_up.TINY, *QUIET, f"out={out}", *words, "device=cuda"])
     ).trainer
-
-
-def everything(trainer) -> dict[str, torch.Tensor]:
-    parts = {
-        "model": trainer.model.state_dict(),
-        "ema": trainer.ema.model.state_dict(),
-        "extra": trainer.extra.state_dict(),
-        "optimizer": checkpoint.optimizer_tensors(trainer.optimizer),
-        "rng": trainer._rng(),
-    }
-    return {f"{part}/{k}": v.clone() for part, values in parts.items() for k, v in values.items()}
 
 
 def unequal(a, b) -> list[str]:
