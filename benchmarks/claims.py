@@ -14,7 +14,7 @@ OUT/curves.png has the held-out flow-matching loss of each mode against steps an
 linear probes (OUT/probes) ask frozen features for the word on a sign, the limbs of a figure, the
 contour of a melody.
 
-Everything goes on where it stopped when the same command is given again. KEY=VALUE words are for
+Rerun the same command to resume where it stopped. KEY=VALUE words are for
 all runs, as selfflow_wm.pretrain takes them.
 """
 
@@ -39,7 +39,6 @@ from benchmarks.claims_probes import probe_runs, show
 from selfflow_wm.cli import Parser, at_least, exit_code
 from selfflow_wm.commands.checkpoints import main as evaluate
 from selfflow_wm.data import ModeSchedule
-from selfflow_wm.files import atomic_file
 from selfflow_wm.pretraining.build import RESUMABLE, compose_config
 from selfflow_wm.pretraining.codecs import planned_layout
 from selfflow_wm.pretraining.plan import make_plan
@@ -55,7 +54,7 @@ BASE = (
 
 
 class Stopped(Exception):
-    """A run that did not come to its end; its state is saved."""
+    """A run that stopped early; its state is saved."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Job:
     words: tuple[str, ...]
 
     def checkpoint(self, arm: str) -> Path:
-        """Where the arm's is, or will be."""
+        """The directory of the arm's checkpoint, whether or not it exists yet."""
         return checkpoint.step_directory(self.out / "checkpoints", self.arms[arm])
 
     def done(self) -> bool:
@@ -96,7 +95,7 @@ class Job:
             )
 
     def run(self) -> None:
-        """Train, or go on; what it prints goes to run.log beside it. Stopped, or ValueError."""
+        """Train or resume; what it prints goes to run.log beside it. Stopped, or ValueError."""
         if self.done():
             return
         self.out.mkdir(parents=True, exist_ok=True)
@@ -116,7 +115,7 @@ class Job:
 
 
 LEARNING = ("accumulate", "ema_decay", "precision")
-"""Of `trainer`, what a run may change when it goes on and twins have to share."""
+"""Of `trainer`, what a resumed run may change, but twins have to share."""
 
 
 def _plain(words: Sequence[str]) -> dict[str, Any]:
@@ -131,10 +130,10 @@ def check_words(steps: int, seeds: Sequence[int], words: Sequence[str]) -> None:
         raise ValueError(f"--seeds: expected different ones, got {list(seeds)}; leave one out")
     for word in words:
         key = word.lstrip("+~").partition("=")[0]
-        if key in OWN:
+        if key in SEPARATE:
             raise ValueError(
-                f"{word}: expected words that all runs share, got one of {', '.join(OWN)}, which "
-                "differ between them; use --seeds, --steps and --out"
+                f"{word}: expected words that all runs share, got one of {', '.join(SEPARATE)}; "
+                "use --seeds, --steps and --out"
             )
     config = compose_config([*BASE, f"trainer.export_every={steps}", *words])
     if config.optim.floor != 1:
@@ -176,12 +175,12 @@ def make_jobs(
     for seed in seeds:
         for objective, ends in arms.items():
             place = out / "runs" / f"{objective}-{seed}"
-            own = (
+            separate = (
                 f"objective={objective}", f"seed={seed}", f"out={place}",
                 f"trainer.total_steps={max(ends.values())}",
             )  # fmt: skip
             exports = f"trainer.export_every={steps}"
-            jobs.append(Job(place, ends, seed, (*BASE, exports, *words, *own)))
+            jobs.append(Job(place, ends, seed, (*BASE, exports, *words, *separate)))
     return jobs
 
 
@@ -203,8 +202,7 @@ def run(arguments: argparse.Namespace) -> int:
         "steps": a.steps, "equal_compute_steps": round(a.steps * cost), "flops_of_a_step": flops,
         "seeds": list(a.seeds), "words": list(a.overrides),
     }  # fmt: skip
-    with atomic_file(a.out / "plan.json") as temporary:
-        checkpoint.write_json(temporary, plan)
+    checkpoint.write_json(a.out / "plan.json", plan)
     with ThreadPoolExecutor(a.jobs) as pool:
         running = [pool.submit(job.run) for job in jobs]
         try:
@@ -214,7 +212,7 @@ def run(arguments: argparse.Namespace) -> int:
             for future in running:
                 future.cancel()
             if isinstance(error, Stopped):
-                print(f"{error}; the same command goes on", file=sys.stderr)
+                print(f"{error}; rerun the same command to resume", file=sys.stderr)
                 return 1
             raise
     drawn = write_curves(
@@ -238,8 +236,8 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-OWN = ("objective", "seed", "out", "trainer.total_steps")
-"""What each run is told apart from the others."""
+SEPARATE = ("objective", "seed", "out", "trainer.total_steps")
+"""Words that differ between the runs."""
 OBJECTIVES = ("self_flow", "flow_matching")
 ARMS = ("flow_matching", "flow_matching_equal_compute", "self_flow")
 """In the table, where differences are later minus earlier: self_flow minus its twins."""

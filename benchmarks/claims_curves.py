@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from selfflow_wm.files import atomic_file
+from selfflow_wm.files import write_file
 from selfflow_wm.training.curves import Curve, draw, read_curves
 
 
@@ -39,6 +39,5 @@ def write_curves(file: Path, runs: Mapping[tuple[str, int], Path], cost: float) 
         }
         arms.setdefault(objective, []).append(losses | compute)
         panels = dict.fromkeys([*losses, *compute])
-    with atomic_file(file) as temporary:
-        temporary.write_bytes(draw(arms, list(panels)))
+    write_file(file, draw(arms, list(panels)))
     return True

@@ -15,9 +15,10 @@ from selfflow_wm.commands.probe import main as probe
 from selfflow_wm.evaluation.checkpoints import find_checkpoints
 from selfflow_wm.evaluation.labelled import labelled_latents, modality_of, write_labelled
 from selfflow_wm.evaluation.summary import over_seeds
-from selfflow_wm.files import atomic_file
+from selfflow_wm.files import write_file
 from selfflow_wm.probing.plot import draw
 from selfflow_wm.probing.sources import LabelledLatents
+from selfflow_wm.tables import print_table, with_interval
 from selfflow_wm.training import checkpoint
 from selfflow_wm.training.model_files import read_codecs
 
@@ -30,7 +31,7 @@ Runs = Mapping[int, Mapping[str, Path]]
 
 
 def probe_runs(out: Path, runs: Runs, samples: int) -> list[dict[str, Any]]:
-    """Probe all arms of all seeds, or go on, into `out`; rows of means over seeds. Questions of a
+    """Probe all arms of all seeds into `out`, or resume; rows of means over seeds. Questions of a
     modality that the models lack are left out.
 
     Writes out/KIND-LABEL/seed_S/ (probe.json, probe.png), out/KIND-LABEL.png (accuracy by layer,
@@ -47,10 +48,8 @@ def probe_runs(out: Path, runs: Runs, samples: int) -> list[dict[str, Any]]:
             for seed, arms in runs.items()
         }
         summary += [{"question": name} | row for row in summarise(tables)]
-        with atomic_file(out / f"{name}.png") as temporary:
-            temporary.write_bytes(draw(over_runs(tables)))
-    with atomic_file(out / "probes.json") as temporary:
-        checkpoint.write_json(temporary, summary)
+        write_file(out / f"{name}.png", draw(over_runs(tables)))
+    checkpoint.write_json(out / "probes.json", summary)
     return summary
 
 
@@ -66,7 +65,7 @@ def _table(
     words = [word for arm, path in arms.items() for word in ("--checkpoint", f"{arm}={path}")]
     words += ["--data", str(file), "--out", str(out), "--modality", modality]
     if probe([*words, "--levels", ",".join(map(str, LEVELS))]):
-        raise ValueError(f"{out}: expected probes, got none; see what is said above")
+        raise ValueError(f"{out}: expected probes, got none; see the error above")
     return checkpoint.read_json(out / "probe.json")["rows"]
 
 
@@ -113,17 +112,11 @@ def over_runs(tables: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[st
 
 def show(summary: Sequence[Mapping[str, Any]]) -> None:
     """The table, with Student's intervals over seeds."""
-    from rich.console import Console
-    from rich.table import Table as RichTable
-
-    shown = RichTable("probe", "t", "arm", "accuracy [95% over seeds]", "chance", "layers")
+    rows = []
     for row in summary:
-        sign = "+" if "minus" in row else ""
-        value = f"{row['value']:{sign}.1%}"
-        if row["low"] is not None:
-            value += f" [{row['low']:{sign}.1%}, {row['high']:{sign}.1%}]"
+        value = with_interval(row, "+.1%" if "minus" in row else ".1%")
         name = f"  minus {row['minus']}" if "minus" in row else row["arm"]
         chance = f"{row['chance']:.1%}" if "chance" in row else ""
         layers = ", ".join(map(str, row.get("layers", ())))
-        shown.add_row(row["question"], f"{row['level']:g}", name, value, chance, layers)
-    Console().print(shown)
+        rows.append((row["question"], f"{row['level']:g}", name, value, chance, layers))
+    print_table(("probe", "t", "arm", "accuracy [95% over seeds]", "chance", "layers"), rows)

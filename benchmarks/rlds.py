@@ -5,7 +5,7 @@
     python -m benchmarks.rlds --tf-python ... --check       # whether all serve the same windows
 
 The set is made up: RT-1's features, 256 x 320 JPEGs of about 30 kB, equal episodes. A batch is 8
-windows of 9 frames at 128 x 160. Each contender is a process of its own, all others stopped while
+windows of 9 frames at 128 x 160. Each contender is a separate process, all others stopped while
 it works; rounds of all of them alternate. CPU time is of all threads, from one reply to the next.
 "groups" serves the windows of a few open episodes together, in a set and a buffer the size of the
 others' shuffle buffers; "random" is a permutation of all windows. "JPEG" decodes what it serves
@@ -60,7 +60,7 @@ class Reader:
         self.rows: list[dict[str, float]] = []
 
     def ask(self, batches: int) -> dict[str, float]:
-        """What serving `batches` took."""
+        """The cost of serving `batches` batches."""
         self.process.send_signal(signal.SIGCONT)
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(f"{batches}\n")
@@ -78,7 +78,7 @@ class Reader:
 
 
 def interpreters(tf_python: str | None) -> dict[str, str]:
-    """The interpreter of each contender that can run; says which are left out."""
+    """The interpreter of each contender that can run; prints which are left out."""
     if tf_python is None and all(map(importlib.util.find_spec, ("tensorflow", "rlds"))):
         tf_python = sys.executable
     chosen = {}
@@ -95,7 +95,7 @@ def interpreters(tf_python: str | None) -> dict[str, str]:
 
 
 def settings_for(directory: Path, a: argparse.Namespace, array_record: bool) -> dict[str, Any]:
-    """What a contender is told."""
+    """The settings of a contender."""
     settings = {name: getattr(a, name) for name in ("size", "batch", "threads", "group", "steps")}
     settings |= {"directory": str(directory), "cache_mb": a.cache_mb, "buffer": a.buffer}
     return settings | ({"array_record": str(as_array_record(directory))} if array_record else {})
@@ -107,7 +107,7 @@ def check(directory: Path, chosen: dict[str, str], a: argparse.Namespace) -> boo
     settings = json.dumps(settings_for(directory, a, "tfds.data_source" in chosen))
     print(f"{'':<22}{'windows':>9}{'known':>7}{'different':>11}{'worst frame':>13}")
     for python in dict.fromkeys(chosen.values()):
-        names = json.dumps([name for name, own in chosen.items() if own == python])
+        names = json.dumps([name for name, its in chosen.items() if its == python])
         command = [python, "-m", "benchmarks.rlds_check", names, settings]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
         ran = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)

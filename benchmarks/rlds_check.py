@@ -39,7 +39,7 @@ def compared(batch: dict[str, np.ndarray], dataset: WindowDataset) -> list[tuple
 
 
 def check(name: str, settings: dict[str, Any], batches: int = 8) -> dict[str, Any]:
-    """What came of a contender's first batches."""
+    """Compare a contender's first batches with our reader's."""
     a = SimpleNamespace(**settings)
     dataset = WindowDataset(a.directory, a.size, decoded=False, progress=False)
     served = CONTENDERS[name](name, a)
@@ -58,6 +58,7 @@ def check(name: str, settings: dict[str, Any], batches: int = 8) -> dict[str, An
 
 if __name__ == "__main__":
     for name in json.loads(sys.argv[1]):
-        own = json.loads(sys.argv[2])
-        directory = own.pop("array_record") if name == "tfds.data_source" else own["directory"]
-        print(json.dumps(check(name, own | {"array_record": directory})), flush=True)
+        settings = json.loads(sys.argv[2])
+        if name != "tfds.data_source":
+            settings["array_record"] = settings["directory"]
+        print(json.dumps(check(name, settings)), flush=True)

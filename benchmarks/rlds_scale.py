@@ -1,4 +1,4 @@
-"""What our reader holds and shuffles on a data set of RT-1's size, on paper."""
+"""Estimates what our reader holds in memory and shuffles on a data set of RT-1's size."""
 
 from __future__ import annotations
 

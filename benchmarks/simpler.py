@@ -107,7 +107,7 @@ class Script:
 
 
 class Recorder(ExpertPolicy):
-    """The expert, noting what it did; ends the episode after `steps` actions."""
+    """The expert, recording its actions; ends the episode after `steps` actions."""
 
     def __init__(self, steps: int | None) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class Recorder(ExpertPolicy):
         self.actions: list[Action] = []
 
     def act(self, observation: Observation | None) -> Action:
-        """The expert's action, for as long as it may."""
+        """The expert's action, up to the limit of steps."""
         if self._steps is not None and len(self.actions) >= self._steps:
             return Action(np.zeros(7, np.float32), True)
         action = super().act(observation)

@@ -28,7 +28,7 @@ ROUNDS = 5
 
 @dataclass
 class Camera:
-    """Has a picture rendered at every step, as a policy that looks at each one would."""
+    """Renders a picture at every step, as for a policy that looks at each one."""
 
     needs_image: bool = True
 
@@ -53,7 +53,7 @@ def steps_per_second(env: gymnasium.Env, task: Task, steps: int, camera: bool) -
 
 
 class Timed(gymnasium.Wrapper):
-    """Notes when the reset was done."""
+    """Records when the reset was done."""
 
     started = 0.0
 

@@ -16,13 +16,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from eval.envs.registry import find_simulator
-from eval.envs.tasks import get_task
+from eval.envs.tasks import TASKS
 from eval.rollout.episode import run_episode
 from robotics.data.episodes import proprio_vector
-from robotics.data.images import resize_image
+from robotics.data.images import resize_image, strip, write_png
 from robotics.embodiment.control import Action, Observation
 from robotics.embodiment.rotation import axis_angle_to_rpy
-from robotics.imagination.strips import strip, write_png
 from robotics.model.policy import CheckpointPolicy
 from robotics.model.world_model import WorldModel
 
@@ -39,12 +38,12 @@ class Recorder:
     def __init__(self) -> None:
         self.seen: list[Observation] = []
         self.done: list[Action] = []
-        self.said: list[str] = []
+        self.instructions: list[str] = []
 
     def step(self, observation: Observation, action: Action, instruction: str, info: Any) -> None:
         self.seen.append(observation)
         self.done.append(action)
-        self.said.append(instruction)
+        self.instructions.append(instruction)
 
     def end(self, observation: Observation, info: Any) -> None:
         self.seen.append(observation)
@@ -61,7 +60,7 @@ def imagined(world: WorldModel, episode: Recorder, step: int) -> np.ndarray:
     samples = {
         "image": resize_image(seen["image"], world.image_size)[None],
         "proprio": proprio_vector(seen["tool_pose"], seen["gripper_closed"])[None],
-        "instruction": [episode.said[start]],
+        "instruction": [episode.instructions[start]],
         "action": np.stack(rows)[None].astype(np.float32),
         "action_valid": np.ones((1, world.horizon), bool),
     }
@@ -81,7 +80,7 @@ def captioned(frame: np.ndarray, text: str) -> np.ndarray:
 def main() -> None:
     """Run the episode, imagine its frames, write the pictures."""
     world = WorldModel.load(ROOT / "checkpoints" / "self_flow")
-    episode, task = Recorder(), get_task(TASK)
+    episode, task = Recorder(), TASKS[TASK]
     simulator = find_simulator("mujoco")
     simulator.prepare()
     env = simulator.make_env(task)
@@ -89,8 +88,8 @@ def main() -> None:
     env.close()
     shown = np.linspace(world.horizon, result.steps, COLUMNS).round().astype(int)
     above = [
-        captioned(episode.seen[step]["image"], f"{step / 3:.0f} s: {said}")
-        for step, said in ((n, episode.said[min(n, result.steps - 1)]) for n in shown)
+        captioned(episode.seen[step]["image"], f"{step / 3:.0f} s: {words}")
+        for step, words in ((n, episode.instructions[min(n, result.steps - 1)]) for n in shown)
     ]
     below = [captioned(imagined(world, episode, n), "imagined 2 s earlier") for n in shown]
     write_png(ASSETS / "open_drawer_place.png", strip([above]))

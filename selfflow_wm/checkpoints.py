@@ -1,4 +1,4 @@
-"""Checkpoint directories: which one is meant, what its config.json says, what it is known by.
+"""Checkpoint directories: finding them, reading config.json, fingerprints.
 
 DIR/config.json             schema 2: `kind` of network and its `arguments`, `layout`, `codecs`,
                             `training` (the run's configuration) and, of a robot's world model,

@@ -64,7 +64,7 @@ class Parser(argparse.ArgumentParser):
         return self._words
 
     def _checked(self, namespace: argparse.Namespace, rest: Sequence[str]) -> argparse.Namespace:
-        """`namespace`, once no word was left over or took the place of a flag."""
+        """`namespace`, if no word is left over or stands where a flag should."""
         if rest:
             self.error(f"expected the flags of {self.prog}, got {' '.join(rest)}")
         if not self._training:
@@ -157,8 +157,8 @@ def above_zero(text: str) -> float:
 
 
 def one_of(flag: str, value: str, known: Iterable[str]) -> None:
-    """ValueError unless `value` is among `known`. For choices that argparse can't have, since to
-    know them takes torch."""
+    """ValueError unless `value` is among `known`. For choices that argparse can't check
+    because listing them takes torch."""
     if value not in (names := list(known)):
         near = get_close_matches(value, names, n=1)
         raise ValueError(
@@ -232,8 +232,8 @@ def exit_code(work: Callable[[], int | None], resumable: bool = False) -> int:
     """Do `work`; its exit code (None: 0), 2 for a `ValueError`, 1 for a `ConnectionError` and for a
     disk that may not or can't be written, 130 when interrupted.
 
-    A `ValueError` is the user's to mend, a connection or a disk may be: one line on stderr.
-    resumable: say after an interruption that the same command goes on.
+    These are errors that the user can fix: one line on stderr, no traceback.
+    resumable: say after an interruption that rerunning the same command resumes.
     """
     try:
         return work() or 0
@@ -253,7 +253,7 @@ def exit_code(work: Callable[[], int | None], resumable: bool = False) -> int:
         return 1
     except KeyboardInterrupt:
         sys.stderr.write(
-            "interrupted; rerun the same command to go on\n" if resumable else "interrupted\n"
+            "interrupted; rerun the same command to resume\n" if resumable else "interrupted\n"
         )
         return 130
 
@@ -269,7 +269,7 @@ def perform(
     argv: Sequence[str] | None,
     resumable: bool = False,
 ) -> int:
-    """Parse `argv` (None: the command line's) and do `work` with what it says; see `exit_code`."""
+    """Parse `argv` (None: the command line's) and do `work` with the arguments; see `exit_code`."""
     arguments = parser.parse_args(argv)
     return exit_code(lambda: work(arguments), resumable)
 

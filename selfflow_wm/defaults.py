@@ -13,14 +13,14 @@ EVALUATE_STEPS = 25
 """Half of that: sampling is most of what an evaluation of checkpoints costs."""
 
 PREVIEW_STEPS = 16
-"""A glance at a training that goes on; it stops training meanwhile."""
+"""Previews during training, which waits for them."""
 
 IMAGINE_STEPS = 8
 """A frame or two of future video from the present one: near the data, and often asked for."""
 
 POLICY_STEPS = 2
 """Acting in closed loop did better with two steps than with one and than with eight (lab book).
-configs/eval.yaml says the same."""
+configs/eval.yaml has the same value."""
 
 SHIFT = 1.0
 """Of the time grid of samples that are kept: even steps. The paper shifts by 1.78 on SD-VAE, 6.93

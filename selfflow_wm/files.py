@@ -8,15 +8,16 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Indented JSON; NaN and infinity are refused because other readers refuse them."""
-    Path(path).write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """Indented JSON, whole or not at all; NaN and infinity are refused because other readers
+    refuse them."""
+    write_file(Path(path), json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -99,6 +100,11 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """The sorted keys whose values differ between two mappings of JSON values."""
+    return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
 
 
 def file_digest(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a sequence is made of: the table of modalities and the batch in their latents.
+"""The parts of a sequence: the table of modalities, and batches of their latents.
 
 A `Layout` is data. Image, video, action and proprioception differ by a row of it and
 never by an `if` elsewhere.
@@ -223,12 +223,12 @@ class Rows:
     """The sum of a tensor over all holders."""
 
     def of(self, tensor: Tensor) -> Tensor:
-        """The own rows of a tensor for the whole batch."""
+        """This process's rows of a tensor for the whole batch."""
         return tensor if self.step == 1 else tensor[self.first :: self.step].contiguous()
 
     def mean(self, sums: Tensor, counts: Tensor, at_least: float = 0) -> Tensor:
-        """`sums / counts`, both over the own rows, such that the mean of the results over all
-        holders is the mean over the whole batch; so is then that of their gradients.
+        """`sums / counts`, both over this process's rows, scaled so that the mean of the results
+        over all holders is the mean over the whole batch; the same holds for their gradients.
 
         at_least: the smallest count to divide by; by 0 gives NaN.
         """
@@ -237,7 +237,7 @@ class Rows:
 
 @dataclass
 class Batch:
-    """What an objective sees: clean latents of the modalities present in this batch's mode.
+    """The input of an objective: clean latents of the modalities present in this batch's mode.
 
     A modality that is absent from the mode is left out of the sequence altogether. `given`
     ones sit at t = 0 (or at a small condition noise); the rest are generated and share
@@ -277,7 +277,7 @@ class Batch:
         )
 
     def check(self, layout: Layout) -> None:
-        """ValueError unless every tensor has the shape that `layout` says."""
+        """ValueError unless every tensor has the shape that `layout` gives."""
         names = layout.present(self.latents)
         if unknown := set(self.given) - set(names):
             raise ValueError(f"expected given modalities among {names}, got {sorted(unknown)}")

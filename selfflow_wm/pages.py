@@ -1,4 +1,4 @@
-"""HTML pages that need no other file: templates, their common style, pictures and films inside."""
+"""HTML pages that need no other file: templates, their common style, pictures and videos inside."""
 
 from __future__ import annotations
 

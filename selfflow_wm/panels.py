@@ -24,7 +24,9 @@ def panel_grid(count: int, across: int = 4, **shared: Any) -> tuple[Any, list[An
     for panel in panels[count:]:
         panel.remove()
     for panel in panels[max(0, count - across) : count]:
-        panel.tick_params(labelbottom=True)  # a shared axis would leave it to a removed panel
+        panel.tick_params(
+            labelbottom=True
+        )  # a shared axis would leave the labels to a removed panel
     return figure, list(panels[:count])
 
 

@@ -6,7 +6,7 @@ A package declares what it adds in its own pyproject.toml,
     mine = "my_package.simulator:MySimulator"
 
 and whoever has it installed can give that name. Nothing is imported before its name is asked for,
-and a package that cannot be imported is no hindrance to the others.
+and a package that cannot be imported does not affect the others.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Plugins:
 
     Args:
         group: the entry point group, such as `selfflow_wm.backends`.
-        built_in: name -> `module:attribute` of this project's own, which win over others' of the
-            same name.
+        built_in: name -> `module:attribute` of this project, which win over others of the same
+            name.
         what: what messages call one of them, such as `backend`.
     """
 
@@ -97,7 +97,7 @@ ROBOTS = Plugins("selfflow_wm.robots", {}, "spec")
 
 
 def listed() -> str:
-    """What is installed beside this project's own, for the help of the training commands."""
+    """Parts installed from other packages, for the help of the training commands."""
     return "".join(
         f"    {group.what:<12} {group.help_line()}\n" for group in (OBJECTIVES, ROBOTS, CODECS)
     )

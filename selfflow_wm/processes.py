@@ -1,4 +1,4 @@
-"""Child processes: what they are started with, how they end, and their errors in one line."""
+"""Child processes: their environment, how they end, and their errors in one line."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def end_with_parent() -> None:
     """End this process with what it started as soon as its parent is gone, whatever ended that.
 
     For a process of `multiprocessing`; a parent that was killed could tell it nothing, and it would
-    go on until its job is over.
+    keep running until its job is over.
     """
     parent = multiprocessing.parent_process()
     if parent is None:

@@ -1,4 +1,4 @@
-"""How far a piece of work is: a live bar on a terminal, a plain line now and then elsewhere."""
+"""Progress: a live bar on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Progress:
     ) -> None:
         self.total, self.begun_at, self.done = total, done, done
         self.description, self.unit = description, unit
-        self.begun = self._said = time.monotonic()
+        self.begun = self._printed = time.monotonic()
         self._line_of: int | None = None
         self._note = ""
         terminal = sys.stdout.isatty() if console is None else console.is_terminal
@@ -52,14 +52,14 @@ class Progress:
         return (done - self.begun_at) / max(1e-9, time.monotonic() - self.begun)
 
     def advance(self, done: int, note: str | None = None) -> None:
-        """`done` units are done now; note: a word on how it goes (None: as before)."""
+        """`done` units are done now. note: text shown beside (None: as before)."""
         self.done = done
         self._note = self._note if note is None else note
         if self._bar is not None:
             self._bar.start()  # only now: a bar above an error about the input would confuse
             row = self._bar.task_ids[0]
             self._bar.update(row, total=self.total, completed=done, note=self._note)
-        elif time.monotonic() - self._said >= LINE_EVERY:
+        elif time.monotonic() - self._printed >= LINE_EVERY:
             self._line()
 
     def add(self, count: int = 1, note: str | None = None) -> None:
@@ -67,7 +67,7 @@ class Progress:
         self.advance(self.done + count, note)
 
     def report(self, done: int, values: Mapping[str, float]) -> None:
-        """Say now how the work stands, with those of `values` that are finite."""
+        """Show the progress now, with those of `values` that are finite."""
         self.advance(done, "  ".join(f"{k} {v:.4g}" for k, v in values.items() if math.isfinite(v)))
         if self._bar is None and self._line_of != done:
             self._line()
@@ -75,7 +75,7 @@ class Progress:
     def _line(self) -> None:
         if not self._lines:
             return
-        self._said, self._line_of = time.monotonic(), self.done
+        self._printed, self._line_of = time.monotonic(), self.done
         left = clock((self.total - self.done) / max(self.rate(), 1e-9))
         words = [f"{self.description}  {self.done}/{self.total}", f"{left} left", self.rates()]
         text = "  ".join([*words, self._note]).rstrip()
@@ -92,7 +92,7 @@ class Progress:
         return f"{60 * rate:.1f} {self.unit}/min"
 
     def close(self) -> None:
-        """Leave the terminal as it was; without one, say how far it came, if it took long."""
+        """Restore the terminal; without one, print a last line if the work took long."""
         if self._bar is not None:
             self._bar.stop()
         elif self._line_of not in (None, self.done):

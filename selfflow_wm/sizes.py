@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from torch import nn
 
 from selfflow_wm.layout import Layout, Modality
 from selfflow_wm.model import Backbone
@@ -64,9 +63,10 @@ def measure(name: str, layout: Layout = PAPER_LAYOUT) -> Size:
         backbone = Backbone(layout, **shape)
         projector = SelfFlow({}, width=shape["width"]).modules()
     return Size(
-        name, shape["width"], shape["double"], shape["single"], _count(backbone), _count(projector)
+        name,
+        shape["width"],
+        shape["double"],
+        shape["single"],
+        backbone.num_parameters(),
+        sum(parameter.numel() for parameter in projector.parameters()),
     )
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

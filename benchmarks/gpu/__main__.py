@@ -3,8 +3,8 @@
     python -m benchmarks.gpu --out runs/gpu --minutes 8
     python -m benchmarks.gpu --out runs/gpu-tiny --minutes 10 --tiny
 
-Stages run in order of worth, each in its own process with its share of the minutes; results.json
-and report.md in --out are up to date at any moment, and what a stage did not reach is named.
+Stages run most important first, each in a process with its share of the minutes; results.json and
+report.md in --out are up to date at any moment and list what a stage did not reach.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ A machine without a package index (bring the repository and wheels there):
 Words with "=" change the recipe of the stage train (benchmarks/gpu/recipes), for example
   python -m benchmarks.gpu --stages train --minutes 9 --out DIR train.seeds=[0,1,2] \\
       train.steps=4000 collect.episodes=100 evaluate.episodes=50
-and what it brought back goes on with --resume DIR. Exit codes: 0 all done and every
-check passed, 1 not so, 2 bad input, 130 or 143 interrupted."""
+and --resume DIR continues from what it brought back. Exit codes: 0 all done and every
+check passed, 1 otherwise, 2 bad input, 130 or 143 interrupted."""
 )
 
 
@@ -51,8 +51,13 @@ def build_parser() -> Parser:
     add("--device", choices=("auto", "cuda", "cpu"), default="auto",
         help="auto (default): cuda, or cpu with --tiny where there is none")  # fmt: skip
     add("--wheels", type=Path, metavar="DIR", help="install what is missing from these wheels")
-    add("--resume", type=Path, metavar="DIR", help="stage train: go on from what DIR brought back")
-    add("--check", action="store_true", help="say what is missing, and stop")
+    add(
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="stage train: continue the runs that DIR brought back",
+    )
+    add("--check", action="store_true", help="list what is missing, and stop")
     add("words", nargs="*", metavar="KEY=VALUE", help="see below")
     return parser
 
@@ -97,7 +102,7 @@ def _check_words(given: argparse.Namespace) -> None:
     if (given.out / "results.json").exists() and not given.check:
         raise ValueError(
             f"out: expected a new directory, got {given.out} with an earlier run's results; choose "
-            "another, and give this one to --resume if the stage train is to go on"
+            "another, and give this one to --resume to continue its stage train"
         )
     if given.resume and not (given.resume / "results.json").is_file():
         raise ValueError(
@@ -108,7 +113,7 @@ def _check_words(given: argparse.Namespace) -> None:
 
 def _device(given: argparse.Namespace) -> str:
     """cpu or cuda; ValueError for a GPU that is not there."""
-    import torch  # only now: --help and a list of what is missing need not wait for it
+    import torch  # only now: --help and --check should not wait for it
 
     if given.device == "cpu" and not given.tiny:
         raise ValueError("device: expected cpu only with --tiny, got cpu alone; add --tiny")
@@ -116,8 +121,8 @@ def _device(given: argparse.Namespace) -> str:
         return "cuda"
     if given.device == "cuda" or not given.tiny:
         raise ValueError(
-            "device: expected a CUDA GPU; found none that this torch "
-            f"({torch.__version__}) can use; rehearse on the CPU with --tiny"
+            f"device: expected a CUDA GPU that torch {torch.__version__} can use, got none; "
+            "rehearse on the CPU with --tiny"
         )
     return "cpu"
 

@@ -1,4 +1,4 @@
-"""What the stage train brings back: float16 weights, curves, episodes, in a few tar files."""
+"""What the stage train leaves in --out: float16 weights, curves, episodes, in a few tar files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
+
+from selfflow_wm.files import atomic_file
 
 PART_LIMIT = 14 << 20
 """Bytes of one archive: what comes back from a lent machine may be 16 MB a file."""
@@ -16,10 +18,10 @@ DONE = "steps.json"
 
 
 def keep(run: Path, kept: Path, name: str, before: int) -> int | None:
-    """Keep a training run's weights in float16, its curves and settings; the steps it has done.
+    """Keep a training run's weights in float16, its curves and settings; returns its total steps.
 
-    before: steps of the earlier run that it went on from, whose evaluation is then one of other
-    weights and set aside. None: it has no checkpoint, and what was kept before stays.
+    before: steps of the earlier run it continued, whose evaluation was of other weights and is set
+    aside. Returns None, changing nothing, when the run has no checkpoint.
     """
     import torch
 
@@ -36,21 +38,21 @@ def keep(run: Path, kept: Path, name: str, before: int) -> int | None:
     world.save(out / "checkpoint", dtype=torch.float16)
     for file in KEPT:
         if (run / file).is_file():
-            # A run that goes on keeps the curve of its beginning.
+            # A continued run keeps the curve of its beginning too.
             shutil.copy2(run / file, out / (f"{before}-{file}" if before else file))
     (out / DONE).write_text(json.dumps({"steps": steps}))
     return steps
 
 
 def steps_done(kept: Path, name: str) -> int:
-    """Of a run that was kept; 0 where there is none."""
+    """Training steps of the kept run `name`; 0 when there is none."""
     file = kept / "runs" / name / DONE
     return int(json.loads(file.read_text())["steps"]) if file.is_file() else 0
 
 
 def successes(episodes: Path) -> dict[str, tuple[int, int]]:
-    """Task to (successes, episodes), of an evaluation's episodes.jsonl; the last line of an
-    episode counts, and one that crashed is none."""
+    """Task -> (successes, episodes) of an evaluation's episodes.jsonl. The last line of each
+    episode counts; crashed episodes are left out."""
     if not episodes.is_file():
         return {}
     last: dict[tuple[str, int], str] = {}
@@ -69,7 +71,7 @@ def successes(episodes: Path) -> dict[str, tuple[int, int]]:
 
 
 def pack(kept: Path, out: Path, limit: int = PART_LIMIT, parts: int = PARTS) -> list[str]:
-    """Write train-1.tar ... in `out`; names of the files for which there was no room.
+    """Write train-1.tar ... in `out`; returns the names of the files that did not fit.
 
     Small files first (results before weights), each whole in the first archive that has room.
     """
@@ -89,19 +91,19 @@ def pack(kept: Path, out: Path, limit: int = PART_LIMIT, parts: int = PARTS) -> 
         if not group:
             target.unlink(missing_ok=True)
             continue
-        partial = target.with_name(f".{target.name}.partial")
-        with tarfile.open(partial, "w") as tar:
+        with atomic_file(target) as partial, tarfile.open(partial, "w") as tar:
             for file in group:
                 tar.add(file, arcname=str(file.relative_to(kept)))
-        partial.replace(target)
     return left_out
 
 
 def unpack(source: Path, kept: Path) -> None:
-    """Put what `pack` left in `source` back; ValueError where there is nothing."""
+    """Unpack the archives that `pack` wrote to `source`; ValueError when there are none."""
     found = sorted(source.glob("train-*.tar"))
     if not found:
-        raise ValueError(f"resume: expected train-*.tar in {source}; found none; give another")
+        raise ValueError(
+            f"resume: expected train-*.tar in {source}, got none; give --resume another directory"
+        )
     for path in found:
         with tarfile.open(path) as tar:
             tar.extractall(kept, filter="data")

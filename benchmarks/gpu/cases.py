@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.train_step import PerToken
 from selfflow_wm.data import MODES, Mode, ModeSchedule
+from selfflow_wm.flow.noising import NoiseLevels
 from selfflow_wm.flow.time_laws import UniformTime
 from selfflow_wm.layout import Batch, Layout
 from selfflow_wm.model import Backbone
@@ -32,11 +32,27 @@ TINY = (
     "layout.rows.image.grid=[1,4,4]", "layout.rows.video.grid=[2,3,4]",
     "layout.rows.audio.grid=[12,1,1]",
 )  # fmt: skip
-"""Words after which experiment=paper_625m is of a size for a CPU."""
+"""Overrides that shrink experiment=paper_625m for a CPU."""
+
+
+class PerToken(nn.Module):
+    """`model` called as a naive implementation would: a noise level for every token, and no early
+    stop."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model, self.layout, self.depth = model, model.layout, model.depth
+
+    def forward(
+        self, noisy: dict[str, Tensor], levels: NoiseLevels, *args: Any, **options: Any
+    ) -> Any:
+        index = torch.arange(levels.index.shape[1], device=levels.index.device)
+        spread = NoiseLevels(levels.per_token(), index.expand_as(levels.index))
+        return self.model(noisy, spread, *args, **(options | {"stop_at_feature": False}))
 
 
 class Naive:
-    """Self-Flow as it is built without care: the modulation of every token, a whole teacher."""
+    """A naive Self-Flow: modulation for every token, and a teacher that runs all its blocks."""
 
     def __init__(self, objective: SelfFlow) -> None:
         self.objective = objective
@@ -46,7 +62,7 @@ class Naive:
 
 
 class Repeated:
-    """The same batch, already on the device, for ever."""
+    """A stream of the same batch, which is already on the device."""
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
@@ -75,7 +91,7 @@ class Case:
 
     @property
     def tokens(self) -> int:
-        """Tokens of a sample, its caption's excepted."""
+        """Tokens of a sample without its caption."""
         return self.layout.num_tokens(self.mode.present)
 
     def batch(self, size: int, device: str, masked: bool = True) -> Batch:
@@ -95,14 +111,14 @@ class Case:
         with torch.device("meta"):
             objectives = self.objectives()
         if self.plain is None:
-            return {name: size * self._counted(name) for name in VARIANTS[:2]}
+            return {name: size * self.counted(name) for name in VARIANTS[:2]}
         shape = Shape.of(self.plain["model"])
         return {
             name: step_flops(self.layout, shape, self.mode, size, objectives[name])
             for name in VARIANTS[:2]
         }
 
-    def _counted(self, variant: str) -> float:
+    def counted(self, variant: str) -> float:
         """FLOPs of a sample's step, on the CPU's meta device: shapes alone."""
         with torch.device("meta"):
             network = self.network()

@@ -44,23 +44,23 @@ def wall(call: Callable[[], Any], device: str, repeat: int = 1) -> float:
 
 
 def median_ms(call: Callable[[], Any], device: str, warmup: int, rounds: int) -> float:
-    """Median wall milliseconds of a call that has to be waited for."""
+    """Median wall-clock milliseconds of `call`, until its result is there."""
     for _ in range(warmup):
         call()
     return 1e3 * statistics.median(wall(call, device) for _ in range(rounds))
 
 
 def reset_peak(device: str) -> None:
-    """Start measuring the peak of allocated memory anew."""
+    """Reset the peak of allocated memory."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
 
 def peak_bytes(device: str) -> int | None:
-    """Most bytes allocated since `reset_peak`; None on a CPU, which torch does not count."""
+    """Peak of bytes allocated since `reset_peak`; None on a CPU, where torch counts none."""
     return torch.cuda.max_memory_allocated() if device == "cuda" else None
 
 
 def total_bytes(device: str) -> int | None:
-    """Memory of the card that this process may have."""
+    """Bytes of GPU memory available to this process; None on a CPU."""
     return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() if device == "cuda" else None

@@ -16,7 +16,7 @@ from benchmarks.gpu.machine import product_rate
 from benchmarks.gpu.record import Bench, free
 
 FILL = 0.92
-"""Share of the card's memory that a batch may take: what fragments is not to be had."""
+"""Share of the card's memory that a batch may take; the rest is lost to fragmentation."""
 GIB = 1 << 30
 MFU_BAR, RATIO_BAR, MEMORY_BAR = 0.5, 0.05, 0.15
 BOTH = VARIANTS[:2]
@@ -32,9 +32,9 @@ class Cell:
     checkpointing: bool = False
     variants: Sequence[str] = BOTH
     share: float = 1.0
-    """Of the batch that fills the card: the naive step needs more memory than the others."""
+    """Fraction of the batch that fills the card; the naive step needs more memory."""
     masked: bool = True
-    """Attention with a mask for padding, as captions of several lengths need one; or without."""
+    """Whether attention gets a padding mask, as captions of different lengths need."""
 
     @property
     def name(self) -> str:
@@ -65,7 +65,7 @@ CELLS = (
     Cell("1b", "audio"),
     Cell("290m", "audio"),
 )
-"""In order of worth."""
+"""Most important first."""
 TINY_CELLS = (
     Cell("625m", "image", compile=False),
     Cell("625m", "video", compile=False, checkpointing=True, **HALF),
@@ -73,7 +73,7 @@ TINY_CELLS = (
 )
 """Compiling is rehearsed in the stage right."""
 NEEDS = {True: 35.0, False: 12.0}
-"""s below which a cell is not begun, compiled or eager."""
+"""s that a compiled or eager cell needs; with less left it is skipped."""
 
 
 def run(bench: Bench) -> None:
@@ -96,14 +96,11 @@ def _peak(bench: Bench) -> float:
     return product_rate(bench.device, 64 if bench.tiny else 8192, torch.bfloat16, 5)
 
 
-def case_of(cell: Cell, tiny: bool) -> Case:
-    """The network and batches of a cell."""
-    return sit(tiny) if cell.preset == "sit" else paper(cell.preset, cell.kind, tiny)
-
-
 def _measure(bench: Bench, cell: Cell, batches: dict, peak: float) -> None:
-    """The cell with the batch that fills the card, or less where that has no room after all."""
-    case = case_of(cell, bench.tiny)
+    """Measure the cell with the batch that fills the card, or a smaller one if that runs out of
+    memory."""
+    tiny = bench.tiny
+    case = sit(tiny) if cell.preset == "sit" else paper(cell.preset, cell.kind, tiny)
     key = (cell.preset, cell.kind, cell.checkpointing)
     if key not in batches:
         batches[key] = scan(bench, case, cell.checkpointing)
@@ -221,8 +218,8 @@ def _figures(
 def scan(bench: Bench, case: Case, checkpointing: bool) -> int:
     """The largest batch of Self-Flow steps that fits, by eager steps of growing batches.
 
-    From the peaks of two batches the third is foreseen, and taken if it fits; compiled steps keep
-    no more than eager ones. On a CPU, whose memory torch does not count, the second batch.
+    The third batch is extrapolated from the peaks of two; compiled steps need no more memory than
+    eager ones. On a CPU, whose memory torch does not count, it is the second batch.
     """
     setup = Setup(
         bench.device, 2 if bench.tiny else 4, checkpointing=checkpointing, tiny=bench.tiny,

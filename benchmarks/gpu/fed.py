@@ -56,7 +56,7 @@ def run(bench: Bench) -> None:
 
 
 def _make(bench: Bench, root: Path) -> Path:
-    """RT-1 episodes as RLDS and a folder of JPEGs with captions, both made up."""
+    """Synthetic data: RT-1 episodes as RLDS, and a folder of JPEGs with captions."""
     rlds = made_set(root / "rlds", *((4, 12) if bench.tiny else (60, 30)), shard_episodes=2)
     folder = root / "media" / "image"
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def _usual(bench: Bench) -> Sequence[str]:
 
 
 def _compare(bench: Bench, name: str, trainer: Any) -> None:
-    """Steps on data that is read, against steps on one batch that is there."""
+    """Time steps that read their data against steps on a batch that is already there."""
     stream, steps = trainer.batches, 2 if bench.tiny else 12
     trainer.batches = Repeated(next(stream).to(bench.device))
     for _ in range(1 if bench.tiny else 4):

@@ -1,4 +1,4 @@
-"""Stage machine: the card, its libraries, and the two rates that all else is divided by."""
+"""Stage machine: the card, its libraries, and the two rates that other stages are relative to."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _products(bench: Bench) -> None:
     for size in TINY_SIZES if bench.tiny else SIZES:
         for dtype, name in ((torch.bfloat16, "bfloat16"), (torch.float32, "float32")):
             if dtype == torch.float32 and size == SIZES[-1]:
-                continue  # a second for what the smaller ones say
+                continue  # takes a second and adds nothing to the smaller ones
             rate = product_rate(bench.device, size, dtype, 2 if bench.tiny else 10)
             bench.row("matrix products", size=size, dtype=name, tflops=rate / 1e12)
             best = max(best, rate) if dtype == torch.bfloat16 else best

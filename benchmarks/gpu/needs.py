@@ -1,4 +1,4 @@
-"""What has to be there before the first stage: Python, torch and packages, carried or not."""
+"""Requirements of the stages: Python, torch and packages, carried or installed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PACKAGES = {
     "attr": "attrs",
     "tree": "dm-tree",
 }
-"""Packages that are called otherwise than their modules."""
+"""Packages whose names differ from their modules'."""
 LARGE = ("torch", "numpy", "einops", "safetensors", "pillow", "scipy", "opencv-python-headless")
 """Not among the carried wheels: expected on the machine."""
 OLDEST_TORCH = (2, 6)
@@ -39,8 +39,8 @@ def installed(wheels: Path) -> Path:
     files = sorted(wheels.glob("*.whl"))
     if not files:
         raise ValueError(
-            f"wheels: expected a directory of wheels, got {wheels} without; python "
-            f"scripts/gpu_wheels.py --out {wheels}"
+            f"wheels: expected a directory of wheels, got none in {wheels}; download them with "
+            f"python scripts/gpu_wheels.py --out {wheels}"
         )
     lacking = [file for file in files if not _has(file.name.split("-")[0])]
     key = "\n".join([sys.version, *(f"{f.name} {f.stat().st_size}" for f in lacking)])
@@ -71,7 +71,7 @@ def _has(name: str) -> bool:
 
 
 def missing(stages: Sequence[Stage]) -> dict[str, list[str]]:
-    """By stage, the packages that cannot be imported; stages that lack nothing are left out."""
+    """Stage -> the packages that cannot be imported; stages that lack none are left out."""
     found = {
         stage.name: [PACKAGES.get(name, name) for name in stage.needs if not _importable(name)]
         for stage in stages
@@ -87,7 +87,7 @@ def _importable(name: str) -> bool:
 
 
 def remedy(lacking: dict[str, list[str]]) -> str:
-    """What to do about `missing`: every package once, with the lines that bring it."""
+    """How to get what is `missing`: each package once, with the commands that install it."""
     packages = sorted({name for names in lacking.values() for name in names})
     lines = [f"missing packages: {', '.join(packages)}"]
     lines += [f"  without them: no stage {name}" for name in lacking]
@@ -106,11 +106,10 @@ def check_versions() -> None:
     """ValueError for a Python or torch that is too old; neither is imported for it."""
     if sys.version_info < (3, 11):  # noqa: UP036  there is no installation that would check it
         raise ValueError(
-            f"python: expected 3.11 or newer, got {sys.version.split()[0]}; run it with "
-            "such a python"
+            f"python: expected 3.11 or newer, got {sys.version.split()[0]}; run it with a newer one"
         )
     if not _importable("torch"):
-        return  # `missing` says so
+        return  # `missing` reports it
     version = importlib.metadata.version("torch")
     number = tuple(int(part) for part in version.split("+")[0].split(".")[:2])
     if number < OLDEST_TORCH:

@@ -27,7 +27,7 @@ class Job:
 
 
 def load(words: Sequence[str], tiny: bool) -> dict[str, Any]:
-    """The resolved recipe; ValueError for a file or a key that is not there."""
+    """The resolved recipe; ValueError for an unknown file or key."""
     name = "tiny" if tiny else "embedded"
     rest = []
     for word in words:
@@ -38,7 +38,7 @@ def load(words: Sequence[str], tiny: bool) -> dict[str, Any]:
     path = RECIPES / f"{name}.yaml" if "/" not in name and "." not in name else Path(name)
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-        raise ValueError(f"recipe: expected one of {known}, or a file, got {name}; choose one")
+        raise ValueError(f"recipe: expected one of {known}, or a file, got {name}; correct recipe=")
     recipe = OmegaConf.load(path)
     OmegaConf.set_struct(recipe, True)
     try:
@@ -53,7 +53,7 @@ def load(words: Sequence[str], tiny: bool) -> dict[str, Any]:
 
 
 def jobs(recipe: dict[str, Any]) -> list[Job]:
-    """Every arm with every seed, seed by seed, so that what is done in time is comparable."""
+    """Every arm with every seed, seed by seed, so that what finishes in time is comparable."""
     train = recipe["train"]
     return [Job(arm, int(seed)) for seed in train["seeds"] for arm in train["arms"]]
 

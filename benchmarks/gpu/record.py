@@ -1,26 +1,25 @@
-"""What a stage finds, on disk after every entry."""
+"""The results of a stage, on disk after every entry."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from selfflow_wm.files import write_file
+
 
 class OutOfTime(BaseException):
-    """The stage's time is up, or the whole was told to stop; nothing may swallow it."""
+    """The stage's time is up, or the benchmark was told to stop; nothing may swallow it."""
 
 
 def write_json(path: Path, value: Any) -> None:
-    """In one piece: a reader sees the old file or the new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(value, indent=1, default=str))
-    partial.replace(path)
+    """Whole or not at all; what is no JSON, as text."""
+    write_file(path, json.dumps(value, indent=1, default=str))
 
 
 class Bench:
@@ -75,7 +74,7 @@ class Bench:
         self.flush()
 
     def check(self, name: str, difference: float, tolerance: float, note: str = "") -> bool:
-        """A measured difference against what it may be; NaN fails."""
+        """Compare a measured difference with its tolerance; NaN fails."""
         ok = bool(difference <= tolerance)
         self.found["checks"].append(
             {
@@ -97,7 +96,7 @@ class Bench:
     # ---------------------------------------------------------------- cells
 
     def plan(self, names: Sequence[str]) -> None:
-        """Cells that are to come, so that those that time cuts off can be named."""
+        """Announce cells, so that those that time cuts off can be named."""
         self.found["planned"] += names
         self.flush()
 
@@ -135,8 +134,8 @@ def _context_lost(error: Exception) -> bool:
 
 
 def free() -> None:
-    """Give back what a cell's tensors held, and its compiled graphs: a class has room for a limited
-    number of them, beyond which torch silently runs uncompiled."""
+    """Free a cell's GPU memory and compiled graphs: torch keeps a limited number of graphs a class
+    and silently runs uncompiled beyond it."""
     import gc
     import sys
 
@@ -150,7 +149,7 @@ def free() -> None:
 
 
 def plain(value: Any) -> Any:
-    """JSON-able: numbers rounded to six digits, nan and infinity as words."""
+    """JSON-able: numbers rounded to six digits, NaN and infinity as strings."""
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float):

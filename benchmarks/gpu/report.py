@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from selfflow_wm.files import write_file
+
 STDOUT_LIMIT = 10_500
-"""Characters of the summary: of what a remote call returns, the last 12,000 may be all."""
+"""Characters of the summary: a remote call may return no more than the last 12,000."""
 
 
 def summary(results: Mapping[str, Any], limit: int = STDOUT_LIMIT) -> str:
@@ -61,13 +62,13 @@ def _stage_row(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def not_reached(entry: Mapping[str, Any]) -> list[str]:
-    """The planned cells of a stage that were neither done nor failed."""
+    """Planned cells of a stage that neither finished nor failed."""
     over = {*entry.get("done", []), *entry.get("failed", {})}
     return [name for name in entry.get("planned", []) if name not in over]
 
 
 def all_figures(results: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Every headline with the stage it comes from."""
+    """Every headline figure with its stage."""
     return [
         (
             stage,
@@ -106,13 +107,11 @@ def write_report(path: Path, results: Mapping[str, Any]) -> None:
         for key in ("traceback", "log"):
             if entry.get(key):
                 lines += ["", "```", entry[key].rstrip(), "```"]
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text("\n".join(lines) + "\n")
-    partial.replace(path)
+    write_file(path, "\n".join(lines) + "\n")
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Of all rows, in the order of their first appearance."""
+    """The column names of all rows, in order of first appearance."""
     return list(dict.fromkeys(key for row in rows for key in row))
 
 

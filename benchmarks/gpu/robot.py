@@ -30,14 +30,15 @@ SHIPPED = ("self_flow", "flow_matching", "simpler_self_flow", "simpler_flow_matc
 EMBEDDED = ("experiment=embedded",)
 PAPER = ("experiment=rt1_paper", "modes=policy_only")
 WAYS = ("eager", "CUDA graph", "compiled", "compiled CUDA graph")
-Act = Callable[[int, int], Callable[[], Any]]
-"""(batch, Euler steps) -> a call that gives one chunk for each sample of the batch."""
 
 
 def run(bench: Bench) -> None:
     """See the module."""
     torch.set_float32_matmul_precision("high")
-    networks = [*_shipped(bench), ("625M policy", lambda: _paper(bench))]
+    networks = [
+        *_shipped(bench),
+        ("625M policy", lambda: Untrained(PAPER, bench.device, "bfloat16")),
+    ]
     if bench.tiny:
         networks = networks[:1]
     ways = ("eager",) if bench.tiny else WAYS
@@ -47,13 +48,13 @@ def run(bench: Bench) -> None:
         bench.cell(f"{name}, {way}", lambda n=name, w=way, m=make: _time(bench, n, w, m), 5)
 
 
-def _time(bench: Bench, name: str, way: str, make: Callable[[], Policy]) -> None:
+def _time(bench: Bench, name: str, way: str, make: Callable[[], Shipped | Untrained]) -> None:
     """One row for each number of steps and batch size."""
     policy = make()
     if way == "compiled":
         policy.network.compile()
     if way.endswith("CUDA graph"):
-        policy.capture(compile=way.startswith("compiled"))
+        policy.sampling.sampler = CapturedSampler(compile=way.startswith("compiled"))
     rounds = 2 if bench.tiny else 20
     for batch in BATCHES[:1] if bench.tiny else BATCHES:
         for steps in STEPS[:2] if bench.tiny else STEPS:
@@ -67,34 +68,17 @@ def _time(bench: Bench, name: str, way: str, make: Callable[[], Policy]) -> None
                 bench.figure(f"chunk, {name}, {way}, 2 steps, batch 1", ms, "ms")
 
 
-class Policy:
-    """A network that gives chunks. describe: what it is, for the table."""
-
-    network: Any
-    describe: str
-
-    def call(self, batch: int, steps: int) -> Callable[[], Any]:
-        """Of one chunk for each of `batch` observations."""
-        raise NotImplementedError
-
-    def capture(self, compile: bool) -> None:
-        """From now on sample from recorded graphs, of compiled blocks or plain ones."""
-        self.use(CapturedSampler(compile=compile))
-
-    def use(self, sampler: Callable[..., Any]) -> None:
-        """Call this instead of `flow.sampler.sample`."""
-        raise NotImplementedError
-
-
-class Shipped(Policy):
+class Shipped:
     """A checkpoint, from the camera's picture to actions in physical units."""
 
     def __init__(self, path: Path, device: str) -> None:
         self.world = WorldModel.load(path, device=device)
+        self.sampling = self.world  # the object whose `sampler` is called
         self.network = self.world.backbone
         self.describe = f"{self.network.num_parameters() / 1e6:.1f}M, float32, whole policy"
 
     def call(self, batch: int, steps: int) -> Callable[[], Any]:
+        """A function that predicts one chunk for each of `batch` observations."""
         generator = np.random.default_rng(0)
         shape = (batch, *self.world.image_size, 3)
         samples = {
@@ -105,12 +89,9 @@ class Shipped(Policy):
         noise = [torch.Generator().manual_seed(number) for number in range(batch)]
         return lambda: self.world.generate(samples, "policy", steps=steps, generator=noise)
 
-    def use(self, sampler: Callable[..., Any]) -> None:
-        self.world.sampler = sampler
 
-
-class Untrained(Policy):
-    """A network of random weights on latents, without codec: the same work otherwise."""
+class Untrained:
+    """A network with random weights on latents, without codec: otherwise the same work."""
 
     def __init__(self, words: tuple[str, ...], device: str, precision: str) -> None:
         plain: Any = OmegaConf.to_container(
@@ -119,12 +100,14 @@ class Untrained(Policy):
         self.layout: Layout = planned_layout(plain, tuple(plain["modes"]))
         self.device, self.precision = device, precision
         self.sampler: Callable[..., Any] = sample
+        self.sampling = self
         with torch.device(device):
             self.network = Backbone(self.layout, **plain["model"]).eval()
         millions = self.network.num_parameters() / 1e6
         self.describe = f"{millions:.1f}M, {precision}, random weights, without codec"
 
     def call(self, batch: int, steps: int) -> Callable[[], Any]:
+        """A function that predicts one chunk for each of `batch` observations."""
         mode = MODES["policy"]
         given = [name for name in mode.given if name in self.layout]
         generated = [name for name in mode.generated if name in self.layout]
@@ -141,17 +124,14 @@ class Untrained(Policy):
 
         return chunk
 
-    def use(self, sampler: Callable[..., Any]) -> None:
-        self.sampler = sampler
 
-
-def _shipped(bench: Bench) -> list[tuple[str, Callable[[], Policy]]]:
-    """The shipped policies, those of one network once; without any, its like untrained."""
+def _shipped(bench: Bench) -> list[tuple[str, Callable[[], Shipped | Untrained]]]:
+    """The shipped policies, one for each network; without any, a network with random weights."""
     found: dict[str, tuple[str, Path]] = {}
     for name in SHIPPED:
         path = ROOT / "checkpoints" / name
         if not (path / "model.safetensors").is_file():
-            bench.note(f"checkpoints/{name} was left behind")
+            bench.note(f"checkpoints/{name} is not here")
             continue
         config = json.loads((path / "config.json").read_text())
         key = json.dumps([config["layout"], config["backbone"]], sort_keys=True)
@@ -164,7 +144,3 @@ def _shipped(bench: Bench) -> list[tuple[str, Callable[[], Policy]]]:
         make = lambda: Untrained(EMBEDDED, bench.device, "float32")  # noqa: E731
         return [("embedded policy", make)]
     return [(name, lambda path=path: Shipped(path, bench.device)) for name, path in found.values()]
-
-
-def _paper(bench: Bench) -> Policy:
-    return Untrained(PAPER, bench.device, "bfloat16")

@@ -1,4 +1,4 @@
-"""The stages as processes with deadlines, and results.json kept up to date beside them."""
+"""Runs the stages as processes with deadlines and keeps results.json up to date."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CLOSING = 3.0
 LINE_EVERY = 15.0
 """s between lines of progress."""
 LOG_LIMIT = 2 << 20
-"""Bytes of log.txt; a stage that prints more is cut short there, not stopped."""
+"""Bytes of log.txt; what a stage prints beyond it is dropped."""
 SETTINGS = {
     # Without it cuBLAS may choose another algorithm for the same product.
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
@@ -73,8 +73,8 @@ class Runner:
     # ---------------------------------------------------------------- the whole
 
     def run(self) -> int:
-        """All stages; the exit status: 0 all done and every check passed, 1 not so, 130 or 143 when
-        stopped."""
+        """Run all stages; the exit status: 0 all done and every check passed, 1 otherwise, 130 or
+        143 when stopped."""
         self.out.mkdir(parents=True, exist_ok=True)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
@@ -179,7 +179,7 @@ class Runner:
     def _watch(self, entry: dict[str, Any], path: Path, cut: float) -> int | None:
         """The exit status of the child; None when it had to be killed."""
         assert self.child is not None
-        told, said, seen = 0.0, time.time(), 0.0
+        told, printed, seen = 0.0, time.time(), 0.0
         while True:
             try:
                 return self.child.wait(timeout=0.2)
@@ -194,12 +194,12 @@ class Runner:
                 self.child.wait()
                 return None
             changed = path.stat().st_mtime if path.exists() else 0.0
-            if changed != seen and now - said > 1:
+            if changed != seen and now - printed > 1:
                 seen = changed
                 _merge(entry, path)
                 self.flush()
-            if now - said >= LINE_EVERY:
-                said = now
+            if now - printed >= LINE_EVERY:
+                printed = now
                 print(
                     f"      {max(0, cut - now):.0f} s left for it, {max(0, self.ends - now):.0f} s "
                     f"for all{_counts(entry)}",
@@ -244,6 +244,6 @@ def _counts(entry: dict[str, Any]) -> str:
 
 
 def _trim(log: Path) -> None:
-    """Keep the last bytes of the log, a whole stage's beginning given up for its end."""
+    """Keep the end of the log."""
     if log.stat().st_size > LOG_LIMIT:
         log.write_bytes(log.read_bytes()[-LOG_LIMIT // 2 :])

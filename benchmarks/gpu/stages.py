@@ -17,7 +17,7 @@ class Stage:
     name: str
     question: str
     share: float
-    """Of the minutes, in proportion to the others'."""
+    """Of the minutes, relative to the other stages."""
     needs: tuple[str, ...]
     """Modules that have to be importable."""
     optional: bool = False
@@ -39,24 +39,26 @@ STAGES = (
     Stage("fed", "how long a step waits for its data", 12, DATA),
     Stage(
         "train",
-        "demonstrations, twins and their success, on this machine",
+        "success rates of twins trained on this machine",
         100,
         (*DATA, "gymnasium", "mujoco", "OpenGL"),
         optional=True,
     ),
 )
-"""In order of worth: when time runs out, the last are those that are missed."""
+"""Most important first: when time runs out, the last are missed."""
 
 DEFAULT = tuple(stage.name for stage in STAGES if not stage.optional)
 
 
 def chosen(words: str | None) -> list[Stage]:
-    """The stages of `--stages a,b`, in order of worth; ValueError for one that is not there."""
+    """The stages that `--stages a,b` names, most important first; ValueError for an unknown one."""
     wanted = DEFAULT if words is None else tuple(filter(None, words.split(",")))
     known = [stage.name for stage in STAGES]
     if not wanted or (unknown := sorted(set(wanted) - set(known))):
         found = unknown[0] if wanted else ""
-        raise ValueError(f"stages: expected some of {','.join(known)}, got {found!r}; choose these")
+        raise ValueError(
+            f"stages: expected some of {','.join(known)}, got {found!r}; correct --stages"
+        )
     return [stage for stage in STAGES if stage.name in wanted]
 
 

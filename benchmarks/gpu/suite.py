@@ -1,4 +1,4 @@
-"""The test suite's tests that need a GPU, run by pytest where it is there."""
+"""Runs the tests marked gpu, if pytest is installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def marked_files() -> list[Path]:
-    """Test files with a test marked gpu; the others may need packages that are not here."""
+    """Test files with a test marked gpu; the others may need packages that are not installed."""
     files = sorted((ROOT / "tests").rglob("test_*.py"))
     return [file for file in files if "pytest.mark.gpu" in file.read_text()]
 
@@ -23,7 +23,7 @@ def run_marked(bench: Bench) -> None:
     """Run them and record how many passed, failed and were skipped."""
     files = marked_files()
     if importlib.util.find_spec("pytest") is None:
-        bench.note("pytest is not here: the tests marked gpu were not run")
+        bench.note("pytest is not installed: the tests marked gpu were not run")
         return
     if bench.device == "cpu":
         bench.note(f"{len(files)} files with tests marked gpu, not run without one")

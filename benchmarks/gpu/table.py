@@ -105,14 +105,8 @@ def rows(results: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """The table's rows, each from the newest results that have its figure."""
     table = []
     for what, stage, pattern in ROWS:
-        row = {
-            "what": what,
-            "figure": NOT_MEASURED,
-            "bar": "",
-            "card": "",
-            "date": "",
-            "command": "",
-        }
+        row = dict.fromkeys(("what", "figure", "bar", "card", "date", "command"), "")
+        row |= {"what": what, "figure": NOT_MEASURED}
         for result in results:
             entry = result["stages"].get(stage, {})
             value = _passed(entry) if not pattern else _figure(entry, pattern)
@@ -160,7 +154,7 @@ def page_with(page: str, table: str) -> str:
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"expected the markers {BEGIN} and {END} in {PAGE}, found them missing")
+        raise ValueError(f"{PAGE}: expected the markers {BEGIN} and {END}, got none; put them back")
     return f"{before}{BEGIN}\n{table}\n{END}{after}"
 
 

@@ -1,10 +1,10 @@
-"""Stage train: demonstrations, twins side by side on one card, their success, all brought back.
+"""Stage train: collect demonstrations, train twins side by side on one card, evaluate them.
 
-The recipe is a file of benchmarks/gpu/recipes. What comes back in --out, as train-*.tar: every
+The recipe is a file of benchmarks/gpu/recipes. What is left in --out, as train-*.tar: every
 run's weights in float16 (what is evaluated), its curves, configuration and seed, and every episode
-of its evaluation. --resume takes them up again: runs that are finished are not trained again,
-episodes that were played are not played again; demonstrations are collected again from their seeds
-where a run has steps to go, which then goes on from its weights with a new optimiser.
+of its evaluation. --resume continues from them: finished runs are not trained again and finished
+episodes not played again. A run with steps left continues from its weights with a new optimiser, on
+demonstrations collected again from their seeds.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from benchmarks.gpu.record import Bench
 from benchmarks.gpu.runner import ROOT
 
 CLOSING = 12.0
-"""s of the stage's time for what is brought back."""
+"""s of the stage's time for packing the results."""
 PATIENCE = 20.0
-"""s in which a command that was interrupted may save what it has."""
+"""s that an interrupted command has to save its state."""
 
 
 def run(bench: Bench) -> None:
@@ -119,7 +119,7 @@ class Study:
     # ---------------------------------------------------------------- demonstrations
 
     def collect(self) -> bool:
-        """Growing parts of the demonstrations, until all are there or their time is over."""
+        """Collect the demonstrations in growing parts, until all are there or the time is up."""
         done = 0.0
         for share in self.recipe["collect"]["parts"]:
             words = recipe.collect_words(self.recipe, share, self.data)
@@ -134,8 +134,8 @@ class Study:
         file = self.data / "collection-train.json"
         if not done or not file.is_file():
             raise RuntimeError(
-                "the first part of the demonstrations was not done in time; more minutes, fewer "
-                "collect.episodes or a smaller first of collect.parts"
+                "expected the first part of the demonstrations in time, got none; give more "
+                "--minutes, fewer collect.episodes or a smaller first value of collect.parts"
             )
         counts = json.loads(file.read_text())["counts"]
         self.bench.row("demonstrations", share=done, **counts)
@@ -146,11 +146,11 @@ class Study:
     # ---------------------------------------------------------------- training
 
     def steps_left(self, job: Job) -> int:
-        """Of the recipe's steps, those that no earlier run has done."""
+        """Steps of the recipe that no earlier run has done."""
         return max(0, self.recipe["train"]["steps"] - archive.steps_done(self.kept, job.name))
 
     def train(self, jobs: list[Job], to_train: list[Job]) -> None:
-        """All runs at once; each ends by itself at its last step or in time to be saved."""
+        """Train all runs at once; each ends at its last step or in time to be saved."""
         began = time.time()
         minutes = max(0.05, (self.until["train"] - began - 10) / 60)
         before = {job.name: archive.steps_done(self.kept, job.name) for job in jobs}
@@ -163,8 +163,8 @@ class Study:
                 weights = self.kept / "runs" / job.name / "checkpoint"
                 words += [f"init={weights}", f"trainer.total_steps={left}"]
                 self.bench.note(
-                    f"{job.name}: on from its weights at step {before[job.name]}, {left} steps to "
-                    "go, with a new optimiser and schedule"
+                    f"{job.name}: continued from its weights at step {before[job.name]} for {left} "
+                    "steps, with a new optimiser and schedule"
                 )
             self.start(job.name, "robotics.finetune", words)
         for job in jobs:
@@ -186,7 +186,7 @@ class Study:
     # ---------------------------------------------------------------- evaluation
 
     def evaluate(self, job: Job) -> bool:
-        """Play the episodes of one run that are not played yet."""
+        """Evaluate one run; finished episodes are not played again."""
         weights = self.kept / "runs" / job.name / "checkpoint"
         if not weights.is_dir():
             raise RuntimeError(f"{job.name} has no checkpoint to evaluate")
@@ -200,7 +200,7 @@ class Study:
         return True
 
     def report(self, jobs: list[Job]) -> None:
-        """Successes by run and task of what was played, and their means over the seeds."""
+        """Success rates by run and task, and their means over training seeds."""
         by_arm: dict[str, list[float]] = {}
         for job in jobs:
             tally = archive.successes(self.kept / "evaluations" / job.name / "episodes.jsonl")
@@ -219,7 +219,7 @@ class Study:
             )  # fmt: skip
 
     def bring_back(self) -> None:
-        """Archives of all that is kept, in --out."""
+        """Pack everything kept into archives in --out."""
         left_out = archive.pack(self.kept, self.bench.out)
         if left_out:
             self.bench.found["notes"] = [

@@ -62,7 +62,7 @@ def _profile(bench: Bench, compiled: bool) -> None:
 
 
 def _batch(bench: Bench) -> int:
-    """What filled the card in the stage fast, else one that fits 80 GB."""
+    """The batch that filled the card in the stage fast, else one that fits 80 GB."""
     if bench.tiny:
         return 2
     for row in bench.before.get("fast", {}).get("tables", {}).get("steps", []):
@@ -140,8 +140,8 @@ def _short(name: str, limit: int = 70) -> str:
 
 
 def write_trace(path: Path, events: Sequence[dict[str, Any]], limit: int = TRACE_LIMIT) -> None:
-    """The events as a gzipped chrome trace of at most `limit` bytes: where all are too many, those
-    that began first."""
+    """The events as a gzipped chrome trace of at most `limit` bytes; of too many, the earliest
+    are kept."""
     events = [
         # The names of processes and threads are arguments; those of others are most of the bytes.
         event if event.get("ph") == "M" else {k: v for k, v in event.items() if k != "args"}

@@ -1,4 +1,4 @@
-"""One stage in a process of its own: `python -m benchmarks.gpu.worker JOB.json`."""
+"""One stage in a separate process: `python -m benchmarks.gpu.worker JOB.json`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def main() -> int:
     job = json.loads(Path(sys.argv[1]).read_text())
     if sys.platform == "linux":  # a killed parent must not leave a GPU busy
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
-        if os.getppid() != job["parent"]:  # it was killed before it could be asked
+        if os.getppid() != job["parent"]:  # the parent died before prctl
             return 3
 
     def stop(number: int, _frame: Any) -> None:
         raise OutOfTime(signal.Signals(number).name)
 
     signal.signal(signal.SIGTERM, stop)
-    # The parent hears it and decides. Not SIG_IGN, which commands started here would inherit.
+    # The parent gets it too and decides. Not SIG_IGN: commands started here would inherit that.
     signal.signal(signal.SIGINT, lambda number, frame: None)
     bench = Bench(
         Path(job["results"]), Path(job["out"]), job["deadline"], job["settings"], job["before"]

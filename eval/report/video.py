@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from robotics.embodiment.control import Action, Observation
-from selfflow_wm.films import open_mp4
+from selfflow_wm.videos import open_mp4
 
 PARTIAL = ".partial.mp4"
 """Suffix of an unfinished file."""

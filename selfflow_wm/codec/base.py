@@ -1,4 +1,4 @@
-"""What every codec has in common: its description, its state, its tokens and its fingerprint."""
+"""The interface of codecs: their configuration, state, tokens and hash."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Codec(ABC):
         return digest.hexdigest()
 
     def fitted(self, found: Fitted | None) -> Fitted:
-        """What `fit` found, if it has; ValueError otherwise."""
+        """`found`, unless it is None because `fit` was not called; then ValueError."""
         if found is None:
             name = type(self).__name__
             raise ValueError(f"expected a fitted {name}; call its fit, or load a saved one")

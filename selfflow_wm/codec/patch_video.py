@@ -61,7 +61,7 @@ class PatchVideo(VideoCodec):
     def fit(
         self, frames: UInt8[Tensor, "... T H W 3"], max_patches: int = 50_000, seed: int = 0
     ) -> PatchVideo:
-        """Fit on clips of T frames (at least 5), `max_patches` patches of each sort.
+        """Fit on clips of T frames (at least 5), `max_patches` patches of each kind.
 
         Stills for the first-frame components are taken from the whole clip. Returns self.
         """

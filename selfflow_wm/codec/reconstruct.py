@@ -19,7 +19,7 @@ def read_picture(path: Path, size: tuple[int, int]) -> UInt8[Tensor, "H W 3"]:
     try:
         with Image.open(path) as image:
             picture = to_rgb(image)
-    except Exception as error:  # Pillow's decoders raise errors of many sorts at damaged files
+    except Exception as error:  # Pillow's decoders raise many kinds of errors for damaged files
         raise ValueError(f"{path}: expected a picture, got none: {error}; check the path") from None
     return cover(picture, size)
 
@@ -28,7 +28,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     """A picture as viewers show it: turned as its EXIF says, transparency over white, 16 bits of
     grey scaled to 8 (Pillow's own conversion clips them)."""
     picture.load()
-    with suppress(Exception):  # damaged EXIF, at which Pillow raises errors of many sorts
+    with suppress(Exception):  # damaged EXIF, for which Pillow raises many kinds of errors
         ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode.startswith("I"):  # 16 bits; older versions of Pillow open them in 32
         grey = np.asarray(picture).astype(np.int64)

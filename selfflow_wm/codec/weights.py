@@ -1,4 +1,4 @@
-"""What codecs of published weights share: where the files are, batches that fit, pixels."""
+"""Shared by codecs of published weights: finding the files, batches that fit, pixels."""
 
 from __future__ import annotations
 

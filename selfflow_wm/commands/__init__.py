@@ -1,4 +1,4 @@
-"""The commands: a table of all that a user meets, and the command lines of this package's own.
+"""The commands: a table of all that a user meets, and the command lines of this package.
 
 A command line is read before torch, hydra or matplotlib is imported, so that --help is quick; the
 modules here import them only once they are told to work.
@@ -27,7 +27,7 @@ COMMANDS = {
     "compare": ("eval.compare", "compare evaluations episode by episode"),
     "merge": ("eval.merge", "put the shares of an evaluation together"),
     "serve": ("eval.serve", "serve a policy to robots and simulators elsewhere"),
-    "doctor": ("eval.doctor", "say what a simulator lacks, and how to get it"),
+    "doctor": ("eval.doctor", "check a simulator, and how to install what is missing"),
 }
 """Name -> the module that `python -m` runs, and what it is for. `selfflow-NAME` runs it too."""
 
@@ -52,7 +52,7 @@ def run(name: str | None = None) -> None:
             prog="selfflow",
             usage="selfflow COMMAND ...",
             description="Self-Flow: pretrain, fine-tune, sample and evaluate.",
-            epilog=f"commands:\n{rows}\n\nselfflow COMMAND --help says more; selfflow-COMMAND and "
+            epilog=f"commands:\n{rows}\n\nselfflow COMMAND --help for more; selfflow-COMMAND and "
             "python -m MODULE are the same.",
         )
         parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="see below")

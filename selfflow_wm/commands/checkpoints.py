@@ -23,13 +23,13 @@ checkpoints of one name that differ in seed are also averaged, with an interval 
 Captions, condition pictures and noise of sample n are the same for all checkpoints, so differences
 are paired. Values of true renderings, and of renderings through the codec, stand beside: no model
 with these latents can be expected to beat the latter. Where sound is held against the picture, what
-true films with the sound of another score stands below: chance is far from 0. Distances use
+true videos with the sound of another score stands below: chance is far from 0. Distances use
 features of the toy world's own recogniser unless --features says otherwise: they are no FID, FVD or
 FAD of the literature. Those of any two sets of pictures, videos or sounds:
 python -m selfflow_wm.evaluate distance.
 
-Results: OUT/results.json, results.html (one file), pictures/, films/, sounds/. The same command
-goes on where it stopped; more checkpoints or a larger --samples add to what is there.
+Results: OUT/results.json, results.html (one file), pictures/, videos/, sounds/. Rerun the same
+command to resume; more checkpoints or a larger --samples add to what is there.
 
 examples:
   python -m selfflow_wm.evaluate runs/toy --out runs/toy-eval
@@ -65,7 +65,7 @@ def _parser() -> Parser:
     parser.add_shared("batch-size", default=16)
     add("--features", nargs="+", default=[], metavar="MODALITY=NAME[:ARGUMENT]",
         help="whose features Fréchet distances compare (toy)")  # fmt: skip
-    add("--recogniser", type=Path, metavar="DIR", help="a reader of signs of your own")
+    add("--recogniser", type=Path, metavar="DIR", help="your reader of signs")
     parser.add_shared("device")
     return parser
 
@@ -137,7 +137,7 @@ def run(arguments: argparse.Namespace, command: str) -> None:
 
 
 def _check_labels(labels: Sequence[str]) -> None:
-    """ValueError where the films of two checkpoints, or of the true samples, would share a name."""
+    """ValueError when videos of two checkpoints, or of the true samples, would share a name."""
     from selfflow_wm.evaluation.media import slug
     from selfflow_wm.evaluation.run import TRUE
 

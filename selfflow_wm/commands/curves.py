@@ -10,6 +10,7 @@ from typing import Any
 from selfflow_wm.cli import Parser, perform, split_name
 from selfflow_wm.files import write_file
 from selfflow_wm.intervals import over_seeds
+from selfflow_wm.tables import print_table, with_interval
 from selfflow_wm.training.curves import Curve, choose, common_steps, draw, read_curves
 
 Arms = Mapping[str, Sequence[Mapping[str, Curve]]]
@@ -84,12 +85,14 @@ def table(arms: Arms, metrics: Sequence[str]) -> list[dict[str, Any]]:
     interval where there are several. Metrics without such a step have `step` None."""
     rows = []
     for metric in metrics:
-        own = {name: [run[metric] for run in runs if metric in run] for name, runs in arms.items()}
-        steps = common_steps([curve for curves in own.values() for curve in curves])
+        by_arm = {
+            name: [run[metric] for run in runs if metric in run] for name, runs in arms.items()
+        }
+        steps = common_steps([curve for curves in by_arm.values() for curve in curves])
         step = steps[-1] if steps else None
         values = {
             name: over_seeds([curve[step] for curve in curves])
-            for name, curves in own.items()
+            for name, curves in by_arm.items()
             if curves and step is not None
         }
         rows.append({"metric": metric, "step": step, "arms": values})
@@ -97,19 +100,12 @@ def table(arms: Arms, metrics: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _show(arms: Arms, metrics: Sequence[str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table(box=None)
-    for heading in ("metric", "step", *arms):
-        shown.add_column(heading, overflow="fold")
-    for row in table(arms, metrics):
-        cells = []
-        for name in arms:
-            value = row["arms"].get(name)
-            text = "–" if value is None else f"{value['value']:.4g}"
-            if value is not None and value["low"] is not None:
-                text += f" [{value['low']:.4g}, {value['high']:.4g}]"
-            cells.append(text)
-        shown.add_row(row["metric"], "–" if row["step"] is None else str(row["step"]), *cells)
-    Console().print(shown)
+    rows = [
+        (
+            row["metric"],
+            "–" if row["step"] is None else row["step"],
+            *(with_interval(row["arms"][n], ".4g") if n in row["arms"] else "–" for n in arms),
+        )
+        for row in table(arms, metrics)
+    ]
+    print_table(("metric", "step", *arms), rows)

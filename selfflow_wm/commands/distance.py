@@ -19,7 +19,7 @@ EPILOG = """\
 A and B are each an .npz such as samples.npz of python -m selfflow_wm.sample (arr_0: pictures uint8
 NHWC, videos uint8 NTHWC, sounds float NAS), or a folder of media. Pictures keep their sizes; of
 videos the first T frames count, scaled to cover H W; of sounds the first S samples, channels mixed.
-T, H W and S are those of the .npz unless said otherwise. A file that can't be read is an error.
+T, H W and S are those of the .npz unless given. A file that can't be read is an error.
 
 --features, whose weights are yours to bring (nothing is downloaded):
   image=inception:FILE  FID. pt_inception-2015-12-05-6726825d.pth; pictures are scaled as clean-fid
@@ -27,7 +27,7 @@ T, H W and S are those of the .npz unless said otherwise. A file that can't be r
   video=i3d:FILE        FVD. StyleGAN-V's i3d_torchscript.pt, a program: trust where it comes from
   video=videomae:DIR    FVD by VideoMAE, as transformers keeps it (extra evaluation)
   audio=clap:DIR        FAD by CLAP, as transformers keeps it (extra evaluation)
-  MODALITY=package.Name[:ARGUMENT]  one of your own: selfflow_wm/evaluation/features.py
+  MODALITY=package.Name[:ARGUMENT]  your class: see selfflow_wm/evaluation/features.py
 
 The value is the plug-in one, as it is published: biased upwards, so compare equal counts only. With
 more than twice as many samples as features it is also extrapolated to infinitely many, with a 95%
@@ -36,7 +36,7 @@ interval. Distances by different extractors can't be compared.
 examples:
   python -m selfflow_wm.evaluate distance samples/media/samples.npz data/media/image \\
       --features image=inception:weights/inception.pth
-  python -m selfflow_wm.evaluate distance samples/films/samples.npz data/media/video \\
+  python -m selfflow_wm.evaluate distance samples/videos/samples.npz data/media/video \\
       --features video=i3d:weights/i3d_torchscript.pt --out fvd.json
   python -m selfflow_wm.evaluate distance samples/sounds/samples.npz data/media/audio \\
       --features audio=clap:weights/clap --sample-rate 48000
@@ -106,9 +106,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _write(arguments: argparse.Namespace, modality: str, cut: Any, distance: Any) -> None:
-    """The result with what it is of, whole or not at all."""
-    from selfflow_wm.files import atomic_file
-    from selfflow_wm.training.checkpoint import write_json
+    """Write the result with its settings."""
+    from selfflow_wm.files import write_json
 
     value = {
         "schema": SCHEMA,
@@ -120,5 +119,4 @@ def _write(arguments: argparse.Namespace, modality: str, cut: Any, distance: Any
         "cut": asdict(cut),
         **asdict(distance),
     }
-    with atomic_file(arguments.out) as temporary:
-        write_json(temporary, value)
+    write_json(arguments.out, value)

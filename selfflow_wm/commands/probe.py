@@ -9,6 +9,7 @@ from typing import Any
 
 from selfflow_wm.checkpoints import find_checkpoint, fingerprint
 from selfflow_wm.cli import Parser, compute_device, perform, split_name
+from selfflow_wm.tables import print_table, with_interval
 
 EPILOG = """\
 The data is a safetensors file with `latents` (N, tokens, C), floating point, as the codec of the
@@ -17,8 +18,8 @@ codec must then have (python -m selfflow_wm.evaluate labelled writes such files 
 20% of the rows choose the L2 penalty and 20% are tested on; the splits and the noise of every row
 depend on --seed alone.
 
---out receives probe.json and probe.csv (after every probe) and probe.png. The same command goes on
-where it was stopped; more checkpoints, layers or levels add to the table.
+--out receives probe.json and probe.csv (after every probe) and probe.png. Rerun the same
+command to resume; more checkpoints, layers or levels add to the table.
 
 example:
   python -m selfflow_wm.evaluate probe --data latents.safetensors --out runs/probe \\
@@ -129,22 +130,13 @@ def _named(values: Sequence[str]) -> dict[str, Path]:
 
 def _show(table: Any) -> None:
     """The best layer of every checkpoint and level, judged apart from what chose it."""
-    from rich.console import Console
-    from rich.table import Table as RichTable
-
-    shown = RichTable("checkpoint", "t", "best layer", "accuracy [95%]", "chance")
-    keys = dict.fromkeys((row["checkpoint"], row["level"]) for row in table.rows)
-    for name, level in keys:
+    rows = []
+    for name, level in dict.fromkeys((row["checkpoint"], row["level"]) for row in table.rows):
         here = [r for r in table.rows if (r["checkpoint"], r["level"]) == (name, level)]
         # The test split would flatter the best of many layers; the choosing split names it.
         best = max(here, key=lambda row: row["choose_accuracy"])
-        shown.add_row(
-            name,
-            f"{level:g}",
-            str(best["layer"]),
-            f"{best['accuracy']:.1%} [{best['low']:.1%}, {best['high']:.1%}]",
-            f"{best['chance']:.1%}",
-        )
-    Console(width=100).print(shown)
+        accuracy = with_interval(best, ".1%", "accuracy")
+        rows.append((name, f"{level:g}", best["layer"], accuracy, f"{best['chance']:.1%}"))
+    print_table(("checkpoint", "t", "best layer", "accuracy [95%]", "chance"), rows)
     if unfinished := sum(not row["converged"] for row in table.rows):
         print(f"{unfinished} of {len(table.rows)} fits stopped before they converged")

@@ -40,8 +40,8 @@ def _parser() -> Parser:
 
 def _run(arguments: argparse.Namespace) -> None:
     from selfflow_wm.data.toy import ToyConfig
+    from selfflow_wm.evaluation.recogniser import train_with_progress
     from selfflow_wm.metrics.recogniser import ceiling, save_recogniser, train
-    from selfflow_wm.progress import Progress
 
     config = ToyConfig(*arguments.size)
     steps = arguments.steps
@@ -49,15 +49,7 @@ def _run(arguments: argparse.Namespace) -> None:
         begin = time.monotonic()
         train(config, 10, arguments.batch_size)
         steps = max(1, min(steps, int(arguments.minutes * 600 / (time.monotonic() - begin))))
-    with Progress(steps) as progress:
-
-        def report(step: int, value: float) -> None:
-            if step % max(1, steps // 20) == 0:
-                progress.report(step, {"loss": value})
-            else:
-                progress.advance(step)
-
-        model = train(config, steps, arguments.batch_size, report=report)
+    model = train_with_progress(config, steps, arguments.batch_size)
     scores = ceiling(model, config, arguments.samples)
     for name, score in scores.items():
         if score.count:

@@ -24,8 +24,8 @@ EPILOG = """\
 Results: OUT/samples.npz (arr_0: uint8 NHWC, for ADM's evaluation suite; arr_1: labels) and
 OUT/grid.png, or OUT/latents.npz (arr_0: float32 tokens) when nothing can decode. Video and audio
 are arrays in samples.npz (the sound of video_audio in sound.npz), and the first 64 of them also
-OUT/films/*.mp4, with their sound, or OUT/sounds/*.wav. Finished batches lie in OUT/parts: the same
-command goes on where it stopped, a larger --samples adds to them, and any --batch-size or --shard
+OUT/videos/*.mp4, with their sound, or OUT/sounds/*.wav. Finished batches are in OUT/parts: rerun
+the same command to resume; a larger --samples adds to them, and any --batch-size or --shard
 gives the same samples.
 
 Several processes: torchrun --nproc-per-node 8 -m selfflow_wm.sample ..., or run --shard 1/8 to 8/8
@@ -38,7 +38,7 @@ examples:
       --classes 207,360 --samples 16 --guidance 3.5 --out samples/dogs
   python -m selfflow_wm.sample --checkpoint my_model --captions-file captions.txt --out x
   python -m selfflow_wm.sample --checkpoint runs/media --modality video_audio --images a.png \\
-      --captions-file captions.txt --shift 6.93 --guidance 5 --out samples/films
+      --captions-file captions.txt --shift 6.93 --guidance 5 --out samples/videos
 
 The paper samples in 50 steps with a shift of 1.78 on SD-VAE, 6.93 on FLUX.2's and Songbloom's, 15
 on Wan 2.2's latents; guidance 3.5 (images) and 5 (video, audio) for what is looked at, none for
@@ -49,7 +49,7 @@ metrics.
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m selfflow_wm.sample",
-        description="Sample images, video or audio from an official or own checkpoint.",
+        description="Sample images, video or audio from an official checkpoint or one of yours.",
         epilog=EPILOG,
         renamed={"--num": "--samples", "--batch": "--batch-size"},
     )
@@ -98,7 +98,10 @@ def _run(args: argparse.Namespace) -> None:
     from selfflow_wm.sampling.run import Solve, finish, run_shard, shard_numbers
 
     one_of("--solver", args.solver, SOLVERS)
-    shard, shards = args.shard or _environment_shard()
+    shard, shards = args.shard or (
+        int(os.environ.get("RANK", 0)) + 1,
+        int(os.environ.get("WORLD_SIZE", 1)),
+    )
     device = _device(args.device)
     numbers = shard_numbers(args.samples, shard, shards)
     solve = Solve(args.steps, args.shift, args.solver, args.guidance, args.guidance_interval)
@@ -117,7 +120,7 @@ def _run(args: argparse.Namespace) -> None:
         "precision": args.precision,
         "solve": {**vars(solve), "guidance_interval": list(solve.guidance_interval)},
     }
-    if args.modality is not None:  # absent otherwise, so that older runs can go on
+    if args.modality is not None:  # absent otherwise, so that older runs can be resumed
         settings["modality"] = args.modality
     if clips and clips.pictures:
         settings["images"] = clips.digests
@@ -137,7 +140,7 @@ def _run(args: argparse.Namespace) -> None:
     for path in written:
         print(f"wrote {path}")
     if not written:
-        print(f"other shards are not done; the last of them writes the {args.samples} samples")
+        print(f"other shards are not done; the last one writes all {args.samples} samples")
 
 
 def _device(name: str) -> Any:
@@ -148,10 +151,6 @@ def _device(name: str) -> Any:
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return device
-
-
-def _environment_shard() -> tuple[int, int]:
-    return int(os.environ.get("RANK", 0)) + 1, int(os.environ.get("WORLD_SIZE", 1))
 
 
 def _interval(text: str) -> tuple[float, float]:

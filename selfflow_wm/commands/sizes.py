@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from selfflow_wm.cli import Parser
+from selfflow_wm.tables import print_table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,21 +16,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     ).parse_args(argv)
     from selfflow_wm.sizes import PUBLISHED, measure, presets
 
-    print(
-        f"{'preset':<8}{'width':>6}{'double':>8}{'single':>8}{'backbone':>12}{'projector':>11}"
-        f"{'total':>10}{'published':>11}{'off by':>8}"
-    )
+    rows = []
     for name in presets():
-        size = measure(name)
-        published = PUBLISHED.get(name)
-        last = (
-            ""
-            if published is None
-            else (f"{published / 1e6:>10.0f}M{100 * (size.total / published - 1):>+7.1f}%")
-        )
-        print(
-            f"{name:<8}{size.width:>6}{size.double:>8}{size.single:>8}"
-            f"{size.backbone / 1e6:>11.1f}M{size.projector / 1e6:>10.1f}M"
-            f"{size.total / 1e6:>9.1f}M{last}"
-        )
+        size, published = measure(name), PUBLISHED.get(name)
+        off = f"{100 * (size.total / published - 1):+.1f}%" if published else ""
+        counts = (size.backbone, size.projector, size.total, published)
+        millions = [f"{count / 1e6:.1f}M" if count else "" for count in counts]
+        rows.append((name, size.width, size.double, size.single, *millions, off))
+    print_table(
+        ("preset", "width", "double", "single", "backbone", "projector", "total", "published",
+         "off by"), rows,
+    )  # fmt: skip
     return 0

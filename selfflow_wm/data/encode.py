@@ -24,7 +24,7 @@ class SampleEncoder:
     layout: whose rows named image, video and audio the codecs must fit. codecs: by modality.
 
     Raises:
-        ValueError: a row without a codec, a codec of another sort, grid or width than its row.
+        ValueError: a row without a codec, a codec of another kind, grid or width than its row.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class SampleEncoder:
         pictures = [one["image"] if "image" in one else one["video"][0] for one in samples]
         frames = self._stack("image", pictures, (*codec.image_size, 3), "resize or crop them")
         latents = codec.encode(frames)
-        return latents, self._all(latents)
+        return latents, torch.ones(latents.shape[:2], dtype=torch.bool, device=self.device)
 
     def _video(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
         codec: Any = self.codecs["video"]
@@ -112,9 +112,6 @@ class SampleEncoder:
                 )
         stacked = torch.from_numpy(np.stack([np.asarray(one) for one in arrays]))
         return to_device(stacked, self.device)
-
-    def _all(self, latents: Tensor) -> Tensor:
-        return torch.ones(latents.shape[:2], dtype=torch.bool, device=self.device)
 
     def decode(self, latents: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """What tokens (B, n, C) stand for, by modality: image uint8 (B, H, W, 3), video uint8

@@ -35,7 +35,7 @@ class Clip(NamedTuple):
     rate: float | None
     """Frames a second."""
     drift: float
-    """Of all, how far one is shown from its time at that rate; in frames, 0 where it's not told."""
+    """The largest distance of a frame from its time at that rate, in frames; 0 if unknown."""
 
 
 def read_clip(av: Any, data: io.BytesIO, wanted: int, lap: int) -> Clip:
@@ -66,8 +66,8 @@ def read_clip(av: Any, data: io.BytesIO, wanted: int, lap: int) -> Clip:
         return read_clip(av, data, wanted, 0)
     if not pictures:
         raise Unreadable("no frames")
-    # A file that was cut off still opens, where its header comes first. Headers may count a frame
-    # too many; one without a count says 0.
+    # A truncated file still opens if its header comes first. Headers may count a frame too many,
+    # and 0 means that there is no count.
     if len(pictures) < 0.9 * min(promised - skipped, wanted):
         raise Unreadable(f"{skipped + len(pictures)} of {promised} frames")
     first = start if times[0] is None else times[0]
@@ -91,12 +91,12 @@ def _picture(frame: Any) -> Image.Image:
     """RGB, upright, by the matrix that the frame names."""
     options = {}
     if frame.colorspace == _BT709:
-        # PyAV takes every frame for BT.601 but where it's told to go from one matrix to another.
+        # PyAV takes every frame for BT.601 unless both matrices are named.
         full = frame.color_range == _FULL
         options = {"src_colorspace": "ITU709", "dst_colorspace": "ITU601"}
         options |= {"src_color_range": "JPEG" if full else "MPEG", "dst_color_range": "JPEG"}
     picture = frame.to_image(**options).convert("RGB")
-    turn = _TURNS.get(round(getattr(frame, "rotation", 0)))  # PyAV before 14 does not tell
+    turn = _TURNS.get(round(getattr(frame, "rotation", 0)))  # absent from PyAV before 14
     return picture if turn is None else picture.transpose(turn)
 
 
@@ -128,9 +128,9 @@ def _open(av: Any, data: io.BytesIO) -> Any:
     return av.open(data, metadata_errors="ignore")  # titles in any encoding; they are not read
 
 
-def _first(streams: Any, sort: str) -> Any:
+def _first(streams: Any, kind: str) -> Any:
     if not streams:
-        raise Unreadable(f"no {sort} track")
+        raise Unreadable(f"no {kind} track")
     return streams[0]
 
 

@@ -38,8 +38,8 @@ class MediaFile:
 def find_media(root: Path, suffixes: Collection[str]) -> list[MediaFile]:
     """The media files under `root` and in its *.tar, in the order of their names.
 
-    Links are followed, hidden files and folders left out; how many files of other sorts lie there
-    is said on stderr. The caption of a file is its sidecar's: NAME.txt, or "caption" (or "text")
+    Links are followed, hidden files and folders left out; the number of other files is printed to
+    stderr. The caption of a file is its sidecar's: NAME.txt, or "caption" (or "text")
     of NAME.json; else, outside tars, the name of its folder below `root` (class folders); else
     none. In a tar, members that share the name up to the first dot belong together.
 
@@ -61,7 +61,8 @@ def find_media(root: Path, suffixes: Collection[str]) -> list[MediaFile]:
                 others[suffix or "no suffix"] += 1
     except OSError as error:
         raise ValueError(
-            f"{error.filename or root}: expected to read it, got {error.strerror}; mend its rights"
+            f"{error.filename or root}: expected to read it, got {error.strerror}; fix its "
+            "permissions"
         ) from None
     known = ", ".join(sorted(suffixes))
     if not found:
@@ -131,7 +132,7 @@ def _tar_members(path: Path, suffixes: Collection[str], others: Counter[str]) ->
                     others[suffix] += 1
     except (tarfile.TarError, OSError) as error:
         raise ValueError(
-            f"{path}: expected an uncompressed tar, got {error}; write it again, or take it away"
+            f"{path}: expected an uncompressed tar, got {error}; write it again, or remove it"
         ) from None
 
     def caption(key: str) -> str:
@@ -155,16 +156,16 @@ def _caption(data: bytes, name: str) -> str:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{name}: expected JSON, got {error}; mend the file") from None
+        raise ValueError(f"{name}: expected JSON, got {error}; fix the file") from None
     found = [value.get(key) for key in ("caption", "text")] if isinstance(value, dict) else []
     for caption in found:
         if isinstance(caption, str):
             if _broken(caption):
                 break
             return caption.strip()
-    raise ValueError(f'{name}: expected {{"caption": a string}}, got {text[:60]!r}; mend the file')
+    raise ValueError(f'{name}: expected {{"caption": a string}}, got {text[:60]!r}; fix the file')
 
 
 def _broken(text: str) -> bool:
-    """Whether it holds halves of surrogate pairs, which UTF-8 has not."""
+    """Whether it holds lone surrogates, which UTF-8 cannot encode."""
     return any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -28,7 +28,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
 LOUDEST = 8.0
-"""Of floating-point samples; above, they are whole numbers that nobody scaled."""
+"""Largest floating-point sample; above it, they are integers that were never scaled."""
 UNTOLD = 0x7FFF0000
 """Bytes from which on a WAV's header was written before its length was known."""
 
@@ -197,9 +197,9 @@ def open_picture(file: MediaFile) -> Image.Image:
             return to_rgb(picture)
     except Unreadable:
         raise
-    except UnidentifiedImageError:  # says no more than the address of the bytes
+    except UnidentifiedImageError:  # its message is only the address of the bytes
         raise Unreadable("not a picture") from None
-    # Pillow's decoders raise errors of many sorts at damaged files.
+    # Pillow's decoders raise many kinds of errors for damaged files.
     except Exception as error:
         raise Unreadable(error) from None
 
@@ -255,7 +255,7 @@ def _read_sound(file: MediaFile) -> tuple[int, np.ndarray]:
     try:
         data = file.read()
         counted = int.from_bytes(data[4:8], "big" if data[:4] == b"RIFX" else "little")
-        # What is left of a WAV that was cut off would be read. Some headers count themselves.
+        # Of a truncated WAV, the rest would be read. Some headers count themselves.
         if data[:3] == b"RIF" and len(data) < counted < UNTOLD:
             raise Unreadable(f"{len(data)} of {counted + 8} bytes")
         with soundfile.SoundFile(io.BytesIO(data)) as sound:

@@ -71,11 +71,11 @@ def check_source(source: Source, kind: str) -> Source:
 
 
 class UnusableSample(ValueError):
-    """A sample that training met and cannot take; the user's to mend."""
+    """A sample that training cannot use; an error that the user can fix."""
 
 
 def check_captions(source: Source, kind: str, longest: int) -> None:
-    """ValueError when a caption that `source` knows beforehand takes more than `longest` bytes.
+    """ValueError when a caption that `source` knows in advance takes more than `longest` bytes.
 
     Such sources have `captions()`: pairs of a name and a caption.
     """
@@ -123,7 +123,7 @@ class Part:
 
 
 def fingerprint(source: Source) -> str | None:
-    """Which samples in which order, for sources that say so by `fingerprint()`, and their parts."""
+    """Which samples in which order, for sources with `fingerprint()`, and their parts."""
     if hasattr(source, "fingerprint"):
         return source.fingerprint()  # pyright: ignore[reportAttributeAccessIssue]
     return None

@@ -45,8 +45,8 @@ class SampleStream:
 
     The mode of optimiser step k and every source's order follow from the seed alone; a source is
     passed over in whole shuffled passes, of which a later one may take other parts of long files.
-    The position is a few integers, in samples drawn by all ranks together, so a run may go on with
-    another number of them.
+    The position is a few integers, in samples drawn by all ranks together, so a run may be resumed
+    with another number of them.
 
     Args:
         sources: by kind, one for every mode of the schedule.
@@ -55,7 +55,7 @@ class SampleStream:
         seed: of the orders.
         accumulate: batches of one mode in a row, as many as the trainer adds up to a step.
         rank, world_size: which of several readers this is. All draw the same modes, and of every
-            step's samples each takes its own.
+            step's samples each takes its share.
         workers: threads that read samples; 0 reads them one after the other.
 
     Raises:
@@ -118,8 +118,8 @@ class SampleStream:
         return {"seed": self.seed, "samples": lengths, "files": files}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict()`; ValueError when the data or the seed is another."""
-        # A state of before the files were recorded goes on with any.
+        """Resume from `state_dict()`; ValueError when the data or the seed has changed."""
+        # A state from before files were recorded resumes with any.
         before = {"files": self._made_for["files"]} | state["made_for"]
         if before != self._made_for:
             raise ValueError(

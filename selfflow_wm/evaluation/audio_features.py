@@ -21,8 +21,8 @@ VALUES = 1 << 22
 class ClapFeatures:
     """Embeddings of sounds by CLAP (Wu et al. 2023) in transformers' format, of length one.
 
-    Sounds longer than the model takes (10 s) are cut to their beginning, where its own preparation
-    would draw a part by chance; shorter ones are repeated as that does.
+    Sounds longer than the model takes (10 s) are cut to their beginning, where its feature
+    extractor would take a random part; shorter ones are repeated, as it does.
 
     path: a local directory. sample_rate: Hz of the sounds, which has to be the model's (48000).
     Needs the extra `evaluation`.
@@ -38,11 +38,11 @@ class ClapFeatures:
         self.prepare = local_models.load_preparation(path, "ClapFeatureExtractor")
         rate = int(self.prepare.sampling_rate)
         if sample_rate != rate:
-            got = "no word of the rate" if sample_rate is None else f"{sample_rate} Hz"
+            got = "no rate" if sample_rate is None else f"{sample_rate} Hz"
             raise ValueError(
                 f"{OPTION}: expected sounds at {rate} Hz, got {got}; "
                 + (
-                    f"say --sample-rate {rate} if that is theirs"
+                    f"give --sample-rate {rate} if that is theirs"
                     if sample_rate is None
                     else f"resample them (ffmpeg -i IN -ar {rate} OUT), nothing is resampled here"
                 )

@@ -1,4 +1,4 @@
-"""Which checkpoints are meant, what they can make, and of which world."""
+"""The checkpoints to evaluate: their modes, and the toy world they were trained on."""
 
 from __future__ import annotations
 

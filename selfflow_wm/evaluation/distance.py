@@ -29,10 +29,10 @@ TITLES = {
 
 RESAMPLES, AFFORDABLE = 100, 768
 """Resamples behind the interval, and the widest features whose eigenvalues are taken that often
-unless --resamples says so: six minutes of a CPU core."""
+unless --resamples is given: six minutes of a CPU core."""
 
 QUICK = 256
-"""Features up to which that takes seconds and needs no word."""
+"""Features up to which that takes seconds, so nothing is printed about it."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Whose features the Fréchet distances compare: a protocol, and the extractors there are.
 
-The toy world's own need no download, the others take weights from the disk
+Those of the toy world need no download, the others take weights from the disk
 (--features image=inception:FILE). More are added to `EXTRACTORS`, or named on the command line as a
 class or function to import (--features video=my_package.features.Clips:weights/clips).
 """
@@ -42,14 +42,14 @@ class Extractor(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What an extractor may be made from; None is not known, or not there."""
+    """What an extractor may be made from; None if unknown or absent."""
 
     config: ToyConfig | None = None
     """The toy world, where samples are of it."""
     recogniser: Recogniser | None = None
     recogniser_name: str = ""
     argument: str | None = None
-    """What stood after the colon, such as the path of weights."""
+    """The text after the colon, such as the path of weights."""
     sample_rate: int | None = None
     """Hz of audio samples."""
     fps: float | None = None
@@ -116,7 +116,7 @@ def toy_sounds(context: Context) -> Extractor:
     rate = context.sample_rate
     if rate is None:
         raise ValueError(
-            "--features audio=toy: expected the rate of the sounds, got none; say --sample-rate HZ"
+            "--features audio=toy: expected the rate of the sounds, got none; give --sample-rate HZ"
         )
     return Named("log energy in 16 bands", lambda audio: audio_features(audio, rate))
 
@@ -152,7 +152,7 @@ def parse_feature(word: str) -> tuple[str, Choice]:
 
 
 def parse_features(words: Sequence[str]) -> dict[str, Choice]:
-    """MODALITY=NAME[:ARGUMENT] to modality -> (name, argument); toy where nothing is said."""
+    """MODALITY=NAME[:ARGUMENT] to modality -> (name, argument); toy for modalities without one."""
     return dict.fromkeys(MODALITIES, ("toy", None)) | dict(map(parse_feature, words))
 
 

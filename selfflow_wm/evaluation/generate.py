@@ -20,7 +20,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class Maker:
-    """A checkpoint that makes what captions ask for.
+    """Generates samples from a checkpoint.
 
     Every sample is a function of its number, the seed and the solver, up to rounding, which
     differs between batch sizes.
@@ -54,7 +54,7 @@ class Maker:
 
 
 def true_samples(mode: str, asked: Sequence[Sample]) -> Arrays:
-    """What `mode` would ideally generate: the renderings themselves."""
+    """The ideal output of `mode`: the renderings themselves."""
     arrays = {}
     for name in MODES[mode].generated:
         values = [getattr(one, name) for one in asked]
@@ -65,7 +65,7 @@ def true_samples(mode: str, asked: Sequence[Sample]) -> Arrays:
 def through_codec(
     encoder: SampleEncoder, mode: str, entry: Entry, asked: Sequence[Sample]
 ) -> Arrays:
-    """The renderings, encoded and decoded: the most that these latents can show."""
+    """The renderings, encoded and decoded: an upper bound for models of these latents."""
     row = MODES[mode]
     batch = encoder([as_sample(one, entry.world) for one in asked], row)
     return encoder.decode({name: batch.latents[name] for name in row.generated})

@@ -65,7 +65,7 @@ def load(path: Path, name: str, parts: Sequence[str], device: torch.device | str
 
     Raises:
         ValueError: transformers is not installed, weights of `parts` are missing (they would be
-            random), or what it says of a directory that it can't read.
+            random), or it can't read the directory.
     """
     transformers = _transformers()
     try:
@@ -73,7 +73,7 @@ def load(path: Path, name: str, parts: Sequence[str], device: torch.device | str
             model, about = getattr(transformers, name).from_pretrained(
                 str(path), local_files_only=True, use_safetensors=True, output_loading_info=True
             )
-    # It raises errors of many sorts at damaged directories, and other ones in each version.
+    # It raises many kinds of errors for damaged directories, and others in each version.
     except Exception as error:
         raise ValueError(f"{path}: expected a model that loads as {name}, got {error}") from None
     wrong = [*about["missing_keys"], *(one[0] for one in about["mismatched_keys"])]

@@ -1,4 +1,4 @@
-"""Samples to look at and to listen to: grids, film strips, films with sound, sounds."""
+"""Samples to look at and to listen to: grids, strips of frames, videos with sound, sounds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from selfflow_wm.data import JOINT
@@ -14,8 +13,8 @@ from selfflow_wm.data.toy import ToyConfig
 from selfflow_wm.data.toy.truth import Sample
 from selfflow_wm.evaluation.generate import Arrays
 from selfflow_wm.files import atomic_file
-from selfflow_wm.films import write_film
 from selfflow_wm.strips import columns, media, stacked, text
+from selfflow_wm.videos import write_sound, write_video
 
 SHOWN = 8
 """Samples of each mode that are kept."""
@@ -29,10 +28,10 @@ Shown = Mapping[str, Mapping[str, Arrays]]
 def write_media(
     out: Path, shown: Shown, asked: Mapping[str, Sequence[Sample]], config: ToyConfig
 ) -> dict[str, dict[str, list[str]]]:
-    """pictures/MODE.png, films/*.mp4 and sounds/*.wav under `out`.
+    """pictures/MODE.png, videos/*.mp4 and sounds/*.wav under `out`.
 
-    asked: by mode, what the samples were to show. Returns mode -> {"pictures", "films", "sounds"}
-    -> paths relative to `out`, films and sounds origin by origin.
+    asked: by mode, what the samples were to show. Returns mode -> {"pictures", "videos", "sounds"}
+    -> paths relative to `out`, videos and sounds origin by origin.
     """
     written: dict[str, dict[str, list[str]]] = {}
     for mode, origins in shown.items():
@@ -40,22 +39,22 @@ def write_media(
         path = out / "pictures" / f"{mode}.png"
         with atomic_file(path) as temporary:
             picture.save(temporary, format="PNG")
-        films, sounds = [], []
+        videos, sounds = [], []
         for origin, arrays in origins.items():
             for number in range(min(STRIPS, _count(arrays))):
                 name = f"{mode}_{number}_{slug(origin)}"
                 if "video" in arrays:
-                    films.append(f"films/{name}.mp4")
+                    videos.append(f"videos/{name}.mp4")
                     audio = arrays["audio"][number] if mode == JOINT else None
                     scale = max(1, 192 // config.height)
-                    write_film(
-                        out / films[-1], arrays["video"][number], config.fps, audio,
+                    write_video(
+                        out / videos[-1], arrays["video"][number], config.fps, audio,
                         config.sample_rate, scale,
                     )  # fmt: skip
                 elif "audio" in arrays:
                     sounds.append(f"sounds/{name}.wav")
-                    _write_sound(out / sounds[-1], arrays["audio"][number], config.sample_rate)
-        written[mode] = {"pictures": [f"pictures/{mode}.png"], "films": films, "sounds": sounds}
+                    write_sound(out / sounds[-1], arrays["audio"][number], config.sample_rate)
+        written[mode] = {"pictures": [f"pictures/{mode}.png"], "videos": videos, "sounds": sounds}
     return written
 
 
@@ -84,10 +83,3 @@ def _sheet(
             sample = {name: value[number] for name, value in arrays.items()}
             rows += media(origin, sample, getattr(truth, "times", ()), config.sample_rate)
     return stacked(rows)
-
-
-def _write_sound(path: Path, audio: np.ndarray, sample_rate: int) -> None:
-    from scipy.io import wavfile
-
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
-        wavfile.write(file, sample_rate, (audio.clip(-1, 1) * 32767).astype(np.int16))

@@ -18,7 +18,7 @@ from selfflow_wm.data.folders import PICTURES, AudioFolder, VideoFolder, open_pi
 
 @dataclass(frozen=True)
 class Cut:
-    """What samples of both sets are cut to; None: not said."""
+    """What samples of both sets are cut to; None if not given."""
 
     frames: int | None = None
     """Of videos: the first ones."""
@@ -59,8 +59,8 @@ def open_sets(modality: str, paths: Sequence[Path], cut: Cut) -> tuple[list[Medi
 
     Only headers and names are read. Raises:
         ValueError: nothing there, fewer than two samples, arrays of another kind, or of other
-            shapes than asked for or than each other's; or a folder and no word of how long or large
-            its media should be.
+            shapes than asked for or than each other's; or a folder without the length or
+            size its media should have.
     """
     archives = {path: open_archive(path, modality) for path in paths if not path.is_dir()}
     cut = _complete(modality, cut, archives)
@@ -89,8 +89,8 @@ def _complete(modality: str, cut: Cut, archives: Mapping[Path, Archive]) -> Cut:
         wanted = getattr(cut, name)
         if wanted is None and not there:
             raise ValueError(
-                f"{_flag(name)}: expected it for two folders of {NOUNS[modality]}, got none; say "
-                "what to cut them to"
+                f"{_flag(name)}: expected it for two folders of {NOUNS[modality]}, got none; give "
+                "it"
             )
         if wanted is None:
             wanted = next(iter(there.values()))
@@ -195,8 +195,7 @@ def _folder(path: Path, modality: str, cut: Cut) -> MediaSet:
     else:
         if cut.sample_rate is None:
             raise ValueError(
-                f"{path}: expected to be told the rate of its sounds, got nothing; say "
-                "--sample-rate HZ"
+                f"{path}: expected the rate of its sounds, got none; give --sample-rate HZ"
             )
         assert cut.samples is not None
         sounds = AudioFolder(path, cut.sample_rate, cut.samples, channels=None)
@@ -212,13 +211,13 @@ def _read(
         sample = read(file)
     except Unreadable as error:
         raise ValueError(
-            f"{file.name}: expected {NOUNS[modality]}, got {error}; take it away, a distance is of "
-            "all"
+            f"{file.name}: expected {NOUNS[modality]}, got {error}; remove it, a distance is of "
+            "all files"
         ) from None
     name = {"video": "frames", "audio": "samples"}.get(modality)
     if name and len(sample) < getattr(cut, name):
         raise ValueError(
-            f"{file.name}: expected {getattr(cut, name)} {name}, got {len(sample)}; take it away, "
+            f"{file.name}: expected {getattr(cut, name)} {name}, got {len(sample)}; remove it, "
             f"or cut all with --{name} {len(sample)}"
         )
     return sample

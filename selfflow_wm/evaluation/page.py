@@ -12,6 +12,7 @@ from selfflow_wm import pages
 from selfflow_wm.evaluation.metrics import FRECHET
 from selfflow_wm.files import write_file
 from selfflow_wm.panels import panel_grid, to_png
+from selfflow_wm.tables import print_table
 
 TITLES = {
     "image": "Images: signs with a word",
@@ -59,35 +60,33 @@ def verdict(row: Row, unit_row: Row) -> str:
 
 def print_results(results: Row) -> None:
     """The table of values, and the differences, in the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(width=150)
     columns = _columns(results)
-    table = Table("", "true", "codec", *columns, box=None, padding=(0, 2, 0, 0))
-    for row in results["metrics"]:
-        arrow = "↑" if row["higher_is_better"] else "↓"
-        table.add_row(
-            f"{row['title']} {arrow}",
+    table = [
+        (
+            f"{row['title']} {'↑' if row['higher_is_better'] else '↓'}",
             show(row["true"], row["unit"]),
             show(codec_value(row), row["unit"]),
             *(show(values.get(row["name"]), row["unit"]) for values in columns.values()),
         )
-    console.print(table)
+        for row in results["metrics"]
+    ]
+    print_table(("", "true", "codec", *columns), table)
     print("features: " + "; ".join(f"{k}: {v}" for k, v in _features(results).items()))
     for row in results["metrics"]:
         if row.get("unrelated"):
             value = show(row["unrelated"], row["unit"])
-            print(f"chance (true films, sound of another): {row['title']} {value}")
+            print(f"chance (true videos, sound of another): {row['title']} {value}")
     rows = {row["name"]: row for row in results["metrics"]}
-    shown = results["arm_differences"] or results["differences"]
-    if shown:
-        table = Table("difference", "of", "", box=None, padding=(0, 2, 0, 0))
-        for one in shown:
-            row = rows[one["metric"]]
-            words = f"{one['b']} minus {one['a']}"
-            table.add_row(row["title"], words, show(one, row["unit"], signed=True))
-        console.print(table)
+    if shown := results["arm_differences"] or results["differences"]:
+        table = [
+            (
+                rows[one["metric"]]["title"],
+                f"{one['b']} minus {one['a']}",
+                show(one, rows[one["metric"]]["unit"], signed=True),
+            )
+            for one in shown
+        ]
+        print_table(("difference", "of", ""), table)
 
 
 def _columns(results: Row) -> dict[str, dict[str, Row]]:
@@ -111,7 +110,7 @@ def write_page(out: Path, results: Row) -> Path:
     media = {
         mode: {
             "pictures": [pages.embedded(out / name) for name in files["pictures"]],
-            "films": [_named(out, name) for name in files["films"]],
+            "videos": [_named(out, name) for name in files["videos"]],
             "sounds": [_named(out, name) for name in files["sounds"]],
         }
         for mode, files in results["media"].items()

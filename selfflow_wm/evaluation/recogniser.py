@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from selfflow_wm.metrics.recogniser import (
     save_recogniser,
     train,
 )
+from selfflow_wm.progress import Progress
 
 STEPS = 4000
 """Of the optimiser, as `metrics.train_recogniser` takes by default."""
@@ -30,7 +30,7 @@ def shipped(config: ToyConfig) -> Path:
 
 
 def find_recogniser(
-    config: ToyConfig, given: Path | None, out: Path, steps: int = STEPS
+    config: ToyConfig, given: Path | None, out: Path
 ) -> tuple[Recogniser, str, dict[str, Any]]:
     """The network, its name, and its recogniser.json.
 
@@ -41,7 +41,7 @@ def find_recogniser(
     if given is None and not path.is_dir():
         path = out / "recogniser"
         if not path.is_dir():
-            _train(config, path, steps)
+            _train(config, path)
     model, known = load_recogniser(path)
     if model.height != config.height:
         raise ValueError(
@@ -52,19 +52,26 @@ def find_recogniser(
     return model, f"toy recogniser {known['height']} px {known['sha256'][:12]}", known
 
 
-def _train(config: ToyConfig, path: Path, steps: int) -> None:
-    sys.stdout.write(
+def _train(config: ToyConfig, path: Path) -> None:
+    print(
         f"no recogniser for {config.height}x{config.width} pixels is shipped: training one, a few "
-        "minutes, once\n"
+        "minutes, once",
+        flush=True,
     )
-    sys.stdout.flush()
     # All words and fonts of its size, so that it serves every world of that size.
     whole = ToyConfig(config.height, config.width)
+    model = train_with_progress(whole, STEPS)
+    save_recogniser(path, model, whole, ceiling(model, whole, 1000))
 
-    def report(step: int, value: float) -> None:
-        if step % max(1, steps // 10) == 0:
-            sys.stdout.write(f"recogniser  {step}/{steps}  loss {value:.3f}\n")
-            sys.stdout.flush()
 
-    model = train(whole, steps, report=report)
-    save_recogniser(path, model, whole, ceiling(model, whole, 1000 if steps >= STEPS else 50))
+def train_with_progress(config: ToyConfig, steps: int, batch: int = 32) -> Recogniser:
+    """`metrics.recogniser.train` with a progress bar, and the loss at every twentieth of it."""
+    with Progress(steps, description="training the recogniser") as progress:
+
+        def report(step: int, value: float) -> None:
+            if step % max(1, steps // 20) == 0:
+                progress.report(step, {"loss": value})
+            else:
+                progress.advance(step)
+
+        return train(config, steps, batch, report=report)

@@ -15,8 +15,7 @@ from selfflow_wm.evaluation.checkpoints import Entry
 from selfflow_wm.evaluation.metrics import FRECHET, METRICS, Columns, Metric, frechet_metric
 from selfflow_wm.evaluation.run import REFERENCE, TRUE, UNRELATED, Judge, stored
 from selfflow_wm.evaluation.summary import Value
-from selfflow_wm.files import atomic_file
-from selfflow_wm.training.checkpoint import write_json
+from selfflow_wm.files import write_json
 
 SCHEMA = 1
 """Version of results.json. Raise it when a reader of the old one would misread the new one."""
@@ -60,7 +59,9 @@ def collect(
             row["unrelated"] = value(metric, UNRELATED)
         rows.append(row)
         differences += _differences(metric, having, values, columns)
-    means, between = summary.arms(metrics, entries, table) if _one_step(entries) else ([], [])
+    # A curve, of several checkpoints for an arm and seed, has no means over seeds.
+    one_each = len({(entry.name, entry.seed) for entry in entries}) == len(entries)
+    means, between = summary.arms(metrics, entries, table) if one_each else ([], [])
     return {
         "schema": SCHEMA,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -72,12 +73,6 @@ def collect(
         "arms": means,
         "arm_differences": between,
     }
-
-
-def _one_step(entries: Sequence[Entry]) -> bool:
-    """Whether there is one checkpoint for each arm and seed: a curve has no means over seeds."""
-    pairs = [(entry.name, entry.seed) for entry in entries]
-    return len(set(pairs)) == len(pairs)
 
 
 def _describe(entry: Entry, codec: str, modes: Sequence[str]) -> dict[str, Any]:
@@ -109,8 +104,6 @@ def _differences(
 
 
 def write_results(out: Path, results: Mapping[str, Any]) -> Path:
-    """`out`/results.json, whole or not at all."""
-    path = out / "results.json"
-    with atomic_file(path) as temporary:
-        write_json(temporary, results)
-    return path
+    """Write `out`/results.json."""
+    write_json(out / "results.json", results)
+    return out / "results.json"

@@ -23,8 +23,8 @@ from selfflow_wm.progress import Progress
 from selfflow_wm.sampling.run import Solve
 
 TRUE, REFERENCE, UNRELATED = "true", "reference", "unrelated"
-"""Renderings that models are asked for, others of the same split that distances are to, and films
-with the sound of another: what a model scores whose sound knows nothing of its picture."""
+"""Renderings that models are asked for, others of the same split that distances are to, and
+videos with the sound of another: the score of a model whose sound ignores its picture."""
 
 OFFSET = 500_000
 """Number in the test split of the first reference rendering."""
@@ -34,7 +34,7 @@ Make = Callable[[str, Sequence[Sample], Sequence[int]], Arrays]
 
 @dataclass(frozen=True)
 class Judge:
-    """All that samples are measured with."""
+    """Everything needed to measure samples."""
 
     world: ToyConfig
     recogniser: Recogniser
@@ -60,7 +60,7 @@ def _renderings(world: ToyConfig, mode: str, numbers: Sequence[int]) -> list[Sam
 
 
 def with_other_sound(world: ToyConfig) -> Make:
-    """Makes the true films, each with the sound of the next one."""
+    """The true videos, each with the sound of the next one."""
 
     def make(mode: str, asked: Sequence[Sample], numbers: Sequence[int]) -> Arrays:
         others = _renderings(world, mode, [number + 1 for number in numbers])
@@ -77,7 +77,7 @@ class Origin:
     """Its directory."""
     modes: tuple[str, ...]
     open: Callable[[], Make]
-    """Loads what it takes, when something is missing."""
+    """Loads the model or codec; called only if samples are missing."""
     offset: int = 0
 
 
@@ -105,9 +105,9 @@ def origins(
             found.append(Origin(key, new, lambda make=coded: make))
         codecs[entry.label] = key
     for entry in entries:
-        own = tuple(mode for mode in modes if mode in entry.modes)
+        trained = tuple(mode for mode in modes if mode in entry.modes)
         opened = lambda entry=entry: Maker(entry, solve, seed, device)  # noqa: E731
-        found.append(Origin(entry.fingerprint, own, opened))
+        found.append(Origin(entry.fingerprint, trained, opened))
     return found, codecs
 
 
@@ -117,7 +117,7 @@ def stored(out: Path, key: str, mode: str) -> Measured:
 
 
 def measure_all(out: Path, found: Sequence[Origin], judge: Judge, samples: int, batch: int) -> None:
-    """Make and measure what is missing of samples 0..samples - 1, with a progress bar."""
+    """Generate and measure the missing samples out of 0..samples - 1, with a progress bar."""
     todo = {
         (origin.key, mode): stored(out, origin.key, mode).missing(samples)
         for origin in found
@@ -163,7 +163,7 @@ def pick_modes(entries: Sequence[Entry], wanted: Sequence[str] | None) -> tuple[
 
 
 def settings_of(judge: Judge, recogniser: str, solve: Solve, seed: int) -> dict[str, Any]:
-    """What makes measurements what they are; one directory holds those of one."""
+    """The settings that measurements depend on; a directory holds those of one set of them."""
     return {
         "schema": 1,
         "world": judge.world.to_dict(),

@@ -1,4 +1,4 @@
-"""Measurements on disk while an evaluation goes on: whole batches or none.
+"""Measurements on disk during an evaluation: whole batches or none.
 
 OUT/measured/KEY/MODE/batch_00000000.npz   of one batch: numbers of the samples, their columns and
                                            features, and the samples themselves of the first few
@@ -16,7 +16,7 @@ from selfflow_wm.files import atomic_open
 from selfflow_wm.sampling.parts import missing_numbers
 
 RAW = "raw/"
-"""Before the names of what is kept for pictures and films."""
+"""Prefix of the samples that are kept to be shown."""
 
 
 class Measured:

@@ -47,7 +47,7 @@ class I3DFeatures:
         self.name = f"I3D {file_digest(path)[:12]}"
 
     def __call__(self, samples: UInt8[np.ndarray, "B T H W 3"]) -> Float[np.ndarray, "B D"]:
-        """ValueError with what the network says of videos that it can't take."""
+        """Features; ValueError with the network's error for videos that it can't take."""
         try:
             features = in_batches(self._extract, torch.from_numpy(samples.copy()), I3D_VALUES)
         except torch.cuda.OutOfMemoryError:

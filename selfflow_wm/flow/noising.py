@@ -73,8 +73,8 @@ class NoiseLevels:
     def per_token(self) -> Float[Tensor, "B N"]:
         return self.levels.gather(1, self.index)
 
-    def own(self, rows: Rows) -> NoiseLevels:
-        """Those of some rows of the batch."""
+    def select(self, rows: Rows) -> NoiseLevels:
+        """Only `rows` of the batch."""
         return replace(self, levels=rows.of(self.levels), index=rows.of(self.index))
 
     def groups(self) -> Int[Tensor, "B N"]:
@@ -98,7 +98,7 @@ def mode_levels(
     t: Float[Tensor, "B"],
     condition: Mapping[str, Float[Tensor, "B"]] | None = None,
 ) -> NoiseLevels:
-    """Levels of a mode: generated tokens at `t`, each given modality at a level of its own.
+    """Levels of a mode: generated tokens at `t`, each given modality at a separate level.
 
     `condition[name]` is the small condition noise of a given modality, 0 where it is missing.
     K is 1 + the number of given modalities.
@@ -143,7 +143,7 @@ def independent_timesteps(
     t: Float[Tensor, "B M"],
     condition: Mapping[str, Float[Tensor, "B"]] | None = None,
 ) -> NoiseLevels:
-    """Diffusion forcing: a level of its own for each of the M generated tokens.
+    """Diffusion forcing: a separate level for each of the M generated tokens.
 
     `t` holds them in layout order. K is M + the number of given modalities.
     """
@@ -156,11 +156,11 @@ def independent_timesteps(
         )
     slices = layout.slices(generated)
 
-    def own(name: str, shape: tuple[int, int]) -> Tensor:
+    def token_index(name: str, shape: tuple[int, int]) -> Tensor:
         piece = slices[name]
         return torch.arange(piece.start, piece.stop, device=t.device).expand(shape)
 
-    return _assemble(layout, names, given, t, condition, own)
+    return _assemble(layout, names, given, t, condition, token_index)
 
 
 def _assemble(

@@ -99,7 +99,7 @@ def sample(
 
     Args:
         model: a `Backbone`, or anything called like one.
-        text_ids, text_mask: the captions; a mask of None says that all ids are text.
+        text_ids, text_mask: the captions; a mask of None means that all ids are text.
         steps, shift: the time grid, see `solvers.time_grid`.
         generator: source of all noise here, that of stochastic steps too; a sequence of one
             generator per sample makes each sample independent of the batch it is in.

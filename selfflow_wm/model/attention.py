@@ -123,8 +123,8 @@ def group_mask(
     Conditions thus attend to conditions alone. If they read the other groups, they would pass
     what they read on from one group to another, two blocks later.
     """
-    own = group[:, :, None] == group[:, None, :]
-    return key_mask & (own | (group == 0)[:, None, :])[:, None]
+    same = group[:, :, None] == group[:, None, :]
+    return key_mask & (same | (group == 0)[:, None, :])[:, None]
 
 
 def attend(

@@ -1,7 +1,7 @@
 """The multimodal transformer: noised tokens of several modalities and a caption to velocities.
 
 The FLUX.2-style network of Self-Flow (arXiv 2603.06507): `double` double-stream blocks (main
-tokens and text tokens with weights of their own, joint attention), then `single` parallel
+tokens and text tokens with separate weights, joint attention), then `single` parallel
 single-stream blocks over [text, main]; SwiGLU, qk-norm, 3-D RoPE, adaLN-zero whose modulation
 layers are shared by all blocks of a kind, one input and one output projection per modality.
 
@@ -164,7 +164,7 @@ class Backbone(Network):
 
         Args:
             noisy: the modalities present; tokens are ordered as in the layout.
-            noise_levels: their noise levels, index (B, N) in that order. Where it says
+            noise_levels: their noise levels, index (B, N) in that order. If they are
                 `separated`, tokens of different levels do not attend to each other.
             text_ids, text_mask: caption ids, and which of them are text (None: all are); text
                 counts as free of noise (level 0).

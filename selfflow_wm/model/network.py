@@ -1,4 +1,4 @@
-"""What every network here is to its callers: blocks, features after any of them, compilation."""
+"""The interface of networks: blocks, features after any of them, compilation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 @dataclass
 class NetworkOutput:
-    """What a forward pass gives."""
+    """The result of a forward pass."""
 
     velocity: dict[str, Float[Tensor, "B n C"]] | None
     """noise - clean per modality; None when the forward stopped at the feature layer."""

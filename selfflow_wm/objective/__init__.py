@@ -7,7 +7,7 @@ loss (what the student's features are compared with):
 |---|---|---|---|
 | flow_matching | FlowMatching | one t | - |
 | dual_timestep | DualTimestep | t or s per token | - |
-| diffusion_forcing | DiffusionForcing | a t of its own per token | - |
+| diffusion_forcing | DiffusionForcing | a separate t per token | - |
 | self_flow | SelfFlow | t or s per token | EMA teacher at min(t, s) |
 | self_flow_separated | SelfFlow(separated=True) | same, groups closed to each other | same |
 | sra | SRA | one t | EMA teacher at max(0, t - U(0, 0.2)) |

@@ -178,11 +178,11 @@ class FlowMatching:
     def scene(
         self, layout: Layout, batch: Batch, generator: torch.Generator | None = None
     ) -> Scene:
-        """Draw all that is random about one batch; of a batch that several processes share, about
-        all of it, to keep the own rows."""
+        """Draw all that is random about one batch. When several processes share a batch, each draws
+        for all of it and keeps its rows."""
         draws = self._draw(layout, batch, generator)
         views = self.schedule(layout, batch, draws, self._law(batch.generated), generator)
-        return Scene(layout, batch, draws.own(batch.rows), views.own(batch.rows))
+        return Scene(layout, batch, draws.select(batch.rows), views.select(batch.rows))
 
     def _law(self, generated: tuple[str, ...]) -> TimeLaw:
         if not isinstance(self.time_laws, Mapping):

@@ -27,7 +27,7 @@ class Alignment(FlowMatching):
 
     The mean is over the valid generated tokens that have a target. Given tokens are the same for
     student and teacher, so agreeing there teaches nothing and would dilute the signal; text
-    tokens likewise. What the target is, a subclass says.
+    tokens likewise. Subclasses define the target.
 
     Args:
         width: width of the backbone, for the projector.

@@ -38,7 +38,7 @@ class Encoder(Protocol):
 class RandomProjection:
     """tanh of a fixed random projection of the clean latents: a deterministic stand-in.
 
-    Its features say what the clean token holds and nothing more, so it separates the effect of
+    Its features contain what the clean token holds and nothing more, so it separates the effect of
     pulling clean information into an early layer from that of a good encoder's features.
 
     width: channels of the features. seed: of the projection, one per modality.

@@ -28,10 +28,10 @@ class Draws:
     noise: dict[str, Float[Tensor, "B n C"]]
     condition: dict[str, Float[Tensor, "B"]]
     text: dict[str, Tensor | None]
-    """Of the own rows from the start: nothing is drawn that depends on others' captions."""
+    """Already of this process's rows only: no draw depends on the other rows' captions."""
 
-    def own(self, rows: Rows) -> Draws:
-        """Those of some rows of the batch."""
+    def select(self, rows: Rows) -> Draws:
+        """Only `rows` of the batch."""
         return Draws(
             rows.of(self.t),
             {name: rows.of(value) for name, value in self.noise.items()},
@@ -49,9 +49,9 @@ class Views:
     """Never noisier than the student's view, and uniform over the generated tokens. Arms
     without a teacher use it for diagnosis only."""
 
-    def own(self, rows: Rows) -> Views:
-        """Those of some rows of the batch."""
-        return Views(self.student.own(rows), self.teacher.own(rows))
+    def select(self, rows: Rows) -> Views:
+        """Only `rows` of the batch."""
+        return Views(self.student.select(rows), self.teacher.select(rows))
 
 
 class Schedule(Protocol):

@@ -14,6 +14,7 @@ from selfflow_wm.checkpoints import find_checkpoint
 from selfflow_wm.codec import Codec
 from selfflow_wm.data import MODES, SampleEncoder, SampleStream, Source, fixed_batches
 from selfflow_wm.data.source import check_captions, split_source
+from selfflow_wm.files import differing
 from selfflow_wm.layout import Layout
 from selfflow_wm.model import Backbone
 from selfflow_wm.objective import WeightedByModality
@@ -104,7 +105,7 @@ def _codecs(plain: dict[str, Any], init: SavedModel | None) -> dict[str, Codec]:
     if init is None:
         return make_codecs(plain["codecs"], names)
     for name in names:
-        # What its weights are, the checkpoint says; where they lie does not matter.
+        # The checkpoint holds its weights; where they came from does not matter.
         asked = {k: v for k, v in (plain["codecs"].get(name) or {}).items() if k != "weights"}
         found = init.codecs[name].config if name in init.codecs else {}
         if {key: found.get(key) for key in asked} != asked:
@@ -122,12 +123,12 @@ def _fresh(plain: dict[str, Any], codecs: dict[str, Codec], init: SavedModel | N
     if init is None:
         return SavedModel(Backbone(layout, **plain["model"]), plain["model"], None, {}, codecs)
     wanted, found = _shape(layout, plain["model"]), _shape(init.model.layout, init.arguments)
-    if differing := sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key)):
+    if changed := differing(wanted, found):
         raise ValueError(
             f"init={plain['init']}: expected a checkpoint with "
-            + ", ".join(f"{key}={wanted.get(key)}" for key in differing)
+            + ", ".join(f"{key}={wanted.get(key)}" for key in changed)
             + ", got "
-            + ", ".join(str(found.get(key)) for key in differing)
+            + ", ".join(str(found.get(key)) for key in changed)
             + "; change them to match it, or train from scratch with init=null"
         )
     model = Backbone(layout, **plain["model"])  # whose rows have this run's weights and mask ratios

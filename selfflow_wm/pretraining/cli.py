@@ -21,7 +21,7 @@ data=...         a directory with image/, video/, audio/, video_audio/, or
                  by toy_multimodal, which renders its own
 out=DIR          directory of the run: checkpoint/, checkpoints/, state/, metrics.jsonl and
                  previews/ (what the model makes of held-out captions, every
-                 trainer.preview_every steps); needed. A run that stopped goes on from its state
+                 trainer.preview_every steps); needed. A run that stopped resumes from its state
 experiment=NAME  toy_multimodal, paper_625m, paper_4b
 weights=NAME     loss weights: image, video, audio (the paper's three), equal
 modes=NAME       multimodal, multimodal_joint; modes.video=null leaves video out
@@ -37,14 +37,14 @@ Anything else in configs/ can be overridden the same way, for example
     trainer.precision=bfloat16 trainer.compile=true trainer.activation_checkpointing=true
 
 Several GPUs share every batch, so batch sizes are multiples of their number (batch_of=process, as
-paper_625m has it: each has a batch of its own, and more GPUs train on more samples):
+paper_625m has it: each has a separate batch, and more GPUs train on more samples):
     torchrun --nproc-per-node 8 -m selfflow_wm.pretrain ... trainer.parallel=ddp     or fsdp2
 
     python -m selfflow_wm.pretrain experiment=toy_multimodal out=runs/toy
     python -m selfflow_wm.pretrain --plan experiment=paper_625m --gpus 64 --peak 989 --mfu 0.4
 
-Ctrl-C (or SIGTERM) saves the state and stops; the same command goes on. The checkpoint is read by
-python -m selfflow_wm.sample --modality image|video|audio.
+Ctrl-C (or SIGTERM) saves the state and stops; rerun the same command to resume. The checkpoint is
+read by python -m selfflow_wm.sample --modality image|video|audio.
 """
 
 

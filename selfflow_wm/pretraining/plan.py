@@ -116,7 +116,7 @@ def _embedding(layout: Layout, shape: Shape, mode: Mode, text: int) -> int:
 
 
 def _block(shape: Shape, queries: int, tokens: int) -> int:
-    """Of one sample in one block of either kind, of whose `tokens` only `queries` go on."""
+    """Of one sample in one block of either kind, which computes `queries` of its `tokens`."""
     width = shape.width
     projections = 2 * width**2 * (2 * queries + 2 * tokens)  # q and out, k and v
     perceptron = 2 * 3 * width * shape.hidden * queries

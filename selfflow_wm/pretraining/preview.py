@@ -88,7 +88,7 @@ def draw_mode(mode: str, samples: Sequence[Sample], made: Arrays) -> Image.Image
         ]
     else:
         pairs = [
-            (one["caption"], {name: _own(one, name) for name in made},
+            (one["caption"], {name: _mono(one, name) for name in made},
              {name: made[name][number] for name in made})
             for number, one in enumerate(samples)
         ]  # fmt: skip
@@ -99,6 +99,6 @@ def draw_mode(mode: str, samples: Sequence[Sample], made: Arrays) -> Image.Image
     return stacked(rows)
 
 
-def _own(one: Sample, name: str) -> np.ndarray:
+def _mono(one: Sample, name: str) -> np.ndarray:
     value = np.asarray(one[name])
     return value.mean(0) if name == "audio" and value.ndim > 1 else value

@@ -28,7 +28,7 @@ def open_sources(
     fps: frames a second that videos in files must have; None takes any.
 
     Raises:
-        ValueError: an unknown kind, a kind without data, or what the source says.
+        ValueError: an unknown kind, a kind without data, or an error of the source itself.
     """
     if isinstance(data, str):
         root = Path(data)

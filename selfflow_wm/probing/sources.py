@@ -27,14 +27,14 @@ def codec_tensor(digest: str) -> torch.Tensor:
 
 def check_codec(path: Path, data: LabelledLatents) -> None:
     """ValueError when a checkpoint's codec is not the one that made the latents: its network was
-    trained on other values. Where either is not said, nothing is checked."""
+    trained on other values. Where either is unknown, nothing is checked."""
     if data.codec is None:
         return
-    own = model_files.codec_hash(path, data.modality)
-    if own is not None and own != data.codec:
+    found = model_files.codec_hash(path, data.modality)
+    if found is not None and found != data.codec:
         raise ValueError(
             f"{path}: expected a checkpoint with the codec of {data.modality} {data.codec[:12]}, "
-            f"which made the latents, got one with {own[:12]}; probe it with latents of its own "
+            f"which made the latents, got one with {found[:12]}; probe it with latents of its own "
             "(python -m selfflow_wm.evaluate labelled) in another --out"
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from selfflow_wm.files import write_file
+from selfflow_wm.files import differing, write_file
 
 SCHEMA = 1
 """Version of probe.json. Raise it when a reader of the old one would misread the new one."""
@@ -38,15 +38,10 @@ class Table:
             raise ValueError(f"{self.path}: expected a table of probes; {remedy}") from None
         if schema != SCHEMA:
             raise ValueError(f"{self.path}: expected schema {SCHEMA}, got {schema}; {remedy}")
-        differing = sorted(
-            key
-            for key in settings.keys() | self.settings.keys()
-            if settings.get(key) != self.settings.get(key)
-        )
-        if differing:
+        if changed := differing(settings, self.settings):
             raise ValueError(
                 f"{self.path}: expected rows of the same settings, got others that differ in "
-                f"{', '.join(differing)}; {remedy}"
+                f"{', '.join(changed)}; {remedy}"
             )
         return rows
 

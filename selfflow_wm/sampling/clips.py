@@ -1,4 +1,4 @@
-"""Video, audio, and video with its sound from a picture: decoding, films, sounds."""
+"""Video, audio, and video with its sound from a picture: decoding, mp4 and WAV files."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from torch import Tensor
 from selfflow_wm.codec import AudioCodec, VideoCodec
 from selfflow_wm.codec.reconstruct import read_picture
 from selfflow_wm.data import JOINT, MODES
-from selfflow_wm.files import atomic_open, file_digest
-from selfflow_wm.films import write_film
+from selfflow_wm.files import file_digest
 from selfflow_wm.sampling.parts import Parts
 from selfflow_wm.training.model_files import SavedModel
+from selfflow_wm.videos import write_sound, write_video
 
 SHOWN = 64
-"""Samples that become films and sounds; the arrays have all."""
+"""Samples that are also written as mp4 or WAV files; the arrays have all."""
 _BLOCK = 16
 SOUND = "sound"
 """Name of the sound's array in the parts of video with its sound."""
 
 
 class Clips:
-    """What `modality` (video, audio or video_audio) takes beside captions, and what it gives.
+    """The inputs of `modality` (video, audio or video_audio) beside captions, and its outputs.
 
     Args:
         saved: a model of several modalities, with the codecs of those.
         modality: a mode of pretraining that is not images.
-        fps: of the films; None: that of the model's training.
+        fps: of the videos; None: that of the model's training.
         pictures: files that video_audio begins from, in turn.
         device: where codecs work.
 
@@ -69,13 +69,13 @@ class Clips:
         self.fps = fps or trained_fps(saved.training)
         if "video" in self.mode.generated and not self.fps:
             raise ValueError(
-                "--fps: expected the frame rate of the films, got none, and none in the model's "
+                "--fps: expected the frame rate of the videos, got none, and none in the model's "
                 "configuration; give --fps"
             )
 
     @property
     def name(self) -> str:
-        """Of what decodes, for the settings of a run."""
+        """Identifies the codecs, for the settings of a run."""
         return " ".join(self.codecs[name].hash()[:12] for name in self.mode.present)
 
     @property
@@ -84,7 +84,7 @@ class Clips:
         return [file_digest(path)[:16] for path in self.pictures]
 
     def given(self, numbers: Sequence[int]) -> dict[str, Tensor]:
-        """Clean latents of what samples `numbers` begin from."""
+        """Clean latents of the pictures that samples `numbers` begin from."""
         latents = {}
         for name in self.mode.given:
             codec = self.codecs[name]
@@ -104,40 +104,33 @@ class Clips:
         return {"samples": first, **({SOUND: arrays["audio"]} if arrays else {})}
 
     def write(self, parts: Parts, count: int) -> list[Path]:
-        """The arrays of a complete run, and films or sounds of its first samples."""
+        """Write the arrays of a complete run, and its first samples as mp4 or WAV files."""
         written, path = [parts.assemble("samples.npz", count)], parts.out
         if self.modality == JOINT:
             written.append(parts.assemble("sound.npz", count, SOUND))
         codec = self.codecs[self.mode.generated[0]]
         for number, row in enumerate(parts.rows(min(count, SHOWN))):
             if isinstance(codec, VideoCodec):
-                path = parts.out / "films" / f"{number:05d}.mp4"
-                self._film(path, row["samples"], row.get(SOUND))
+                path = parts.out / "videos" / f"{number:05d}.mp4"
+                self._write_video(path, row["samples"], row.get(SOUND))
             elif isinstance(codec, AudioCodec):
                 path = parts.out / "sounds" / f"{number:05d}.wav"
-                _sound(path, row["samples"], codec.sample_rate)
+                write_sound(path, row["samples"].T, codec.sample_rate)
             else:
                 raise AssertionError(codec.kind)
         return [*written, path.parent]
 
-    def _film(self, path: Path, frames: np.ndarray, sound: np.ndarray | None) -> None:
+    def _write_video(self, path: Path, frames: np.ndarray, sound: np.ndarray | None) -> None:
         height, width = (-side % _BLOCK for side in frames.shape[1:3])
         frames = np.pad(frames, ((0, 0), (0, height), (0, width), (0, 0)))
         assert self.fps is not None
         if sound is None:
-            write_film(path, frames, self.fps)
+            write_video(path, frames, self.fps)
         else:
-            write_film(path, frames, self.fps, sound.mean(0), self.codecs["audio"].sample_rate)
+            write_video(path, frames, self.fps, sound.mean(0), self.codecs["audio"].sample_rate)
 
 
 def trained_fps(training: Mapping[str, Any]) -> float | None:
     """The frame rate of the clips that a model was trained on, if its configuration tells."""
     world = (training.get("toy") or {}).get("world") or {}
     return training.get("fps") or world.get("fps")
-
-
-def _sound(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
-    from scipy.io import wavfile
-
-    with atomic_open(path) as file:
-        wavfile.write(file, sample_rate, (waveform.T.clip(-1, 1) * 32767).astype(np.int16))

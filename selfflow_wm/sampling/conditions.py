@@ -31,7 +31,7 @@ class Labels:
         """The class of each image."""
         if not self.random:
             return np.array([self.classes[n % len(self.classes)] for n in numbers], np.int64)
-        # A stream of its own per image; the 1 keeps it apart from the images' noise.
+        # A separate stream per image; the 1 keeps it apart from the images' noise.
         draws = (np.random.default_rng([self.seed, 1, n]) for n in numbers)
         return np.array([self.classes[rng.integers(len(self.classes))] for rng in draws], np.int64)
 

@@ -1,9 +1,8 @@
-"""Latents to pictures: the codec in our own checkpoints, or Stable Diffusion's autoencoder."""
+"""Latents to pictures: the codec in our checkpoints, or Stable Diffusion's autoencoder."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from jaxtyping import Float, UInt8
@@ -13,16 +12,9 @@ from selfflow_wm.codec import SDVAE, Codec, ImageCodec
 from selfflow_wm.layout import Modality
 
 
-class Decoder(Protocol):
-    """What turns a batch of tokens into pictures."""
-
-    name: str
-
-    def __call__(self, latents: Float[Tensor, "B n C"]) -> UInt8[Tensor, "B H W 3"]: ...
-
-
 class CodecDecoder:
-    """An `ImageCodec` on `device`; ValueError when its latents are not the model's."""
+    """Turns a batch of tokens into pictures by an `ImageCodec` on `device`; ValueError when its
+    latents are not the model's."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What sampling works with: a checkpoint's model, and what decodes its latents."""
+"""The inputs of sampling: a checkpoint's model, and a decoder of its latents."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 from selfflow_wm.data import JOINT, MODES
 from selfflow_wm.interop.official import load_official
 from selfflow_wm.sampling.clips import Clips
-from selfflow_wm.sampling.decode import CodecDecoder, Decoder, vae_decoder
+from selfflow_wm.sampling.decode import CodecDecoder, vae_decoder
 from selfflow_wm.training.model_files import SavedModel, load_model
 
 
 def load_checkpoint(
     path: Path, device: torch.device | str, modality: str | None = None
 ) -> SavedModel:
-    """An own checkpoint directory or an official file: a model of a single modality, or of several
-    if `modality` says which to make; `codec` is then that one's."""
+    """Load a checkpoint directory or an official file. A model of several modalities needs
+    `modality`, the one to make; `codec` is then that one's."""
     if path.is_dir():
         saved = load_model(path, device)
     else:
@@ -39,7 +39,8 @@ def load_checkpoint(
     elif len(saved.model.layout.names) != 1:
         raise ValueError(
             f"--checkpoint {path}: expected a model of images alone, got one of "
-            f"{saved.model.layout.names}; it needs given modalities that this command has not"
+            f"{saved.model.layout.names}; it needs given modalities, which this "
+            "command does not have"
         )
     return saved
 
@@ -64,15 +65,13 @@ def make_clips(
 
 def make_decoder(
     saved: SavedModel, modality: str | None, vae: Path | None, device: torch.device
-) -> Decoder | None:
-    """What makes pictures of latents: the checkpoint's codec or `vae`; None where neither does."""
+) -> CodecDecoder | None:
+    """The decoder of latents to pictures: the checkpoint's codec or `vae`; None without either."""
     layout = saved.model.layout
     image = layout.modalities[0] if modality is None else layout[modality]
     if saved.codec is not None:
         if vae is not None:
-            raise ValueError(
-                "--vae: expected none for a checkpoint with a codec of its own; leave it out"
-            )
+            raise ValueError("--vae: expected none for a checkpoint that has a codec; leave it out")
         if saved.codec.modality != "image":
             return None
         return CodecDecoder(saved.codec, image)

@@ -1,4 +1,4 @@
-"""Samples on disk while a run goes on: whole parts or none, from any number of processes.
+"""Samples on disk during a run: whole parts or none, from any number of processes.
 
 OUT/settings.json                    what makes the samples what they are
 OUT/parts/part_00000000_00000063.npz image numbers and arrays of one batch
@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from selfflow_wm.files import atomic_file, atomic_open
-from selfflow_wm.training.checkpoint import read_json, write_json
+from selfflow_wm.files import atomic_open, differing, read_json, write_json
 
 
 def missing_numbers(wanted: Sequence[int], done: Mapping[int, Any]) -> list[int]:
@@ -30,11 +29,9 @@ def claim_settings(out: Path, settings: Mapping[str, Any]) -> None:
     # Through JSON once, so that tuples equal the lists they come back as.
     settings = json.loads(json.dumps(settings))
     if not file.exists():
-        with atomic_file(file) as temporary:
-            write_json(temporary, settings)
+        write_json(file, settings)
     before = read_json(file)
-    changed = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
-    if changed:
+    if changed := differing(before, settings):
         now = {key: settings.get(key) for key in changed}
         then = {key: before.get(key) for key in changed}
         raise ValueError(

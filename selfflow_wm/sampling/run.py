@@ -20,7 +20,7 @@ from selfflow_wm.flow.sampler import sample
 from selfflow_wm.progress import Progress
 from selfflow_wm.sampling.clips import Clips
 from selfflow_wm.sampling.conditions import Captions, Labels, noise_seed
-from selfflow_wm.sampling.decode import Decoder
+from selfflow_wm.sampling.decode import CodecDecoder
 from selfflow_wm.sampling.parts import Parts, missing_numbers
 
 GRID_IMAGES = 64
@@ -37,7 +37,7 @@ class Solve:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
 
     def options(self) -> dict[str, Any]:
-        """Keyword arguments of `sample`; those that are as it would have them are left out."""
+        """Keyword arguments of `sample`, without those at their defaults."""
         options: dict[str, Any] = {"steps": self.steps, "shift": self.shift}
         for name in ("solver", "guidance", "guidance_interval"):
             if getattr(self, name) != getattr(Solve, name):
@@ -92,7 +92,7 @@ def run_shard(
     parts: Parts,
     model: Any,
     conditions: Labels | Captions,
-    decoder: Decoder | None,
+    decoder: CodecDecoder | None,
     numbers: Sequence[int],
     solve: Solve,
     *,
@@ -103,7 +103,7 @@ def run_shard(
     modality: str | None = None,
     clips: Clips | None = None,
 ) -> int:
-    """Make the images of a shard that no part holds yet; returns how many that were.
+    """Make the images of a shard that no part holds yet; returns their number.
 
     clips: instead of `decoder`, for video and audio."""
     todo = missing_numbers(numbers, parts.find())

@@ -73,16 +73,13 @@ def common_steps(curves: Sequence[Curve]) -> list[int]:
     return sorted(set.intersection(*(set(curve) for curve in curves)))
 
 
-def plot_mean(
-    panel: Any, curves: Sequence[Curve], label: str, color: str, scale: float = 1
-) -> None:
+def plot_mean(panel: Any, curves: Sequence[Curve], label: str, color: str) -> None:
     """A line through the means of curves (of seeds) where all have a value, and a band from the
-    lowest to the highest. scale: of the steps."""
+    lowest to the highest."""
     steps = common_steps(curves)
     values = np.array([[curve[step] for step in steps] for curve in curves])
-    at = scale * np.array(steps)
-    panel.plot(at, values.mean(0), "o-", color=color, markersize=3, label=label)
-    panel.fill_between(at, values.min(0), values.max(0), color=color, alpha=0.2, linewidth=0)
+    panel.plot(steps, values.mean(0), "o-", color=color, markersize=3, label=label)
+    panel.fill_between(steps, values.min(0), values.max(0), color=color, alpha=0.2, linewidth=0)
 
 
 def dress(panel: Any, log: bool) -> None:

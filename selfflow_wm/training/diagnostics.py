@@ -1,6 +1,6 @@
-"""What training says about itself beyond the loss: is the representation term doing anything?
+"""Diagnostics beyond the loss: is the representation term doing anything?
 
-These measurements cost passes of their own, so they are taken every few hundred steps. They
+These measurements cost extra passes, so they are taken every few hundred steps. They
 leave no trace: no gradient is kept, and no random number that training would draw is consumed.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from selfflow_wm.training.parallel import local
 
@@ -25,18 +25,11 @@ class EMA:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, model: nn.Module, unless: Tensor | None = None) -> None:
+    def update(self, model: nn.Module) -> None:
         """Move the average towards `model` by one step; buffers are copied. Of sharded networks
-        every process moves its own shards.
-
-        unless: a scalar on the device that is 1 to leave the average as it is, else 0; only the
-        device looks at it."""
+        each process averages its shards."""
         averaged = [local(p.data) for p in self.model.parameters()]
         current = [local(p.data) for p in model.parameters()]
-        share = 1.0 - self.decay
-        if unless is None:
-            torch._foreach_lerp_(averaged, current, share)
-        else:
-            torch._foreach_lerp_(averaged, current, [share * (1.0 - unless)] * len(averaged))
+        torch._foreach_lerp_(averaged, current, 1.0 - self.decay)
         for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
             mine.copy_(theirs)

@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from selfflow_wm.progress import Progress as Progress
-
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 
 
@@ -41,7 +39,7 @@ class MetricsLog:
         self._run = _start_wandb(wandb, Path(out_dir), project, name, config)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """One line. NaN and infinity become null: JSON has no word for them."""
+        """One line. NaN and infinity become null: JSON cannot hold them."""
         clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
         self._file.write(json.dumps({"step": step, "time": round(time.time(), 3), **clean}) + "\n")
         if self._run is not None:

@@ -1,4 +1,4 @@
-"""Models with what their checkpoint says of them; the format is `selfflow_wm.checkpoints`'s."""
+"""Saving and loading models with their metadata, in the format of `selfflow_wm.checkpoints`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KINDS: dict[str, type[nn.Module]] = {"backbone": Backbone, "sit": SiT}
 
 @dataclass
 class SavedModel:
-    """A model with what its checkpoint says about it."""
+    """A model with the metadata of its checkpoint."""
 
     model: Any
     """A `Backbone` or a `SiT`."""

@@ -1,4 +1,4 @@
-"""How student, teacher, gradients and optimiser state lie in the processes that train together.
+"""How student, teacher, gradients and optimiser state are laid out over the training processes.
 
 | `trainer.parallel` | class | in every process |
 |---|---|---|
@@ -7,8 +7,8 @@
 | fsdp2 | FullySharded | a share of weights, gradients and states; a block is whole while it runs |
 
 The Trainer asks one of them for the few things that differ. Processes hold every `size`-th sample
-of one batch (`layout.Rows`), so all three train alike, to rounding. What a state on disk looks like
-is the same for all three: whole tensors, written by the main process.
+of one batch (`layout.Rows`), so all three give the same training, to rounding. They also write
+the same state to disk: whole tensors, from the main process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 class SingleProcess:
-    """One process; also what the others are described against."""
+    """One process; the interface of the other layouts."""
 
     def __init__(self, ranks: Ranks | None = None) -> None:
         self.ranks = ranks or Ranks()
@@ -48,7 +48,7 @@ class SingleProcess:
         return work(self.model)
 
     def measure(self, student: nn.Module, work: Callable[[Any], T]) -> T:
-        """`work(student)` beside the training: gradients, if any, stay those of the own rows."""
+        """`work(student)` beside the training; gradients, if any, are of this process's rows."""
         return work(student)
 
     def step(self, last: bool) -> AbstractContextManager[Any]:

@@ -1,6 +1,6 @@
-"""The processes that train together: who they are, and what they tell each other.
+"""The processes that train together: their ranks, and how they communicate.
 
-`torchrun` starts them and says in the environment which is which. Tensors of the training step go
+`torchrun` starts them and sets their ranks in the environment. Tensors of the training step go
 through torch.distributed; decisions, results and errors of the first process go through its
 key-value store as JSON, because they may take hours (a cache that has to be built) and because
 nothing here is unpickled.
@@ -35,13 +35,13 @@ PATIENCE = timedelta(days=7)
 
 
 class FirstRankFailed(RuntimeError):
-    """The first process raised while the others waited for it."""
+    """The first process raised an error while the others waited for it."""
 
 
 class Ranks:
     """One process among `size` that train one model on one batch between them.
 
-    rank: this one's number; rank 0, the main one, writes, logs and speaks. device: where it trains.
+    rank: of this process; rank 0, the main one, writes, logs and prints. device: where it trains.
     mode: none, ddp or fsdp2. store: the key-value store they share (None for one process).
     """
 
@@ -93,7 +93,7 @@ class Ranks:
         return [bool(flag) for flag in found.tolist()]
 
     def agree(self, tensors: list[Tensor]) -> None:
-        """Overwrite `tensors` by the main process's."""
+        """Overwrite `tensors` with the main process's."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor.detach(), 0)
@@ -101,7 +101,7 @@ class Ranks:
     # ---------------------------------------------------------------- turns
 
     def on_main(self, work: Callable[[], T]) -> T:
-        """What `work()` gives, JSON-able, in the main process; the others wait for it.
+        """The JSON-able result of `work()` in the main process; the others wait for it.
 
         Its ValueError is raised in all of them, any other error as FirstRankFailed.
         """
@@ -113,8 +113,8 @@ class Ranks:
             try:
                 value = work()
             except BaseException as error:
-                said = {"error": str(error), "misuse": isinstance(error, ValueError)}
-                self.store.set(key, json.dumps(said))
+                failure = {"error": str(error), "misuse": isinstance(error, ValueError)}
+                self.store.set(key, json.dumps(failure))
                 raise
             self.store.set(key, json.dumps({"value": value}))
             return value
@@ -125,7 +125,7 @@ class Ranks:
         return answer["value"]
 
     def main_first(self, work: Callable[[], T]) -> T:
-        """`work()` in every process, after the main one is done with it (and its caches)."""
+        """Run `work()` in the main process first (it may build caches), then in the others."""
         found: list[T] = []
         self.on_main(lambda: found.append(work()))
         return found[0] if self.main else work()
@@ -156,8 +156,8 @@ def join(word: str = "auto", device: str = "auto") -> Ranks:
         )
     if word == "none" and size > 1:
         raise ValueError(
-            f"trainer.parallel=none: expected one process, got WORLD_SIZE={size}, of which each "
-            "would train a model of its own; set trainer.parallel=ddp or fsdp2"
+            f"trainer.parallel=none: expected one process, got WORLD_SIZE={size}, each of "
+            "which would train a separate model; set trainer.parallel=ddp or fsdp2"
         )
     if word in ("ddp", "fsdp2") and not launched:
         raise ValueError(
@@ -222,14 +222,14 @@ def leave() -> None:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that speaks. Before `join`, it is on each machine."""
+    """Whether this process prints and writes. Before `join`, one does on each machine."""
     if _joined is not None:
         return _joined.main
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def is_reporter(text: str) -> bool:
-    """True in one of the processes that have the same `text` to print (an error of all of them)."""
+    """True in exactly one of the processes that are about to print the same `text`."""
     if _joined is None or _joined.store is None:
         return is_main()
     try:

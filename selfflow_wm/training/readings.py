@@ -1,4 +1,4 @@
-"""What the steps say of themselves, read from the device as rarely as can be.
+"""The scalars of training steps, read from the device as rarely as possible.
 
 Reading a number from a GPU makes the host wait until the GPU has done all that was asked of it, and
 then the GPU wait for the host. So the loss is not looked at in every step: it stays on the
@@ -22,7 +22,8 @@ WATCHED = {"loss": "loss", "grad_norm": "gradient norm"}
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss or its gradient became NaN or infinite; nothing was updated or saved after that."""
+    """The loss or its gradient became NaN or infinite; no weight moved and nothing was saved after
+    that."""
 
 
 class Readings:
@@ -32,7 +33,7 @@ class Readings:
     states: where the training states lie, to name the last good one in an error.
 
     broken: 1 on the device from the first watched scalar on that was not finite, else 0; for the
-    optimiser and the average, which then leave the weights alone. None where nothing is late.
+    optimiser, which then leaves the weights alone. None where nothing is late.
     """
 
     def __init__(self, device: torch.device, states: Path, late: bool | None = None) -> None:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from selfflow_wm.data import Mode, ModeSchedule, UnusableSample
+from selfflow_wm.files import write_file
 from selfflow_wm.layout import Batch
 from selfflow_wm.objective import FlowMatching
 from selfflow_wm.training import checkpoint, ranks
@@ -31,7 +32,7 @@ from selfflow_wm.training.validate import FixedNoiseValidation
 Model = TypeVar("Model", bound=nn.Module)
 
 LOADED = "loaded"
-"""Key of run.json: what came of the checkpoint in `init`."""
+"""Key of run.json: what was loaded from the checkpoint in `init`."""
 RESUMABLE = ("trainer", "log", "resume", "device", "out", LOADED)
 """Parts of the configuration that may change between a run and its resumption."""
 
@@ -98,7 +99,7 @@ def assemble(
 ) -> TrainingRun:
     """A run of a composed configuration, resumed when its state is there; ValueError for misuse.
 
-    table: the modes there are. resumable: what may differ from the run that is gone on with.
+    table: the modes there are. resumable: settings that may differ from the run being resumed.
     """
     require(config, "data", "out")
     joined = ranks.join(config.trainer.parallel, config.device)
@@ -164,10 +165,8 @@ def record_loaded(out: Path, found: Mapping[str, Any]) -> None:
     """Put what was loaded from `init` into run.json, beside the configuration, and its table into
     init.txt. found: JSON values with `table`, its lines."""
     record = checkpoint.read_json(out / "run.json")
-    with checkpoint.atomic_file(out / "run.json") as temporary:
-        checkpoint.write_json(temporary, record | {LOADED: found})
-    with checkpoint.atomic_file(out / "init.txt") as temporary:
-        temporary.write_text("\n".join(found["table"]) + "\n")
+    checkpoint.write_json(out / "run.json", record | {LOADED: found})
+    write_file(out / "init.txt", "\n".join(found["table"]) + "\n")
 
 
 def _recorded(out: Path) -> dict[str, Any] | None:
@@ -176,7 +175,7 @@ def _recorded(out: Path) -> dict[str, Any] | None:
 
 
 def claim(out: Path, config: dict[str, Any], resumable: Sequence[str] = RESUMABLE) -> bool:
-    """Make `out` this run's. True: a run with the same configuration is there to go on with."""
+    """Make `out` this run's. True if a run with the same configuration is there to resume."""
     state, record = out / "state", out / "run.json"
     if not config["resume"]:
         _set_aside(out)
@@ -191,8 +190,9 @@ def claim(out: Path, config: dict[str, Any], resumable: Sequence[str] = RESUMABL
         )
         if differing:
             raise ValueError(
-                f"{out} holds a run with other settings of {', '.join(differing)}. Repeat its "
-                "command to go on with it, choose another out=, or start over with resume=false"
+                f"out={out}: expected a run with the same settings, got one with other "
+                f"settings of {', '.join(differing)}; rerun its command to resume it, choose "
+                "another out=, or start over with resume=false"
             )
         config = config | {key: before[key] for key in (LOADED,) if key in before}
     out.mkdir(parents=True, exist_ok=True)
@@ -210,7 +210,7 @@ PARTS = (
 def _set_aside(out: Path) -> None:
     """Move the run in `out` to out/replaced, so that a mistake in the command loses nothing.
 
-    What was set aside before is deleted, unless the run in `out` has not come to save anything.
+    What was set aside before is deleted, unless the run in `out` has not saved anything yet.
     """
     found = [out / name for name in PARTS if (out / name).exists()]
     if not any(path.name in ("state", "checkpoint") for path in found):
@@ -274,7 +274,7 @@ def run_training(
     """Compose, build and train; the exit status: 0 done, 1 a training failure, 2 misuse, 130
     interrupted. name: of the command, before its errors. show: print the configuration only.
 
-    Of several processes one says what all have to say."""
+    One of several processes prints the errors of all."""
     try:
         config = make_config()
         if show:

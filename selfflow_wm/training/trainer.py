@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from selfflow_wm.layout import Batch
 from selfflow_wm.objective import LossOutput
+from selfflow_wm.progress import Progress
 from selfflow_wm.training import checkpoint
 from selfflow_wm.training.diagnostics import Diagnostics
 from selfflow_wm.training.ema import EMA
-from selfflow_wm.training.log import MetricsLog, NoLog, Progress
+from selfflow_wm.training.log import MetricsLog, NoLog
 from selfflow_wm.training.optim import AdamWCosine
 from selfflow_wm.training.parallel import SingleProcess
 from selfflow_wm.training.readings import NonFiniteLoss as NonFiniteLoss
@@ -39,7 +40,7 @@ class BatchStream(Protocol):
 
 
 class Trainer:
-    """Trains `model` on `objective` and keeps all it needs to go on after any interruption.
+    """Trains `model` on `objective` and saves all it needs to resume after any interruption.
 
     model: the student. objective: has `.loss(student, teacher, batch, generator)`, `.modules()`
     (further trainable parts) and gets the EMA as its teacher. batches: a BatchStream.
@@ -48,7 +49,7 @@ class Trainer:
     precision: "float32", or "bfloat16" for autocast (ignored on a CPU, where it is slower).
     activation_checkpointing: blocks keep their inputs only and run again in the backward pass.
     parallel: how student, teacher and gradients lie in the processes that train together; each
-    draws its own rows of every batch from its own stream (`training.parallel`). The hooks run, and
+    reads its rows of every batch from its stream (`training.parallel`). The hooks run, and
     everything is written and printed, in the main process alone.
     Hooks get the EMA model in evaluation mode: `validate(ema, step) -> scalars` every
     `validate_every` steps, `preview(ema, step)` every `preview_every`, `export(ema, step)` every
@@ -215,11 +216,12 @@ class Trainer:
             self._batch = batch
         norm = self.parallel.clip(self.trainable, self.optim.clip_norm)
         self.readings.add(self.step + 1, {"grad_norm": norm})
-        broken = self.readings.broken
         # By the protocol of torch.amp.GradScaler: where it is 1, the fused kernel does nothing.
-        cast(Any, self.optimizer).found_inf = broken
+        cast(Any, self.optimizer).found_inf = self.readings.broken
         self.optimizer.step()
-        self.ema.update(self.model, unless=broken)
+        # After a broken step it moves on towards weights that stay as they are: NonFiniteLoss is
+        # raised before anything of it is saved or shown.
+        self.ema.update(self.model)
         self.step += 1
 
     def _loss(self, student: Any, batch: Batch) -> LossOutput:
@@ -343,7 +345,7 @@ class Trainer:
         """Load the newest state in `out_dir/state` (or the one at `path`).
 
         Returns False, changing nothing, when there is none. ValueError when it does not fit.
-        After it, training goes on bit for bit as if it had never stopped (on a CPU); with another
+        After it, training continues bit for bit as if it had never stopped (on a CPU); with another
         number of processes or another `parallel`, to rounding.
         """
         found = Path(path) if path is not None else checkpoint.latest_step(self.out_dir / "state")

@@ -24,10 +24,10 @@ SHAPE = ("width", "heads", "double", "single", "mlp_ratio", "rope_theta", "text_
 """Arguments of a `Backbone` that have to agree; the others add or leave out parts."""
 
 OUTCOMES = ("loaded", "resized", "added", "dropped")
-"""What becomes of a tensor. resized: a table of positions for another number of tokens, whose
+"""What happens to a tensor. resized: a table of positions for another number of tokens, whose
 entries for places that both have are kept. Replaced ones are dropped and added."""
 
-_OWN = ("embed", "head", "gate")
+_PER_MODALITY = ("embed", "head", "gate")
 
 
 @dataclass
@@ -63,10 +63,10 @@ def differing_shape(asked: Mapping[str, Any], found: Mapping[str, Any]) -> list[
 
 
 def part_of(name: str) -> tuple[str, str | None]:
-    """The part that a tensor of a `Backbone` belongs to, and the modality if it is one's own."""
+    """The part that a tensor of a `Backbone` belongs to, and the modality if it belongs to one."""
     first, _, rest = name.partition(".")
     second = rest.partition(".")[0]
-    if first in _OWN:
+    if first in _PER_MODALITY:
         return second, second
     if first == "vector_in":
         return f"vector_in.{second}", None if second == "text" else second
@@ -90,8 +90,8 @@ def transfer(
     known = _whole_vectors(target, weights, rows)
     for name, value in target.state_dict().items():
         part, modality = part_of(name)
-        own = modality is None or modality in rows
-        found = weights.get(name) if own and known.get(part, True) else None
+        wanted = modality is None or modality in rows
+        found = weights.get(name) if wanted and known.get(part, True) else None
         if found is None:
             _check_optional(name)
             if _perturbs(name, rows):
@@ -133,7 +133,7 @@ def _whole_vectors(
 
 
 def _check_optional(name: str) -> None:
-    if name.partition(".")[0] not in (*_OWN, "vector_in"):
+    if name.partition(".")[0] not in (*_PER_MODALITY, "vector_in"):
         raise ValueError(
             f"{name}: expected this tensor among the weights, got none; they are of another "
             "network than their configuration says"

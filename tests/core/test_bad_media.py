@@ -17,10 +17,10 @@ from selfflow_wm.codec import MDCTCodec, PatchPCA, PatchVideo
 from selfflow_wm.codec.reconstruct import read_picture
 from selfflow_wm.data import MODES, SampleEncoder
 from selfflow_wm.data.folders import AudioFolder, ImageFolder, VideoFolder, check_frame_rate
-from selfflow_wm.films import write_film
 from selfflow_wm.layout import Layout, Modality
 from selfflow_wm.sampling.conditions import make_conditions
 from selfflow_wm.sampling.decode import CodecDecoder
+from selfflow_wm.videos import write_video
 
 
 def tar_of(path, members):
@@ -119,10 +119,10 @@ def test_a_codec_of_another_grid_is_refused(codecs, name):
 def test_damaged_videos_and_other_rates_of_their_sound(tmp_path, codecs, capsys):
     frames = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)
     audio = np.sin(np.arange(8000) / 9).astype(np.float32)
-    write_film(tmp_path / "a.mp4", frames, 9, audio, 8000)
+    write_video(tmp_path / "a.mp4", frames, 9, audio, 8000)
     whole = (tmp_path / "a.mp4").read_bytes()
     (tmp_path / "b.mp4").write_bytes(whole[: len(whole) // 3])
-    write_film(tmp_path / "c.mp4", frames, 9)
+    write_video(tmp_path / "c.mp4", frames, 9)
     source = VideoFolder(tmp_path, (8, 8), 5)
     assert source[0]["video"].shape == (5, 8, 8, 3)
     assert np.array_equal(source[1]["video"], source[2]["video"])

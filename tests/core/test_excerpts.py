@@ -12,7 +12,7 @@ from selfflow_wm.codec import MDCTCodec
 from selfflow_wm.data.excerpts import read_clip, read_track, start_of
 from selfflow_wm.data.folders import AudioFolder, VideoFolder
 from selfflow_wm.data.source import Part, sample_at
-from selfflow_wm.films import write_film
+from selfflow_wm.videos import write_video
 
 FPS, RATE, FRAMES = 10, 8000, 60
 
@@ -38,7 +38,7 @@ def test_later_passes_over_sounds_read_other_parts(tmp_path):
 
 
 @pytest.fixture
-def film(tmp_path):
+def video(tmp_path):
     """Frame n is of brightness 4 n; the sound rises by 200 Hz a second."""
     time = np.arange(FRAMES * RATE // FPS) / RATE
     sound = 0.5 * np.sin(2 * np.pi * (300 * time + 100 * time**2)).astype(np.float32)
@@ -46,19 +46,19 @@ def film(tmp_path):
         np.zeros((FRAMES, 16, 16, 3), np.uint8)
         + 4 * np.arange(FRAMES, dtype=np.uint8)[:, None, None, None]
     )
-    write_film(tmp_path / "a.mp4", frames, FPS, sound, RATE)
+    write_video(tmp_path / "a.mp4", frames, FPS, sound, RATE)
     return tmp_path / "a.mp4"
 
 
 @pytest.mark.extra("media")
-def test_later_passes_over_videos_read_other_parts_and_their_sound(film):
+def test_later_passes_over_videos_read_other_parts_and_their_sound(video):
     codec = MDCTCodec(RATE, 4000, 200, 4)
-    source = VideoFolder(film.parent, (8, 8), 5, codec, fps=FPS)
+    source = VideoFolder(video.parent, (8, 8), 5, codec, fps=FPS)
     begins = []
     for lap in range(4):
         sample = sample_at(source, 0, lap)
         shown = sample["video"].mean((1, 2, 3)) / 4
-        assert np.allclose(np.diff(shown), 1, atol=0.6)  # a lossy film
+        assert np.allclose(np.diff(shown), 1, atol=0.6)  # a lossy video
         begin = start_of(FRAMES, 5, lap)
         assert shown[0] == pytest.approx(begin, abs=0.6)
         spectrum = np.abs(np.fft.rfft(sample["audio"][0] * np.hanning(4000)))
@@ -69,10 +69,10 @@ def test_later_passes_over_videos_read_other_parts_and_their_sound(film):
 
 
 @pytest.mark.extra("media")
-def test_sound_from_the_middle_is_the_sound_of_the_whole(film):
+def test_sound_from_the_middle_is_the_sound_of_the_whole(video):
     import av
 
-    data = io.BytesIO(film.read_bytes())
+    data = io.BytesIO(video.read_bytes())
     _, whole = read_track(av, data, 0.0, 10**9)
     for start in (0.0, 1.3, 4.0):
         _, part = read_track(av, data, start, 2000)
@@ -84,11 +84,11 @@ def test_sound_from_the_middle_is_the_sound_of_the_whole(film):
 
 
 @pytest.mark.extra("media")
-def test_a_short_video_is_read_whole_at_every_pass(film):
+def test_a_short_video_is_read_whole_at_every_pass(video):
     import av
 
     for lap in range(3):
-        clip = read_clip(av, io.BytesIO(film.read_bytes()), FRAMES + 5, lap)
+        clip = read_clip(av, io.BytesIO(video.read_bytes()), FRAMES + 5, lap)
         assert len(clip.pictures) == FRAMES and clip.start == pytest.approx(0.0, abs=0.2)
 
 
@@ -97,7 +97,7 @@ HALVES[:, :, :16], HALVES[:, :, 16:] = (240, 60, 60), (20, 20, 200)
 
 
 def converted(path, *options):
-    """Another film made of `path`."""
+    """Another video made of `path`."""
     import subprocess
 
     import imageio_ffmpeg
@@ -111,13 +111,13 @@ def converted(path, *options):
 
 @pytest.fixture
 def halves(tmp_path):
-    write_film(tmp_path / "a.mp4", HALVES, FPS)
+    write_video(tmp_path / "a.mp4", HALVES, FPS)
     return tmp_path / "a.mp4"
 
 
 @pytest.mark.extra("media")
-def test_films_stand_upright(halves):
-    """As telephones film: a turn in the header."""
+def test_videos_stand_upright(halves):
+    """As telephones record: a turn in the header."""
     whole = bytearray(halves.read_bytes())
     matrix = whole.index(b"tkhd") + 44
     turned = np.array([0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30], ">i4")  # 90 degrees clockwise
@@ -130,7 +130,7 @@ def test_films_stand_upright(halves):
 
 @pytest.mark.extra("media")
 @pytest.mark.parametrize("full", [False, True])
-def test_colours_are_those_that_the_film_names(halves, full):
+def test_colours_are_those_that_the_video_names(halves, full):
     words = ["-vf", f"scale=out_color_matrix=bt709:out_range={'full' if full else 'limited'}"]
     words += ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
     words += ["-color_range", "pc" if full else "tv", "-crf", "4", "-pix_fmt", "yuv420p"]
@@ -141,8 +141,8 @@ def test_colours_are_those_that_the_film_names(halves, full):
 
 
 @pytest.mark.extra("media")
-def test_films_whose_headers_count_no_frames_give_other_parts_too(film):
-    path = converted(film, "-c", "copy", ".mkv")
+def test_videos_whose_headers_count_no_frames_give_other_parts_too(video):
+    path = converted(video, "-c", "copy", ".mkv")
     source = VideoFolder(path.parent, (8, 8), 5)
     for lap in range(3):
         shown = sample_at(source, 0, lap)["video"].mean((1, 2, 3)) / 4
@@ -151,17 +151,17 @@ def test_films_whose_headers_count_no_frames_give_other_parts_too(film):
 
 
 @pytest.mark.extra("media")
-def test_a_film_shorter_than_its_sound_is_read_from_its_beginning(film):
-    path = converted(film, "-vf", "trim=end_frame=8", "-c:a", "copy", ".mkv")
+def test_a_video_shorter_than_its_sound_is_read_from_its_beginning(video):
+    path = converted(video, "-vf", "trim=end_frame=8", "-c:a", "copy", ".mkv")
     shown = VideoFolder(path.parent, (8, 8), 5).at(0, 1)["video"].mean((1, 2, 3)) / 4
     assert shown[0] == pytest.approx(0, abs=0.6) and len(shown) == 5
 
 
 @pytest.mark.extra("media")
-def test_frames_at_an_uneven_rate_are_refused(film):
+def test_frames_at_an_uneven_rate_are_refused(video):
     """Every third of the first half: 40 frames in 6.4 s are 6.25 a second."""
     wanted = "select='not(mod(n,3))+gt(n,29)'"
-    path = converted(film, "-vf", wanted, "-fps_mode", "vfr", ".mp4")
+    path = converted(video, "-vf", wanted, "-fps_mode", "vfr", ".mp4")
     with pytest.raises(ValueError, match=r"b\.mp4.*rate"):
         VideoFolder(path.parent, (8, 8), 5, fps=6.25)[0]
     assert VideoFolder(path.parent, (8, 8), 5)[0]["video"].shape == (5, 8, 8, 3)

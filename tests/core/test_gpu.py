@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import contextmanager
 
 import pytest
 import torch
 from small_networks import LAYOUT, backbone, seeded
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from toy_runs import no_waiting
 
 from selfflow_wm.flow.sampler import sample
 from selfflow_wm.model.attention import attend, chosen_kernel
@@ -19,17 +19,6 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here"),
 ]
 FLASH, EFFICIENT = SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION
-
-
-@contextmanager
-def no_waiting():
-    """Raises where the host waits for the GPU; so does a copy from pageable memory."""
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def arguments(seed, size=2):

@@ -143,23 +143,23 @@ def test_videos_and_sounds_are_cut_alike(tmp_path, capsys):
 
 @pytest.mark.extra("media")
 def test_videos_of_a_folder(tmp_path, capsys):
-    from selfflow_wm.films import write_film
+    from selfflow_wm.videos import write_video
 
-    (tmp_path / "films").mkdir()
+    (tmp_path / "videos").mkdir()
     for number in range(3):
-        film = np.full((6, 32, 48, 3), 60 * number, np.uint8)
-        write_film(tmp_path / f"films/{number}.mp4", film, 8)
+        video = np.full((6, 32, 48, 3), 60 * number, np.uint8)
+        write_video(tmp_path / f"videos/{number}.mp4", video, 8)
     one = archive(tmp_path / "a.npz", pixels(4, 5, 16, 16, 3))
-    words = [one, str(tmp_path / "films"), "--features", "video=mine.Means"]
+    words = [one, str(tmp_path / "videos"), "--features", "video=mine.Means"]
     assert main(words) == 0
     assert "4 against 3 videos" in capsys.readouterr().out
-    [_, media], _ = open_sets("video", (tmp_path / "a.npz", tmp_path / "films"), Cut())
+    [_, media], _ = open_sets("video", (tmp_path / "a.npz", tmp_path / "videos"), Cut())
     for number, clip in enumerate(media.samples()):
         assert clip.shape == (5, 16, 16, 3) and abs(clip.mean() - 60 * number) < 5
     assert re.search(r"0\.mp4.*12.*got 8", refused(capsys, *words, "--fps", "12"))
     archive(tmp_path / "a.npz", pixels(4, 7, 16, 16, 3))
     assert re.search(r"0\.mp4.*7.*got 6", refused(capsys, *words))
-    (tmp_path / "films/1.mp4").write_bytes(b"no film")
+    (tmp_path / "videos/1.mp4").write_bytes(b"no video")
     assert "1.mp4" in refused(capsys, *words, "--frames", "3")
 
 

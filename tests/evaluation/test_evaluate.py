@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from toy_runs import ALL_MODES, TOY
 
 from selfflow_wm.commands.checkpoints import main
 from selfflow_wm.data.toy import ToyConfig
@@ -17,26 +18,7 @@ from selfflow_wm.intervals import paired_difference
 from selfflow_wm.metrics.recogniser import Recogniser, save_recogniser, word_accuracy
 from selfflow_wm.pretraining.build import build, compose_config
 
-SMALL = (
-    "experiment=toy_multimodal",
-    "toy.world.height=32",
-    "toy.world.width=32",
-    "codecs.image.patch=8",
-    "codecs.video.patch=8",
-    "toy.world.frames=5",
-    "codecs.audio.samples=3200",
-    "codecs.video.channels=64",
-    "model.width=24",
-    "model.heads=2",
-    "model.single=2",
-    "fit_samples=8",
-    "trainer.total_steps=2",
-    "trainer.export_every=1",
-    "trainer.validation_batches=1",
-    "device=cpu",
-    "log.wandb=disabled",
-    *(f"modes.{kind}.batch_size=2" for kind in ("image", "video", "audio", "video_audio")),
-)
+SMALL = (*TOY, *ALL_MODES, "trainer.total_steps=2", "trainer.export_every=1")
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +63,9 @@ def test_two_runs_side_by_side_and_again_without_work(made, tmp_path, monkeypatc
     text = (tmp_path / "results.html").read_text()
     assert "data:video/mp4" in text and "data:audio/wav" in text and "{{" not in text
     assert all((tmp_path / "pictures" / f"{mode}.png").is_file() for mode in results["modes"])
-    film = (tmp_path / "films" / "video_audio_0_self-flow.mp4").read_bytes()
-    assert b"mp4a" in film and b"avc1" in film
-    assert "mp4a" not in str((tmp_path / "films" / "video_0_true.mp4").read_bytes())
+    video = (tmp_path / "videos" / "video_audio_0_self-flow.mp4").read_bytes()
+    assert b"mp4a" in video and b"avc1" in video
+    assert "mp4a" not in str((tmp_path / "videos" / "video_0_true.mp4").read_bytes())
 
     def refuse(*_args, **_options):
         raise AssertionError("nothing is missing")
@@ -293,7 +275,7 @@ def test_features_of_another_shape_are_refused():
         judge("image", run.true_samples("image", asked), asked)
 
 
-def test_chance_of_a_match_is_that_of_another_films_sound():
+def test_chance_of_a_match_is_that_of_another_videos_sound():
     world = ToyConfig(48, 48, frames=17, fps=12.5, sample_rate=8000)
     judge = run.Judge(world, Recogniser(48, 24), {})
     asked = judge.asked("video_audio", range(8))
@@ -317,5 +299,6 @@ def test_chance_stands_on_the_page(made, tmp_path):
         "contacts_heard", "offset_ms",
     }  # fmt: skip
     assert (
-        "with the sound of another film, which is chance" in (tmp_path / "results.html").read_text()
+        "with the sound of another video, which is chance"
+        in (tmp_path / "results.html").read_text()
     )

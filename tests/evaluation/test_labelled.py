@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from toy_runs import TOY
 
 from benchmarks.claims_probes import over_runs, probe_runs, summarise
 from selfflow_wm.commands.labelled import main
@@ -17,27 +18,14 @@ from selfflow_wm.pretraining.build import build, compose_config
 from selfflow_wm.training import checkpoint
 
 WORDS = (
-    "experiment=toy_multimodal",
-    "toy.world.height=32",
-    "toy.world.width=32",
-    "codecs.image.patch=8",
-    "codecs.video.patch=8",
-    "toy.world.frames=5",
-    "codecs.video.channels=64",
+    *TOY,
     "data={image: ${toy.sources.image}, video: ${toy.sources.video}}",
     "layout.rows.audio=null",
     "modes.audio=null",
     "modes.video_audio=null",
-    "model.width=24",
-    "model.heads=2",
-    "model.single=2",
-    "fit_samples=8",
     "modes.image.batch_size=2",
     "modes.video.batch_size=2",
     "trainer.total_steps=1",
-    "trainer.validation_batches=1",
-    "device=cpu",
-    "log.wandb=disabled",
 )
 
 

@@ -53,7 +53,7 @@ def test_every_mode_trains_and_the_checkpoint_has_its_codecs(tmp_path, capsys):
     assert sample([*common, "--out", str(tmp_path / "clips"), "--modality", "video"]) == 0
     with np.load(tmp_path / "clips/samples.npz", allow_pickle=False) as file:
         assert file["arr_0"].shape == (2, FRAMES, SIZE, SIZE, 3)
-    assert (tmp_path / "clips/films/00001.mp4").stat().st_size > 0
+    assert (tmp_path / "clips/videos/00001.mp4").stat().st_size > 0
     assert sample([*common, "--out", str(tmp_path / "sounds"), "--modality", "audio"]) == 0
     rate, sound = wavfile.read(tmp_path / "sounds/sounds/00001.wav")
     assert (rate, sound.shape) == (RATE, (SAMPLES, 1)) or sound.shape == (SAMPLES,)
@@ -75,7 +75,7 @@ def test_every_mode_trains_and_the_checkpoint_has_its_codecs(tmp_path, capsys):
     with np.load(tmp_path / "joint/sound.npz", allow_pickle=False) as file:
         assert file["arr_0"].shape == (2, 1, SAMPLES)
     assert clips.shape == (2, FRAMES, SIZE, SIZE, 3)
-    assert (tmp_path / "joint/films/00001.mp4").stat().st_size > 0
+    assert (tmp_path / "joint/videos/00001.mp4").stat().st_size > 0
     # the same pictures go on, others are refused
     assert sample([*joint, "--images", *map(str, pictures)]) == 0
     assert sample([*joint, "--images", str(pictures[0])]) == 2

@@ -6,31 +6,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from toy_runs import ALL_MODES, TOY
 
 from selfflow_wm.data.toy import split_of
 from selfflow_wm.pretraining.build import build, compose_config
 from selfflow_wm.pretraining.preview import draw_mode
 from selfflow_wm.training import checkpoint
 
-SMALL = (
-    "experiment=toy_multimodal",
-    "toy.world.height=32",
-    "toy.world.width=32",
-    "codecs.image.patch=8",
-    "codecs.video.patch=8",
-    "toy.world.frames=5",
-    "codecs.audio.samples=3200",
-    "codecs.video.channels=64",
-    "model.width=24",
-    "model.heads=2",
-    "model.single=2",
-    "fit_samples=8",
-    *(f"modes.{kind}.batch_size=2" for kind in ("image", "video", "audio", "video_audio")),
-    "trainer.total_steps=8",
-    "trainer.validation_batches=1",
-    "device=cpu",
-    "log.wandb=disabled",
-)
+SMALL = (*TOY, *ALL_MODES, "trainer.total_steps=8")
 
 
 def made(out, *words):

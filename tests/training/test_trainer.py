@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from toy_runs import everything
 
 from selfflow_wm.layout import Batch, Layout, Modality
 from selfflow_wm.objective import LossOutput
@@ -79,17 +80,6 @@ def make(out: Path, objective=None, **settings) -> Trainer:
     return Trainer(
         Toy(), objective or ToyObjective(), Stream(), out_dir=out, optim=optim, **settings
     )
-
-
-def everything(trainer: Trainer) -> dict[str, torch.Tensor]:
-    parts = {
-        "model": trainer.model.state_dict(),
-        "ema": trainer.ema.model.state_dict(),
-        "extra": trainer.extra.state_dict(),
-        "optimizer": checkpoint.optimizer_tensors(trainer.optimizer),
-        "rng": trainer._rng(),
-    }
-    return {f"{part}/{k}": v.clone() for part, values in parts.items() for k, v in values.items()}
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -55,9 +55,9 @@ class Tiles:
         for part, (y, x) in zip(parts, self.windows, strict=True):
             at = slice(y.start * step, y.stop * step), slice(x.start * step, x.stop * step)
             ramps = [_ramp(len(side) * step).to(weight) for side in (y, x)]
-            own = rearrange(ramps[0], "h -> h 1") * ramps[1]
-            total[..., at[0], at[1]] += own * part
-            weight[at] += own
+            ramp = rearrange(ramps[0], "h -> h 1") * ramps[1]
+            total[..., at[0], at[1]] += ramp * part
+            weight[at] += ramp
         return total / weight
 
 

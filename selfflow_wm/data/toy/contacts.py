@@ -30,12 +30,12 @@ _WORDS = ("never", "once", "twice", "three times", "four times")
 
 def bounce(seed: int, config: ToyConfig) -> Sample:
     """A ball bounces on a floor while it drifts sideways; each bounce loses a little height."""
-    return _film("bounce", seed, config)
+    return _clip("bounce", seed, config)
 
 
 def tap(seed: int, config: ToyConfig) -> Sample:
     """A drumstick taps in a free rhythm; before a longer pause it rises higher."""
-    return _film("tap", seed, config)
+    return _clip("tap", seed, config)
 
 
 def contact_times(draw: Draw, config: ToyConfig, even: bool) -> np.ndarray:
@@ -66,7 +66,7 @@ def heights(seconds: np.ndarray, contacts: np.ndarray, gravity: float) -> np.nda
     return (gravity / 2 * (seconds - a) * (b - seconds)).clip(0, None)
 
 
-def _film(kind: str, seed: int, config: ToyConfig) -> Sample:
+def _clip(kind: str, seed: int, config: ToyConfig) -> Sample:
     draw, unit = Draw(kind, seed), min(config.height, config.width)
     color, material = draw.pair(len(PALETTE), len(MATERIALS))
     share = draw.uniform()

@@ -1,4 +1,4 @@
-"""A contact sheet of the toy world: signs, film strips, waveforms under what is heard."""
+"""A contact sheet of the toy world: signs, strips of frames, waveforms under what is heard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mp4 files (H.264, yuv420p), with sound if there is any."""
+"""Writes mp4 files (H.264, yuv420p), with sound if there is any, and WAV files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from selfflow_wm.files import atomic_file
+from selfflow_wm.files import atomic_file, atomic_open
 
 
 def open_mp4(path: Path, width: int, height: int, fps: float, sound: Path | None = None) -> Any:
@@ -37,7 +37,7 @@ def open_mp4(path: Path, width: int, height: int, fps: float, sound: Path | None
     return writer
 
 
-def write_film(
+def write_video(
     path: Path,
     frames: UInt8[np.ndarray, "T H W 3"],
     fps: float,
@@ -49,18 +49,24 @@ def write_film(
 
     audio: mono in [-1, 1] at `sample_rate` Hz.
     """
-    from scipy.io import wavfile
-
     frames = frames.repeat(scale, axis=1).repeat(scale, axis=2)
     height, width = frames.shape[1:3]
     with tempfile.TemporaryDirectory() as folder, atomic_file(path) as temporary:
         sound = None
         if audio is not None:
             sound = Path(folder) / "sound.wav"
-            wavfile.write(sound, sample_rate, (audio.clip(-1, 1) * 32767).astype(np.int16))
-        film = Path(folder) / "film.mp4"
-        writer = open_mp4(film, width, height, fps, sound)
+            write_sound(sound, audio, sample_rate)
+        video = Path(folder) / "video.mp4"
+        writer = open_mp4(video, width, height, fps, sound)
         for frame in frames:
             writer.send(np.ascontiguousarray(frame))
         writer.close()
-        temporary.write_bytes(film.read_bytes())
+        temporary.write_bytes(video.read_bytes())
+
+
+def write_sound(path: Path, audio: Float[np.ndarray, "S *A"], sample_rate: int) -> None:
+    """A WAV file of 16 bits, whole or not at all. audio: (S) or (S, A), clipped to [-1, 1]."""
+    from scipy.io import wavfile
+
+    with atomic_open(path) as file:
+        wavfile.write(file, sample_rate, (audio.clip(-1, 1) * 32767).astype(np.int16))
