@@ -16,11 +16,11 @@ SMALL = (
     "experiment=toy_multimodal",
     "toy.world.height=32",
     "toy.world.width=32",
-    "codecs.image.patch=8",
-    "codecs.video.patch=8",
+    "codec.image.patch=8",
+    "codec.video.patch=8",
     "toy.world.frames=5",
-    "codecs.audio.samples=3200",
-    "codecs.video.channels=64",
+    "codec.audio.samples=3200",
+    "codec.video.channels=64",
     "model.width=24",
     "model.heads=2",
     "model.single=2",
@@ -120,7 +120,7 @@ def test_data_of_ones_own_replaces_the_toy_world():
 
 def test_a_wrong_world_is_explained(tmp_path):
     with pytest.raises(ValueError, match="frames = 1 \\+ 4k"):
-        made(tmp_path, "toy.world.frames=6", "codecs.video.frames=5")
+        made(tmp_path, "toy.world.frames=6", "codec.video.frames=5")
 
 
 @pytest.mark.parametrize("kind", ["image", "video", "audio"])

@@ -34,7 +34,7 @@ def check_features(spec: DatasetSpec, stored: Mapping[str, Leaf], where: str) ->
             raise ValueError(
                 f"{where}: expected {wanted.key!r} for {place} of the specification {spec.name}, "
                 f"got no such feature; near are {names or sorted(stored)[:8]}. Name the data set's "
-                "own specification with spec=, see configs/dataset_spec/template.yaml."
+                "own specification with spec=, see configs/robot/template.yaml."
             )
         leaf = stored[wanted.key]
         text = leaf.kind == "bytes_list"
