@@ -43,7 +43,7 @@ from selfflow_wm.pretraining.build import RESUMABLE, compose_config
 from selfflow_wm.pretraining.codecs import planned_layout
 from selfflow_wm.pretraining.plan import make_plan
 from selfflow_wm.training import checkpoint
-from selfflow_wm.training.config import make_objective
+from selfflow_wm.training.config import current_record, make_objective
 
 BASE = (
     "experiment=toy_multimodal",
@@ -80,7 +80,7 @@ class Job:
         record = self.out / "run.json"
         if not ((self.out / "checkpoints").is_dir() and record.is_file()):
             return
-        before, now = checkpoint.read_json(record), _plain(self.words)
+        before, now = current_record(checkpoint.read_json(record)), _plain(self.words)
         differing = [
             key for key in before
             if key not in RESUMABLE and before[key] != now.get(key)

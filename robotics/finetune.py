@@ -19,23 +19,27 @@ if TYPE_CHECKING:
 
 HELP = """\
 data=DIR         RLDS data set (the directory with dataset_info.json); needed
-                 or several sets with weights: a yaml (see configs/mixture/template.yaml) or
+                 or several sets with weights: a yaml (configs/dataset/mixture_template.yaml) or
                  data="{a: {path: DIR, spec: rt1, weight: 3}, b: {path: DIR}}"
 out=DIR          directory of the run: checkpoint/, checkpoints/, state/, metrics.jsonl,
                  previews/; needed. A run that stopped resumes from its state
-spec=NAME        how to read the data: a file of configs/dataset_spec (rt1, embedded, bridge) or
+spec=NAME        how to read the data: a file of configs/robot (rt1, embedded, bridge) or
                  the path of yours, started from template.yaml there; default rt1
 on_error=skip    leave damaged episodes out and count them; default error: stop at the first
-experiment=NAME  a file of configs/experiment: embedded, rt1_paper, rt1_small
+experiment=NAME  what to start from, see configs/experiment: embedded (the MuJoCo robot), simpler
+                 (SIMPLER's), rt1_small, rt1_paper
 init=DIR         start from a checkpoint, or a run's newest, of selfflow_wm.pretrain or of this
                  command: the modalities may be others, width and depth may not. What was loaded,
                  added and dropped is printed and recorded in run.json and init.txt
 objective=NAME   a file of configs/objective: flow_matching, dual_timestep, self_flow,
                  self_flow_separated, diffusion_forcing, sra, repa
+codec=NAME       how frames become tokens: patch_pca (default), image_and_video, published
+modes=NAME       what is generated, how often: mixed (default), policy_only, joint_only
+model=NAME       tiny (default), small, 290m, 420m, 625m, 1b, 4b
 augment=NAME     a file of configs/augment: crop_colour; off by default
 latents=DIR      train from latents written by python -m robotics.encode
 Anything else in configs/ can be overridden the same way, for example
-    seed=1 trainer.total_steps=2000 trainer.max_minutes=60 optim.lr=5e-4 model=small
+    seed=1 trainer.total_steps=2000 trainer.max_minutes=60 optim.lr=5e-4
     log.wandb=disabled objective.gamma=0.5 trainer.compile=true
 
 Several GPUs share every batch, so batch sizes are multiples of their number:

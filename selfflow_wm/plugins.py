@@ -93,7 +93,7 @@ configs/objective."""
 CODECS = Plugins("selfflow_wm.codecs", {}, "codec")
 """Subclasses of `codec.Codec`, each under its `kind`."""
 ROBOTS = Plugins("selfflow_wm.robots", {}, "spec")
-"""Paths of yamls like those of configs/dataset_spec; words of `spec=`."""
+"""Paths of yamls like those of configs/robot; words of `spec=`."""
 
 
 def listed() -> str:

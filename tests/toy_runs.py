@@ -12,10 +12,10 @@ TOY = (
     "experiment=toy_multimodal",
     "toy.world.height=32",
     "toy.world.width=32",
-    "codecs.image.patch=8",
-    "codecs.video.patch=8",
+    "codec.image.patch=8",
+    "codec.video.patch=8",
     "toy.world.frames=5",
-    "codecs.video.channels=64",
+    "codec.video.channels=64",
     "model.width=24",
     "model.heads=2",
     "model.single=2",
@@ -27,7 +27,7 @@ TOY = (
 """Overrides that make experiment=toy_multimodal small; modes and sounds are left to add."""
 
 ALL_MODES = (
-    "codecs.audio.samples=3200",
+    "codec.audio.samples=3200",
     *(f"modes.{kind}.batch_size=2" for kind in ("image", "video", "audio", "video_audio")),
 )
 

@@ -19,8 +19,8 @@ from benchmarks.rlds_data import made_set
 WORKERS = (0, 4, 12)
 SIDE = 256
 MEDIA = (
-    "experiment=paper_625m", "only=image", "codecs.image=null",
-    f"++codecs.image={{kind: patch_pca, image_size: [{SIDE}, {SIDE}], patch: 16, channels: 128}}",
+    "experiment=paper_625m", "only=image", "codec.image=null",
+    f"++codec.image={{kind: patch_pca, image_size: [{SIDE}, {SIDE}], patch: 16, channels: 128}}",
     "trainer.compile=false", "fit_samples=32", "held_out=0.1", "layout.text_length=64",
 )  # fmt: skip
 ROBOT = ("experiment=embedded", "modes=policy_only", "spec=rt1")

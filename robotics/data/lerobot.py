@@ -137,7 +137,7 @@ class LeRobotReader:
                 raise ValueError(
                     f"{directory}: expected {_name(wanted)!r} for {place} of the specification "
                     f"{self.spec.name}, got {sorted(present)}; start a --spec from "
-                    "configs/dataset_spec/lerobot.yaml"
+                    "configs/robot/lerobot.yaml"
                 )
 
     def __iter__(self) -> Iterator[tuple[int, Episode]]:

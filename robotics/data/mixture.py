@@ -34,7 +34,7 @@ class DatasetMixture:
         if not parts or set(parts) != set(values):
             raise ValueError(
                 f"expected a weight for each of {sorted(parts)} and at least one set, got "
-                f"{sorted(values)}; see configs/mixture/template.yaml."
+                f"{sorted(values)}; see configs/dataset/mixture_template.yaml."
             )
         if not all(np.isfinite(value) and value > 0 for value in values.values()):
             raise ValueError(f"expected weights above 0, got {values}; leave a set out instead.")

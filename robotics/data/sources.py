@@ -29,7 +29,7 @@ class MixtureEntry:
     weight: float = 1.0
     """Its part of the windows drawn, relative to the other sets'."""
     spec: str | None = None
-    """How it is read: a file of configs/dataset_spec or a path."""
+    """How it is read: a file of configs/robot or a path."""
     train_split: str | None = None
     validation_split: str | None = None
     embodiment: str | None = None
@@ -39,8 +39,8 @@ class MixtureEntry:
 def parse_mixture(data: Any) -> dict[str, MixtureEntry] | None:
     """The sets of `data` by name; None when it is a plain directory.
 
-    data: the path of a yaml (see configs/mixture/template.yaml), its content (name: entry), or a
-    list of entries, which are then named by their directories.
+    data: the path of a yaml (see configs/dataset/mixture_template.yaml), its content (name: entry),
+    or a list of entries, which are then named by their directories.
 
     ValueError: unknown or missing keys, a weight that is no positive number, or a name twice.
     """
@@ -73,7 +73,7 @@ def _mapping(value: Any, place: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ValueError(
             f"{place}: expected a directory, a yaml, or sets such as {{path: DIR, weight: 2}}, got "
-            f"{value!r}; see configs/mixture/template.yaml"
+            f"{value!r}; see configs/dataset/mixture_template.yaml"
         )
     return value
 
@@ -84,7 +84,7 @@ def _entry(place: str, row: Any) -> MixtureEntry:
     if unknown or not row.get("path"):
         raise ValueError(
             f"{place}: expected a path, and entries out of {known}, got {sorted(row)}; see "
-            "configs/mixture/template.yaml"
+            "configs/dataset/mixture_template.yaml"
         )
     weight = row.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0:

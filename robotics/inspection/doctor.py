@@ -64,7 +64,7 @@ def examine(
     heading = (
         f"How to read {directory} ({split}), proposed by python -m robotics.inspect from "
         f"{result.sampled} of {total} episodes,\nbeginning with: {origin}.\n"
-        "configs/dataset_spec/template.yaml explains every entry."
+        "configs/robot/template.yaml explains every entry."
     )
     text = as_yaml(draft, heading)
     return Examination(

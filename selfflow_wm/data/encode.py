@@ -38,17 +38,17 @@ class SampleEncoder:
             if row.name not in self.codecs:
                 raise ValueError(
                     f"expected a codec for each of {layout.names}, got none for {row.name!r}; "
-                    f"set codecs.{row.name}"
+                    f"set codec.{row.name}"
                 )
             codec = self.codecs[row.name]
             if not isinstance(codec, FAMILIES.get(row.name, Codec)):
                 raise ValueError(
-                    f"codecs.{row.name}: expected a codec of {row.name}, got {codec.kind}, one of "
+                    f"codec.{row.name}: expected a codec of {row.name}, got {codec.kind}, one of "
                     f"{codec.modality}"
                 )
             if (codec.grid, codec.channels) != (row.grid, row.channels):
                 raise ValueError(
-                    f"codecs.{row.name}: expected tokens {row.grid} of {row.channels} values, as "
+                    f"codec.{row.name}: expected tokens {row.grid} of {row.channels} values, as "
                     f"the layout says, got {codec.grid} of {codec.channels} from {codec.kind}; "
                     f"change layout.rows.{row.name} or the codec's sizes"
                 )
@@ -107,8 +107,8 @@ class SampleEncoder:
         for array in arrays:
             if tuple(np.shape(array)) != shape:
                 raise ValueError(
-                    f"{name}: expected samples of shape {shape}, as codecs.{name} takes them, got "
-                    f"{tuple(np.shape(array))}; {remedy}, or change codecs.{name}"
+                    f"{name}: expected samples of shape {shape}, as codec.{name} takes them, got "
+                    f"{tuple(np.shape(array))}; {remedy}, or change codec.{name}"
                 )
         stacked = torch.from_numpy(np.stack([np.asarray(one) for one in arrays]))
         return to_device(stacked, self.device)

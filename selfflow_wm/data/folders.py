@@ -217,7 +217,7 @@ def open_folder(
         return VideoFolder(root, video.image_size, video.frames, fps=fps)
     if kind == JOINT and isinstance(video, VideoCodec) and isinstance(audio, AudioCodec):
         return VideoFolder(root, video.image_size, video.frames, audio, fps)
-    raise ValueError(f"expected codecs for {kind}, got {sorted(codecs)}; set codecs.*")
+    raise ValueError(f"expected codecs for {kind}, got {sorted(codecs)}; set codec.*")
 
 
 def check_frame_rate(name: str, rate: float | None, expected: float | None) -> None:

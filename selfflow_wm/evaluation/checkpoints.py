@@ -171,7 +171,7 @@ def check_codec(codec: Codec, world: ToyConfig) -> None:
     for name, expected in sizes.items():
         if (got := getattr(codec, name, expected)) != expected:
             raise ValueError(
-                f"codecs.{codec.modality}: expected {name} {expected}, as the toy world renders, "
-                f"got {got} from {codec.kind}; train with codecs.{codec.modality}.{name} or "
+                f"codec.{codec.modality}: expected {name} {expected}, as the toy world renders, "
+                f"got {got} from {codec.kind}; train with codec.{codec.modality}.{name} or "
                 "toy.world changed to match"
             )

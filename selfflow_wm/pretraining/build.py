@@ -32,9 +32,7 @@ RESUMABLE = (*run.RESUMABLE, "workers", "fps")
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """configs/pretrain.yaml with hydra overrides; ValueError says what was wrong with them."""
-    return configuration.compose_config(
-        "selfflow_wm.pretrain", overrides, paths=PATHS, folder="pretrain"
-    )
+    return configuration.compose_config("selfflow_wm.pretrain", overrides, paths=PATHS)
 
 
 def build(config: DictConfig) -> run.TrainingRun:
@@ -103,15 +101,15 @@ def _codecs(plain: dict[str, Any], init: SavedModel | None) -> dict[str, Codec]:
     """Of the configuration, or of the checkpoint to start from, which must agree with it."""
     names = [name for name, row in plain["layout"]["rows"].items() if row is not None]
     if init is None:
-        return make_codecs(plain["codecs"], names)
+        return make_codecs(plain["codec"], names)
     for name in names:
         # The checkpoint holds its weights; where they came from does not matter.
-        asked = {k: v for k, v in (plain["codecs"].get(name) or {}).items() if k != "weights"}
+        asked = {k: v for k, v in (plain["codec"].get(name) or {}).items() if k != "weights"}
         found = init.codecs[name].config if name in init.codecs else {}
         if {key: found.get(key) for key in asked} != asked:
             raise ValueError(
                 f"init={plain['init']}: expected its codec of {name} to have {asked}, got {found}; "
-                f"change codecs.{name} to match it, or train from scratch with init=null"
+                f"change codec.{name} to match it, or train from scratch with init=null"
             )
     return {name: init.codecs[name] for name in names}
 

@@ -23,16 +23,20 @@ out=DIR          directory of the run: checkpoint/, checkpoints/, state/, metric
                  previews/ (what the model makes of held-out captions, every
                  trainer.preview_every steps); needed. A run that stopped resumes from its state
 experiment=NAME  toy_multimodal, paper_625m, paper_4b
-weights=NAME     loss weights: image, video, audio (the paper's three), equal
+loss_weights=NAME
+                 of the modalities: image, video, audio (the paper's three), equal
+model=NAME       tiny (default), small, 290m, 420m, 625m, 1b, 4b
 modes=NAME       multimodal, multimodal_joint; modes.video=null leaves video out
 only=NAME        image, video or audio alone: no data, codec or tokens of the others
 objective=NAME   flow_matching, dual_timestep, self_flow, self_flow_separated, diffusion_forcing,
                  sra, repa
-codecs.image="{kind: tae_flux2, image_size: [64, 64], weights: DIR}"
+codec=NAME       how samples become tokens: small (default; fitted, no download), or
+                 published_multimodal with layout=published
+codec.image="{kind: tae_flux2, image_size: [64, 64], weights: DIR}"
                  another codec in place of the one there: image patch_pca, tae_flux2, sd_vae,
                  flux2_ae; video patch_video, wan_video; audio mdct, oobleck_audio
 Anything else in configs/ can be overridden the same way, for example
-    seed=1 trainer.total_steps=2000 trainer.max_minutes=60 optim.lr=5e-4 model=small
+    seed=1 trainer.total_steps=2000 trainer.max_minutes=60 optim.lr=5e-4
     modes.image.batch_size=64 noise.time_laws.audio.shift=0.75 log.wandb=disabled
     trainer.precision=bfloat16 trainer.compile=true trainer.activation_checkpointing=true
 

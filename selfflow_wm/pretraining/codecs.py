@@ -31,11 +31,11 @@ def make_codecs(configs: Mapping[str, Mapping[str, Any]], names: list[str]) -> d
     codecs = {}
     for name in names:
         if configs.get(name) is None:
-            raise ValueError(f"codecs.{name}: expected a codec for the layout's row, got none")
+            raise ValueError(f"codec.{name}: expected a codec for the layout's row, got none")
         try:
             codecs[name] = codec_from_config(configs[name])
         except ValueError as error:
-            raise ValueError(f"codecs.{name}: {error}") from None
+            raise ValueError(f"codec.{name}: {error}") from None
     return codecs
 
 
@@ -56,7 +56,7 @@ def planned_layout(plain: Mapping[str, Any]) -> Layout:
     state grid and channels, or their codec needs no weights."""
     rows = {name: row for name, row in plain["layout"]["rows"].items() if row is not None}
     untold = [n for n, row in rows.items() if not (row.get("grid") and row.get("channels"))]
-    codecs: dict[str, Any] = dict(make_codecs(plain["codecs"], untold))
+    codecs: dict[str, Any] = dict(make_codecs(plain["codec"], untold))
     for name, row in rows.items():
         if name not in codecs:
             codecs[name] = SimpleNamespace(grid=tuple(row["grid"]), channels=row["channels"])
@@ -75,7 +75,7 @@ def fit_codecs(
         having = [sources[kind] for kind in kinds if kind in sources]
         if not having:
             raise ValueError(
-                f"codecs.{name}: expected samples of {' or '.join(kinds)} to fit {codec.kind}, "
+                f"codec.{name}: expected samples of {' or '.join(kinds)} to fit {codec.kind}, "
                 f"got data of {sorted(sources)}; add some, or leave the row out with "
                 f"layout.rows.{name}=null"
             )
@@ -83,7 +83,7 @@ def fit_codecs(
         try:
             _fit(codec, samples, seed)
         except ValueError as error:
-            raise ValueError(f"codecs.{name}: {error}") from None
+            raise ValueError(f"codec.{name}: {error}") from None
 
 
 def _some(source: Source, count: int, seed: int) -> list[Sample]:
@@ -110,7 +110,7 @@ def _fit(
         if not clips or len(rates) > 1:
             raise ValueError(
                 f"expected clips of {codec.samples} samples at one rate, got {len(clips)} of that "
-                f"length at {sorted(rates)} Hz; change codecs.audio, or the data"
+                f"length at {sorted(rates)} Hz; change codec.audio, or the data"
             )
         waveforms = torch.from_numpy(np.stack(clips).astype(np.float32))
         codec.fit(waveforms, rates.pop(), seed=seed)

@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from selfflow_wm.model import Backbone
@@ -32,43 +32,74 @@ _FROM_CONFIG = {
     "width": "${model.width}",
 }
 """Arguments of objectives that the rest of the configuration decides, for every arm alike."""
-_OPEN = ("data", "modes", "objective", "codecs")
+PROGRAMS = {"finetune": "robotics.finetune", "pretrain": "selfflow_wm.pretrain"}
+"""Commands by their file in configs/ and what `python -m` runs. A file of a group may say
+`command: finetune`, when the other command has no use for it."""
+RENAMED = {
+    "codecs=published": "codec=published_multimodal",
+    "codecs": "codec",
+    "weights": "loss_weights",
+    "optim=adamw": "trainer=default",
+}
+"""Words of earlier versions -> today's: whole words, or the first part of a key. All of them still
+work on the command line and in the records of runs."""
+
+_OPEN = {
+    "finetune": ("data", "modes", "objective"),
+    "pretrain": ("data", "modes", "objective", "codec"),
+}
 """Sections whose readers refuse keys that they do not know, or take any."""
 
 
-def compose_config(
-    program: str, overrides: Sequence[str], *, paths: Sequence[str], folder: str | None = None
-) -> DictConfig:
+def compose_config(program: str, overrides: Sequence[str], *, paths: Sequence[str]) -> DictConfig:
     """The configuration of a command with hydra overrides; ValueError says what was wrong with
     them.
 
-    program: module of the command; its last part names a file of configs/. paths: keys that hold
-    paths, which need no hydra quotes. folder: of configs/, searched for configuration groups too.
+    program: one of `PROGRAMS`. overrides: may be those of `RENAMED`. paths: keys that hold paths,
+    which need no hydra quotes.
     """
     _offer_objectives()
+    overrides = [current_word(word) for word in overrides]
     words = [quoted(word, paths) for given in overrides for word in _whole_codecs(given)]
     parsed = _parsed(words)
     if any(one.is_sweep_override() for one in parsed):
         raise ValueError(one_run_each(program, overrides))
     name = program.rpartition(".")[2]
-    folders = [CONFIG_DIR] if folder is None else [CONFIG_DIR, CONFIG_DIR / folder]
-    grouped = [one for one in parsed if _is_group(one, folders) and not one.is_add()]
+    grouped = [one for one in parsed if _is_group(one) and not one.is_add()]
+    _check_options(name, grouped)
     groups = [str(one.input_line) for one in grouped]
     try:
-        config = _compose(name, words, folder)
+        config = _compose(name, words)
     except (HydraException, OmegaConfBaseException) as error:
         try:
-            known = _compose(name, groups, folder)
+            known = _compose(name, groups)
         except (HydraException, OmegaConfBaseException):
-            _check_options(grouped, folders)
             raise ValueError(f"configuration: {error}") from None
-        _check_keys(name, [one for one in parsed if not _is_group(one, folders)], known, folders)
+        _check_keys(name, [one for one in parsed if not _is_group(one)], known)
         raise ValueError(f"configuration: {error}") from None
     added = [one for one in parsed if one.is_add() or one.is_force_add()]
     if added:
-        _check_keys(name, added, _compose(name, groups, folder), folders)
+        _check_keys(name, added, _compose(name, groups))
     _check_numbers(config)
     return config
+
+
+def current_word(word: str) -> str:
+    """An override as today's configuration has it; see `RENAMED`."""
+    bare = word.lstrip("+~")
+    signs = word.removesuffix(bare)
+    if bare in RENAMED:
+        return signs + RENAMED[bare]
+    first = re.match(r"\w*", bare)[0]  # pyright: ignore[reportOptionalSubscript]
+    bare = RENAMED.get(first, first) + bare[len(first) :]
+    return signs + re.sub(
+        r"(?<=\$\{)\w+(?=[.}])", lambda found: RENAMED.get(found[0], found[0]), bare
+    )
+
+
+def current_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's recorded configuration with today's names of its sections; see `RENAMED`."""
+    return {RENAMED.get(key, key): value for key, value in record.items()}
 
 
 def _offer_objectives() -> None:
@@ -87,13 +118,32 @@ def _offer_objectives() -> None:
         ConfigStore.instance().store(group="objective", name=name, node=node)
 
 
-def _compose(name: str, words: Sequence[str], folder: str | None) -> DictConfig:
-    if folder is not None:
-        words = [*words, f"hydra.searchpath=['file://{CONFIG_DIR / folder}']"]
+def _compose(name: str, words: Sequence[str]) -> DictConfig:
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         config = compose(name, overrides=list(words))
+    with open_dict(config):
+        _take_commands(name, config)
     OmegaConf.resolve(config)
     return config
+
+
+def _take_commands(name: str, config: DictConfig) -> None:
+    """Remove what files say on the command that they are for; ValueError when it is another one, or
+    when a file has a section of an earlier version."""
+    for key in RENAMED.keys() & config.keys():
+        raise ValueError(
+            f"configuration: expected a section {RENAMED[str(key)]}, got {key}; rename it in your "
+            "file of configs/"
+        )
+    sections: dict[str, Any] = dict(config.items_ex(resolve=False))
+    for key in _groups(name):
+        section: Any = config if key == "experiment" else sections.get(key)
+        command = section.pop("command", name) if isinstance(section, DictConfig) else name
+        if command != name:
+            raise ValueError(
+                f"configuration: expected {key} for python -m {PROGRAMS[name]}, got a file that "
+                f"says command: {command}; choose another"
+            )
 
 
 def _parsed(words: Sequence[str]) -> list[Override]:
@@ -106,37 +156,74 @@ def _parsed(words: Sequence[str]) -> list[Override]:
         ) from None
 
 
-def _is_group(one: Override, folders: Sequence[Path]) -> bool:
-    return any((root / one.key_or_group).is_dir() for root in folders)
+def _is_group(one: Override) -> bool:
+    return (CONFIG_DIR / one.key_or_group).is_dir()
 
 
-def _check_options(overrides: Sequence[Override], folders: Sequence[Path]) -> None:
-    """ValueError with the nearest option for a file of a group that is not there."""
+def _groups(name: str) -> dict[str, str | None]:
+    """Folders of configs/ that a command chooses from by their names, and what it has without."""
+    file: Any = OmegaConf.load(CONFIG_DIR / f"{name}.yaml")
+    return {
+        key: value
+        for entry in file.defaults
+        if isinstance(entry, DictConfig)
+        for key, value in entry.items()
+    }
+
+
+def options(group: str) -> dict[str, str]:
+    """Names to choose from in a folder of configs/, each with the command that it is for ("": any).
+    Templates, which are to be copied, are left out."""
+    files = {path.stem: path for path in (CONFIG_DIR / group).glob("*.yaml")}
+    others = dict.fromkeys(OBJECTIVES.names() if group == "objective" else (), "")
+    loaded: dict[str, Any] = {
+        stem: OmegaConf.load(path)
+        for stem, path in sorted(files.items())
+        if not stem.endswith("template")
+    }
+    return {stem: file.get("command", "") for stem, file in loaded.items()} | others
+
+
+def _check_options(name: str, overrides: Sequence[Override]) -> None:
+    """ValueError with the nearest option for a file of a group that is not there, or is of another
+    command."""
+    own = _groups(name)
     for one in overrides:
         group, value = one.key_or_group, one.value()
-        files = [file for root in folders for file in (root / group).glob("*.yaml")]
-        others = OBJECTIVES.names() if group == "objective" else ()
-        options = sorted({*(file.stem for file in files), *others})
-        if isinstance(value, str) and value not in options:
-            near = get_close_matches(value, options, 1) or options
+        if group.partition("/")[0] not in own:
+            remedy = "leave it out"
+            if group == "robot" and name == "finetune":
+                remedy = f"write spec={value}"
             raise ValueError(
-                f"configuration: expected {group} out of {', '.join(options)}, got {value!r}; "
-                f"write {group}={near[0]}"
+                f"configuration: expected a group out of {', '.join(own)}, got {group}; {remedy}"
+            )
+        commands = options(group)
+        names = [stem for stem, command in commands.items() if command in ("", name)]
+        if isinstance(value, str) and value not in names:
+            near = get_close_matches(value, names, 1)
+            remedy = f"write {group}={near[0] if near else own.get(group) or names[0]}"
+            aside = ""
+            if other := commands.get(value):
+                aside = f" of python -m {PROGRAMS[other]}"
+                if group == "experiment":  # the whole recipe: the command is the mistake
+                    remedy = f"write python -m {PROGRAMS[other]} {group}={value}"
+            raise ValueError(
+                f"configuration: expected {group} out of {', '.join(names)}, got {value!r}{aside}; "
+                f"{remedy}"
             )
 
 
-def _check_keys(
-    name: str, overrides: Sequence[Override], config: DictConfig, folders: Sequence[Path]
-) -> None:
+def _check_keys(name: str, overrides: Sequence[Override], config: DictConfig) -> None:
     """ValueError with the nearest key for an override that nobody would read. config: without any
     of them."""
     keys = list(_keys(config))
     for one in overrides:
         key = one.key_or_group
-        if _is_read(key, config, keys, one.is_add() or one.is_force_add()):
+        adding = one.is_add() or one.is_force_add()
+        if _is_read(key, config, keys, adding, _OPEN[name]):
             continue
         value = (one.input_line or key).lstrip("+~")[len(key) :]
-        words = [*keys, *(path.name for root in folders for path in root.iterdir())]
+        words = [*keys, *_groups(name)]
         same = [full for full in keys if full.rpartition(".")[2] == key.rpartition(".")[2]]
         near = get_close_matches(key, words, 1) or same
         tilde = "~" if one.is_delete() else ""
@@ -153,11 +240,13 @@ def _check_keys(
         )
 
 
-def _is_read(key: str, config: DictConfig, keys: Sequence[str], adding: bool) -> bool:
+def _is_read(
+    key: str, config: DictConfig, keys: Sequence[str], adding: bool, free: Sequence[str]
+) -> bool:
     if not adding:
         return key in keys
     first, _, rest = key.partition(".")
-    if first not in config or not rest or first in _OPEN:
+    if first not in config or not rest or first in free:
         return first in config
     second = rest.partition(".")[0]
     if first == "model":
@@ -202,8 +291,8 @@ def one_run_each(program: str, words: Sequence[str]) -> str:
 
 def _check_numbers(config: DictConfig) -> None:
     """ValueError for a word where configs/ has a number; a flag is left to its reader."""
-    for group, file in (("trainer", "default"), ("optim", "adamw")):
-        defaults: Any = OmegaConf.load(CONFIG_DIR / group / f"{file}.yaml")
+    stated: Any = OmegaConf.load(CONFIG_DIR / "trainer" / "default.yaml")
+    for group, defaults in stated.items():
         for key, default in defaults.items():
             value = config[group].get(key) if group in config else None
             number = default is None or isinstance(default, int | float)
@@ -216,10 +305,10 @@ def _check_numbers(config: DictConfig) -> None:
 
 def _whole_codecs(word: str) -> tuple[str, ...]:
     """A codec of another kind takes the place of the one there, instead of mixing with its
-    arguments: codecs.image={kind: tae_flux2, weights: DIR, ...}."""
+    arguments: codec.image={kind: tae_flux2, weights: DIR, ...}."""
     key, _, value = word.partition("=")
     group, _, name = key.partition(".")
-    if group not in ("codec", "codecs") or not name or not re.match(r"\{.*\bkind\s*:", value):
+    if group != "codec" or not name or not re.match(r"\{.*\bkind\s*:", value):
         return (word,)
     return f"{key}=null", f"++{word}"
 

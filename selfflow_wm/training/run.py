@@ -23,7 +23,7 @@ from selfflow_wm.files import write_file
 from selfflow_wm.layout import Batch
 from selfflow_wm.objective import FlowMatching
 from selfflow_wm.training import checkpoint, ranks
-from selfflow_wm.training.config import make_objective, require
+from selfflow_wm.training.config import current_record, make_objective, require
 from selfflow_wm.training.log import MetricsLog
 from selfflow_wm.training.parallel import make_parallel
 from selfflow_wm.training.trainer import BatchStream, NonFiniteLoss, Trainer
@@ -181,7 +181,7 @@ def claim(out: Path, config: dict[str, Any], resumable: Sequence[str] = RESUMABL
         _set_aside(out)
     resuming = checkpoint.latest_step(state) is not None
     if resuming:
-        before = checkpoint.read_json(record)
+        before = current_record(checkpoint.read_json(record))
         differing = sorted(
             key
             # Parts that a later version has added stand at what was done before them.

@@ -108,7 +108,7 @@ def test_a_codec_of_another_grid_is_refused(codecs, name):
         )
         for row in rows
     ]
-    with pytest.raises(ValueError, match=f"codecs.{name}"):
+    with pytest.raises(ValueError, match=f"codec.{name}"):
         SampleEncoder(Layout(tuple(rows)), codecs)
     if name == "image":
         with pytest.raises(ValueError, match="image.*grid"):

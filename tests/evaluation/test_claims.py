@@ -22,7 +22,7 @@ def test_two_runs_make_three_arms_that_share_all_but_the_objective(tmp_path):
     configs = [compose_config(list(job.words)) for job in (ours, twin)]
     assert [config.trainer.total_steps for config in configs] == [300, 375]
     assert {config.optim.floor for config in configs} == {1.0}, "the shorter begins the longer"
-    for name in ("model", "codecs", "modes", "toy", "noise", "seed", "optim", "weights"):
+    for name in ("model", "codec", "modes", "toy", "noise", "seed", "optim", "loss_weights"):
         assert configs[0][name] == configs[1][name], name
     assert not twin.done()
     twin.checkpoint("flow_matching").mkdir(parents=True)

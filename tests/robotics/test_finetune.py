@@ -20,9 +20,9 @@ from robotics.model.modes import robot_schedule
 from robotics.model.world_model import WorldModel
 from robotics.training.build import build, compose_config
 from selfflow_wm.training import checkpoint
-from selfflow_wm.training.config import CONFIG_DIR
+from selfflow_wm.training.config import CONFIG_DIR, options
 
-EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
+EXPERIMENTS = [name for name, command in options("experiment").items() if command == "finetune"]
 JOINT = {"rt1_paper", "rt1_small"}  # their words are `joint_overrides`
 OBJECTIVES = sorted(path.stem for path in (CONFIG_DIR / "objective").glob("*.yaml"))
 STAND_IN = {"repa": ["objective/encoder=random_projection"]}  # DINOv2's weights are not here

@@ -151,7 +151,7 @@ def test_what_data_may_be(tmp_path, directories):
     assert [e.weight for e in entries.values()] == [2.0, 1.0] and entries["b"].spec == "bridge"
     assert parse_mixture(to_plain(entries)) == entries
     assert list(parse_mixture([{"path": "p/x"}, {"path": "p/y"}])) == ["x", "y"]
-    template = parse_mixture("configs/mixture/template.yaml")
+    template = parse_mixture("configs/dataset/mixture_template.yaml")
     assert template["kitchen"].train_split == "train[:95%]"
     for wrong, message in (
         ([{"path": "p/x"}, {"path": "q/x"}], "more than once"),

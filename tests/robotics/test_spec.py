@@ -88,6 +88,12 @@ def test_shipped_files_load_by_name_and_by_path(path):
     assert load_spec(path.stem).name == path.stem
 
 
+def test_a_path_into_the_folder_of_before_is_still_found():
+    assert load_spec("configs/dataset_spec/bridge.yaml") == load_spec("bridge")
+    with pytest.raises(ValueError, match="dataset_spec/nothing.yaml"):
+        load_spec("configs/dataset_spec/nothing.yaml")
+
+
 def test_embedded_reads_as_rt1_and_the_others_differ():
     prints = {name: load_spec(name).fingerprint() for name in ("rt1", "embedded", "bridge")}
     assert prints["rt1"] == prints["embedded"] == load_spec(None).fingerprint() != prints["bridge"]

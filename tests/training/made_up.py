@@ -63,10 +63,10 @@ TINY = (
     "model.width=24",
     "model.heads=2",
     "model.single=2",
-    f"codecs.image={{kind: patch_pca, image_size: [{SIZE},{SIZE}], patch: 4, channels: 6}}",
-    f"codecs.video={{kind: patch_video, image_size: [{SIZE},{SIZE}], frames: {FRAMES}, patch: 4, "
+    f"codec.image={{kind: patch_pca, image_size: [{SIZE},{SIZE}], patch: 4, channels: 6}}",
+    f"codec.video={{kind: patch_video, image_size: [{SIZE},{SIZE}], frames: {FRAMES}, patch: 4, "
     "channels: 8}",
-    f"codecs.audio={{kind: mdct, sample_rate: {RATE}, samples: {SAMPLES}, hop: 80, channels: 8}}",
+    f"codec.audio={{kind: mdct, sample_rate: {RATE}, samples: {SAMPLES}, hop: 80, channels: 8}}",
     *(f"modes.{kind}.batch_size=4" for kind in KINDS),
     "trainer.total_steps=6",
     "trainer.log_every=1",

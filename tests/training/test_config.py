@@ -1,18 +1,58 @@
 """What the training commands answer to words that they cannot take."""
 
+import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from robotics.finetune import main as finetune
 from robotics.training.build import compose_config as finetune_config
 from selfflow_wm.pretraining.build import compose_config as pretrain_config
 from selfflow_wm.pretraining.cli import main as pretrain
+from selfflow_wm.training import config as configuration
+from selfflow_wm.training.config import PROGRAMS, current_word, options
 
 TOY = "experiment=toy_multimodal"
+COMPOSE = {"finetune": finetune_config, "pretrain": pretrain_config}
+EARLIER = [
+    (command, chosen, keys.split())
+    for line in (Path(__file__).parent / "earlier_words.txt").read_text().splitlines()
+    for start, keys in [line.split(":")]
+    for command, _, chosen in [start.partition(" ")]
+]
+"""Before the folders of configs/ had their present names: command, words that choose files, and the
+keys that are there then (beyond those without any words)."""
+
+
+USELESS = [
+    ("pretrain", f"modes={name}") for name in ("joint_only", "mixed", "policy_only")
+] + [("finetune", f"modes={name}") for name in ("multimodal", "multimodal_joint")] + [
+    ("pretrain", "layout=robot")
+]  # fmt: skip
+"""Of those, what no run could start with; now refused with words that it can start with."""
+
+
+def answered(command, words):
+    """The configuration of `words`, or of what their refusal says to write instead of one."""
+    try:
+        return COMPOSE[command](words)
+    except ValueError as error:
+        remedy = str(error).rpartition("; write ")[2]
+        group = remedy.partition("=")[0]
+        return COMPOSE[command]([remedy if word.startswith(group) else word for word in words])
+
+
+def keys_of(config, prefix=""):
+    for key, value in config.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from keys_of(value, f"{prefix}{key}.")
 
 
 @pytest.mark.parametrize(
@@ -42,8 +82,8 @@ def test_the_remedy_for_a_typo_works(words, remedy):
 def test_the_groups_of_pretraining_are_known_too():
     with pytest.raises(ValueError, match="write only=image$"):
         pretrain_config([TOY, "only=imag"])
-    with pytest.raises(ValueError, match="write codecs.image.channels=3$"):
-        pretrain_config([TOY, "codecs.image.channel=3"])
+    with pytest.raises(ValueError, match="write codec.image.channels=3$"):
+        pretrain_config([TOY, "codec.image.channel=3"])
 
 
 def test_what_is_read_may_be_added():
@@ -96,3 +136,104 @@ def test_the_commands_show_help_before_they_load_torch():
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert shown.stdout.strip() == "[]", shown.stderr
+
+
+@pytest.mark.parametrize(("command", "chosen", "keys"), EARLIER)
+def test_earlier_words_have_the_keys_that_they_had(command, chosen, keys):
+    found = OmegaConf.to_container(answered(command, chosen.split()), resolve=True)
+    if (command, chosen) not in USELESS:
+        assert {current_word(key) for key in keys} <= set(keys_of(found))
+
+
+@pytest.mark.parametrize(
+    ("command", "keys"), [(command, keys) for command, chosen, keys in EARLIER if not chosen]
+)
+def test_every_earlier_key_can_be_set(command, keys):
+    config = COMPOSE[command]([])
+    values = {key: OmegaConf.select(config, current_word(key)) for key in keys}
+    plain = {
+        key: OmegaConf.to_container(value) if OmegaConf.is_list(value) else value
+        for key, value in values.items()
+        if value is not None
+        and not OmegaConf.is_dict(value)
+        and not key.startswith(("objective.time_laws.", "objective.condition_noise."))  # noise.*
+    }
+    assert len(plain) > 80
+    assert (
+        COMPOSE[command]([f"{key}={json.dumps(value)}" for key, value in plain.items()]) == config
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "now"),
+    [
+        ("~codecs.audio", "~codec.audio"),
+        ("++codecs.image={kind: sd_vae}", "++codec.image={kind: sd_vae}"),
+        ("codecs=small", "codec=small"),
+        ("weights.image=${weights.video}", "loss_weights.image=${loss_weights.video}"),
+        ("codec.image.weights=codecs/x", "codec.image.weights=codecs/x"),
+        ("data={codecs: {path: weights}}", "data={codecs: {path: weights}}"),
+        ("optim.lr=1e-3", "optim.lr=1e-3"),
+    ],
+)
+def test_an_earlier_word_is_read_as_today_s(word, now):
+    assert current_word(word) == now
+
+
+def test_earlier_and_present_words_choose_the_same():
+    words = ["loss_weights=audio", "codec=published_multimodal", "layout=published"]
+    earlier = ["weights=audio", "codecs=published", "optim=adamw", "trainer=default", words[2]]
+    assert pretrain_config(words) == pretrain_config(earlier)
+
+
+@pytest.mark.parametrize("group", ["experiment", "codec", "layout", "modes"])
+@pytest.mark.parametrize("command", PROGRAMS)
+def test_a_file_of_the_other_command_is_refused_by_name(command, group):
+    others = [name for name, own in options(group).items() if own not in ("", command)]
+    assert others
+    for name in others:
+        with pytest.raises(ValueError, match=f"'{name}'") as refused:
+            COMPOSE[command]([f"{group}={name}"])
+        *program, remedy = str(refused.value).rpartition("write ")[2].split()
+        meant = command if not program else program[-1].rpartition(".")[2]
+        assert (meant != command) == (group == "experiment")
+        assert "command" not in COMPOSE[meant]([remedy])
+
+
+@pytest.mark.parametrize(
+    ("command", "word", "remedy"),
+    [
+        ("finetune", "robot=bridge", "write spec=bridge"),
+        ("finetune", "only=image", "leave it out"),
+        ("pretrain", "augment=crop_colour", "leave it out"),
+        ("finetune", "dataset=mixture_template", "write dataset=windows"),
+    ],
+)
+def test_a_folder_without_use_for_the_command_is_refused(command, word, remedy):
+    with pytest.raises(ValueError, match=f"{word.partition('=')[0]}.*{remedy}$"):
+        COMPOSE[command]([word])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("codecs: {image: {patch: 8}}", "section codec,"),
+        ("defaults: [{override /codec: patch_pca}]", "command: finetune"),
+    ],
+)
+def test_what_a_file_of_one_s_own_gets_wrong_is_named(text, expected, tmp_path, monkeypatch):
+    shutil.copytree(configuration.CONFIG_DIR, tmp_path / "configs")
+    monkeypatch.setattr(configuration, "CONFIG_DIR", tmp_path / "configs")
+    (tmp_path / "configs/experiment/mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    with pytest.raises(ValueError, match=expected):
+        pretrain_config(["experiment=mine"])
+
+
+@pytest.mark.parametrize(("command", "main"), [("finetune", finetune), ("pretrain", pretrain)])
+def test_help_names_every_experiment_codec_and_objective(command, main, capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = set(re.findall(r"\w+", capsys.readouterr().out))
+    for group in ("experiment", "codec", "objective", "modes", "model"):
+        own = {name for name, of in options(group).items() if of in ("", command)}
+        assert own <= shown, group

@@ -182,4 +182,4 @@ def test_the_papers_vanilla_arm_differs_in_the_objective_alone():
 def test_a_plan_of_unknown_tokens_says_what_is_missing(capsys):
     words = ["--plan", "experiment=paper_625m", "layout.rows.image.grid=null"]
     assert main(words) == 2
-    assert "codecs.image" in capsys.readouterr().err
+    assert "codec.image" in capsys.readouterr().err

@@ -23,7 +23,7 @@ from selfflow_wm.training import checkpoint
 from selfflow_wm.training.config import CONFIG_DIR, make_objective
 from selfflow_wm.training.model_files import load_model
 
-WEIGHTS = sorted(path.stem for path in (CONFIG_DIR / "weights").glob("*.yaml"))
+WEIGHTS = sorted(path.stem for path in (CONFIG_DIR / "loss_weights").glob("*.yaml"))
 
 
 def made(out, *words):
@@ -101,12 +101,16 @@ def test_a_run_cut_in_two_ends_as_a_straight_one(tmp_path):
 
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_presets_weigh_the_loss_of_each_modality(tmp_path, name):
-    trainer = made(tmp_path, f"weights={name}").trainer
+    trainer = made(tmp_path, f"loss_weights={name}").trainer
     rows = {row.name: row.weight for row in trainer.model.layout.modalities}
     if name != "equal":
         assert sum(rows.values()) == pytest.approx(1.0)
         # The preset's own modality counts most against the other presets' weight of it.
-        others = [compose_config([f"weights={w}"]).weights[name] for w in WEIGHTS if w != "equal"]
+        others = [
+            compose_config([f"loss_weights={w}"]).loss_weights[name]
+            for w in WEIGHTS
+            if w != "equal"
+        ]
         assert rows[name] == max(others)
     for _ in range(6):
         batch = next(trainer.batches)
@@ -146,7 +150,7 @@ def test_a_run_can_start_from_a_checkpoint(tmp_path):
         n: c.hash() for n, c in first.codecs.items()
     }
     with pytest.raises(ValueError, match=r"image.*'patch': 2"):
-        made(tmp_path / "c", f"init={source}", "codecs.image.patch=2")
+        made(tmp_path / "c", f"init={source}", "codec.image.patch=2")
 
 
 @pytest.mark.parametrize(
@@ -156,15 +160,15 @@ def test_a_run_can_start_from_a_checkpoint(tmp_path):
         (["+data.noise=here"], "noise"),
         (["data=/nowhere"], "nowhere"),
         (["modes.image.batch_size=0"], "batch_size >= 1"),
-        (["layout.rows.image.grid=[1,4,4]"], r"codecs\.image.*\(1, 4, 4\)"),
+        (["layout.rows.image.grid=[1,4,4]"], r"codec\.image.*\(1, 4, 4\)"),
         (["layout.rows.audio=null"], "modes.audio.*layout"),
-        (["codecs.video=null"], "codecs.video"),
-        (["codecs.audio.sample_rate=1600"], "codecs.audio.*1600 Hz.*800"),
-        (["codecs.image.image_size=[16,16]"], "codecs.image"),
+        (["codec.video=null"], "codec.video"),
+        (["codec.audio.sample_rate=1600"], "codec.audio.*1600 Hz.*800"),
+        (["codec.image.image_size=[16,16]"], "codec.image"),
         (["layout.text_length=2"], "at most 2 bytes"),
-        (["experiment=embedded"], "modalities"),
+        (["experiment=embedded"], "robotics.finetune"),
         (["experiment=nothing"], "experiment"),
-        (["weights=loud"], "loud"),
+        (["loss_weights=loud"], "loud"),
         (["trainer.total_steps=abc"], "trainer.total_steps.*number"),
         (["optim.lr=fast"], "optim.lr.*number"),
         (["modes.image.batch_size=two"], "modes.image.*batch_size"),
@@ -218,9 +222,7 @@ def test_held_out_files_that_cannot_be_read_are_said_to_be_held_out(tmp_path, ca
     (tmp_path / "image").mkdir()
     for n in range(9):
         Image.new("RGB", (SIZE, SIZE), (n, n, n)).save(tmp_path / f"image/{n}.png")
-    words = [
-        word for word in TINY if not word.startswith(("data=", "modes", "codecs.v", "codecs.a"))
-    ]
+    words = [word for word in TINY if not word.startswith(("data=", "modes", "codec.v", "codec.a"))]
     words = [*words[:1], "only=image", "modes.image.batch_size=2", f"data={tmp_path}", *words[1:]]
     held_out = split_source(ImageFolder(tmp_path / "image", (SIZE, SIZE)), 0.1)[1]
     (tmp_path / f"image/{held_out.numbers[0]}.png").write_bytes(b"x")
@@ -268,7 +270,7 @@ def test_another_codec_takes_the_place_of_the_one_there_and_is_fitted(tmp_path, 
     source = "{image: {_target_: made_up.MadeUp, kind: image, size: 16}}"
     words = ["modes.video=null", "modes.audio=null", "layout.rows.video=null", "model.width=24"]
     words += ["layout.rows.audio=null", "modes.image.batch_size=4", "model.heads=2", "device=cpu"]
-    codec = f"codecs.image={{kind: tae_flux2, image_size: [16, 16], weights: {tmp_path}}}"
+    codec = f"codec.image={{kind: tae_flux2, image_size: [16, 16], weights: {tmp_path}}}"
     common = [*words, f"data={source}", codec]
     saved = build(compose_config([*common, f"out={tmp_path / 'a'}"])).model
     assert saved.codecs["image"].kind == "tae_flux2" and saved.model.layout["image"].channels == 128
@@ -280,7 +282,7 @@ def test_another_codec_takes_the_place_of_the_one_there_and_is_fitted(tmp_path, 
     assert again.model.codecs["image"].hash() == saved.codecs["image"].hash()
     # or from a run, of which the newest checkpoint is meant
     (tmp_path / "a/initial").rename(tmp_path / "a/checkpoint")
-    words = ["weights=audio", "layout.rows.image.mask_ratio=0.5", f"init={tmp_path}/a"]
+    words = ["loss_weights=audio", "layout.rows.image.mask_ratio=0.5", f"init={tmp_path}/a"]
     changed = build(compose_config([*common, f"out={tmp_path / 'c'}", *words])).model.model
     assert changed.layout["image"].weight == 0.196 and changed.layout["image"].mask_ratio == 0.5
     assert all(torch.equal(v, changed.state_dict()[k]) for k, v in saved.model.state_dict().items())
@@ -288,3 +290,16 @@ def test_another_codec_takes_the_place_of_the_one_there_and_is_fitted(tmp_path, 
     other = compose_config([*common, f"out={tmp_path / 'd'}", *words])
     with pytest.raises(ValueError, match="layout.text_length=9, model.width=48.*64, 24"):
         build(other)
+
+
+def test_a_run_recorded_with_earlier_names_goes_on(tmp_path):
+    made(tmp_path).trainer.train(until=2)
+    record = checkpoint.read_json(tmp_path / "run.json")
+    earlier = {"codec": "codecs", "loss_weights": "weights"}
+    before = {earlier.get(key, key): value for key, value in record.items()}
+    assert before.keys() != record.keys()
+    checkpoint.write_json(tmp_path / "run.json", before)
+    with pytest.raises(ValueError, match=r"other settings of codec\."):
+        made(tmp_path, "codec.image.channels=4")
+    assert made(tmp_path).trainer.step == 2
+    assert checkpoint.read_json(tmp_path / "run.json") == record

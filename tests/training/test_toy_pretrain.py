@@ -103,13 +103,13 @@ def test_data_of_ones_own_replaces_the_toy_world():
 
 def test_a_wrong_world_is_explained(tmp_path):
     with pytest.raises(ValueError, match="frames = 1 \\+ 4k"):
-        made(tmp_path, "toy.world.frames=6", "codecs.video.frames=5")
+        made(tmp_path, "toy.world.frames=6", "codec.video.frames=5")
 
 
 @pytest.mark.parametrize("kind", ["image", "video", "audio"])
 def test_one_word_trains_a_modality_alone(tmp_path, kind):
     others = [k for k in ("image", "video", "audio", "video_audio") if k != kind]
-    words = [w for w in SMALL if not any(f"s.{k}." in w for k in others)]
+    words = [w for w in SMALL if not any(f".{k}." in w for k in others)]
     trainer = build(compose_config([*words, f"only={kind}", f"out={tmp_path}"])).trainer
     assert set(trainer.batches.sources) == {kind}
     assert trainer.model.layout.names == (kind,)

@@ -34,7 +34,7 @@ def check_features(spec: DatasetSpec, stored: Mapping[str, Leaf], where: str) ->
             raise ValueError(
                 f"{where}: expected {wanted.key!r} for {place} of the specification {spec.name}, "
                 f"got no such feature; the nearest are {names or sorted(stored)[:8]}. Name the "
-                "data set's specification with spec=, see configs/dataset_spec/template.yaml."
+                "data set's specification with spec=, see configs/robot/template.yaml."
             )
         leaf = stored[wanted.key]
         text = leaf.kind == "bytes_list"

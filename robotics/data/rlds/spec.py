@@ -1,6 +1,6 @@
 """Where things sit in an RLDS dataset and what they mean: a yaml as a checked dataclass.
 
-Files of `configs/dataset_spec/` are found by name, anyone's by path; `template.yaml` explains every
+Files of `configs/robot/` are found by name, anyone's by path; `template.yaml` explains every
 entry. `robotics.data.rlds.convert` applies a specification.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 
 from selfflow_wm.plugins import ROBOTS
 
-SPEC_DIR = Path(__file__).resolve().parents[3] / "configs" / "dataset_spec"
+SPEC_DIR = Path(__file__).resolve().parents[3] / "configs" / "robot"
 ACTION_KINDS = ("delta", "absolute")
 ROTATION_KINDS = {"euler_xyz": 3, "axis_angle": 3, "quaternion_xyzw": 4, "quaternion_wxyz": 4}
 """Kinds of rotation and how many values each has."""
@@ -152,7 +152,7 @@ def _check_path(name: str, path: str | None, width: int | None) -> None:
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One dataset's features, for `robotics.data.rlds.convert`; configs/dataset_spec/template.yaml.
+    """One dataset's features, for `robotics.data.rlds.convert`; configs/robot/template.yaml.
 
     Raises:
         ValueError: a path, convention or combination that cannot be read.
@@ -307,6 +307,8 @@ def _load(source: str | Path) -> dict[str, Any]:
     path = SPEC_DIR / f"{source}.yaml"
     if not path.is_file():
         path = Path(ROBOTS.load(str(source)) if source in ROBOTS.names() else source)
+    if path.parent.name == "dataset_spec" and not path.is_file():  # what configs/robot once was
+        path = SPEC_DIR / path.name
     if not path.is_file():
         names = sorted({*(file.stem for file in SPEC_DIR.glob("*.yaml")), *ROBOTS.names()})
         raise ValueError(
