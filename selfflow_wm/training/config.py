@@ -135,7 +135,7 @@ def _take_commands(name: str, config: DictConfig) -> None:
             f"configuration: expected a section {RENAMED[str(key)]}, got {key}; rename it in your "
             "file of configs/"
         )
-    sections: dict[str, Any] = dict(config.items_ex(resolve=False))
+    sections: dict[Any, Any] = dict(config.items_ex(resolve=False))
     for key in _groups(name):
         section: Any = config if key == "experiment" else sections.get(key)
         command = section.pop("command", name) if isinstance(section, DictConfig) else name
@@ -164,7 +164,7 @@ def _groups(name: str) -> dict[str, str | None]:
     """Folders of configs/ that a command chooses from by their names, and what it has without."""
     file: Any = OmegaConf.load(CONFIG_DIR / f"{name}.yaml")
     return {
-        key: value
+        str(key): value
         for entry in file.defaults
         if isinstance(entry, DictConfig)
         for key, value in entry.items()
