@@ -20,7 +20,7 @@ from eval.envs.registry import add_arguments
 from eval.policies.spec import DEFAULT_REPLAY
 from eval.report.collection import collect_and_report
 from eval.rollout.demonstrations import Perturbation
-from eval.rollout.workers import add_arguments as add_worker_arguments
+from eval.rollout.executors import add_arguments as add_worker_arguments
 from selfflow_wm.cli import Parser, at_least, fraction, run_main
 
 

@@ -15,8 +15,8 @@ from eval.policies.spec import CLIENTS
 from eval.report.checkpoints import evaluate_checkpoints, find_checkpoints
 from eval.report.run import run_plan
 from eval.results.results import METRICS
+from eval.rollout.executors import add_arguments as add_worker_arguments
 from eval.rollout.plan import list_starts, make_plan
-from eval.rollout.workers import add_arguments as add_worker_arguments
 from selfflow_wm.cli import Parser, at_least, run_main
 
 

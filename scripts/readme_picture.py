@@ -52,7 +52,7 @@ class Recorder:
 def imagined(world: WorldModel, episode: Recorder, step: int) -> np.ndarray:
     """The frame at `step`, as seen from `world.horizon` steps before: uint8 (H, W, 3)."""
     start = step - world.horizon
-    seen = episode.seen[start]
+    seen: Any = episode.seen[start]
     rows = [
         np.concatenate([a.control[:3], axis_angle_to_rpy(a.control[3:6]), a.control[6:], [-1.0]])
         for a in episode.done[start:step]

@@ -64,7 +64,7 @@ def _names(node: ast.AST) -> list[str]:
     return [e.attr if isinstance(e, ast.Attribute) else getattr(e, "id", "") for e in flat]
 
 
-def find(name: str) -> tuple[Path, ast.AST, list[ast.stmt]] | None:
+def find(name: str) -> tuple[Path, Any, list[ast.stmt]] | None:
     """The file, node and enclosing body of a dotted name; None where there is no such thing.
 
     name: of a module, or of what a module defines or imports, as `package.module.Class.method`.
@@ -76,7 +76,7 @@ def find(name: str) -> tuple[Path, ast.AST, list[ast.stmt]] | None:
             continue
         if path.is_dir():
             return (path, ast.Module([], []), []) if cut == len(parts) else None
-        node: ast.AST = _tree(path)
+        node: Any = _tree(path)
         body: list[ast.stmt] = []
         for part in parts[cut:]:
             body = list(getattr(node, "body", []))

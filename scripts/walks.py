@@ -115,12 +115,13 @@ def action() -> list[str]:
     """One call of the shipped policy that predicts a chunk, after one that warmed up."""
     import numpy as np
 
+    from robotics.embodiment.control import Observation
     from robotics.model.policy import CheckpointPolicy
 
     policy = CheckpointPolicy(ROOT / "checkpoints" / "self_flow", execute=1)
     policy.reset("open top drawer", seed=0)
     height, width = policy.world.embodiment.camera_size
-    observation = {
+    observation: Observation = {
         "image": np.zeros((height, width, 3), np.uint8),
         "tool_pose": np.array([0.4, 0.0, 0.3, 0.0, 0.0, 0.0, 1.0], np.float32),
         "gripper_closed": np.zeros(1, np.float32),

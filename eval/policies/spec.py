@@ -1,7 +1,7 @@
 """Which policy to run, as strings and numbers that can be sent to workers and recorded.
 
 A checkpoint, the simulator's expert, random actions, a replay, or a client of a policy server.
-`make_policy` builds it in the worker. Options come from `configs/eval.yaml`.
+`policies.make` builds it in the worker. Options come from `configs/eval.yaml`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.policies.scripted import EXECUTED, ExpertPolicy, RandomPolicy, ReplayPolicy
-from robotics.embodiment.control import Policy, acting_mode
+from eval.policies.scripted import EXECUTED
+from robotics.embodiment.control import acting_mode
 from selfflow_wm import checkpoints
 from selfflow_wm.checkpoints import find_checkpoint
 from selfflow_wm.plugins import Plugins
@@ -98,27 +98,6 @@ def parse_policy(
         f"policy: expected checkpoint, expert, random, replay[:DIR] or {servers}, got "
         f"{words!r}; choose one of these"
     )
-
-
-def make_policy(spec: PolicySpec, embodiment: str) -> Policy:
-    """Build the policy for environments of `embodiment`; a mismatch raises `ValueError`."""
-    if spec.kind == "checkpoint":
-        from robotics.model.policy import CheckpointPolicy
-
-        world: Any = spec.path
-        if spec.address:
-            from eval.policies.inference import SharedWorld
-
-            world = SharedWorld(spec.address)
-        return CheckpointPolicy(world, embodiment=embodiment, threads=1, **spec.options)
-    if spec.kind == "remote":
-        client = CLIENTS.load(spec.path.partition(":")[0])
-        return client(spec.path, embodiment=embodiment, **spec.options)
-    if spec.kind == "random":
-        return RandomPolicy(**spec.options)
-    if spec.kind == "replay":
-        return ReplayPolicy(Path(spec.path), embodiment)
-    return ExpertPolicy()
 
 
 def _acting_mode(path: Path, asked: str) -> str:

@@ -11,7 +11,7 @@ from eval.envs.contract import Limits, Simulator
 from eval.envs.registry import choose_simulator
 from eval.rollout.collect import Schedule, collect
 from eval.rollout.demonstrations import Perturbation
-from eval.rollout.workers import default_workers
+from eval.rollout.executors import default_workers
 from selfflow_wm.progress import Progress
 
 

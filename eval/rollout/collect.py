@@ -13,7 +13,8 @@ from eval.envs.contract import Limits, Simulator, train_seed
 from eval.policies.scripted import EXECUTED, executed_path
 from eval.results.records import check_out, read_object, share, write_json
 from eval.rollout.demonstrations import CollectSetup, Perturbation, episode_key
-from eval.rollout.workers import Outcome, make_pool
+from eval.rollout.executors import make_pool
+from eval.rollout.workers import Outcome
 from selfflow_wm.cli import Shard
 from selfflow_wm.files import atomic_directory
 

@@ -12,7 +12,7 @@ from eval.envs.registry import choose_simulator
 from eval.policies.scripted import replay_seeds
 from eval.policies.spec import PolicySpec, fingerprint, load_config, parse_policy, trained
 from eval.results.records import share
-from eval.rollout.workers import default_workers
+from eval.rollout.executors import default_workers
 from selfflow_wm.cli import Shard
 
 

@@ -11,11 +11,13 @@ from typing import Any, Protocol
 
 from eval.envs.contract import Limits
 from eval.envs.registry import find_simulator
-from eval.policies.spec import PolicySpec, make_policy
+from eval.policies.make import make_policy
+from eval.policies.spec import PolicySpec
 from eval.results.records import EpisodeLog, Record, write_json
 from eval.rollout.episode import EpisodeResult, Watcher, run_episode
+from eval.rollout.executors import make_pool
 from eval.rollout.plan import EpisodePlan, Job
-from eval.rollout.workers import Outcome, make_pool
+from eval.rollout.workers import Outcome
 from robotics.embodiment.control import Policy
 
 CHECKED = 8

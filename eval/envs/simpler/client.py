@@ -18,8 +18,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from eval.envs import wire
 from eval.envs.contract import Limits
+from eval.envs.simpler import wire
 from eval.envs.simpler.adapters import check_control
 from eval.envs.simpler.interpreter import search_path
 from eval.envs.simpler.protocols import cell_at

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.envs import wire
+from eval.envs.simpler import wire
 
 SCENE_VARIABLE = "SELFFLOW_WM_SIMPLER_SCENE"
 """`module:class` to serve instead of the real scene; for tests of the pipe."""

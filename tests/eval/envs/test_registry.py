@@ -16,7 +16,8 @@ from eval.envs.registry import (
     recorded_simulator,
 )
 from eval.envs.simpler import Simpler
-from eval.policies.spec import load_config, make_policy, parse_policy
+from eval.policies.make import make_policy
+from eval.policies.spec import load_config, parse_policy
 from eval.simpler import build_parser, main
 from selfflow_wm.plugins import Plugins
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.envs import wire
-from eval.envs.simpler import Simpler, vulkan
+from eval.envs.simpler import Simpler, vulkan, wire
 from eval.envs.simpler.client import RemoteEnv, SimulatorError
 from eval.envs.simpler.scene import Scene
 from eval.envs.tasks import TASKS
