@@ -36,10 +36,11 @@ def find_simulator(words: str) -> Simulator:
     return SIMULATORS.load(name)(**parse_settings(query))
 
 
-def choose_simulator(args: Any) -> tuple[Simulator, str]:
+def choose_simulator(args: Any, *, training: bool = False) -> tuple[Simulator, str]:
     """The simulator that a command line asks for, which can run here, and why it was chosen.
 
     args: parsed, with `backend`, the flags of `add_arguments` and perhaps `protocol`.
+    training: use the start states of demonstrations; any other `protocol` is an error.
 
     Raises:
         ValueError: it can't run here, or flags of another simulator were given.
@@ -56,8 +57,16 @@ def choose_simulator(args: Any) -> tuple[Simulator, str]:
     found = find_simulator(name if args.backend == AUTO else args.backend)
     if name in asked:
         found = type(found)(**{**found.settings, **asked[name]})
-    if protocol := getattr(args, "protocol", None):
+    protocol = getattr(args, "protocol", None)
+    if protocol:
         found = found.with_protocol(protocol)
+    if training:
+        found = found.training()
+        if protocol not in (None, found.protocol):
+            raise ValueError(
+                f"protocol: expected {found.protocol} with --policy replay, got {protocol}; "
+                "leave --protocol out"
+            )
     found.require()
     reason = reason or (found.note if found.settings else "")
     return found, f"backend: {found.title}" + f" ({reason})" * bool(reason)

@@ -20,8 +20,7 @@ def collect_and_report(args: Any) -> int:
     from rich.console import Console
 
     console = Console()
-    simulator, why = choose_simulator(args)
-    simulator = simulator.training()
+    simulator, why = choose_simulator(args, training=True)
     wanted = parse_counts(simulator, args.task, args.episodes, args.counts)
     perturbation = Perturbation(
         args.position_noise, args.rotation_noise, args.noise_probability, args.terminate_delay

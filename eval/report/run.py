@@ -124,7 +124,8 @@ def print_tables(console: Any, results: dict[str, Any]) -> None:
         caption="95%: Wilson interval in percent; ms per model call",
     )  # fmt: skip
     for heading in ("task", "last step", "95%", "any step", "steps", "ms p50/p95", "errors"):
-        table.add_column(heading, justify="left" if heading == "task" else "right", no_wrap=True)
+        named = heading == "task"  # long names take two lines before a number loses its end
+        table.add_column(heading, justify="left" if named else "right", no_wrap=not named)
     for task, summary in results["tasks"].items():
         last, errors = summary["success_last_step"], summary["errors"]
         table.add_row(

@@ -114,9 +114,9 @@ def make_plan(args: Any, command: str) -> tuple[EpisodePlan, str]:
     `ValueError` for bad input.
     """
     config = load_config(args.overrides)
-    simulator, why = choose_simulator(args)
-    if args.policy.partition(":")[0] == "replay":
-        simulator = _of_demonstrations(simulator, args.protocol)
+    # A replay starts where its demonstrations did.
+    replay = args.policy.partition(":")[0] == "replay"
+    simulator, why = choose_simulator(args, training=replay)
     tasks = simulator.parse_tasks(args.task)
     spec = parse_policy(args.policy, args.checkpoint, config, simulator.checkpoint)
     if spec.kind == "checkpoint":
@@ -148,17 +148,6 @@ def list_starts(args: Any, simulator: Simulator) -> str:
         lines.append(f"{task}: {len(numbers)} {kind}")
         lines += [simulator.describe_start(task, number) for number in numbers]
     return "\n".join(lines)
-
-
-def _of_demonstrations(simulator: Simulator, protocol: str | None) -> Simulator:
-    """The simulator with the start states of demonstrations, which a replay needs."""
-    found = simulator.training()
-    if protocol not in (None, found.protocol):
-        raise ValueError(
-            f"protocol: expected {found.protocol} with --policy replay, got {protocol}; "
-            "leave --protocol out"
-        )
-    return found
 
 
 def _check_policy(

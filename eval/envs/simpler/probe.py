@@ -44,7 +44,10 @@ ASSETS = (
 STAGES = ("google_pick_coke_can_1_v4", "bridge_table_1_v1", "bridge_table_1_v2")
 MESA = (24, 3, 0)
 """Older software drivers render nothing for SAPIEN even without the extension."""
-_APT = "apt-get install -t bookworm-backports libvulkan1 libegl1 mesa-vulkan-drivers  # Debian 12"
+_APT = (
+    "apt-get install -t bookworm-backports libvulkan1 libegl1 mesa-vulkan-drivers  "
+    "# Debian 12, once bookworm-backports is among apt's sources"
+)
 
 
 def row(name: str, ok: bool, found: str, remedy: str = "", note: bool = False) -> dict:

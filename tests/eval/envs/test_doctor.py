@@ -119,8 +119,9 @@ def test_a_replay_on_simpler_starts_where_its_demonstrations_did(tmp_path):
     (tmp_path / "executed" / "move_near-17.npz").touch()
     words = ["--task", "move_near", "--backend", "simpler", "--simpler-python", "/p"]
     words += ["--policy", f"replay:{tmp_path}"]
-    found, _ = make_plan(build_parser().parse_intermixed_args(words), "")
+    found, why = make_plan(build_parser().parse_intermixed_args(words), "")
     assert found.seeds == {"move_near": [17]} and found.simulator.protocol == "train"
+    assert "protocol train" in why
     with pytest.raises(ValueError, match="expected train with --policy replay"):
         make_plan(build_parser().parse_intermixed_args([*words, "--protocol", "vm"]), "")
 

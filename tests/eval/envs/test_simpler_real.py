@@ -83,7 +83,7 @@ def test_the_gripper_closes_and_opens_with_the_contracts_sense(env):
 def test_the_expert_solves_a_cell_and_random_does_not(env):
     task = TASKS["open_drawer_place"]
     expert = ExpertPolicy()
-    expert.attach(env, task, "simpler")
+    expert.attach(env, task, Simpler())
     done = run_episode(env, expert, task, seed=13)
     assert done.success and done.terminated and all(done.stages.values())
     lost = run_episode(env, RandomPolicy(), task, seed=13)

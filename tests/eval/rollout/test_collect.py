@@ -253,7 +253,7 @@ def test_on_simpler_only_training_starts_are_collected(tmp_path):
     assert not (tmp_path / "set").exists()
 
     def chosen(*words):
-        return choose_simulator(build_parser().parse_args([*words]))[0].training()
+        return choose_simulator(build_parser().parse_args([*words]), training=True)[0]
 
     found = chosen("--backend", "simpler", "--simpler-python", "/p")
     assert found.protocol == "train" and "5 to 15 mm" in found.training_starts
