@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ ELSEWHERE = {
     "reference/model-card.md": ROOT / "checkpoints" / "README.md",
 }
 """Page of the site -> file of the repository."""
+ELSEWHERE_LINK = re.compile(r"\]\((?:\.\./)+(CHANGELOG\.md|checkpoints/README\.md)")
+"""Such a file as pages link to it, so that the link works in the repository too."""
 
 
 # --- names in the code ----------------------------------------------------------------------
@@ -229,9 +232,18 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
+def _place(name: str, page: str) -> str:
+    """The link from a page to where a file from elsewhere in the repository stands on the site."""
+    place = next(place for place, path in ELSEWHERE.items() if path == ROOT / name)
+    return os.path.relpath(place, os.path.dirname(page))
+
+
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Rewrite every page but the Python reference itself, whose links are its own."""
+    markdown = ELSEWHERE_LINK.sub(
+        lambda match: f"]({_place(match[1], page.file.src_uri)}", markdown
+    )
     reference = Path(config["docs_dir"], "reference", "python.md").read_text()
-    if page.file.src_uri == "reference/python.md":
+    if here == "reference/python.md":
         return markdown
     return rewrite(markdown, documented(reference))

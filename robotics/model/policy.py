@@ -23,7 +23,7 @@ from selfflow_wm.flow.solvers import time_grid
 
 GRIPPER_THRESHOLD = 0.3
 """Predicted closedness beyond which the gripper moves; below it, it keeps its state. The data
-holds -1, 0 and +1, and a half-hearted command would leave the fingers half open."""
+holds -1, 0 and +1, and an intermediate command would leave the fingers half open."""
 
 
 class Clipper(Protocol):
@@ -67,9 +67,9 @@ class CheckpointPolicy:
     mode_name: "policy", "joint" to imagine the video along with the actions, or "auto" for the
     first of the two that the model was trained in. seed: of the sampling noise when `reset` gives
     none; each episode has its own generator, so actions do not depend on the episodes before it or
-    the worker. clip: limit the arm's motions to the range of the training
-    data; off by default, a prediction beyond it is sent as it is. embodiment: refuse a checkpoint
-    of another robot. threads: torch's, None leaves them.
+    the worker. clip: limit the arm's motions to the range of the training data; off by default:
+    out-of-range predictions are sent unchanged. embodiment: refuse a checkpoint of another robot.
+    threads: torch's, None leaves them.
     latencies: seconds of every model call so far, resizing and encoding included.
     """
 
