@@ -240,9 +240,8 @@ def _place(name: str, page: str) -> str:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Rewrite every page but the Python reference itself, whose links are its own."""
-    markdown = ELSEWHERE_LINK.sub(
-        lambda match: f"]({_place(match[1], page.file.src_uri)}", markdown
-    )
+    here = page.file.src_uri
+    markdown = ELSEWHERE_LINK.sub(lambda match: f"]({_place(match[1], here)}", markdown)
     reference = Path(config["docs_dir"], "reference", "python.md").read_text()
     if here == "reference/python.md":
         return markdown

@@ -249,7 +249,7 @@ def test_toy_pretraining_fits_the_small_twin():
     theirs = pretraining_config(["experiment=toy_multimodal"])
     assert differing_shape(ours.model, theirs.model) == []
     asked = unfitted_codecs(ours.codec, ours.dataset.image_size, len(ours.dataset.video_offsets))
-    found = make_codecs(theirs.codecs, ["image", "video"])
+    found = make_codecs(theirs.codec, ["image", "video"])
     assert {name: codec_differences(asked[name], found[name]) for name in found} == {
         "image": [],
         "video": [],
