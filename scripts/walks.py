@@ -18,6 +18,7 @@ while they are imported does not count.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("selfflow_wm", "robotics", "eval")
 NOTE = "SELFFLOW_WM_WALK"
 """Environment variable: the file to which processes of a walk add the files they run through."""
 SMALL = (
@@ -49,16 +51,21 @@ def trace(note: str) -> None:
     import threading
 
     prefix, seen = str(ROOT) + os.sep, set()
+    # An environment in the checkout, such as .venv, is not the project.
+    counted = tuple(prefix + package + os.sep for package in PACKAGES)
 
     def profile(frame, event, argument) -> None:
         name = frame.f_code.co_filename
-        if event != "call" or name in seen or not name.startswith(prefix):
+        if event != "call" or name in seen or not name.startswith(counted):
             return
         if frame.f_code.co_name == "<module>" or _importing(frame):
             return
         seen.add(name)
-        with open(note, "a") as file:
-            file.write(name[len(prefix) :] + "\n")
+        # A thread that outlives its walk finds no file any more.
+        with contextlib.suppress(FileNotFoundError):
+            file = os.open(note, os.O_WRONLY | os.O_APPEND)
+            os.write(file, f"{name[len(prefix) :]}\n".encode())
+            os.close(file)
 
     threading.setprofile(profile)
     sys.setprofile(profile)
@@ -161,7 +168,7 @@ def main() -> int:
     parser.add_argument("--most", type=int, metavar="N", help="fail where a walk has more files")
     args = parser.parse_args()
     if unknown := [name for name in args.walks if name not in WALKS]:
-        parser.error(f"expected {', '.join(WALKS)}; got {', '.join(unknown)}; remedy: name these")
+        parser.error(f"expected {', '.join(WALKS)}, got {', '.join(unknown)}; name these")
     if "loss" in args.walks and not args.data:
         parser.error("loss: expected --data DIR, got none; remedy: add --data data/embedded")
     sys.path.insert(0, str(ROOT))
