@@ -16,7 +16,7 @@ from robotics.embodiment.normalize import Normalizer
 from robotics.embodiment.table import ACTION_DIM, Embodiment
 from robotics.model.files import load_parts, robot_section
 from robotics.model.modes import ACTION, HISTORY, IMAGE, KEYPOSE, MODES, PROPRIO, VIDEO, Mode, mode
-from selfflow_wm.codec import ImageCodec, PairedCodec, ResidualCodec, encode_text
+from selfflow_wm.codec import ImageCodec, PairedCodec, ResidualCodec, encode_text, shortened
 from selfflow_wm.defaults import IMAGINE_STEPS
 from selfflow_wm.devices import to_device
 from selfflow_wm.flow.sampler import sample
@@ -139,7 +139,10 @@ class WorldModel:
         for name in latents.keys() - valid.keys():
             shape = (len(image), self.layout[name].num_tokens)
             valid[name] = torch.ones(shape, dtype=torch.bool, device=self.device)
-        ids, mask = encode_text(list(samples["instruction"]), self.layout.text_length)
+        # Training says how many instructions are cut; one typed at the robot may be long, too.
+        length = self.layout.text_length
+        texts = [shortened(text, length) for text in samples["instruction"]]
+        ids, mask = encode_text(texts, length)
         order = [name for name in self.layout.names if name in latents]
         return Batch(
             latents={name: latents[name] for name in order},

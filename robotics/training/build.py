@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -142,4 +142,20 @@ def _describe(
         f"data        {name}: {train.num_episodes} episodes, {len(train)} windows to "
         f"train on; {held_out.num_episodes} episodes, {len(held_out)} windows held out",
         *sets,
+        *_long_instructions(train, cast(Any, trainer.model).layout.text_length),
+    ]
+
+
+def _long_instructions(dataset: Dataset, text_length: int) -> list[str]:
+    """A line on the instructions that the model sees the beginning of, if there are any."""
+    parts = dataset.parts.values() if isinstance(dataset, DatasetMixture) else [dataset]
+    texts = {str(text) for part in parts for text in part.instructions}
+    sizes = {text: len(text.strip().encode()) for text in sorted(texts)}
+    cut = [text for text, size in sizes.items() if size > text_length]
+    if not cut:
+        return []
+    longest = max(sizes.values())
+    return [
+        f"text        {len(cut)} of {len(sizes)} instructions are cut after {text_length} bytes, "
+        f"such as {cut[0]!r}; layout.text_length={longest} keeps them whole"
     ]

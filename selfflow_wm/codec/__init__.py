@@ -19,7 +19,7 @@ from selfflow_wm.codec.patch_pca import PatchPCA
 from selfflow_wm.codec.patch_video import PatchVideo
 from selfflow_wm.codec.residual import ResidualCodec
 from selfflow_wm.codec.tae import TAEFlux2
-from selfflow_wm.codec.text import encode_text
+from selfflow_wm.codec.text import encode_text, shortened
 from selfflow_wm.codec.video import VideoCodec, latent_frames, pad_clip
 
 __all__ = [
@@ -43,4 +43,5 @@ __all__ = [
     "encode_text",
     "latent_frames",
     "pad_clip",
+    "shortened",
 ]

@@ -11,6 +11,7 @@ from selfflow_wm.codec import (
     ResidualCodec,
     codec_from_state,
     encode_text,
+    shortened,
 )
 
 SIZE = (16, 24)
@@ -173,6 +174,15 @@ def test_text_bytes():
         encode_text(["x" * 49], max_length=48)
     with pytest.raises(ValueError, match="sequence"):
         encode_text("open", max_length=48)
+
+
+def test_shortened_texts_fit_and_keep_whole_characters():
+    text = " öffne die Schublade "
+    for length in range(1, 30):
+        cut = shortened(text, length)
+        assert len(cut.encode()) <= length and text.strip().startswith(cut)
+        encode_text([cut], max_length=length)
+    assert shortened(text, 30) == text.strip()
 
 
 def test_centring_by_place_takes_a_still_scene_to_zero():

@@ -65,6 +65,15 @@ def test_every_experiment_builds_and_steps(
     assert (len(list(run.trainer.extra.parameters())) > 0) == aligned
 
 
+def test_long_instructions_are_cut_and_counted(words, tmp_path):
+    run = build(compose_config([*words, "layout.text_length=9", f"out={tmp_path / 'cut'}"]))
+    assert "2 of 2 instructions" in run.description
+    assert "layout.text_length=" in run.description
+    run.trainer.train_step()
+    whole = build(compose_config([*words, "layout.text_length=48", f"out={tmp_path / 'whole'}"]))
+    assert "instructions are cut" not in whole.description
+
+
 def test_arms_start_from_the_same_weights_and_see_the_same_windows(words, tmp_path):
     runs = [
         build(compose_config([*words, f"objective={name}", f"out={tmp_path / name}"]))
