@@ -201,10 +201,15 @@ def swap_kind(f):
 TEXT = "steps/observation/natural_language_instruction"
 IMAGE = "steps/observation/image"
 JPEG = encode_image(np.zeros((256, 320, 3), np.uint8))
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
 FAULTS = {
     "truncated": (truncate, "Copy or generate the file again"),
     "flipped": (flip, "Copy or generate the file again"),
-    "missing": (lambda d: shards(d)[0].unlink(), "expected shard .* got no such file"),
+    "missing": (
+        lambda d: shards(d)[0].unlink(),
+        r"expected shard .* 2 of 3 shards \(00001, 00002\)",
+    ),
+    "pointer": (lambda d: shards(d)[0].write_text(POINTER), "git lfs pull"),
     "empty": (edit_first(empty), "record 1: .*at least one, got 0 images"),
     "dtype": (edit_first(swap_kind), "record 1: .*'steps/reward' as float_list, got int64_list"),
     "text": (edit_first(set_bytes(TEXT, 2, b"\xff\xfe")), "record 1: .*UTF-8 .* at step 2"),

@@ -52,7 +52,8 @@ def _local_builder(metadata: Path, directory: str) -> Any:
     if not (metadata / "dataset_info.json").is_file():
         raise ValueError(
             f"expected a TFDS dataset with dataset_info.json, got {directory} without it; "
-            "name the version directory, and finalize() a collection before reading it."
+            "pass the version directory (SET/1.0.0); if it is a collection that was interrupted, "
+            "rerun its eval.collect command."
         )
     tfds = load_tfds()
     try:
@@ -167,8 +168,13 @@ def index_shard(
     faults = faults or Faults()
     before = len(faults.found)
     if not shard.path.is_file():
+        error = ValueError(f"expected shard {shard.path}, got {_beside(shard.path)}")
+        faults.report(error, shard.path, None, shard.total)
+        return []
+    if _is_lfs_pointer(shard.path):
         error = ValueError(
-            f"expected shard {shard.path}, got no such file; copy the dataset again."
+            f"{shard.path}: expected a shard, got the pointer that Git LFS leaves in its place; "
+            "run git lfs pull in the data set's repository"
         )
         faults.report(error, shard.path, None, shard.total)
         return []
@@ -186,6 +192,28 @@ def index_shard(
         faults.report(error, shard.path, None, max(shard.total - len(spans), 0))
         spans = spans[: shard.total]
     return spans
+
+
+def _beside(path: Path | RemoteFile) -> str:
+    """What there is of the split whose shard `path` is missing, and what to do."""
+    first, _, total = path.name.rpartition("-of-")
+    name = first.rpartition("-")[0]
+    found = sorted(path.parent.glob(f"{name}-*-of-*")) if isinstance(path, Path) else []
+    if not found:
+        return "no such file; copy the dataset again."
+    numbers = [file.name.removeprefix(f"{name}-").partition("-of-")[0] for file in found]
+    many = f"{', '.join(numbers[:8])}{', …' if len(numbers) > 8 else ''}"
+    return (
+        f"{len(found)} of {int(total) if total.isdigit() else total} shards ({many}); copy the "
+        "missing ones, or leave them out with on_error=skip"
+    )
+
+
+def _is_lfs_pointer(path: Path | RemoteFile) -> bool:
+    """Whether a local file is the small text that stands for a large file in Git LFS."""
+    if not isinstance(path, Path) or path.stat().st_size > 1024:
+        return False
+    return path.read_bytes().startswith(b"version https://git-lfs.github.com/spec/")
 
 
 def _find_spans(shard: ShardSlice, faults: Faults) -> list[RecordSpan]:
