@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -63,6 +64,15 @@ def test_every_experiment_builds_and_steps(
     assert any(not torch.equal(a, b) for a, b in zip(before, run.trainer.trainable, strict=True))
     aligned = objective in ("self_flow", "self_flow_separated", "sra", "repa")
     assert (len(list(run.trainer.extra.parameters())) > 0) == aligned
+
+
+def test_a_set_too_small_for_the_usual_split_says_which_to_write(words, tmp_path):
+    usual = ['dataset.train_split="train[:95%]"', 'dataset.validation_split="train[99%:]"']
+    with pytest.raises(ValueError) as caught:
+        build(compose_config([*words, *usual, f"out={tmp_path / 'a'}"]))
+    given = shlex.split(str(caught.value).partition("write ")[2])
+    assert len(given) == 2
+    build(compose_config([*words, *given, f"out={tmp_path / 'b'}"])).trainer.train_step()
 
 
 def test_long_instructions_are_cut_and_counted(words, tmp_path):

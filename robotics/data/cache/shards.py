@@ -276,13 +276,26 @@ def open_split(
             steps = len(parts[-1].action)
             sources.append(ShardSteps(cache.entry_name(shard), before, steps))
     if not sum(len(part.action) for part in parts):
-        left_out = cache.faults.summary()
+        left_out = cache.faults.summary() or _other_slices(directory, split)
         raise ValueError(
             f"expected episodes in {split!r} of {directory}, got none. {left_out}".rstrip()
         )
     if cache.faults.found and progress:
         print(cache.faults.summary(), file=sys.stderr)
     return parts, sources
+
+
+def _other_slices(directory: str | os.PathLike[str], split: str) -> str:
+    """What to write where a slice of a small set is empty: the last episode is held out."""
+    name = split.partition("[")[0]
+    episodes = sum(shard.count for shard in split_shards(directory, name))
+    if name == split or episodes < 2:
+        return ""
+    last = episodes - 1
+    return (
+        f"{name!r} has {episodes} episodes; write 'dataset.train_split=\"{name}[:{last}]\"' "
+        f"'dataset.validation_split=\"{name}[{last}:]\"'"
+    )
 
 
 def _cut(arrays: ShardArrays, first: int, count: int) -> ShardArrays:
