@@ -104,12 +104,23 @@ def fit(files: dict[str, int], wheels: int, limit: float) -> list[str]:
     return left
 
 
+def check_places(out: Path, copy_to: Path | None) -> None:
+    """SystemExit where the wheels or the copy cannot go, before anything is downloaded."""
+    for flag, place in (("--out", out), ("--copy", copy_to)):
+        above = place and next(p for p in (place, *place.absolute().parents) if p.exists())
+        if above and not above.is_dir():
+            raise SystemExit(
+                f"error: {flag} {place}: expected a directory, got a path through the file "
+                f"{above}; choose another"
+            )
+    if copy_to and copy_to.exists() and any(copy_to.iterdir()):
+        raise SystemExit(
+            f"error: --copy {copy_to}: expected a new directory, got one with files; choose another"
+        )
+
+
 def copy(files: dict[str, int], left: list[str], wheels: Path, out: Path) -> None:
     """The tracked files without the checkpoints in `left`, and the wheels in `out`/wheels."""
-    if out.exists() and any(out.iterdir()):
-        raise SystemExit(
-            f"error: --copy {out}: expected a new directory, got one with files; choose another"
-        )
     behind = tuple(f"checkpoints/{name}/" for name in left)
     for name in files:
         if not name.startswith(behind):
@@ -133,8 +144,11 @@ def main() -> None:
     wheels, lock = pinned(LIST), pinned(LOCK)
     for name in filter(None, given.more.split(",")):
         if name not in lock:
-            parser.error(f"--with: expected a package of requirements.lock, got {name!r}")
+            parser.error(
+                f"--with: expected a package of requirements.lock, got {name!r}; correct it"
+            )
         wheels[name] = lock[name]
+    check_places(given.out, given.copy)
     download(wheels, given.out)
     sizes = {path.name: path.stat().st_size for path in given.out.glob("*.whl")}
     for name, size in sorted(sizes.items(), key=lambda item: -item[1]):

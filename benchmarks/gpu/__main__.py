@@ -16,10 +16,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.gpu import needs
+from benchmarks.gpu import check, needs
 from benchmarks.gpu.runner import Runner
 from benchmarks.gpu.stages import DEFAULT, STAGES, chosen
-from selfflow_wm.cli import Parser, at_least, exit_code
+from selfflow_wm.cli import Parser, exit_code
 
 EPILOG = (
     "stages:\n"
@@ -45,7 +45,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="python -m benchmarks.gpu", description=__doc__, epilog=EPILOG)
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="at most 8 files of at most 16 MB")
-    add("--minutes", type=at_least(0.1), default=8.0, metavar="M", help="for everything (8)")
+    add("--minutes", type=float, default=8.0, metavar="M", help="for everything (8)")
     add("--stages", metavar="NAME,...", help=f"default: {','.join(DEFAULT)}")
     add("--tiny", action="store_true", help="the same code on sizes for a CPU: a rehearsal")
     add("--device", choices=("auto", "cuda", "cpu"), default="auto",
@@ -66,8 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry; returns the exit status."""
     began = time.time()
     given = build_parser().parse_intermixed_args(argv)
+    wrong = check.problems(given)
+    early = needs.importable("omegaconf")
+    if early:
+        wrong += check.recipe_problems(given)
+    if wrong:
+        asked = not given.check and given.device != "cpu" and needs.importable("torch")
+        return _refuse([*wrong, *(_device(given)[1] if asked else [])])
     stages = chosen(given.stages)
-    _check_words(given)
     needs.check_versions()
     path = ""
     if given.wheels is not None:
@@ -81,50 +87,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not lacking:
             print("nothing is missing")
         return 2 if lacking else 0
+    if not early and needs.importable("omegaconf"):  # came with the wheels
+        wrong += check.recipe_problems(given)
+    device, without = _device(given)
+    wrong += without
+    if not wrong:
+        ready = [stage for stage in stages if stage.name not in lacking]
+        wrong += check.command_problems(given, ready)
+    if wrong:
+        return _refuse(wrong)
     settings = {
         "tiny": given.tiny,
-        "device": _device(given),
+        "device": device,
         "words": given.words,
         "resume": str(given.resume.resolve()) if given.resume else None,
     }
     return Runner(given.out, given.minutes, stages, settings, path, lacking, began).run()
 
 
-def _check_words(given: argparse.Namespace) -> None:
-    """ValueError for words or --resume that no stage of the run reads, and for unknown words."""
-    if wrong := [word for word in given.words if "=" not in word]:
-        raise ValueError(f"words: expected KEY=VALUE, got {wrong[0]!r}; see --help")
-    if "train" not in (given.stages or "").split(",") and (given.words or given.resume):
-        raise ValueError(
-            "words: expected KEY=VALUE and --resume only with the stage train, got "
-            f"--stages {given.stages or ','.join(DEFAULT)}; add --stages train"
-        )
-    if (given.out / "results.json").exists() and not given.check:
-        raise ValueError(
-            f"out: expected a new directory, got {given.out} with an earlier run's results; choose "
-            "another, and give this one to --resume to continue its stage train"
-        )
-    if given.resume and not (given.resume / "results.json").is_file():
-        raise ValueError(
-            f"resume: expected the --out of an earlier run, got {given.resume}, which has no "
-            "results.json; give that directory"
-        )
+def _refuse(wrong: Sequence[str]) -> int:
+    """Print one line for each problem; the exit status."""
+    for text in wrong:
+        print("error: " + " ".join(text.split()), file=sys.stderr)
+    return 2
 
 
-def _device(given: argparse.Namespace) -> str:
-    """cpu or cuda; ValueError for a GPU that is not there."""
+def _device(given: argparse.Namespace) -> tuple[str, list[str]]:
+    """cpu or cuda, and what is wrong where a GPU is needed and there is none."""
+    if given.device == "cpu":
+        return "cpu", []
     import torch  # only now: --help and --check should not wait for it
 
-    if given.device == "cpu" and not given.tiny:
-        raise ValueError("device: expected cpu only with --tiny, got cpu alone; add --tiny")
-    if given.device != "cpu" and torch.cuda.is_available():
-        return "cuda"
-    if given.device == "cuda" or not given.tiny:
-        raise ValueError(
-            f"device: expected a CUDA GPU that torch {torch.__version__} can use, got none; "
-            "rehearse on the CPU with --tiny"
-        )
-    return "cpu"
+    if torch.cuda.is_available():
+        return "cuda", []
+    if given.device == "auto" and given.tiny:
+        return "cpu", []
+    return "cpu", [
+        f"device: expected a CUDA GPU that torch {torch.__version__} can use, got none; rehearse "
+        "on the CPU with --tiny --device cpu"
+    ]
 
 
 if __name__ == "__main__":

@@ -97,13 +97,22 @@ def pack(kept: Path, out: Path, limit: int = PART_LIMIT, parts: int = PARTS) -> 
     return left_out
 
 
-def unpack(source: Path, kept: Path) -> None:
-    """Unpack the archives that `pack` wrote to `source`; ValueError when there are none."""
+def brought_back(source: Path) -> list[Path]:
+    """The archives that `pack` wrote to `source`; ValueError where there are none."""
     found = sorted(source.glob("train-*.tar"))
     if not found:
         raise ValueError(
-            f"resume: expected train-*.tar in {source}, got none; give --resume another directory"
+            f"resume: expected the --out of a run with the stage train, got {source}, which has no "
+            "train-*.tar; give another directory, or leave --resume out"
         )
     for path in found:
+        if not tarfile.is_tarfile(path):
+            raise ValueError(f"resume: expected tar files, got {path}; copy it there again")
+    return found
+
+
+def unpack(source: Path, kept: Path) -> None:
+    """Unpack the archives that `pack` wrote to `source`; ValueError when there are none."""
+    for path in brought_back(source):
         with tarfile.open(path) as tar:
             tar.extractall(kept, filter="data")

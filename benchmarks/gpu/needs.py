@@ -30,18 +30,24 @@ LARGE = ("torch", "numpy", "einops", "safetensors", "pillow", "scipy", "opencv-p
 OLDEST_TORCH = (2, 6)
 
 
-def installed(wheels: Path) -> Path:
-    """The directory with the wheels of `wheels` that this Python lacks, installed when new.
-
-    A package that the machine has is left as it is: nothing carried shadows it.
-    Raises ValueError for a directory without wheels, and where pip refuses them.
-    """
+def wheels_in(wheels: Path) -> list[Path]:
+    """The wheels of a directory; ValueError where there are none."""
     files = sorted(wheels.glob("*.whl"))
     if not files:
         raise ValueError(
             f"wheels: expected a directory of wheels, got none in {wheels}; download them with "
             f"python scripts/gpu_wheels.py --out {wheels}"
         )
+    return files
+
+
+def installed(wheels: Path) -> Path:
+    """The directory with the wheels of `wheels` that this Python lacks, installed when new.
+
+    A package that the machine has is left as it is: nothing carried shadows it.
+    Raises ValueError for a directory without wheels, and where pip refuses them.
+    """
+    files = wheels_in(wheels)
     lacking = [file for file in files if not _has(file.name.split("-")[0])]
     key = "\n".join([sys.version, *(f"{f.name} {f.stat().st_size}" for f in lacking)])
     target = Path(
@@ -73,13 +79,14 @@ def _has(name: str) -> bool:
 def missing(stages: Sequence[Stage]) -> dict[str, list[str]]:
     """Stage -> the packages that cannot be imported; stages that lack none are left out."""
     found = {
-        stage.name: [PACKAGES.get(name, name) for name in stage.needs if not _importable(name)]
+        stage.name: [PACKAGES.get(name, name) for name in stage.needs if not importable(name)]
         for stage in stages
     }
     return {name: packages for name, packages in found.items() if packages}
 
 
-def _importable(name: str) -> bool:
+def importable(name: str) -> bool:
+    """Whether there is such a module; it is not imported."""
     try:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:  # the package around a sub-module
@@ -108,7 +115,7 @@ def check_versions() -> None:
         raise ValueError(
             f"python: expected 3.11 or newer, got {sys.version.split()[0]}; run it with a newer one"
         )
-    if not _importable("torch"):
+    if not importable("torch"):
         return  # `missing` reports it
     version = importlib.metadata.version("torch")
     number = tuple(int(part) for part in version.split("+")[0].split(".")[:2])

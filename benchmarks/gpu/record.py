@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,10 @@ from selfflow_wm.files import write_file
 
 class OutOfTime(BaseException):
     """The stage's time is up, or the benchmark was told to stop; nothing may swallow it."""
+
+
+class TooLong(BaseException):
+    """One cell's time is up; a BaseException, so that no library takes it for its own failure."""
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -100,8 +106,10 @@ class Bench:
         self.found["planned"] += names
         self.flush()
 
-    def cell(self, name: str, work: Callable[[], Any], seconds: float = 0.0) -> Any:
-        """`work()`, or None where it fails or less than `seconds` are left.
+    def cell(
+        self, name: str, work: Callable[[], Any], seconds: float = 0.0, most: float | None = None
+    ) -> Any:
+        """`work()`, or None where it fails, less than `seconds` are left or it takes over `most`.
 
         A failure is recorded and the next cell may follow, except where the CUDA context is lost.
         """
@@ -113,7 +121,13 @@ class Bench:
             return None
         print(f"-- {name}, {self.left():.0f} s left", flush=True)
         try:
-            result = work()
+            with at_most(most):
+                result = work()
+        except TooLong:
+            self.found["failed"][name] = f"took longer than {most:.0f} s; give more --minutes"
+            self.flush()
+            print(f"-- {name}: stopped after {most:.0f} s", flush=True)
+            return None
         except Exception as error:
             self.found["failed"][name] = traceback.format_exc(limit=-6)
             self.flush()
@@ -126,6 +140,29 @@ class Bench:
         self.found["done"].append(name)
         self.flush()
         return result
+
+
+@contextmanager
+def at_most(seconds: float | None) -> Iterator[None]:
+    """Raise TooLong in the main thread when the block takes longer; None: as long as it likes.
+
+    Like every signal it is seen between two instructions of Python: a kernel or a call of C ends
+    first.
+    """
+    if seconds is None:
+        yield
+        return
+
+    def stop(_number: int, _frame: Any) -> None:
+        raise TooLong
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max(0.01, seconds))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _context_lost(error: Exception) -> bool:

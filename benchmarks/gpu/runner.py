@@ -28,6 +28,8 @@ LINE_EVERY = 15.0
 """s between lines of progress."""
 LOG_LIMIT = 2 << 20
 """Bytes of log.txt; what a stage prints beyond it is dropped."""
+WRITTEN = ("results.json", "report.md", "log.txt", "trace.json.gz", "train-*.tar")
+"""Patterns of the files that a run leaves in its directory."""
 SETTINGS = {
     # Without it cuBLAS may choose another algorithm for the same product.
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
@@ -64,6 +66,7 @@ class Runner:
             "minutes": self.minutes,
             "settings": self.settings,
             "status": "running",
+            "process": os.getpid(),
             "stages": {
                 stage.name: {"status": "not reached", "question": stage.question}
                 for stage in self.stages
@@ -74,8 +77,14 @@ class Runner:
 
     def run(self) -> int:
         """Run all stages; the exit status: 0 all done and every check passed, 1 otherwise, 130 or
-        143 when stopped."""
-        self.out.mkdir(parents=True, exist_ok=True)
+        143 when stopped. ValueError where its directory cannot be made."""
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"out: expected a place for a directory, got {self.out} ({error.strerror}); "
+                "choose another"
+            ) from None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
         self.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 CORE = ("torch", "numpy", "einops", "safetensors", "jaxtyping", "hydra", "omegaconf", "PIL")
 ROBOT = (*CORE, "scipy", "crc32c", "rich", "cv2", "simplejpeg")
@@ -54,10 +55,13 @@ def chosen(words: str | None) -> list[Stage]:
     """The stages that `--stages a,b` names, most important first; ValueError for an unknown one."""
     wanted = DEFAULT if words is None else tuple(filter(None, words.split(",")))
     known = [stage.name for stage in STAGES]
-    if not wanted or (unknown := sorted(set(wanted) - set(known))):
-        found = unknown[0] if wanted else ""
+    unknown = [name for name in dict.fromkeys(wanted) if name not in known]
+    if unknown or not wanted:
+        near = get_close_matches(unknown[0], known, 1) if unknown else []
+        remedy = f"write {near[0]}" if near else "correct --stages"
         raise ValueError(
-            f"stages: expected some of {','.join(known)}, got {found!r}; correct --stages"
+            f"stages: expected names out of {', '.join(known)}, got "
+            f"{', '.join(map(repr, unknown)) or 'none'}; {remedy}"
         )
     return [stage for stage in STAGES if stage.name in wanted]
 

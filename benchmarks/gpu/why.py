@@ -26,7 +26,8 @@ def run(bench: Bench) -> None:
     """See the module."""
     bench.plan(["compiled", "eager"] if not bench.tiny else ["eager"])
     if not bench.tiny:
-        bench.cell("compiled", lambda: _profile(bench, compiled=True), 25)
+        most = 0.75 * bench.left()  # the rest is enough for the eager one
+        bench.cell("compiled", lambda: _profile(bench, compiled=True), 25, most)
     bench.cell("eager", lambda: _profile(bench, compiled=False), 0 if bench.tiny else 10)
 
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks.gpu import archive, fast, recipe, table, why
+from benchmarks.gpu import archive, fast, recipe, record, table, train, why
 from benchmarks.gpu.cases import VARIANTS, Measured, Setup, paper, sit
 from benchmarks.gpu.fast import foreseen
 from benchmarks.gpu.record import Bench
@@ -91,7 +91,7 @@ def test_the_scan_fills_the_card_whether_or_not_memory_grows_evenly(
 def test_a_batch_that_has_no_room_after_all_is_made_smaller(tmp_path, monkeypatch):
     tried = []
 
-    def timed(bench, cell, case, batch):
+    def timed(bench, cell, case, batch, peak):
         tried.append(batch)
         if batch > 70:
             raise torch.OutOfMemoryError("no room")
@@ -105,6 +105,50 @@ def test_a_batch_that_has_no_room_after_all_is_made_smaller(tmp_path, monkeypatc
     assert tried == [80, 60]
     assert {row["batch"] for row in bench.found["tables"]["steps"]} == {60}
     assert "memory against the plan, 625m image compiled" in bench.found["figures"]
+
+
+def test_a_cell_that_cannot_end_costs_neither_itself_nor_the_others(tmp_path, monkeypatch):
+    """Compiling that takes too long is stopped and not tried again; eager cells run."""
+    cells = [fast.Cell("625m", "image"), fast.Cell("625m", "video")]
+    cells += [fast.Cell("625m", "image", compile=False)]
+    monkeypatch.setattr(fast, "CELLS", cells)
+    monkeypatch.setattr(fast, "NEEDS", {True: 0.5, False: 0.1})
+    monkeypatch.setattr(fast, "COMPILING", 0.001)
+    monkeypatch.setattr(fast, "_peak", lambda bench: 1e12)
+    clock, begun = [0.0], []
+    monkeypatch.setattr(fast, "time", SimpleNamespace(time=lambda: clock[0]))
+
+    def measure(bench, cell, batches, peak):
+        begun.append(cell.name)
+        if cell.compile:
+            clock[0] += 1000  # more than there is for the next one
+            time.sleep(30)
+
+    monkeypatch.setattr(fast, "_measure", measure)
+    settings = {"tiny": False, "device": "cpu", "words": []}
+    bench = Bench(tmp_path / "r.json", tmp_path, time.time() + 500, settings)
+    began = time.time()
+    fast.run(bench)
+    assert time.time() - began < 20
+    assert begun == [cells[0].name, cells[2].name]
+    assert list(bench.found["failed"]) == [cells[0].name]
+    assert bench.found["missed"] == [cells[1].name]
+    assert bench.found["done"] == [cells[2].name]
+
+
+def test_flop_use_is_known_before_the_other_step_is_compiled(tmp_path, monkeypatch):
+    class Stopped(fast.Measured):
+        def choose(self, variant):
+            if variant == "vanilla":
+                raise record.TooLong
+            super().choose(variant)
+
+    monkeypatch.setattr(fast, "Measured", Stopped)
+    bench, cell = bench_in(tmp_path), fast.Cell("625m", "image")
+    with pytest.raises(record.TooLong):
+        fast._timed(bench, cell, paper("625m", "image", tiny=True), 2, 1e12)
+    assert bench.found["figures"]["MFU, 625m image compiled"]["value"] >= 0
+    assert fast.CELLS[0] == cell
 
 
 def test_gaps_are_where_nothing_runs():
@@ -179,6 +223,11 @@ def test_words_change_the_recipe_and_unknown_ones_are_refused(tmp_path):
         recipe.load(["trian.seeds=[0]"], tiny=False)
     with pytest.raises(ValueError, match="embedded"):
         recipe.load(["recipe=none_such"], tiny=False)
+    wrong = ["train.step=3", "seeds=[1]", "evaluate.episodes=many", "train.arms=[a,a]", "tasks=["]
+    found = recipe.problems(wrong, tiny=True)
+    assert len(found) == len(wrong)
+    for remedy in ("write train.steps=3", "write train.seeds=[1]", "evaluate.episodes", "arms"):
+        assert sum(remedy in text for text in found) == 1
 
 
 @pytest.mark.parametrize("tiny", [False, True])
@@ -309,3 +358,10 @@ def test_a_run_that_goes_on_sets_its_earlier_evaluation_aside(tmp_path):
     assert (kept / "runs" / "a-0" / "30-metrics.jsonl").read_text() == "second\n"
     assert archive.keep(tmp_path / "none", kept, "a-0", before=60) is None
     assert archive.steps_done(kept, "a-0") == 60
+
+
+def test_training_leaves_time_to_pack_what_it_brings_back(tmp_path):
+    bench = bench_in(tmp_path)
+    study = train.Study(bench, recipe.load([], tiny=True))
+    assert study.until["collect"] < study.until["train"] < study.until["evaluate"]
+    assert bench.deadline - study.until["evaluate"] == pytest.approx(train.CLOSING, abs=0.1)
