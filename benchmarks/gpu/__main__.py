@@ -45,7 +45,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="python -m benchmarks.gpu", description=__doc__, epilog=EPILOG)
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="at most 8 files of at most 16 MB")
-    add("--minutes", type=float, default=8.0, metavar="M", help="for everything (8)")
+    add("--minutes", type=check.minutes, default=8.0, metavar="M", help="for everything (8)")
     add("--stages", metavar="NAME,...", help=f"default: {','.join(DEFAULT)}")
     add("--tiny", action="store_true", help="the same code on sizes for a CPU: a rehearsal")
     add("--device", choices=("auto", "cuda", "cpu"), default="auto",

@@ -20,6 +20,14 @@ LEAST = (CLOSING + GRACE + 1) / 60
 """Minutes in which no stage could begin."""
 
 
+def minutes(text: str) -> float | str:
+    """An argparse type that leaves what is no number to `problems`, which names all at once."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def problems(given: argparse.Namespace) -> list[str]:
     """Whatever shows without torch and without a stage's packages."""
     found: list[str] = []
@@ -47,9 +55,9 @@ def _trains(given: argparse.Namespace) -> bool:
 
 
 def _check_minutes(given: argparse.Namespace) -> None:
-    if not LEAST < given.minutes < math.inf:
+    if isinstance(given.minutes, str) or not LEAST < given.minutes < math.inf:
         raise ValueError(
-            f"minutes: expected more than {LEAST:.2f}, got {given.minutes:g}; write --minutes 8"
+            f"minutes: expected a number above {LEAST:.2f}, got {given.minutes}; write --minutes 8"
         )
 
 
@@ -90,9 +98,11 @@ def check_out(out: Path) -> None:
         raise ValueError(f"out: expected a place to write to, got {out}; choose another")
     there = sorted(file.name for pattern in WRITTEN for file in out.glob(pattern))
     if there and not _is_wreck(out):
+        trained = any(name.endswith(".tar") for name in there)
+        more = ", and add --resume " + str(out) + " to continue its stage train"
         raise ValueError(
             f"out: expected a new directory, got {out} with an earlier run's {', '.join(there)}; "
-            "choose another, and give this one to --resume to continue its stage train"
+            f"choose another{more if trained else ''}"
         )
 
 

@@ -239,7 +239,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     out = tmp_path / "file"
     out.touch()
-    words = ["--stages", "train,nonsense", "--minutes", "0", "--device", "cuda", "--tiny"]
+    words = ["--stages", "train,nonsense", "--minutes", "soon", "--device", "cuda", "--tiny"]
     words += ["--wheels", "/nowhere", "--resume", "/nowhere", "train.step=3", "word"]
     lines = refused(capsys, out, *words)
     subjects = [line.split(": ")[1] for line in lines]
