@@ -89,10 +89,11 @@ def run(bench: Bench) -> None:
     needs = dict.fromkeys(NEEDS, 0.0) if bench.tiny else dict(NEEDS)
     for cell in cells:
         began, left = time.time(), bench.left()
-        most = max(COMPILING * left, needs[True]) if cell.compile else None
+        share = COMPILING if cell.compile else 1.0
+        need, most = needs[cell.compile] / share, share * left if cell.compile else None
         work = lambda cell=cell: _measure(bench, cell, batches, peak)  # noqa: E731
-        bench.cell(cell.name, work, needs[cell.compile], most)
-        if not bench.tiny and left >= needs[cell.compile]:
+        bench.cell(cell.name, work, need, most)
+        if not bench.tiny and left >= need:
             # The next one compiles about as much: a cell that cannot end costs those after it.
             needs[cell.compile] = max(needs[cell.compile], time.time() - began)
 
