@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from selfflow_wm.data import Mode, ModeSchedule, UnusableSample
-from selfflow_wm.files import write_file
+from selfflow_wm.files import hold, write_file
 from selfflow_wm.layout import Batch
 from selfflow_wm.objective import FlowMatching
 from selfflow_wm.training import checkpoint, ranks
@@ -33,6 +34,8 @@ Model = TypeVar("Model", bound=nn.Module)
 
 LOADED = "loaded"
 """Key of run.json: what was loaded from the checkpoint in `init`."""
+LOCK = ".lock"
+"""File of a run's directory that its main process holds."""
 RESUMABLE = ("trainer", "log", "resume", "device", "out", LOADED)
 """Parts of the configuration that may change between a run and its resumption."""
 
@@ -175,7 +178,26 @@ def _recorded(out: Path) -> dict[str, Any] | None:
 
 
 def claim(out: Path, config: dict[str, Any], resumable: Sequence[str] = RESUMABLE) -> bool:
-    """Make `out` this run's. True if a run with the same configuration is there to resume."""
+    """Make `out` this run's, until this process ends. True if a run with the same configuration is
+    there to resume.
+
+    ValueError: another process writes there, a run with other settings is there, or `out` cannot
+    be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        holder = hold(out / LOCK)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"out={out}: expected a directory that can be written, got {error.strerror}; choose "
+            "another out="
+        ) from error
+    if holder:
+        raise ValueError(
+            f"out={out}: expected a directory that no other run is writing, got that of {holder}; "
+            "wait for it or choose another out="
+        )
     state, record = out / "state", out / "run.json"
     if not config["resume"]:
         _set_aside(out)
@@ -195,7 +217,6 @@ def claim(out: Path, config: dict[str, Any], resumable: Sequence[str] = RESUMABL
                 "another out=, or start over with resume=false"
             )
         config = config | {key: before[key] for key in (LOADED,) if key in before}
-    out.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(record, config)
     return resuming
 
