@@ -21,6 +21,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
 BUILT_IN = "built in"
 
 Check = Callable[[Any], str | None]
@@ -190,8 +191,7 @@ def _described(found: Any) -> str:
 
 def _own_files(group: str) -> Callable[[], Iterable[str]]:
     """Names of the yamls in configs/`group`."""
-    folder = Path(__file__).resolve().parents[1] / "configs" / group
-    return lambda: [path.stem for path in folder.glob("*.yaml")]
+    return lambda: [path.stem for path in (CONFIG_DIR / group).glob("*.yaml")]
 
 
 def _own_codecs() -> Iterable[str]:

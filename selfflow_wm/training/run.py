@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -24,7 +23,8 @@ from selfflow_wm.files import hold, write_file
 from selfflow_wm.layout import Batch
 from selfflow_wm.objective import FlowMatching
 from selfflow_wm.training import checkpoint, ranks
-from selfflow_wm.training.config import current_record, make_objective, require
+from selfflow_wm.training.command import PLACES
+from selfflow_wm.training.config import current_record, make_objective, make_part, require
 from selfflow_wm.training.log import MetricsLog
 from selfflow_wm.training.parallel import make_parallel
 from selfflow_wm.training.trainer import BatchStream, NonFiniteLoss, Trainer
@@ -99,12 +99,17 @@ def assemble(
     make_parts: Callable[[Setting], Parts],
     table: Mapping[str, Mode],
     resumable: tuple[str, ...] = RESUMABLE,
+    check: Callable[[DictConfig], None] | None = None,
 ) -> TrainingRun:
     """A run of a composed configuration, resumed when its state is there; ValueError for misuse.
 
     table: the modes there are. resumable: settings that may differ from the run being resumed.
+    check: raises ValueError for what is soon seen to be wrong, before the directory is touched.
     """
-    require(config, "data", "out")
+    require(config, *PLACES)
+    if check:
+        check(config)
+    optim, noise = make_part(config, "optim"), make_part(config, "noise")
     joined = ranks.join(config.trainer.parallel, config.device)
     plain: Any = OmegaConf.to_container(config, resolve=True)
     stated = ModeSchedule(plain["modes"], config.seed, table)
@@ -122,7 +127,6 @@ def assemble(
 
     settings = plain["trainer"] | {"parallel": make_parallel(joined)}
     per_mode = settings.pop("validation_batches")
-    noise = instantiate(config.noise, _convert_="all")
     trainer = Trainer(
         network,
         trained,
@@ -134,7 +138,7 @@ def assemble(
             world_size=joined.size,
         ),
         out_dir=out,
-        optim=instantiate(config.optim, _convert_="all"),
+        optim=optim,
         seed=config.seed,
         device=joined.device,
         validate=FixedNoiseValidation(

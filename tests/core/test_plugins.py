@@ -2,7 +2,10 @@
 
 import pytest
 
-from selfflow_wm.plugins import Plugins, class_with, file_path, subclass_of
+from robotics.data.rlds.spec import load_spec
+from robotics.finetune import main as finetune
+from selfflow_wm.codec import PatchPCA, codec_from_config, codec_kinds
+from selfflow_wm.plugins import Plugins, class_with, file_path, listed, subclass_of
 
 MODULE = """
 from collections import OrderedDict
@@ -10,6 +13,8 @@ NUMBER = 5
 def function():
     pass
 class WithLoss:
+    def __init__(self, gamma=0.5, made=object()):
+        pass
     def loss(self):
         pass
 MISSING = "/no/such/robot.yaml"
@@ -73,3 +78,44 @@ def test_workers_repeat_no_warning(install, capsys, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert Plugins("some.group", {}, "thing").load_all() == {}
     assert not capsys.readouterr().err
+
+
+def test_broken_objectives_leave_the_commands_as_they_were(install, capsys):
+    install(
+        "selfflow_wm.objectives",
+        {"number": "NUMBER", "gone": "no_such", "self_flow": "WithLoss", "mine": "WithLoss"},
+    )
+    for word, status in (("self_flow", 0), ("mine", 0), ("number", 2), ("gon", 2)):
+        assert finetune(["--config", f"objective={word}"]) == status
+        out, err = capsys.readouterr()
+        if word == "self_flow":
+            assert "their_parts" not in out
+            assert err.count("warning: ") == 3 == err.count("\n"), "each once, and nothing else"
+            assert ".py:" not in err
+        elif word == "mine":
+            assert "_target_: their_parts.WithLoss" in out and not err
+        elif word == "number":
+            assert "number of their-package 1.2" in err and "their_parts:NUMBER" in err
+        else:
+            assert "gone" not in err and "mine" in err
+    assert "mine (their-package 1.2)" in listed() and "gone" not in listed()
+    assert "self_flow (" not in listed()
+
+
+def test_codecs_of_the_wrong_type_are_refused_and_kinds_kept(install, capsys):
+    install("selfflow_wm.codecs", {"number": "NUMBER", "patch_pca": "WithLoss"})
+    assert "number" not in codec_kinds() and "patch_pca" in codec_kinds("image")
+    with pytest.raises(ValueError, match="number of their-package 1.2: expected a subclass"):
+        codec_from_config({"kind": "number"})
+    made = codec_from_config({"kind": "patch_pca", "image_size": [8, 8], "patch": 4, "channels": 4})
+    assert isinstance(made, PatchPCA)
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_a_spec_that_is_not_there_is_named_with_who_adds_it(install):
+    install("selfflow_wm.robots", {"theirs": "MISSING"})
+    with pytest.raises(ValueError, match="their-package 1.2.*/no/such/robot.yaml"):
+        load_spec("theirs")
+    with pytest.raises(ValueError) as refused:
+        load_spec("theis")
+    assert "'theirs'" not in str(refused.value)
