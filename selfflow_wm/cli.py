@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     import torch
 
 _DISK = {
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR,
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST,
+    errno.EISDIR, errno.ENOENT,
 }  # fmt: skip
-"""No right to a place, no room at it, or no directory where one has to be."""
+"""No right to a place, no room at it, or not the kind of thing there that has to be."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 Shard = tuple[int, int]
 """(i, n): share i of n, counted from 1."""
@@ -66,7 +69,9 @@ class Parser(argparse.ArgumentParser):
     def _checked(self, namespace: argparse.Namespace, rest: Sequence[str]) -> argparse.Namespace:
         """`namespace`, if no word is left over or stands where a flag should."""
         if rest:
-            self.error(f"expected the flags of {self.prog}, got {' '.join(rest)}")
+            flags = [word.partition("=")[0] for word in rest if word.startswith("-")]
+            unknown = f"unknown flag {flags[0]}" if flags else f"unexpected {' '.join(rest)}"
+            self.error(unknown)
         if not self._training:
             for action in self._actions:
                 found = [] if action.option_strings else getattr(namespace, action.dest, None)
@@ -92,12 +97,17 @@ class Parser(argparse.ArgumentParser):
         flag, equals, value = word.partition("=")
         if flag in self._option_string_actions or flag == "--":
             return None
-        if near := get_close_matches(flag, self._option_string_actions, n=1, cutoff=0.75):
-            return f"write {near[0]}"
+        if not equals:
+            value = next(iter(self._words[place + 1 :]), "")
+            value = "" if value.startswith("-") else value
+        shown = [name for name, action in self._option_string_actions.items() if _is_shown(action)]
+        if near := get_close_matches(flag, shown, n=1, cutoff=0.75):
+            action = self._option_string_actions[near[0]]
+            needed = "" if action.nargs == 0 else f" {value or action.metavar or 'VALUE'}"
+            return f"did you mean {near[0]}{needed}?"
         if not self._training:
             return None
-        if not equals:
-            value = next(iter(self._words[place + 1 :]), "VALUE")
+        value = value or "VALUE"
         return f"write {flag.removeprefix('--').replace('-', '_')}={value}"
 
     def _as_flag(self, word: str) -> str | None:
@@ -109,6 +119,18 @@ class Parser(argparse.ArgumentParser):
         if action is None:
             return None
         return flag if action.nargs == 0 else f"{flag} {value}"
+
+
+def _is_shown(action: argparse.Action) -> bool:
+    return action.help != argparse.SUPPRESS
+
+
+def unknown_word(what: str, word: str, known: Iterable[str]) -> str:
+    """What is said of a word that is none of `known`, with the nearest of them. what: it names."""
+    names = list(known)
+    near = get_close_matches(word, names, n=1)
+    remedy = f"write {near[0]}" if near else "choose one of them"
+    return f"expected {what} out of {', '.join(names)}, got {word!r}; {remedy}"
 
 
 def argument(convert: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -171,8 +193,10 @@ def parse_shard(text: str) -> Shard:
     """The share of `i/n`, such as 1/4; `ValueError` unless 1 <= i <= n."""
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        of = max(int(count), 1) if count.isdecimal() else 4
+        remedy = f"1/{of}" if of == 1 else f"1/{of} or another, up to {of}/{of}"
         raise ValueError(
-            f"expected share I of N as I/N, I from 1 to N, got {text!r}; write 1/4, 2/4, 3/4, 4/4"
+            f"expected share I of N as I/N, I from 1 to N, got {text!r}; write {remedy}"
         )
     return int(number), int(count)
 
@@ -246,9 +270,11 @@ def exit_code(work: Callable[[], int | None], resumable: bool = False) -> int:
     except OSError as error:
         if error.errno not in _DISK:
             raise
-        where = f": {error.filename}" if error.filename else ""
+        place = error.filename2 or error.filename
+        remedy = "make room there" if error.errno in _FULL else "check the path"
         sys.stderr.write(
-            f"error: {error.strerror}{where}; choose another place, or make room there\n"
+            f"error: {error.strerror}{f': {place}' if place else ''}; choose another place, or "
+            f"{remedy}\n"
         )
         return 1
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -100,6 +101,43 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+_held: dict[Path, int] = {}
+"""Lock files that this process holds, open until it ends."""
+
+
+def hold(path: Path) -> str | None:
+    """Lock `path`, a file that is made, until this process ends, however it ends. None, or who
+    holds it if another process does.
+
+    Where the file system has no locks, nobody is kept out. A process may hold a file twice; its
+    children do not hold it.
+    """
+    path = path.resolve()
+    if path in _held:
+        return None
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with os.fdopen(descriptor) as file:
+            return file.read(100).strip() or "another process"
+    except OSError:  # no locks here, as on some network disks
+        os.close(descriptor)
+        return None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    _held[path] = descriptor
+    return None
+
+
+def _let_go() -> None:
+    while _held:
+        os.close(_held.popitem()[1])
+
+
+os.register_at_fork(after_in_child=_let_go)  # or a worker that outlives a run would hold its lock
 
 
 def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,16 @@ class Quantiles:
         return cls(**rows, count=count)
 
 
+def check_kind(kind: Any) -> None:
+    """ValueError for a word that is no kind of `Normalizer`."""
+    if kind not in KINDS:
+        near = (get_close_matches(str(kind), KINDS, 1) or KINDS)[0]
+        raise ValueError(
+            f"normalizer.kind: expected one of {', '.join(KINDS)}, got {kind!r}; write "
+            f"normalizer.kind={near}"
+        )
+
+
 class Normalizer:
     """Maps each scaled dimension to about unit size, and back.
 
@@ -87,8 +98,7 @@ class Normalizer:
         floor: float | Sequence[float] = 1e-3,
         kind: str = "quantiles",
     ) -> None:
-        if kind not in KINDS:
-            raise ValueError(f"expected a normaliser out of {KINDS}, got {kind!r}.")
+        check_kind(kind)
         dim = len(statistics.q01)
         chosen = np.ones(dim, bool) if scaled is None else np.asarray(scaled, bool)
         floors = np.asarray(floor, np.float64)

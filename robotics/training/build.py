@@ -13,10 +13,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from robotics.data.augment import Augment
 from robotics.data.batches import Dataset, ModeStream, fixed_batches
-from robotics.data.cache.latents import LatentCache
+from robotics.data.cache.latents import LatentCache, read_key
 from robotics.data.episodes import no_op_steps
 from robotics.data.mixture import DatasetMixture
+from robotics.data.rlds.faults import Faults
+from robotics.data.rlds.storage import is_url
 from robotics.data.sources import open_data, parse_mixture, to_plain
+from robotics.data.windows import WindowDataset
+from robotics.embodiment.normalize import check_kind
 from robotics.embodiment.table import embodiment
 from robotics.model.modes import MODES
 from robotics.model.world_model import WorldModel
@@ -29,6 +33,8 @@ from selfflow_wm.training import run
 from selfflow_wm.training.trainer import Trainer
 
 PATHS = ("data", "out", "init", "spec", "latents")
+NO_OPS = {"position", "rotation"}
+"""Keys of `no_ops`."""
 RESUMABLE = (*run.RESUMABLE, "on_error", "decoded", "frame_cache_mb")
 """Parts of the configuration that may change between a run and its resumption."""
 
@@ -53,7 +59,35 @@ def _read_mixture(config: DictConfig) -> None:
 
 def build(config: DictConfig) -> run.TrainingRun:
     """Assemble a run, resuming it when its state is there; ValueError for misuse."""
-    return run.assemble(config, _parts, MODES, RESUMABLE)
+    return run.assemble(config, _parts, MODES, RESUMABLE, _check)
+
+
+def _check(config: DictConfig) -> None:
+    """ValueError for what is wrong without a look into the data, which may take hours to decode."""
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    Faults(plain["on_error"])
+    check_kind(plain["normalizer"]["kind"])
+    sets = plain["data"]
+    for key, entry in sets.items() if isinstance(sets, dict) else [("", sets)]:
+        place = entry["path"] if key else entry
+        if not is_url(place) and not Path(place).is_dir():
+            raise ValueError(
+                f"data{key and '.'}{key}: expected the directory of an RLDS data set, got {place}, "
+                f"{'a file' if Path(place).exists() else 'which is not there'}; check the path"
+            )
+    if plain["latents"]:
+        if isinstance(sets, dict):
+            raise ValueError(
+                "latents: expected null with a mixture of data sets, got a directory; latents are "
+                "of one data set: write latents=null"
+            )
+        read_key(Path(plain["latents"]))
+    still = plain["no_ops"]
+    if still is not None and (not isinstance(still, dict) or still.keys() != NO_OPS):
+        raise ValueError(
+            f"no_ops: expected null or both of {', '.join(sorted(NO_OPS))}, got {still!r}; write "
+            '"no_ops={position: 1.0e-3, rotation: 5.0e-3}"'
+        )
 
 
 def _parts(setting: run.Setting) -> run.Parts:
@@ -109,14 +143,9 @@ def _inputs(config: dict[str, Any], dataset: Dataset, world: WorldModel) -> dict
         still = no_op_steps(dataset.actions, dataset.episode_start, **config["no_ops"])
         inputs["keep"] = np.flatnonzero(~still)
     if config.get("latents"):
-        if isinstance(dataset, DatasetMixture):
-            raise ValueError(
-                "expected latents=null with a mixture of data sets, got a directory; latents are "
-                "of one data set"
-            )
         inputs["latents"] = LatentCache(
             config["latents"],
-            dataset,
+            cast(WindowDataset, dataset),
             world.video_codec.base,
             control_hz=world.embodiment.control_hz,
             seed=config["seed"],

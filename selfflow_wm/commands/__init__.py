@@ -44,7 +44,7 @@ def script() -> None:
 
 def run(name: str | None = None) -> None:
     """Run a command with the words of `sys.argv`; None: the one that the first word names."""
-    from selfflow_wm.cli import Parser
+    from selfflow_wm.cli import Parser, unknown_word
 
     if name is None:
         rows = "\n".join(f"  {name:<10}{what}" for name, (_, what) in COMMANDS.items())
@@ -55,7 +55,9 @@ def run(name: str | None = None) -> None:
             epilog=f"commands:\n{rows}\n\nselfflow COMMAND --help for more; selfflow-COMMAND and "
             "python -m MODULE are the same.",
         )
-        parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="see below")
-        name = parser.parse_args(sys.argv[1:2] or ["--help"]).command
+        parser.add_argument("command", metavar="COMMAND", help="see below")
+        name = str(parser.parse_args(sys.argv[1:2] or ["--help"]).command)
+        if name not in COMMANDS:
+            parser.error(unknown_word("a command", name, COMMANDS))
         sys.argv[0:2] = [f"selfflow-{name}"]
     runpy.run_module(COMMANDS[str(name)][0], run_name="__main__", alter_sys=True)

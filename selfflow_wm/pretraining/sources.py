@@ -33,9 +33,13 @@ def open_sources(
     if isinstance(data, str):
         root = Path(data)
         if not root.is_dir():
-            raise ValueError(f"data={data}: expected a directory, got nothing there")
+            raise ValueError(
+                f"data={data}: expected a directory with {', '.join(f'{kind}/' for kind in KINDS)}"
+                f", got {'a file' if root.exists() else 'nothing there'}; check the path, or make "
+                f"it: mkdir -p {root}/{next(iter(kinds))}"
+            )
         data = {kind: str(root / kind) for kind in KINDS if (root / kind).is_dir()}
-        remedy = f"make {root}/KIND for it"
+        remedy = f"put it into {root}/KIND"
     else:
         remedy = "add it to data"
     if unknown := sorted(set(data) - set(KINDS)):
@@ -46,7 +50,7 @@ def open_sources(
             alone = JOINT not in kinds  # which has tokens of every kind
             raise ValueError(
                 f"modes.{kind}: expected data of kind {kind!r}, got {sorted(data) or 'none'}; "
-                f"{remedy}, or leave the mode out with modes.{kind}=null"
+                f"{remedy.replace('KIND', kind)}, or leave the mode out with modes.{kind}=null"
                 + (f" layout.rows.{kind}=null" if alone else "")
             )
         sources[kind] = check_source(_open(data[kind], kind, codecs, fps), kind)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from selfflow_wm.cli import Parser, at_least, exit_code, fraction
-from selfflow_wm.plugins import listed
+from selfflow_wm.plugins import CONFIG_DIR, listed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from selfflow_wm.training.run import TrainingRun
+
+
+PLACES = ("data", "out")
+"""Words that every training needs."""
 
 
 def make_parser(program: str, doc: str | None, epilog: str) -> argparse.ArgumentParser:
@@ -50,11 +56,44 @@ def run_command(
             raise ValueError(one_run_each(program, given.overrides))
         return compose(given.overrides)
 
-    if given.plan:
-        return exit_code(lambda: print(plan(make_config(), given)))
-    from selfflow_wm.training.run import run_training
+    def work() -> int | None:
+        if given.plan:
+            print(plan(make_config(), given))
+            return None
+        name = program.rpartition(".")[2]
+        if not (given.config or given.multirun) and os.environ.get("LOCAL_RANK", "0") == "0":
+            _check_places(name, given.overrides)
+        from selfflow_wm.training.run import run_training
 
-    return run_training(program.rpartition(".")[2], make_config, build, given.config)
+        return run_training(name, make_config, build, given.config)
+
+    return exit_code(work, resumable=not (given.plan or given.config))
+
+
+def _check_places(command: str, words: Sequence[str]) -> None:
+    """ValueError, before torch is imported, for a line without the directories that it needs.
+
+    Lines that may be wrong in another way, or whose experiment states its data, are left to
+    `training.config`.
+    """
+    given = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)}
+    missing = [key for key in PLACES if not given.get(key)]
+    if experiment := given.get("experiment"):
+        file = CONFIG_DIR / "experiment" / f"{experiment}.yaml"
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        if f"\ncommand: {command}\n" not in text or "\ndata:" in text:
+            return
+    if missing and not any(get_close_matches(key, given.keys() - PLACES) for key in missing):
+        raise ValueError(missing_words(missing))
+
+
+def missing_words(keys: Sequence[str]) -> str:
+    """What is said of a line that leaves out, or leaves empty, the directories `keys`."""
+    words = [f"{key}=DIR" for key in keys]
+    return (
+        f"expected {' and '.join(words)} on the command line, got none; add {' '.join(words)}, "
+        "with your directories"
+    )
 
 
 def without_data(config: Any) -> dict[str, Any]:

@@ -21,9 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from selfflow_wm.model import Backbone
 from selfflow_wm.objective import FlowMatching
-from selfflow_wm.plugins import OBJECTIVES
-
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+from selfflow_wm.plugins import CONFIG_DIR, OBJECTIVES
+from selfflow_wm.training.command import missing_words
 
 _FROM_CONFIG = {
     "time_laws": "${noise.time_laws}",
@@ -65,6 +64,13 @@ def compose_config(program: str, overrides: Sequence[str], *, paths: Sequence[st
     if any(one.is_sweep_override() for one in parsed):
         raise ValueError(one_run_each(program, overrides))
     name = program.rpartition(".")[2]
+    for one in parsed:
+        if (one.is_add() or one.is_force_add()) and one.key_or_group in _groups(name):
+            word = str(one.input_line).lstrip("+")
+            raise ValueError(
+                f"configuration: expected {word} for a group that is there already, got "
+                f"{one.input_line}; write {word}"
+            )
     grouped = [one for one in parsed if _is_group(one) and not one.is_add()]
     _check_options(name, grouped)
     groups = [str(one.input_line) for one in grouped]
@@ -107,15 +113,24 @@ def _offer_objectives() -> None:
 
     The configuration of one is its constructor's arguments at their defaults, and those of
     `_FROM_CONFIG` where it takes them. An argument with neither has to be given
-    (`objective.NAME=VALUE`).
+    (`objective.NAME=VALUE`). A default that yaml does not know is left to the constructor.
     """
     for name, objective in OBJECTIVES.load_all().items():
         node = {"_target_": f"{objective.__module__}.{objective.__qualname__}"}
         for argument in inspect.signature(objective).parameters.values():
             if argument.kind not in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
                 default = "???" if argument.default is argument.empty else argument.default
-                node[argument.name] = _FROM_CONFIG.get(argument.name, default)
+                if argument.name in _FROM_CONFIG or _is_plain(default):
+                    node[argument.name] = _FROM_CONFIG.get(argument.name, default)
         ConfigStore.instance().store(group="objective", name=name, node=node)
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        OmegaConf.create({"value": value})
+    except OmegaConfBaseException:
+        return False
+    return True
 
 
 def _compose(name: str, words: Sequence[str]) -> DictConfig:
@@ -175,7 +190,7 @@ def options(group: str) -> dict[str, str]:
     """Names to choose from in a folder of configs/, each with the command that it is for ("": any).
     Templates, which are to be copied, are left out."""
     files = {path.stem: path for path in (CONFIG_DIR / group).glob("*.yaml")}
-    others = dict.fromkeys(OBJECTIVES.names() if group == "objective" else (), "")
+    others = dict.fromkeys(OBJECTIVES.usable() if group == "objective" else (), "")
     loaded: dict[str, Any] = {
         stem: OmegaConf.load(path)
         for stem, path in sorted(files.items())
@@ -200,8 +215,9 @@ def _check_options(name: str, overrides: Sequence[Override]) -> None:
         commands = options(group)
         names = [stem for stem, command in commands.items() if command in ("", name)]
         if isinstance(value, str) and value not in names:
-            near = get_close_matches(value, names, 1)
-            remedy = f"write {group}={near[0] if near else own.get(group) or names[0]}"
+            if group == "objective" and value in OBJECTIVES.names():
+                OBJECTIVES.load(value)  # raises what is wrong with it
+            remedy = f"write {group}={_nearest_option(name, group, value)}"
             aside = ""
             if other := commands.get(value):
                 aside = f" of python -m {PROGRAMS[other]}"
@@ -211,6 +227,15 @@ def _check_options(name: str, overrides: Sequence[Override]) -> None:
                 f"configuration: expected {group} out of {', '.join(names)}, got {value!r}{aside}; "
                 f"{remedy}"
             )
+
+
+def _nearest_option(name: str, group: str, value: str) -> str:
+    """The word for `group` that is nearest to `value`, or what the command has without one."""
+    names = [stem for stem, command in options(group).items() if command in ("", name)]
+    if value in names:
+        return value
+    near = get_close_matches(value, names, 1)
+    return near[0] if near else _groups(name).get(group) or names[0]
 
 
 def _check_keys(name: str, overrides: Sequence[Override], config: DictConfig) -> None:
@@ -227,7 +252,10 @@ def _check_keys(name: str, overrides: Sequence[Override], config: DictConfig) ->
         same = [full for full in keys if full.rpartition(".")[2] == key.rpartition(".")[2]]
         near = get_close_matches(key, words, 1) or same
         tilde = "~" if one.is_delete() else ""
-        remedy = f"write {tilde}{near[0]}{value}" if near else "--config prints all keys"
+        chosen = value
+        if near and near[0] in _groups(name) and value.startswith("="):
+            chosen = f"={_nearest_option(name, near[0], value[1:])}"
+        remedy = f"write {tilde}{near[0]}{chosen}" if near else "--config prints all keys"
         parts = key.split(".")
         for count in range(1, len(parts)):
             above = ".".join(parts[:count])
@@ -325,17 +353,27 @@ def quoted(word: str, paths: Sequence[str]) -> str:
 
 
 def require(config: DictConfig, *keys: str) -> None:
-    """ValueError when the command line left out one of the directories `keys`."""
-    missing = [f"{key}=DIR" for key in keys if OmegaConf.is_missing(config, key)]
+    """ValueError when the command line left out one of the directories `keys`, or left it empty."""
+    missing = [
+        key for key in keys if OmegaConf.is_missing(config, key) or config[key] in ("", None)
+    ]
     if missing:
-        raise ValueError(f"expected {' and '.join(missing)} on the command line; see --help")
+        raise ValueError(missing_words(missing))
 
 
 def make_objective(config: Mapping[str, Any] | DictConfig) -> FlowMatching:
     """The arm; what its constructor refuses is misuse of the configuration."""
+    return make_part(config, "objective")
+
+
+def make_part(config: Mapping[str, Any] | DictConfig, name: str) -> Any:
+    """What the section `name` of a configuration describes, by its `_target_` if it has one;
+    ValueError for what the constructor refuses."""
     try:
-        return instantiate(config["objective"], _convert_="all")
+        return instantiate(config[name], _convert_="all")
     except InstantiationException as error:
-        if isinstance(error.__cause__, ValueError | TypeError):
-            raise ValueError(f"objective: {error.__cause__}") from error
-        raise
+        cause = error.__cause__
+        if not isinstance(cause, ValueError | TypeError):
+            raise
+        text = str(cause)
+        raise ValueError(text if text.startswith(f"{name}.") else f"{name}: {text}") from error

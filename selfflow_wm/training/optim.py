@@ -29,7 +29,9 @@ class AdamWCosine:
 
     def __post_init__(self) -> None:
         if not self.lr > 0:
-            raise ValueError(f"optim.lr: expected a positive number, got {self.lr}")
+            raise ValueError(
+                f"optim.lr: expected a positive number, got {self.lr}; write optim.lr=1e-3"
+            )
         if not self.clip_norm > 0:
             raise ValueError(
                 f"optim.clip_norm: expected a positive number, got {self.clip_norm}; "

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from selfflow_wm.data import Mode, ModeSchedule, UnusableSample
-from selfflow_wm.files import write_file
+from selfflow_wm.files import hold, write_file
 from selfflow_wm.layout import Batch
 from selfflow_wm.objective import FlowMatching
 from selfflow_wm.training import checkpoint, ranks
-from selfflow_wm.training.config import current_record, make_objective, require
+from selfflow_wm.training.command import PLACES
+from selfflow_wm.training.config import current_record, make_objective, make_part, require
 from selfflow_wm.training.log import MetricsLog
 from selfflow_wm.training.parallel import make_parallel
 from selfflow_wm.training.trainer import BatchStream, NonFiniteLoss, Trainer
@@ -33,6 +34,8 @@ Model = TypeVar("Model", bound=nn.Module)
 
 LOADED = "loaded"
 """Key of run.json: what was loaded from the checkpoint in `init`."""
+LOCK = ".lock"
+"""File of a run's directory that its main process holds."""
 RESUMABLE = ("trainer", "log", "resume", "device", "out", LOADED)
 """Parts of the configuration that may change between a run and its resumption."""
 
@@ -96,12 +99,17 @@ def assemble(
     make_parts: Callable[[Setting], Parts],
     table: Mapping[str, Mode],
     resumable: tuple[str, ...] = RESUMABLE,
+    check: Callable[[DictConfig], None] | None = None,
 ) -> TrainingRun:
     """A run of a composed configuration, resumed when its state is there; ValueError for misuse.
 
     table: the modes there are. resumable: settings that may differ from the run being resumed.
+    check: raises ValueError for what is soon seen to be wrong, before the directory is touched.
     """
-    require(config, "data", "out")
+    require(config, *PLACES)
+    if check:
+        check(config)
+    optim, noise = make_part(config, "optim"), make_part(config, "noise")
     joined = ranks.join(config.trainer.parallel, config.device)
     plain: Any = OmegaConf.to_container(config, resolve=True)
     stated = ModeSchedule(plain["modes"], config.seed, table)
@@ -119,7 +127,6 @@ def assemble(
 
     settings = plain["trainer"] | {"parallel": make_parallel(joined)}
     per_mode = settings.pop("validation_batches")
-    noise = instantiate(config.noise, _convert_="all")
     trainer = Trainer(
         network,
         trained,
@@ -131,7 +138,7 @@ def assemble(
             world_size=joined.size,
         ),
         out_dir=out,
-        optim=instantiate(config.optim, _convert_="all"),
+        optim=optim,
         seed=config.seed,
         device=joined.device,
         validate=FixedNoiseValidation(
@@ -175,7 +182,26 @@ def _recorded(out: Path) -> dict[str, Any] | None:
 
 
 def claim(out: Path, config: dict[str, Any], resumable: Sequence[str] = RESUMABLE) -> bool:
-    """Make `out` this run's. True if a run with the same configuration is there to resume."""
+    """Make `out` this run's, until this process ends. True if a run with the same configuration is
+    there to resume.
+
+    ValueError: another process writes there, a run with other settings is there, or `out` cannot
+    be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        holder = hold(out / LOCK)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"out={out}: expected a directory that can be written, got {error.strerror}; choose "
+            "another out="
+        ) from error
+    if holder:
+        raise ValueError(
+            f"out={out}: expected a directory that no other run is writing, got that of {holder}; "
+            "wait for it or choose another out="
+        )
     state, record = out / "state", out / "run.json"
     if not config["resume"]:
         _set_aside(out)
@@ -195,7 +221,6 @@ def claim(out: Path, config: dict[str, Any], resumable: Sequence[str] = RESUMABL
                 "another out=, or start over with resume=false"
             )
         config = config | {key: before[key] for key in (LOADED,) if key in before}
-    out.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(record, config)
     return resuming
 

@@ -98,6 +98,11 @@ class Trainer:
                 f"trainer: expected total_steps >= 1 and accumulate >= 1, "
                 f"got {total_steps} and {accumulate}"
             )
+        if log_every < 1:
+            raise ValueError(
+                f"trainer.log_every: expected at least 1 step, got {log_every}; write "
+                "trainer.log_every=10"
+            )
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"trainer.precision: expected float32 or bfloat16, got {precision!r}")
         self.device = torch.device(device)

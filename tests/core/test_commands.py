@@ -15,6 +15,8 @@ import pytest
 from selfflow_wm import cli, commands
 from selfflow_wm.commands import COMMANDS
 from selfflow_wm.evaluate import SUBCOMMANDS
+from selfflow_wm.evaluate import main as evaluate
+from selfflow_wm.files import write_file
 
 ROOT = Path(__file__).parents[2]
 SLOW = {"torch", "hydra", "omegaconf", "wandb", "matplotlib", "mujoco", "transformers"}
@@ -82,7 +84,9 @@ def test_an_unknown_command_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["selfflow", "smaple"])
     with pytest.raises(SystemExit) as stop:
         commands.script()
-    assert stop.value.code == 2 and "'sample'" in capsys.readouterr().err
+    assert stop.value.code == 2 and capsys.readouterr().err.endswith("; write sample\n")
+    assert evaluate(["curve"]) == 2
+    assert capsys.readouterr().err.endswith("; write curves\n")
 
 
 def parser(**options) -> cli.Parser:
@@ -111,9 +115,10 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str], **options) -> 
         (["a", "batch_size=8"], "write --batch-size 8"),
         (["num=8"], "write --samples 8"),
         (["quick=true"], "write --quick"),
-        (["--otu", "x"], "write --out"),
-        (["--sample", "3"], "write --samples"),
-        (["--batch_size", "3"], "write --batch-size"),
+        (["--otu", "x"], "did you mean --out x?"),
+        (["--sample", "3"], "did you mean --samples 3?"),
+        (["--batch_size=3"], "did you mean --batch-size 3?"),
+        (["--otu"], "did you mean --out DIR?"),
         (["--unheard-of"], "see cmd --help"),
     ],
 )
@@ -128,7 +133,7 @@ def test_a_command_of_flags_answers_with_the_right_flag(words, remedy, capsys):
         (["--init=runs/a", "seed=1"], "write init=runs/a"),
         (["--trainer.total_steps", "5"], "write trainer.total_steps=5"),
         (["--total-steps", "5"], "write total_steps=5"),
-        (["--quik"], "write --quick"),
+        (["--quik"], "did you mean --quick?"),
     ],
 )
 def test_a_training_command_answers_with_the_right_word(words, remedy, capsys):
@@ -150,8 +155,10 @@ def test_an_old_spelling_works_and_is_not_shown():
 
 def test_shards_are_counted_from_one(capsys):
     assert parser().parse_args(["--shard", "4/4"]).shard == (4, 4)
-    for wrong in ("0/4", "5/4", "1", "a/b", "1/0", "-1/4"):
+    for wrong in ("0/4", "5/4", "1", "a/b", "-1/4"):
         assert "1/4" in refused([f"--shard={wrong}"], capsys)
+    for wrong, right in (("3/2", "1/2"), ("0/2", "1/2"), ("2/1", "1/1"), ("1/0", "1/1")):
+        assert f"write {right}" in refused([f"--shard={wrong}"], capsys)
 
 
 def test_a_device_is_found_or_refused(monkeypatch):
@@ -165,6 +172,20 @@ def test_a_device_is_found_or_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert cli.compute_device("auto").type == "cuda"
     assert str(cli.compute_device("cuda:1")) == "cuda:1"
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    taken = tmp_path / "file"
+    taken.touch()
+    for work in (
+        lambda: write_file(tmp_path, "x"),
+        lambda: write_file(taken / "inner", "x"),
+        lambda: taken.mkdir(),
+        lambda: Path("/proc/no_such/place").mkdir(),
+    ):
+        assert cli.exit_code(work) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and error.startswith("error: ") and "; choose" in error
 
 
 def test_choices_that_take_long_to_know_are_checked_late():

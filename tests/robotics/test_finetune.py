@@ -140,6 +140,9 @@ def test_another_run_is_not_overwritten(words, tmp_path, capsys):
     before = (tmp_path / "state/step_00000001/model.safetensors").read_bytes()
     again = [*words, f"out={tmp_path}", "optim.lr=0.5", "resume=false"]
     assert main([*again, "data=/nowhere"]) == 2
+    assert (tmp_path / "state/step_00000001/model.safetensors").read_bytes() == before
+    (tmp_path / "empty").mkdir()
+    assert main([*again, f"data={tmp_path / 'empty'}"]) == 2
     aside = tmp_path / "replaced/state/step_00000001/model.safetensors"
     assert aside.read_bytes() == before, "a mistake loses nothing"
     fresh = build(compose_config(again))
@@ -311,3 +314,42 @@ def test_imagining_writes_its_report(words, rt1_directory, tmp_path, capsys):
         assert (out / name).stat().st_size > 0 and name in (out / "index.html").read_text()
     assert imagine([*arguments, "--episode", "9"]) == 2
     assert "expected 0..1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "named"),
+    [
+        ("data=/nowhere", "data: .*/nowhere"),
+        ("data={a: {path: /nowhere}}", "data.a: .*/nowhere"),
+        ("on_error=skp", "on_error: .*'skp'"),
+        ("normalizer.kind=minmx", "normalizer.kind=minmax"),
+        ("latents=/nowhere", "/nowhere: .*encode"),
+        ("no_ops=1", "no_ops: .*position"),
+        ("optim.lr=-1", "optim.lr: .*-1"),
+    ],
+)
+def test_mistakes_are_found_before_the_directory_is_touched(words, tmp_path, word, named):
+    config = compose_config([*words, f"out={tmp_path / 'run'}", word])
+    with pytest.raises(ValueError, match=named):
+        build(config)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("given", [[], ["data="], ["data=", "out="], ["experiment=embedded"]])
+def test_a_line_without_its_directories_is_answered_at_once(given):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "robotics.finetune", *given],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "add data=DIR out=DIR" in done.stderr
+    assert "torch" not in {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+
+
+def test_ctrl_c_before_training_is_one_line(monkeypatch, capsys):
+    def interrupted(_words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("robotics.training.build.compose_config", interrupted)
+    assert main(["data=a", "out=b"]) == 130
+    assert capsys.readouterr().err.count("\n") == 1

@@ -237,3 +237,46 @@ def test_help_names_every_experiment_codec_and_objective(command, main, capsys):
     for group in ("experiment", "codec", "objective", "modes", "model"):
         own = {name for name, of in options(group).items() if of in ("", command)}
         assert own <= shown, group
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("finetune", ["+objective=self_flow"]),
+        ("finetune", ["++objective=self_flow"]),
+        ("finetune", ["objectiv=a"]),
+        ("finetune", ["objectiv=self_flo"]),
+        ("pretrain", ["experimen=toy"]),
+    ],
+)
+def test_the_remedy_for_a_word_is_a_word_that_works(command, words):
+    with pytest.raises(ValueError) as refused:
+        COMPOSE[command](words)
+    COMPOSE[command]([str(refused.value).rpartition("; write ")[2]])
+
+
+def test_an_experiment_of_the_other_command_is_answered_before_missing_data(capsys):
+    for main, name in ((pretrain, "embedded"), (finetune, "toy_multimodal")):
+        assert main([f"experiment={name}"]) == 2
+        assert f"experiment={name}" in capsys.readouterr().err
+
+
+def test_data_that_lacks_a_kind_is_answered_with_the_place(tmp_path, capsys):
+    words = ["trainer.total_steps=1", "device=cpu", f"out={tmp_path / 'run'}"]
+    assert pretrain([*words, f"data={tmp_path}"]) == 2
+    assert f"{tmp_path / 'image'}," in capsys.readouterr().err
+    assert pretrain([*words, f"data={tmp_path / 'none'}"]) == 2
+    assert f"mkdir -p {tmp_path / 'none' / 'image'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "named"),
+    [("optim.lr=-1", "optim.lr: "), ("trainer.log_every=0", "trainer.log_every: "),
+     ("objective.gamma=-1", "objective: "), ("out=/etc/passwd", "out=/etc/passwd: "),
+     ("out=/proc/no_such", "out=/proc/no_such: ")],
+)  # fmt: skip
+def test_what_a_part_refuses_is_one_line(tmp_path, capsys, word, named):
+    words = [TOY, "device=cpu", "fit_samples=16", f"out={tmp_path / 'run'}"]
+    assert pretrain([*words, word]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"pretrain: {named}") and error.count("\n") == 1

@@ -35,7 +35,10 @@ class Faults:
 
     def __init__(self, on_error: str = "error") -> None:
         if on_error not in POLICIES:
-            raise ValueError(f"on_error: expected one of {list(POLICIES)}, got {on_error!r}.")
+            raise ValueError(
+                f"on_error: expected one of {', '.join(POLICIES)}, got {on_error!r}; write "
+                f"on_error={POLICIES[0]}"
+            )
         self.on_error = on_error
         self.found: list[Fault] = []
         self.filtered = 0
