@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from eval.policies.foreign import named_errors
 from eval.policies.scripted import EXECUTED
 from robotics.embodiment.control import acting_mode
 from selfflow_wm import checkpoints
 from selfflow_wm.checkpoints import find_checkpoint
-from selfflow_wm.plugins import Plugins
+from selfflow_wm.plugins import BUILT_IN, Plugins
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
@@ -125,8 +126,12 @@ def fingerprint(spec: PolicySpec) -> str | None:
     A server is asked for it; servers of other projects report none.
     """
     if spec.kind == "remote":
-        served = getattr(CLIENTS.load(spec.path.partition(":")[0]), "served_sha256", None)
-        return served(spec.path, spec.options) if served else None
+        scheme = spec.path.partition(":")[0]
+        served = getattr(CLIENTS.load(scheme), "served_sha256", None)
+        if served is None or (origin := CLIENTS.listing()[scheme]) == BUILT_IN:
+            return served(spec.path, spec.options) if served else None
+        with named_errors(scheme, origin, "to say what it serves"):
+            return served(spec.path, spec.options)
     if spec.kind != "checkpoint":
         return None
     return checkpoints.fingerprint(spec.path)

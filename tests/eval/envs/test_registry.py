@@ -59,6 +59,16 @@ class Client(RandomPolicy):
         self.address, self.embodiment = address, embodiment
 
 
+class Refusing(Client):
+    def __init__(self, address, *, embodiment):
+        raise KeyError("no seat")
+
+
+class Failing(Client):
+    def act(self, observation):
+        raise OSError("no answer")
+
+
 def metric(records):
     return {"mean steps": sum(r["steps"] for r in records) / len(records)}
 
@@ -73,6 +83,8 @@ broken = not_there:Simulator
 mujoco = not_there:Impostor
 [selfflow_wm.policy_clients]
 mine = their_module:Client
+refusing = their_module:Refusing
+failing = their_module:Failing
 [selfflow_wm.metrics]
 mine = their_module:metric
 bad = their_module:failing
@@ -155,6 +167,18 @@ def test_a_client_is_chosen_by_the_scheme_of_its_address(package):
     assert (policy.address, policy.embodiment) == ("mine://host/x?y=1", "embedded")
     with pytest.raises(ValueError, match="got 'nobody'"):
         parse_policy("nobody://host", None, load_config())
+
+
+def test_an_error_of_a_client_names_its_scheme_and_package(package):
+    def made(address):
+        return make_policy(parse_policy(address, None, load_config()), "embedded")
+
+    with pytest.raises(ValueError, match=r"refusing:// \(their-package 1.2\).*KeyError: 'no seat'"):
+        made("refusing://x")
+    policy = made("failing://x")
+    policy.reset("go", seed=0)
+    with pytest.raises(ValueError, match=r"failing:// \(their-package 1.2\).*OSError: no answer"):
+        policy.act(None)
 
 
 def chosen(*more):

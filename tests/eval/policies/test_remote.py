@@ -17,6 +17,7 @@ from eval.policies.remote import messages
 from eval.policies.remote.policy import RemoteError, RemotePolicy, fit
 from eval.policies.remote.server import Server, Session, serve_checkpoint
 from eval.policies.spec import load_config, parse_policy
+from eval.serve import build_parser as serve_parser
 from selfflow_wm.checkpoints import SHIPPED
 
 LOOK = {
@@ -70,6 +71,13 @@ def test_arrays_travel_as_openpi_writes_them():
     assert found["x"] == np.float32(1.5) and found["x"].dtype == np.float32
     np.testing.assert_array_equal(found["image"], sent["image"])
     assert found["prompt"] == "é" and found["none"].shape == (0, 3)
+
+
+def test_a_port_that_no_machine_has_is_refused(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        serve_parser().parse_args(["--port", "65536"])
+    assert stopped.value.code == 2 and "65535" in capsys.readouterr().err
+    assert serve_parser().parse_args(["--port", "65535"]).port == 65535
 
 
 def test_objects_and_broken_messages_are_refused():
