@@ -12,6 +12,7 @@ from selfflow_wm.codec.base import (
     codec_from_config,
     codec_from_state,
     codec_kinds,
+    own_kinds,
 )
 from selfflow_wm.codec.mdct import MDCTCodec
 from selfflow_wm.codec.pair import PairedCodec
@@ -42,6 +43,7 @@ __all__ = [
     "codec_kinds",
     "encode_text",
     "latent_frames",
+    "own_kinds",
     "pad_clip",
     "shortened",
 ]

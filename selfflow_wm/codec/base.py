@@ -42,7 +42,9 @@ class Codec(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "kind" in cls.__dict__:  # an abstract family has none
+        if "kind" not in cls.__dict__:  # an abstract family has none
+            return
+        if _is_own(cls) or cls.kind not in own_kinds():  # nobody can take a name of ours
             _KINDS[cls.kind] = cls
 
     @property
@@ -172,6 +174,15 @@ def codec_from_config(config: Mapping[str, Any]) -> Codec:
         ) from None
 
 
+def own_kinds() -> tuple[str, ...]:
+    """The names of this project's codecs."""
+    return tuple(kind for kind, cls in _KINDS.items() if _is_own(cls))
+
+
+def _is_own(cls: type) -> bool:
+    return cls.__module__.startswith("selfflow_wm.")
+
+
 def codec_kinds(modality: str | None = None) -> tuple[str, ...]:
     """The registered names, of one modality or of all, those of other packages included."""
     CODECS.load_all()
@@ -184,7 +195,7 @@ def _kind(config: Mapping[str, Any]) -> type[Codec]:
         CODECS.load(kind)  # which registers the class
     if kind not in _KINDS:
         raise ValueError(
-            f"expected a codec kind among {sorted({*_KINDS, *CODECS.names()})}, got {kind!r}; "
+            f"expected a codec kind among {sorted({*_KINDS, *CODECS.usable()})}, got {kind!r}; "
             f"correct it, or install the package that adds it (entry point group {CODECS.group})"
         )
     return _KINDS[kind]

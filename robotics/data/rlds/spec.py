@@ -310,7 +310,7 @@ def _load(source: str | Path) -> dict[str, Any]:
     if path.parent.name == "dataset_spec" and not path.is_file():  # what configs/robot once was
         path = SPEC_DIR / path.name
     if not path.is_file():
-        names = sorted({*(file.stem for file in SPEC_DIR.glob("*.yaml")), *ROBOTS.names()})
+        names = sorted({*(file.stem for file in SPEC_DIR.glob("*.yaml")), *ROBOTS.usable()})
         raise ValueError(
             f"expected one of {names} or the path of a yaml, got {str(source)!r}; "
             f"copy {SPEC_DIR / 'template.yaml'} to start one."
