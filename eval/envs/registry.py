@@ -13,13 +13,14 @@ from typing import Any
 
 from eval.envs.contract import Limits, Simulator, parse_settings
 from eval.envs.tasks import TASKS, Task
-from selfflow_wm.plugins import Plugins
+from selfflow_wm.plugins import Plugins, subclass_of
 
 AUTO = "auto"
 SIMULATORS = Plugins(
     "selfflow_wm.backends",
     {"mujoco": "eval.envs.mujoco:Mujoco", "simpler": "eval.envs.simpler:Simpler"},
     "backend",
+    subclass_of("eval.envs.contract:Simulator"),
 )
 """Name -> a subclass of `Simulator`. `auto` takes the first of `AUTOMATIC` that can run here."""
 AUTOMATIC = ("simpler", "mujoco")

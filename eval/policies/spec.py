@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.policies.foreign import named_errors
+from eval.policies.foreign import check_client, named_errors
 from eval.policies.scripted import EXECUTED
 from robotics.embodiment.control import acting_mode
 from selfflow_wm import checkpoints
@@ -28,6 +28,7 @@ CLIENTS = Plugins(
     "selfflow_wm.policy_clients",
     dict.fromkeys(("ws", "wss"), "eval.policies.remote.policy:RemotePolicy"),
     "policy",
+    check_client,
 )
 """Scheme of an address -> a `Policy` built as `client(address, embodiment=NAME, **options)`.
 
