@@ -187,7 +187,8 @@ def _out(
 ) -> Path:
     """`runs/<tasks>-<policy>-<simulator>-<time>`, with the share."""
     groups = {"all": tuple(simulator.tasks), **simulator.groups}
-    name = next((word for word, group in groups.items() if tasks == group), "+".join(tasks))
+    several = len(tasks) > 1
+    name = next((w for w, group in groups.items() if several and tasks == group), "+".join(tasks))
     where = simulator.backend.partition("?")[0]
     where = "".join(c if c.isalnum() else "_" for c in where)
     part = "-{}of{}".format(*shard) if shard else ""

@@ -2,13 +2,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from eval_runs import lines, plan_for, run_here, without_times, words
 
-from eval.policies.spec import load_config, parse_policy
+from eval.policies.spec import PolicySpec, load_config, parse_policy
 from eval.results.records import EpisodeLog
+from eval.rollout.plan import _out
+from eval.rollout.run import evaluate
 from eval.simpler import main
 from selfflow_wm.checkpoints import SHIPPED
 
@@ -107,6 +110,37 @@ def test_other_settings_in_the_same_directory_are_refused(tmp_path, change, name
         main([*words(out), *change])
     assert name in str(refused.value)
     assert (out / "episodes.jsonl").read_bytes() == before
+
+
+def test_an_episode_that_another_run_finished_meanwhile_is_not_played_again(tmp_path):
+    out = tmp_path / "run"
+    plan = plan_for(words(out))
+    log = EpisodeLog(plan.out, plan.settings())  # sees no episode yet
+    run_here(words(out, "--episodes", "2"))
+    before, ran = lines(out), []
+    try:
+        evaluate(plan, log, on_episode=ran.append)
+    finally:
+        log.close()
+    assert len(before) == 4 and len(ran) == 8 and lines(out)[:4] == before
+
+
+def test_a_single_task_names_the_directory(tmp_path):
+    def name(task):
+        arguments = words(tmp_path, task=task)
+        place = arguments.index("--out")
+        return plan_for(arguments[:place] + arguments[place + 2 :]).out.name
+
+    assert name("move_near").startswith("move_near-")
+    assert name("all").startswith("all-")
+    single = SimpleNamespace(tasks={"reach": None}, groups={}, backend="point")
+    assert _out(single, ("reach",), PolicySpec("expert"), None).name.startswith("reach-expert-")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_long_path_is_printed_whole_into_a_pipe(tmp_path, capsys):
+    out = tmp_path / ("a" * 90) / "run"
+    assert main(words(out, task="move_near")) == 0
+    assert f"report: {out / 'report.html'}\n" in capsys.readouterr().out
 
 
 def test_a_damaged_line_in_the_middle_is_refused(tmp_path):
