@@ -37,7 +37,7 @@ Exit codes: 0 done, 2 bad input or runs that should not be compared.""",
     )
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="an --out of python -m eval.simpler")
-    add("--task", help="a task, a comma list, or all (default: those that all runs have)")
+    add("--task", help="a task, a comma list, or all (default: the tasks common to all runs)")
     add(
         "--metric",
         default="success",

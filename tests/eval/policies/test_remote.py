@@ -80,6 +80,13 @@ def test_a_port_that_no_machine_has_is_refused(capsys):
     assert serve_parser().parse_args(["--port", "65535"]).port == 65535
 
 
+def test_waiting_for_a_server_is_said_at_once(capsys):
+    with pytest.raises(ValueError, match="policy server"):
+        RemotePolicy("ws://localhost:9", connect_s=0.6)
+    said = capsys.readouterr().err
+    assert "ws://localhost:9" in said and "remote.connect_s=" in said and said.count("\n") == 1
+
+
 def test_objects_and_broken_messages_are_refused():
     with pytest.raises(ValueError, match="array of numbers"):
         messages.pack(np.array([{}], dtype=object))
