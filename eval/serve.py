@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from eval.policies.options import OptionParser, load_config
 from eval.policies.remote.server import serve_checkpoint
-from eval.policies.spec import load_config
 from selfflow_wm.cli import Parser, at_least, run_main
 
 
 def build_parser() -> Parser:
     """The command line of `python -m eval.serve`."""
-    parser = Parser(
+    parser = OptionParser(
         prog="python -m eval.serve",
         description="Serve a checkpoint over openpi's websocket protocol.",
         epilog="""examples:

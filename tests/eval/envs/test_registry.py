@@ -18,7 +18,8 @@ from eval.envs.registry import (
 )
 from eval.envs.simpler import Simpler
 from eval.policies.make import make_policy
-from eval.policies.spec import CLIENTS, load_config, parse_policy
+from eval.policies.options import load_config
+from eval.policies.spec import CLIENTS, parse_policy
 from eval.results.results import METRICS
 from eval.simpler import build_parser, main
 from selfflow_wm.plugins import Plugins

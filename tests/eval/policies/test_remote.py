@@ -13,10 +13,11 @@ from eval_runs import run_here, without_times, words
 from scipy.spatial.transform import Rotation
 from websockets.sync.server import serve
 
+from eval.policies.options import load_config
 from eval.policies.remote import messages
 from eval.policies.remote.policy import RemoteError, RemotePolicy, fit
 from eval.policies.remote.server import Server, Session, serve_checkpoint
-from eval.policies.spec import load_config, parse_policy
+from eval.policies.spec import parse_policy
 from eval.serve import build_parser as serve_parser
 from selfflow_wm.checkpoints import SHIPPED
 
@@ -267,14 +268,16 @@ def test_a_server_that_fails_says_why(capsys):
 @pytest.mark.skipif(not (SHIPPED / "self_flow").is_dir(), reason="needs the shipped checkpoint")
 def test_a_checkpoint_acts_the_same_through_its_server(tmp_path):
     config = load_config(["policy.steps=2"])
-    more = ("--episodes", "1", "remote.execute=5")
+    more = ("--episodes", "1")
     own = ("policy.steps=2", "policy.execute=5")
     here = run_here(
         words(tmp_path / "here", *more, *own, policy="checkpoint", task="open_drawer_place")
     )
     server = serve_checkpoint(None, "127.0.0.1", 0, config, threads=1)
     with listening(server._server) as url:
-        arguments = words(tmp_path / "there", *more, policy=url, task="open_drawer_place")
+        arguments = words(
+            tmp_path / "there", *more, "remote.execute=5", policy=url, task="open_drawer_place"
+        )
         there = run_here(arguments)
     found = without_times(there.records.values())
     assert found == without_times(here.records.values())
