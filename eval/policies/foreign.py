@@ -69,7 +69,7 @@ class ForeignPolicy:
         """The next action."""
         with named_errors(*self._name, "to act"):
             action = self._client.act(observation)
-            if not isinstance(action, Action):
+            if not (hasattr(action, "control") and hasattr(action, "terminate")):
                 raise TypeError(f"act returned {type(action).__name__}, not an Action")
         return action
 
