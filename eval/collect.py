@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.envs.registry import add_arguments
+from eval.envs.registry import OneTask, add_arguments
 from eval.policies.spec import DEFAULT_REPLAY
 from eval.report.collection import collect_and_report
 from eval.rollout.demonstrations import Perturbation
@@ -44,7 +44,7 @@ Check a collection by replaying it:
   python -m eval.simpler --task open_drawer_place --policy replay:data/embedded""",
     )
     add = parser.add_argument
-    add("--task", default="all", help="a task, a comma list, or all (default)")
+    add("--task", action=OneTask, default="all", help="a task, a comma list, or all (default)")
     add(
         "--episodes", type=at_least(1), default=100, metavar="N",
         help="successful episodes to keep per task (default 100)",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.envs.registry import parse_task_names
+from eval.envs.registry import OneTask, parse_task_names
 from eval.report.comparison import compare_runs
 from eval.results.real_robot import POLICIES, parse_policies
 from eval.results.runs import DIFFERENCES, parse_allowed
@@ -37,7 +37,11 @@ Exit codes: 0 done, 2 bad input or runs that should not be compared.""",
     )
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="an --out of python -m eval.simpler")
-    add("--task", help="a task, a comma list, or all (default: those that all runs have)")
+    add(
+        "--task",
+        action=OneTask,
+        help="a task, a comma list, or all (default: the tasks common to all runs)",
+    )
     add(
         "--metric",
         default="success",

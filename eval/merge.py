@@ -35,6 +35,13 @@ missing episodes, 2 bad input.""",
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m eval.merge`; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if flags := [word for word in words if word.partition("=")[0] == "--out"]:
+        out = flags[0].partition("=")[2] or next(iter(words[words.index(flags[0]) + 1 :]), "OUT")
+        shares = [word for word in words if word not in (flags[0], out)]
+        raise ValueError(
+            f"merge: expected OUT as the first word, got {flags[0]}; write "
+            f"{shlex.join(['python', '-m', 'eval.merge', out, *shares])}"
+        )
     args = build_parser().parse_args(words)
     return merge_and_report(
         args.out, args.shares, shlex.join(["python", "-m", "eval.merge", *words])

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
+from eval.policies.options import OptionParser, load_config
 from eval.policies.remote.server import serve_checkpoint
-from eval.policies.spec import load_config
 from selfflow_wm.cli import Parser, at_least, run_main
 
 
 def build_parser() -> Parser:
     """The command line of `python -m eval.serve`."""
-    parser = Parser(
+    parser = OptionParser(
         prog="python -m eval.serve",
         description="Serve a checkpoint over openpi's websocket protocol.",
         epilog="""examples:
@@ -30,9 +31,16 @@ many to execute. GET /healthz returns OK. There is no access control: listen on 
         "self_flow",
     )  # fmt: skip
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
-    add("--port", type=at_least(0), default=8000, help="default %(default)s; 0 picks a free one")
+    add("--port", type=_port, default=8000, help="default %(default)s; 0 picks a free one")
     add("overrides", nargs="*", metavar="key=value", help="hydra overrides of configs/eval.yaml")
     return parser
+
+
+def _port(text: str) -> int:
+    port = at_least(0)(text)
+    if port > 65535:
+        raise argparse.ArgumentTypeError(f"expected a port of 0 to 65535, got {port}; write 8000")
+    return port
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,8 +9,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.envs.registry import SIMULATORS, add_arguments, find_starts
+from eval.envs.registry import SIMULATORS, OneTask, add_arguments, find_starts
 from eval.envs.tasks import ALL
+from eval.policies.options import OptionParser
 from eval.policies.spec import CLIENTS
 from eval.report.checkpoints import evaluate_checkpoints, find_checkpoints
 from eval.report.run import run_plan
@@ -22,7 +23,7 @@ from selfflow_wm.cli import Parser, at_least, run_main
 
 def build_parser() -> Parser:
     """The command line of `python -m eval.simpler`."""
-    parser = Parser(
+    parser = OptionParser(
         prog="python -m eval.simpler",
         description="Evaluate a policy in closed loop and write a report.",
         epilog=f"""tasks: {", ".join(ALL)}; each simulator may have more
@@ -50,6 +51,7 @@ episodes crashed or hung despite --retries, 2 bad input.""",
     add = parser.add_argument
     add(
         "--task",
+        action=OneTask,
         required=True,
         help="a task, a comma list, all (the Google robot's), or widowx (SIMPLER's Bridge tasks)",
     )

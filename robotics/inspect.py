@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selfflow_wm.cli import Parser, at_least, run_main
+from selfflow_wm.files import check_out
 
 EXAMPLES = """examples:
   python -m robotics.inspect data/embedded
@@ -45,8 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`python -m robotics.inspect`; returns the exit code."""
     arguments = build_parser().parse_args(argv)
     out = arguments.out or Path("runs") / f"inspect-{Path(arguments.data).resolve().name}"
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out: expected a directory, got the file {out}; choose another.")
+    check_out(out)
     from rich.console import Console
 
     from robotics.inspection.doctor import examine, write

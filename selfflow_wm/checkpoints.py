@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,13 @@ def find_checkpoint(name: Path | str) -> Path:
     for path in (place, place / "checkpoint", SHIPPED / str(name)):
         if (path / "config.json").is_file():
             return path
-    shipped = ", ".join(sorted(path.parent.name for path in SHIPPED.glob("*/config.json")))
+    names = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
+    near = get_close_matches(str(name), names, 1)
+    remedy = f"write {near[0]}" if near else "check the path, or train until the first export"
     raise ValueError(
         f"{name}: expected a checkpoint directory (config.json and model.safetensors), a run's "
-        f"directory with its checkpoint/, or a name out of {shipped or 'none here'}, got "
-        f"{'a directory without' if place.is_dir() else 'nothing there'}; check the path, or train "
-        "until the first export"
+        f"directory with its checkpoint/, or a name out of {', '.join(names) or 'none here'}, got "
+        f"{'a directory without' if place.is_dir() else 'nothing there'}; {remedy}"
     )
 
 

@@ -94,12 +94,38 @@ def write_file(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
+def check_out(path: Path) -> None:
+    """`ValueError` unless results can be written into the directory `path`, which need not exist.
+
+    Leaves nothing behind.
+    """
+    place = path
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise ValueError(f"out: expected a directory, got the file {place}; choose another --out")
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".selfflow_wm-", dir=place))
+    except OSError as error:  # mode bits don't tell: root may write anywhere, but not to /proc
+        raise ValueError(
+            f"out: expected a directory that can be written, got {path} ({error.strerror}: "
+            f"{place}); choose another --out"
+        ) from None
+
+
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """One process at a time inside the block, the others wait. path: of the lock file, made."""
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """One process at a time inside the block, the others wait.
+
+    The system drops the lock of a process that ends, however it ends.
+
+    Args:
+        path: of the lock file, made.
+        wait: False: `BlockingIOError` at once where another process is inside.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
 
 

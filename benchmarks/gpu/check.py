@@ -172,7 +172,7 @@ def _collecting(words: dict[str, Any]) -> Iterator[str]:
 
 def _evaluating(words: dict[str, Any]) -> Iterator[str]:
     from benchmarks.gpu import recipe
-    from eval.policies.spec import load_config
+    from eval.policies.options import load_config
     from eval.simpler import build_parser
 
     def work() -> None:

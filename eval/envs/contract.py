@@ -27,6 +27,7 @@ import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, ClassVar, NamedTuple, Protocol
 from urllib.parse import parse_qsl, urlencode
 
@@ -238,10 +239,17 @@ class Simulator:
         names = tuple(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
         unknown = [name for name in names if name not in self.tasks]
         if unknown or not names:
+            known = [*self.tasks, *groups]
+            near = [found for name in unknown for found in get_close_matches(name, known, 1)]
+            remedy = (
+                f"write {', '.join(near)}"
+                if near
+                else f"correct the spelling, give one of {', '.join(groups)} alone"
+            )
             raise ValueError(
                 f"task: expected a task of {self.title} ({', '.join(self.tasks)}), "
-                f"got {', '.join(unknown) or repr(words)}; correct the spelling, "
-                f"give one of {', '.join(groups)} alone, or choose the --backend that has it"
+                f"got {', '.join(unknown) or repr(words)}; {remedy}, or choose the --backend "
+                "that has it"
             )
         robots = {self.tasks[name].robot: name for name in names}
         if len(robots) > 1:

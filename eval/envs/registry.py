@@ -8,18 +8,20 @@ A simulator is identified by a string, which can be sent to workers and recorded
 
 from __future__ import annotations
 
+import argparse
 import importlib
 from typing import Any
 
 from eval.envs.contract import Limits, Simulator, parse_settings
 from eval.envs.tasks import TASKS, Task
-from selfflow_wm.plugins import Plugins
+from selfflow_wm.plugins import Plugins, subclass_of
 
 AUTO = "auto"
 SIMULATORS = Plugins(
     "selfflow_wm.backends",
     {"mujoco": "eval.envs.mujoco:Mujoco", "simpler": "eval.envs.simpler:Simpler"},
     "backend",
+    subclass_of("eval.envs.contract:Simulator"),
 )
 """Name -> a subclass of `Simulator`. `auto` takes the first of `AUTOMATIC` that can run here."""
 AUTOMATIC = ("simpler", "mujoco")
@@ -106,6 +108,21 @@ def add_arguments(parser: Any) -> None:
     )
     for kind in _kinds().values():
         kind.add_arguments(parser)
+
+
+class OneTask(argparse.Action):
+    """`--task`, once: a second one would silently replace the first."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        first = getattr(namespace, "_task_given", None)
+        if first is not None:
+            parser.error(
+                f"argument --task: expected it once, got {first} and {values}; "
+                f"write --task {first},{values}"
+            )
+        namespace.task = namespace._task_given = values
 
 
 def recorded_simulator(label: str, protocol: str | None) -> Simulator:

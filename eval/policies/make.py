@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from eval.policies.foreign import ForeignPolicy, named_errors
 from eval.policies.scripted import ExpertPolicy, RandomPolicy, ReplayPolicy
 from eval.policies.spec import CLIENTS, PolicySpec
 from robotics.embodiment.control import Policy
+from selfflow_wm.plugins import BUILT_IN
 
 
 def make_policy(spec: PolicySpec, embodiment: str) -> Policy:
@@ -22,8 +24,13 @@ def make_policy(spec: PolicySpec, embodiment: str) -> Policy:
             world = SharedWorld(spec.address)
         return CheckpointPolicy(world, embodiment=embodiment, threads=1, **spec.options)
     if spec.kind == "remote":
-        client = CLIENTS.load(spec.path.partition(":")[0])
-        return client(spec.path, embodiment=embodiment, **spec.options)
+        scheme = spec.path.partition(":")[0]
+        client, origin = CLIENTS.load(scheme), CLIENTS.listing()[scheme]
+        if origin == BUILT_IN:
+            return client(spec.path, embodiment=embodiment, **spec.options)
+        with named_errors(scheme, origin, "to be made"):
+            policy = client(spec.path, embodiment=embodiment, **spec.options)
+        return ForeignPolicy(policy, scheme, origin)
     if spec.kind == "random":
         return RandomPolicy(**spec.options)
     if spec.kind == "replay":

@@ -9,24 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from eval.policies.foreign import check_client, named_errors
 from eval.policies.scripted import EXECUTED
 from robotics.embodiment.control import acting_mode
 from selfflow_wm import checkpoints
 from selfflow_wm.checkpoints import find_checkpoint
-from selfflow_wm.plugins import Plugins
+from selfflow_wm.plugins import BUILT_IN, Plugins
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "configs"
 DEFAULT_REPLAY = Path("data/embedded")
 CLIENTS = Plugins(
     "selfflow_wm.policy_clients",
     dict.fromkeys(("ws", "wss"), "eval.policies.remote.policy:RemotePolicy"),
     "policy",
+    check_client,
 )
 """Scheme of an address -> a `Policy` built as `client(address, embodiment=NAME, **options)`.
 
@@ -119,14 +118,25 @@ def _acting_mode(path: Path, asked: str) -> str:
         raise ValueError(f"policy.{error} ({path})") from None
 
 
+def options_group(spec: PolicySpec) -> str | None:
+    """The group of configs/eval.yaml that the policy reads; None: it has no options."""
+    if spec.kind == "remote":
+        return getattr(CLIENTS.load(spec.path.partition(":")[0]), "options_group", None)
+    return {"checkpoint": "policy", "random": "random"}.get(spec.kind)
+
+
 def fingerprint(spec: PolicySpec) -> str | None:
     """SHA-256 over the names and contents of a checkpoint's files; None for other policies.
 
     A server is asked for it; servers of other projects report none.
     """
     if spec.kind == "remote":
-        served = getattr(CLIENTS.load(spec.path.partition(":")[0]), "served_sha256", None)
-        return served(spec.path, spec.options) if served else None
+        scheme = spec.path.partition(":")[0]
+        served = getattr(CLIENTS.load(scheme), "served_sha256", None)
+        if served is None or (origin := CLIENTS.listing()[scheme]) == BUILT_IN:
+            return served(spec.path, spec.options) if served else None
+        with named_errors(scheme, origin, "to say what it serves"):
+            return served(spec.path, spec.options)
     if spec.kind != "checkpoint":
         return None
     return checkpoints.fingerprint(spec.path)
@@ -153,48 +163,3 @@ def trained(spec: PolicySpec) -> dict[str, Any] | None:
         "data": config.get("data"),
         "id": hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16],
     }
-
-
-def load_config(overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Compose `configs/eval.yaml` with hydra `overrides` (`key=value`).
-
-    Raises:
-        ValueError: an argument that is not an override, an unknown key, or a value of another type.
-    """
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        default = OmegaConf.to_container(compose("eval"))
-        try:
-            config = OmegaConf.to_container(compose("eval", list(overrides)), resolve=True)
-        except (HydraException, OmegaConfBaseException) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(
-                f"override: expected key=value with a key of configs/eval.yaml, got "
-                f"{' '.join(overrides)} ({reason}); e.g. policy.steps=16"
-            ) from None
-    _same_kinds(default, config, "")
-    return config  # type: ignore[return-value]
-
-
-def _same_kinds(default: Any, value: Any, key: str) -> None:
-    if isinstance(default, dict):
-        if not isinstance(value, dict) or default.keys() != value.keys():
-            raise ValueError(
-                f"override: expected the keys {', '.join(default)} under {key or 'the top'}, "
-                f"got {value!r}; change values only"
-            )
-        for name in default:
-            _same_kinds(default[name], value[name], f"{key}.{name}".lstrip("."))
-        return
-    number = isinstance(default, float) and type(value) is int
-    if type(value) is not type(default) and not number:
-        raise ValueError(
-            f"override: expected {key} as {type(default).__name__}, such as {default!r}, "
-            f"got {value!r}; give a value of that type"
-        )

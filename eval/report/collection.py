@@ -19,7 +19,7 @@ def collect_and_report(args: Any) -> int:
     """Run the parsed command line of `python -m eval.collect`; returns the exit code."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(soft_wrap=True)  # paths stay whole where the output is piped
     simulator, why = choose_simulator(args, training=True)
     wanted = parse_counts(simulator, args.task, args.episodes, args.counts)
     perturbation = Perturbation(
@@ -29,7 +29,7 @@ def collect_and_report(args: Any) -> int:
     part = ", of which share {}/{}".format(*args.shard) if args.shard else ""
     console.print(f"{sum(wanted.values())} episodes into {args.out}{part}")
     started = time.monotonic()
-    progress = Progress(0, description="collecting", unit="episode", console=console)
+    progress = Progress(0, description="collecting", unit="episode", console=Console())
 
     def show(schedule: Schedule) -> None:
         failed = sum(schedule.failed.values())
@@ -58,7 +58,8 @@ def parse_counts(
 ) -> dict[str, int]:
     """Episodes per task from `--task`, `--episodes` and `--counts name=N,...`, in the simulator's
     order of tasks."""
-    wanted = dict.fromkeys(simulator.parse_tasks(task), episodes)
+    tasks = simulator.parse_tasks(task)
+    wanted = dict.fromkeys(tasks, episodes)
     for word in (counts or "").split(","):
         if not word.strip():
             continue
@@ -67,7 +68,13 @@ def parse_counts(
             raise ValueError(
                 f"counts: expected task=N,..., got {word!r}; e.g. open_drawer_place=200"
             )
-        wanted |= dict.fromkeys(simulator.parse_tasks(name), int(number))
+        counted = simulator.parse_tasks(name)
+        if outside := [task for task in counted if task not in tasks]:
+            raise ValueError(
+                f"counts: expected tasks of --task ({', '.join(tasks)}), got "
+                f"{', '.join(outside)}; write --task {','.join([*tasks, *outside])}"
+            )
+        wanted |= dict.fromkeys(counted, int(number))
     simulator.require_expert(list(wanted))
     wanted = {name: number for name, number in wanted.items() if number > 0}
     if not wanted:
@@ -82,7 +89,7 @@ def print_collection(console: Any, schedule: Schedule, out: Path, seconds: float
     table = Table("task", "kept", "failed")
     for task in schedule.wanted:
         table.add_row(task, str(schedule.kept[task]), str(schedule.failed[task]))
-    console.print(table)
+    console.print(table, soft_wrap=False)
     total = sum(schedule.kept.values())
     if total:
         collection = json.loads((out / "collection-train.json").read_text())
@@ -90,10 +97,10 @@ def print_collection(console: Any, schedule: Schedule, out: Path, seconds: float
         size = sum(path.stat().st_size for path in out.glob("*.tfrecord-*")) / 2**20
         console.print(
             f"{out}: {total} episodes of these tasks, {steps} steps in all, {size:.1f} MiB; "
-            f"{seconds / 60:.1f} min, {schedule.resumed} attempts of earlier runs"
+            f"{seconds / 60:.1f} min, {schedule.reused} episodes reused from an earlier run"
         )
     for line in schedule.errors:
-        console.print(f"[red]error[/] {line}", highlight=False)
+        console.print(f"error {line}", style="red", highlight=False, markup=False)
     remedy = "fix the errors above" if schedule.errors else "lower the noise"
     for task in schedule.short:
         console.print(

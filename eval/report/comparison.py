@@ -11,7 +11,7 @@ from eval.report.run import milliseconds, percent, render
 from eval.results.comparison import compare
 from eval.results.records import write_json
 from eval.results.runs import load_runs
-from selfflow_wm.files import write_file
+from selfflow_wm.files import check_out, write_file
 from selfflow_wm.pages import embedded
 from selfflow_wm.panels import panel_grid, to_png
 
@@ -37,13 +37,12 @@ def compare_runs(
     """
     from rich.console import Console
 
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out: expected a directory, got the file {out}; choose another")
+    check_out(out)
     found = compare(load_runs(paths), metric, tasks, allowed, policies, seed)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "compare.json", found)
     page = write_comparison_page(out, found, videos)
-    print_comparison(Console(), found, videos)
+    print_comparison(Console(soft_wrap=True), found, videos)
     print(f"numbers: {out / 'compare.json'}\npage: {page}")
 
 
@@ -141,7 +140,7 @@ def print_comparison(console: Any, found: dict[str, Any], videos: int = 0) -> No
             shown.add_column(heading, justify="right" if place else "left", overflow="fold")
         for row in rows:
             shown.add_row(*row)
-        console.print(shown)
+        console.print(shown, soft_wrap=False)
 
     labels = [run["label"] for run in found["runs"]]
     console.print(f"\n[bold]{found['metric_name']}[/]", highlight=False)

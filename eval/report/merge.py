@@ -23,15 +23,15 @@ def merge_and_report(out: Path, shares: Sequence[Path], command: str) -> int:
     """
     from rich.console import Console
 
-    console = Console()
-    if is_collection(shares[0]):
+    console = Console(soft_wrap=True)  # paths stay whole where the output is piped
+    if _all_collections(shares):
         kept, missing = merge_collections(out, shares)
         for task, count in kept.items():
             console.print(f"{task}: {count} episodes", highlight=False)
         if missing:
             console.print(
-                f"{missing} attempts are missing: run the shares' command without --shard and with "
-                f"--out {out} to make them and pack the set",
+                f"{missing} attempts are missing: to collect them and write the data set, rerun "
+                f"the command without --shard and with --out {out}",
                 style="red", highlight=False,
             )  # fmt: skip
         return 1 if missing else 0
@@ -45,3 +45,15 @@ def merge_and_report(out: Path, shares: Sequence[Path], command: str) -> int:
         console.print(f"{missing} episodes are missing: a share is missing or unfinished",
                       style="red", highlight=False)  # fmt: skip
     return 1 if found["errors"] or missing else 0
+
+
+def _all_collections(shares: Sequence[Path]) -> bool:
+    """Whether `shares` are collections; False: evaluations. `ValueError` for both at once."""
+    collections = [path for path in shares if is_collection(path)]
+    runs = [path for path in shares if (path / "run.json").is_file()]
+    if collections and runs:
+        raise ValueError(
+            f"merge: expected shares of one kind, got the collection {collections[0]} and the "
+            f"evaluation {runs[0]}; merge each kind on its own"
+        )
+    return bool(collections) and collections[0] == shares[0]

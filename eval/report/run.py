@@ -33,12 +33,12 @@ def run_plan(plan: EpisodePlan, why: str) -> int:
     from rich.console import Console
 
     log = EpisodeLog(plan.out, plan.settings())
-    console = Console()
+    console = Console(soft_wrap=True)  # paths stay whole where the output is piped
     console.print(f"{why}\nwriting to {plan.out}", highlight=False)
     if log.continued:
         console.print(f"continuing: {log.continued} episodes are already done")
     total = sum(not log.done(job.task, job.seed) for job in plan.jobs())
-    progress = Progress(total, description="episodes", unit="episode", console=console)
+    progress = Progress(total, description="episodes", unit="episode", console=Console())
     seen = {"success": 0, "failure": 0, "error": 0}
 
     def show(record: Record) -> None:
@@ -147,7 +147,7 @@ def print_tables(console: Any, results: dict[str, Any]) -> None:
             interval(last),
             f"{100 * ever['rate']:.1f}%",
         )
-    console.print(table)
+    console.print(table, soft_wrap=False)
     if results["errors"]:
         console.print(
             f"[red]{results['errors']} episodes are errors[/]: they crashed or hung and are "
@@ -160,7 +160,7 @@ def print_tables(console: Any, results: dict[str, Any]) -> None:
     for task, summary in results["tasks"].items():
         for number, (stage, share) in enumerate(summary["stages"].items()):
             stages.add_row("" if number else task, stage, percent(share))
-    console.print(stages)
+    console.print(stages, soft_wrap=False)
     for task, summary in results["tasks"].items():
         for name, value in summary.get("metrics", {}).items():
             console.print(f"{task}: {name} {value:g}", highlight=False, markup=False)

@@ -11,7 +11,7 @@ from typing import Any
 from eval.results.records import (
     EpisodeLog,
     Record,
-    check_out,
+    check_unused,
     difference,
     read_episodes,
     read_object,
@@ -62,7 +62,7 @@ def merge_runs(
     Raises:
         ValueError: different settings or plans, an episode in two shares, or `out` in use.
     """
-    check_out(out)
+    check_unused(out)
     parts = [read_part(path) for path in paths]
     for part in parts[1:]:
         _check_same(parts[0], part)

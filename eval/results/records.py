@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from selfflow_wm.cli import Shard, parse_shard
-from selfflow_wm.files import write_file
+from selfflow_wm.files import check_out, write_file
 
 SCHEMA_VERSION = 1
 """Of run.json, episodes.jsonl and results.json."""
@@ -125,7 +125,7 @@ class EpisodeLog:
 
     def _check_settings(self) -> None:
         if not (self.out / "run.json").is_file():
-            check_out(self.out, "an empty directory or an earlier run")
+            check_unused(self.out, "an empty directory or an earlier run")
             return
         recorded = read_object(self.out / "run.json", "choose another --out")
         if found := difference(recorded, self.settings):
@@ -185,11 +185,13 @@ def write_json(path: Path, value: Any) -> None:
     write_file(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def check_out(out: Path, wanted: str = "a new or empty directory") -> None:
-    """`ValueError` unless `out` is empty or does not exist yet."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        found = "with other files in it" if out.is_dir() else "which is a file"
-        raise ValueError(f"out: expected {wanted}, got {out}, {found}; choose another --out")
+def check_unused(out: Path, wanted: str = "a new or empty directory") -> None:
+    """`ValueError` unless `out` can be written and is empty or does not exist yet."""
+    check_out(out)
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(
+            f"out: expected {wanted}, got {out}, with other files in it; choose another --out"
+        )
 
 
 def difference(
@@ -200,6 +202,19 @@ def difference(
         if name not in but and old.get(name) != new.get(name):
             return name, _short(old.get(name)), _short(new.get(name))
     return None
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """All entries in which two sets of settings differ, and both values; `a.b` is entry `b` of the
+    mapping `a`."""
+    found = []
+    for name in dict.fromkeys([*old, *new]):
+        one, other = old.get(name), new.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found += [(f"{name}.{key}", *values) for key, *values in differences(one, other)]
+        elif one != other:
+            found.append((name, _short(one), _short(other)))
+    return found
 
 
 def _short(value: Any) -> str:

@@ -34,7 +34,12 @@ DRAWERS = ("open_drawer", "close_drawer")
 PLACE = "open_drawer_place"
 MEANS = ("micro", "macro_tasks", "macro_variants", "simpler_rows", "without_place")
 HEADLINES = ("success_last_step", "success_any_step")
-METRICS = Plugins("selfflow_wm.metrics", {}, "metric")
+METRICS = Plugins(
+    "selfflow_wm.metrics",
+    {},
+    "metric",
+    lambda found: None if callable(found) else f"expected a function of records, got {found!r}",
+)
 """Name -> `metric(records) -> {name: number}` of a task's episodes that ended (lines of
 `episodes.jsonl`). The numbers become "metrics" in the task's results and in the report."""
 

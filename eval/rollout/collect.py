@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from eval.envs.contract import Limits, Simulator, train_seed
 from eval.policies.scripted import EXECUTED, executed_path
-from eval.results.records import check_out, read_object, share, write_json
+from eval.results.records import check_unused, differences, read_object, share, write_json
 from eval.rollout.demonstrations import CollectSetup, Perturbation, episode_key
 from eval.rollout.executors import make_pool
 from eval.rollout.workers import Outcome
 from selfflow_wm.cli import Shard
-from selfflow_wm.files import atomic_directory
+from selfflow_wm.files import atomic_directory, check_out, locked
 
 MAX_FAILURES = (20, 3)
 """A task is given up after 20 + 3 failures per requested episode: its expert is broken."""
@@ -49,6 +49,9 @@ class Schedule:
         self.failed = dict.fromkeys(wanted, 0)
         self.errors: list[str] = []
         self.resumed = 0
+        """Attempts of earlier runs."""
+        self.reused = 0
+        """Those of them that were kept."""
         self.current = ""
         """Task of the latest attempt."""
         self._out, self._done = out, done
@@ -64,6 +67,7 @@ class Schedule:
                     return task, seed
                 self.resumed += 1
                 kept = executed_path(self._out, task, seed).exists()
+                self.reused += kept
                 self._count(task, kept)
         return None
 
@@ -126,8 +130,7 @@ def collect(
     from robotics.data.rlds import EpisodeWriter
     from robotics.data.rlds.schema import rt1_features
 
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out: expected a directory, got the file {out}; choose another")
+    check_out(out)
     for task in wanted:
         train_seed(seed, wanted[task] - 1)
     if simulator.training().backend != simulator.backend:
@@ -147,17 +150,32 @@ def collect(
     # is drawn in another thread meanwhile could not import.
     rt1_features()
     writer = EpisodeWriter(out, provenance=provenance)
-    (out / EXECUTED).mkdir(exist_ok=True)
-    if shard:
-        write_json(out / SHARE, {"shard": list(shard), "seed": seed, "wanted": wanted})
-    schedule = Schedule(wanted, seed, out, writer.done(), shard)
-    with pool:
-        for outcome in pool.run(schedule.next_job):
-            schedule.record(outcome)
-            on_attempt(schedule)
-    if sum(schedule.kept.values()):
-        writer.finalize()
-    return schedule
+    with _alone(out):
+        (out / EXECUTED).mkdir(exist_ok=True)
+        if shard:
+            write_json(out / SHARE, {"shard": list(shard), "seed": seed, "wanted": wanted})
+        schedule = Schedule(wanted, seed, out, writer.done(), shard)
+        with pool:
+            for outcome in pool.run(schedule.next_job):
+                schedule.record(outcome)
+                on_attempt(schedule)
+        if sum(schedule.kept.values()):
+            writer.finalize()
+        return schedule
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """`ValueError` where another process is collecting into `out`."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(out / ".staging" / "collecting", wait=False))
+        except BlockingIOError:
+            raise ValueError(
+                f"out: expected a directory no other run is writing, got {out}; "
+                "wait for that run, or choose another --out"
+            ) from None
+        yield
 
 
 def _provenance(
@@ -204,7 +222,7 @@ def merge_collections(out: Path, paths: Sequence[Path]) -> tuple[dict[str, int],
     """
     from robotics.data.rlds import EpisodeWriter
 
-    check_out(out)
+    check_unused(out)
     whole, provenance, attempts = _read_shares(paths)
     with atomic_directory(out) as partial:
         writer = EpisodeWriter(partial, provenance=provenance)
@@ -259,10 +277,11 @@ def _read_shares(
         collection = read_object(path / "collection-train.json", remedy, ("episodes", "discarded"))
         origin = {k: v for k, v in collection["provenance"].items() if k != "shard"}
         if whole is not None and (this, origin) != (whole, provenance):
+            found = differences({**whole, **provenance}, {**this, **origin})
+            old, new = (", ".join(f"{name}={pair[i]}" for name, *pair in found) for i in (0, 1))
             raise ValueError(
-                f"merge: expected shares of one collection, got {json.dumps([whole, provenance])} "
-                f"in {paths[0]} and {json.dumps([this, origin])} in {path}; merge shares "
-                "of one command"
+                f"merge: expected shares of one collection, got {old} in {paths[0]} and {new} in "
+                f"{path}; merge shares of one command"
             )
         if number in seen:
             raise ValueError(

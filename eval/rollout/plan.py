@@ -9,8 +9,9 @@ from typing import Any
 
 from eval.envs.contract import DEFAULT_EPISODES, Limits, Simulator
 from eval.envs.registry import choose_simulator
+from eval.policies.options import check_read, load_config
 from eval.policies.scripted import replay_seeds
-from eval.policies.spec import PolicySpec, fingerprint, load_config, parse_policy, trained
+from eval.policies.spec import PolicySpec, fingerprint, options_group, parse_policy, trained
 from eval.results.records import share
 from eval.rollout.executors import default_workers
 from selfflow_wm.cli import Shard
@@ -113,7 +114,7 @@ def make_plan(args: Any, command: str) -> tuple[EpisodePlan, str]:
 
     `ValueError` for bad input.
     """
-    config = load_config(args.overrides)
+    config = load_config(args.overrides, command)
     # A replay starts where its demonstrations did.
     replay = args.policy.partition(":")[0] == "replay"
     simulator, why = choose_simulator(args, training=replay)
@@ -154,12 +155,7 @@ def _check_policy(
     spec: PolicySpec, simulator: Simulator, tasks: tuple[str, ...], args: Any
 ) -> None:
     """`ValueError` if the policy can't do the tasks, or options belong to another policy."""
-    if spec.kind == "remote" and (idle := [w for w in args.overrides if w.startswith("policy.")]):
-        raise ValueError(
-            f"override: expected remote.KEY=VALUE with --policy {args.policy}, got "
-            f"{' '.join(idle)}, which a client does not read; give them to the server "
-            "(python -m eval.serve), and remote.execute=N here"
-        )
+    check_read(args.overrides, options_group(spec), args.policy)
     if spec.kind == "expert":
         simulator.require_expert(tasks)
     if args.batch_inference and (spec.kind != "checkpoint" or args.executor != "processes"):
@@ -187,7 +183,8 @@ def _out(
 ) -> Path:
     """`runs/<tasks>-<policy>-<simulator>-<time>`, with the share."""
     groups = {"all": tuple(simulator.tasks), **simulator.groups}
-    name = next((word for word, group in groups.items() if tasks == group), "+".join(tasks))
+    several = len(tasks) > 1
+    name = next((w for w, group in groups.items() if several and tasks == group), "+".join(tasks))
     where = simulator.backend.partition("?")[0]
     where = "".join(c if c.isalnum() else "_" for c in where)
     part = "-{}of{}".format(*shard) if shard else ""

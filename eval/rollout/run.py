@@ -183,7 +183,8 @@ def evaluate(
             make_pool(plan.executor, setup, plan.workers, limits=plan.limits, retries=plan.retries)
         )
         _begin(plan, log)
-        queue = iter(pending)
+        # Another run may have done some while this one waited for its workers.
+        queue = iter([job for job in pending if not log.done(job.task, job.seed)])
         for outcome in pool.run(lambda: next(queue, None)):
             record = _record(outcome)
             log.append(record)

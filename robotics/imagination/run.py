@@ -18,6 +18,7 @@ from robotics.embodiment.table import ARM
 from robotics.imagination.report import print_report, write_html
 from robotics.imagination.scores import action_scores, video_scores
 from robotics.model.world_model import WorldModel
+from selfflow_wm.files import check_out
 from selfflow_wm.progress import Progress
 from selfflow_wm.training.checkpoint import write_json
 
@@ -38,10 +39,7 @@ def imagine(arguments: argparse.Namespace) -> None:
 
 def _check(world: WorldModel, arguments: argparse.Namespace) -> None:
     """ValueError, before the data is opened, where nothing could be drawn or written."""
-    if arguments.out.exists() and not arguments.out.is_dir():
-        raise ValueError(
-            f"--out: expected a directory, got the file {arguments.out}; choose another"
-        )
+    check_out(arguments.out)
     if (arguments.episode or not arguments.windows) and not set(VIDEO_MODES) & set(world.modes):
         raise ValueError(
             f"--episode, --windows 0: expected a model trained in {', '.join(VIDEO_MODES[:-1])} or "

@@ -32,7 +32,8 @@ def contents(out):
 
 
 def words(out, *more, backend="make", task="open_drawer_place,move_near", policy="expert"):
-    return ["--task", task, "--policy", policy, "--backend", f"fake_env:{backend}", "--episodes",
+    named = [] if "--task" in more else ["--task", task]
+    return [*named, "--policy", policy, "--backend", f"fake_env:{backend}", "--episodes",
             "6", "--video", "0", "--workers", "1", "--out", str(out), *more]  # fmt: skip
 
 

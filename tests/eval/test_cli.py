@@ -2,15 +2,20 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from eval_runs import lines, plan_for, run_here, without_times, words
 
-from eval.policies.spec import load_config, parse_policy
+from eval.policies.options import load_config
+from eval.policies.spec import PolicySpec, parse_policy
 from eval.results.records import EpisodeLog
+from eval.rollout.plan import _out
+from eval.rollout.run import evaluate
 from eval.simpler import main
 from selfflow_wm.checkpoints import SHIPPED
+from selfflow_wm.cli import exit_code
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,9 +109,40 @@ def test_other_settings_in_the_same_directory_are_refused(tmp_path, change, name
     run_here(words(out))
     before = (out / "episodes.jsonl").read_bytes()
     with pytest.raises(ValueError, match="expected .*, got ") as refused:
-        main([*words(out), *change])
+        main(words(out, *change))
     assert name in str(refused.value)
     assert (out / "episodes.jsonl").read_bytes() == before
+
+
+def test_an_episode_that_another_run_finished_meanwhile_is_not_played_again(tmp_path):
+    out = tmp_path / "run"
+    plan = plan_for(words(out))
+    log = EpisodeLog(plan.out, plan.settings())  # sees no episode yet
+    run_here(words(out, "--episodes", "2"))
+    before, ran = lines(out), []
+    try:
+        evaluate(plan, log, on_episode=ran.append)
+    finally:
+        log.close()
+    assert len(before) == 4 and len(ran) == 8 and lines(out)[:4] == before
+
+
+def test_a_single_task_names_the_directory(tmp_path):
+    def name(task):
+        arguments = words(tmp_path, task=task)
+        place = arguments.index("--out")
+        return plan_for(arguments[:place] + arguments[place + 2 :]).out.name
+
+    assert name("move_near").startswith("move_near-")
+    assert name("all").startswith("all-")
+    single = SimpleNamespace(tasks={"reach": None}, groups={}, backend="point")
+    assert _out(single, ("reach",), PolicySpec("expert"), None).name.startswith("reach-expert-")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_long_path_is_printed_whole_into_a_pipe(tmp_path, capsys):
+    out = tmp_path / ("a" * 90) / "run"
+    assert main(words(out, task="move_near")) == 0
+    assert f"report: {out / 'report.html'}\n" in capsys.readouterr().out
 
 
 def test_a_damaged_line_in_the_middle_is_refused(tmp_path):
@@ -202,6 +238,43 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, tmp_path, capsys, monk
     assert message.count("\n") == 1
     assert "; " in message
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (["--task", "open_drawr"], "write open_drawer,"),
+        (["--task", "move_near", "policy.step=3"], "write policy.steps=3"),
+        (["--task", "move_near", "polcy.steps=3"], "write policy.steps=3"),
+        (["--task", "move_near", "steps=3"], "write policy.steps=3"),
+        (["--task", "move_near", "--device", "cpu"], "write policy.device=cpu"),
+        (["--task", "move_near", "--device=cpu"], "write policy.device=cpu"),
+        (["--task", "move_near", "--checkpoint", "selfflow"], "write self_flow"),
+        (["--task", "move_near", "--task", "open_drawer"], "write --task move_near,open_drawer"),
+        (["--task", "move_near", "policy.steps=1,2", "--out", "runs/a b"],
+         "for policy_steps in 1 2; do python -m eval.simpler --task move_near "
+         "policy.steps=$policy_steps --out 'runs/a b'-$policy_steps; done"),
+        (["--task", "move_near", "--policy", "expert", "policy.steps=3"], "got policy.steps=3"),
+        (["--task", "move_near", "--policy", "random", "policy.steps=3"], "got policy.steps=3"),
+    ],
+)  # fmt: skip
+def test_a_near_miss_is_answered_with_what_works(arguments, remedy, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert exit_code_of(lambda: main(arguments)) == 2
+    assert remedy in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def exit_code_of(command):
+    try:
+        return exit_code(command)
+    except SystemExit as stopped:
+        return stopped.code
+
+
+def test_options_of_the_chosen_policy_are_taken(tmp_path):
+    arguments = words(tmp_path / "run", "random.rotation=0.2", policy="random")
+    assert plan_for(arguments).policy.options["rotation"] == 0.2
 
 
 def test_options_that_a_server_would_never_see_are_refused(tmp_path):

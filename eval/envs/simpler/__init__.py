@@ -36,7 +36,7 @@ class Simpler(Simulator):
     defaults = {"protocol": "vm", "python": "", "shader": "rasterised"}
     flags = {
         "--simpler-python": Flag(
-            "python", "the python that SIMPLER is installed in (default: this one); see eval.doctor"
+            "python", "interpreter SIMPLER is installed in (default: the current one)"
         ),
         "--ray-tracing": Flag(
             "shader",

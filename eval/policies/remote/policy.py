@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections import deque
 from typing import Any
@@ -157,7 +158,7 @@ class RemotePolicy:
 
     def _connect(self) -> None:
         """Connect and read the metadata, waiting for a server that is still starting."""
-        deadline = time.monotonic() + self._connect_s
+        deadline, told = time.monotonic() + self._connect_s, False
         while True:
             left = max(0.1, deadline - time.monotonic())
             try:
@@ -179,6 +180,10 @@ class RemotePolicy:
                 self.close()
                 if time.monotonic() + 0.5 > deadline:
                     raise RemoteError(f"no server at {self.url} ({_words(error)})") from None
+                if not told:
+                    told = True
+                    seconds = f"{self._connect_s:g} s; remote.connect_s=N changes it"
+                    print(f"waiting for {self.url} ({seconds})", file=sys.stderr, flush=True)
                 time.sleep(0.5)
 
     def _ask(self, request: dict[str, Any]) -> Any:

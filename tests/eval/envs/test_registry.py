@@ -7,6 +7,8 @@ import json
 import pytest
 from eval_runs import words
 
+from eval.collect import build_parser as collect_parser
+from eval.doctor import build_parser as doctor_parser
 from eval.envs.registry import (
     SIMULATORS,
     choose_simulator,
@@ -16,7 +18,9 @@ from eval.envs.registry import (
 )
 from eval.envs.simpler import Simpler
 from eval.policies.make import make_policy
-from eval.policies.spec import load_config, parse_policy
+from eval.policies.options import load_config
+from eval.policies.spec import CLIENTS, parse_policy
+from eval.results.results import METRICS
 from eval.simpler import build_parser, main
 from selfflow_wm.plugins import Plugins
 
@@ -30,6 +34,7 @@ from eval.envs.contract import Simulator
 from eval.envs.tasks import Task
 from eval.policies.scripted import RandomPolicy
 
+NUMBER = 3
 STACK = Task("stack", 30, ("stack them",), ("object_grasped",), "they are stacked", "mine")
 
 
@@ -58,6 +63,16 @@ class Client(RandomPolicy):
         self.address, self.embodiment = address, embodiment
 
 
+class Refusing(Client):
+    def __init__(self, address, *, embodiment):
+        raise KeyError("no seat")
+
+
+class Failing(Client):
+    def act(self, observation):
+        raise OSError("no answer")
+
+
 def metric(records):
     return {"mean steps": sum(r["steps"] for r in records) / len(records)}
 
@@ -70,11 +85,17 @@ ENTRY_POINTS = """
 mine = their_module:Mine
 broken = not_there:Simulator
 mujoco = not_there:Impostor
+number = their_module:NUMBER
 [selfflow_wm.policy_clients]
 mine = their_module:Client
+number = their_module:NUMBER
+bare = their_module:Mine
+refusing = their_module:Refusing
+failing = their_module:Failing
 [selfflow_wm.metrics]
 mine = their_module:metric
 bad = their_module:failing
+number = their_module:NUMBER
 """
 
 
@@ -102,7 +123,9 @@ def test_names_are_listed_with_where_they_come_from(package):
 def test_a_broken_package_is_named_and_does_not_break_the_others(package, capsys):
     for _ in range(2):
         assert list(SIMULATORS.load_all()) == ["mujoco", "simpler", "mine"]
-    clash, broken = capsys.readouterr().err.splitlines()  # each once
+    said = capsys.readouterr().err.splitlines()  # each once
+    assert len(said) == len(set(said)) == 3
+    clash, broken = (next(line for line in said if word in line) for word in ("Impostor", "broken"))
     assert clash.startswith("warning: ") and "mujoco" in clash and "their-package" in clash
     assert broken.startswith("warning: ") and "broken" in broken and "not_there" in broken
     with pytest.raises(ValueError, match="their-package"):
@@ -155,6 +178,28 @@ def test_a_client_is_chosen_by_the_scheme_of_its_address(package):
     assert (policy.address, policy.embodiment) == ("mine://host/x?y=1", "embedded")
     with pytest.raises(ValueError, match="got 'nobody'"):
         parse_policy("nobody://host", None, load_config())
+
+
+@pytest.mark.parametrize("program", [build_parser, collect_parser, doctor_parser])
+def test_an_object_of_the_wrong_type_is_named_and_stops_no_command(package, program):
+    assert "--help" in program().format_help()
+    for group, name in ((SIMULATORS, "number"), (CLIENTS, "number"), (CLIENTS, "bare"),
+                        (METRICS, "number")):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{name} of their-package.*expected.*, got.*; "):
+            group.load(name)
+        assert name not in group.usable()
+
+
+def test_an_error_of_a_client_names_its_scheme_and_package(package):
+    def made(address):
+        return make_policy(parse_policy(address, None, load_config()), "embedded")
+
+    with pytest.raises(ValueError, match=r"refusing:// \(their-package 1.2\).*KeyError: 'no seat'"):
+        made("refusing://x")
+    policy = made("failing://x")
+    policy.reset("go", seed=0)
+    with pytest.raises(ValueError, match=r"failing:// \(their-package 1.2\).*OSError: no answer"):
+        policy.act(None)
 
 
 def chosen(*more):

@@ -13,10 +13,12 @@ from eval_runs import run_here, without_times, words
 from scipy.spatial.transform import Rotation
 from websockets.sync.server import serve
 
+from eval.policies.options import load_config
 from eval.policies.remote import messages
 from eval.policies.remote.policy import RemoteError, RemotePolicy, fit
 from eval.policies.remote.server import Server, Session, serve_checkpoint
-from eval.policies.spec import load_config, parse_policy
+from eval.policies.spec import parse_policy
+from eval.serve import build_parser as serve_parser
 from selfflow_wm.checkpoints import SHIPPED
 
 LOOK = {
@@ -70,6 +72,20 @@ def test_arrays_travel_as_openpi_writes_them():
     assert found["x"] == np.float32(1.5) and found["x"].dtype == np.float32
     np.testing.assert_array_equal(found["image"], sent["image"])
     assert found["prompt"] == "é" and found["none"].shape == (0, 3)
+
+
+def test_a_port_that_no_machine_has_is_refused(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        serve_parser().parse_args(["--port", "65536"])
+    assert stopped.value.code == 2 and "65535" in capsys.readouterr().err
+    assert serve_parser().parse_args(["--port", "65535"]).port == 65535
+
+
+def test_waiting_for_a_server_is_said_at_once(capsys):
+    with pytest.raises(ValueError, match="policy server"):
+        RemotePolicy("ws://localhost:9", connect_s=0.6)
+    said = capsys.readouterr().err
+    assert "ws://localhost:9" in said and "remote.connect_s=" in said and said.count("\n") == 1
 
 
 def test_objects_and_broken_messages_are_refused():
@@ -252,14 +268,16 @@ def test_a_server_that_fails_says_why(capsys):
 @pytest.mark.skipif(not (SHIPPED / "self_flow").is_dir(), reason="needs the shipped checkpoint")
 def test_a_checkpoint_acts_the_same_through_its_server(tmp_path):
     config = load_config(["policy.steps=2"])
-    more = ("--episodes", "1", "remote.execute=5")
+    more = ("--episodes", "1")
     own = ("policy.steps=2", "policy.execute=5")
     here = run_here(
         words(tmp_path / "here", *more, *own, policy="checkpoint", task="open_drawer_place")
     )
     server = serve_checkpoint(None, "127.0.0.1", 0, config, threads=1)
     with listening(server._server) as url:
-        arguments = words(tmp_path / "there", *more, policy=url, task="open_drawer_place")
+        arguments = words(
+            tmp_path / "there", *more, "remote.execute=5", policy=url, task="open_drawer_place"
+        )
         there = run_here(arguments)
     found = without_times(there.records.values())
     assert found == without_times(here.records.values())

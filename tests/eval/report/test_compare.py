@@ -195,9 +195,9 @@ def test_a_place_that_cannot_be_written_is_one_line(two, tmp_path, capsys):
     place = tmp_path / "file"
     place.write_text("")
     words = [str(two[0]), str(two[1]), "--out", str(place / "below")]
-    assert exit_code(lambda: main(words)) == 1
+    assert exit_code(lambda: main(words)) == 2
     shown = capsys.readouterr().err
-    assert shown.startswith("error: Not a directory: ") and shown.count("\n") == 1
+    assert shown.startswith("error: out: expected a directory") and shown.count("\n") == 1
 
     def bug() -> int:
         raise FileNotFoundError(2, "No such file")

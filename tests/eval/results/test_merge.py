@@ -101,6 +101,12 @@ def test_what_does_not_belong_together_is_refused_and_nothing_is_left(tmp_path):
         run_share(one, 2)
 
 
+def test_out_given_as_a_flag_is_answered_with_the_command():
+    for flag in (["--out", "X"], ["--out=X"]):
+        with pytest.raises(ValueError, match="write python -m eval.merge X a b$"):
+            main([*flag, "a", "b"])
+
+
 @pytest.mark.parametrize("name", ["run.json", "plan.json"])
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_a_damaged_share_is_named(tmp_path, name, text):

@@ -1,9 +1,13 @@
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import fake_env
 import numpy as np
 import pytest
-from eval_runs import FAKE, NOISE, contents, gather
+from eval_runs import FAKE, NOISE, contents, gather, run_here, words
 
 from eval.collect import build_parser, main
 from eval.envs.contract import Limits
@@ -13,6 +17,7 @@ from eval.envs.tasks import TASKS
 from eval.merge import main as merge
 from eval.policies.scripted import ReplayPolicy, replay_seeds
 from eval.report.collection import parse_counts
+from eval.report.comparison import compare_runs
 from eval.rollout.demonstrations import (
     MAX_DELAYS,
     CollectSetup,
@@ -233,6 +238,54 @@ def test_shares_of_other_collections_are_refused_and_nothing_is_left(tmp_path):
         merge([str(whole), str(one)])
 
 
+def test_unlike_shares_are_told_apart_by_what_differs(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    gather(one, {"move_near": 2}, shard=(1, 2))
+    gather(other, {"move_near": 4}, shard=(2, 2), perturbation=Perturbation(0.004, 0.02))
+    with pytest.raises(ValueError, match=r"wanted.move_near=2.*wanted.move_near=4") as refused:
+        merge([str(tmp_path / "out"), str(one), str(other)])
+    assert "noise_probability=1.0" in str(refused.value) and "versions" not in str(refused.value)
+    run_here(words(tmp_path / "run", task="move_near"))
+    for paths in ([one, tmp_path / "run"], [tmp_path / "run", one]):
+        with pytest.raises(ValueError, match="one kind.*one.*run; "):
+            merge([str(tmp_path / "out"), *map(str, paths)])
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_one_run_collects_into_a_directory_and_a_killed_one_blocks_nobody(tmp_path):
+    out = tmp_path / "set"
+    code = (
+        "import sys, time, pathlib, eval_runs\n"
+        "eval_runs.gather(pathlib.Path(sys.argv[1]), {'move_near': 2},\n"
+        "    on_attempt=lambda s: (print('begun', flush=True), time.sleep(600)))"
+    )
+    path = ":".join([str(Path(__file__).parents[1]), str(Path(__file__).parents[3])])
+    first = subprocess.Popen(
+        [sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    try:
+        assert first.stdout and first.stdout.readline() == b"begun\n"
+        with pytest.raises(ValueError, match="no other run is writing"):
+            gather(out, {"move_near": 2})
+    finally:
+        first.kill()
+        first.wait()
+    assert gather(out, {"move_near": 2}).kept == {"move_near": 2}
+
+
+def test_a_place_that_cannot_be_written_is_refused_in_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "inside", Path("/proc/nowhere")):
+        with pytest.raises(ValueError, match="out: expected a directory.*, got.*; choose"):
+            gather(out, {"move_near": 1})
+        with pytest.raises(ValueError, match="out: expected a directory.*, got.*; choose"):
+            run_here(words(out))
+        with pytest.raises(ValueError, match="out: expected a directory.*, got.*; choose"):
+            compare_runs([tmp_path], out)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_counts():
     assert parse_counts(FAKE, "open_drawer,move_near", 5, None) == {
         "open_drawer": 5, "move_near": 5
@@ -240,7 +293,7 @@ def test_counts():
     more = parse_counts(FAKE, "all", 5, "move_near=0,open_drawer_place=9")
     assert more["open_drawer_place"] == 9
     assert "move_near" not in more
-    for counts in ("move_near", "move_near=x", "nothing=3", "move_near=0"):
+    for counts in ("move_near", "move_near=x", "nothing=3", "move_near=0", "open_drawer=2"):
         with pytest.raises(ValueError, match="expected .*, got "):
             parse_counts(FAKE, "move_near", 5, counts)
     with pytest.raises(ValueError, match="got widowx_stack_cube"):  # no expert can do it
