@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from selfflow_wm.cli import Parser, at_least, exit_code, fraction
@@ -73,8 +72,8 @@ def run_command(
 def _check_places(command: str, words: Sequence[str]) -> None:
     """ValueError, before torch is imported, for a line without the directories that it needs.
 
-    Lines that may be wrong in another way, or whose experiment states its data, are left to
-    `training.config`.
+    A line with other words, which may be wrong themselves, or whose experiment states its data, is
+    left to `training.config`.
     """
     given = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)}
     missing = [key for key in PLACES if not given.get(key)]
@@ -83,7 +82,7 @@ def _check_places(command: str, words: Sequence[str]) -> None:
         text = file.read_text(encoding="utf-8") if file.is_file() else ""
         if f"\ncommand: {command}\n" not in text or "\ndata:" in text:
             return
-    if missing and not any(get_close_matches(key, given.keys() - PLACES) for key in missing):
+    if missing and not given.keys() - {*PLACES, "experiment"}:
         raise ValueError(missing_words(missing))
 
 
