@@ -268,9 +268,10 @@ def exit_code(work: Callable[[], int | None], resumable: bool = False) -> int:
         sys.stderr.write("error: " + " ".join(str(error).split()) + "\n")
         return 1
     except OSError as error:
-        if error.errno not in _DISK:
-            raise
         place = error.filename2 or error.filename
+        # Of a missing file without a name nobody knows whose fault it is.
+        if error.errno not in _DISK or (error.errno == errno.ENOENT and not place):
+            raise
         remedy = "make room there" if error.errno in _FULL else "check the path"
         sys.stderr.write(
             f"error: {error.strerror}{f': {place}' if place else ''}; choose another place, or "

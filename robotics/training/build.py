@@ -24,7 +24,7 @@ from robotics.embodiment.normalize import check_kind
 from robotics.embodiment.table import embodiment
 from robotics.model.modes import MODES
 from robotics.model.world_model import WorldModel
-from robotics.training.fit import fit_world
+from robotics.training.fit import check_cacheable, fit_world
 from robotics.training.preview import Preview
 from robotics.training.warm_start import Loaded, adopt_projector, start_from
 from selfflow_wm.objective import FlowMatching
@@ -81,6 +81,7 @@ def _check(config: DictConfig) -> None:
                 "latents: expected null with a mixture of data sets, got a directory; latents are "
                 "of one data set: write latents=null"
             )
+        check_cacheable(plain)
         read_key(Path(plain["latents"]))
     still = plain["no_ops"]
     if still is not None and (not isinstance(still, dict) or still.keys() != NO_OPS):
