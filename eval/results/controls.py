@@ -7,17 +7,15 @@ in the user's cache, per simulator, versions and task; see `path`.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from eval.envs.contract import Simulator
 from eval.results.records import write_json
+from selfflow_wm.files import locked
 
 SCHEMA_VERSION = 1
 KINDS = ("expert", "replay")
@@ -50,7 +48,7 @@ def remember(results: dict[str, Any], where: str) -> None:
         if summary["success_last_step"]["count"]
     }
     if rows:
-        with _locked():
+        with locked(path().with_suffix(".lock")):
             known = _read()
             known[where] = {**known.get(where, {}), **rows}
             write_json(path(), {"schema_version": SCHEMA_VERSION, "installations": known})
@@ -120,12 +118,3 @@ def _read() -> dict[str, dict[str, Any]]:
         return known if isinstance(known, dict) else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-
-
-@contextlib.contextmanager
-def _locked() -> Iterator[None]:
-    """Nobody else reads or writes the file inside the block."""
-    path().parent.mkdir(parents=True, exist_ok=True)
-    with path().with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

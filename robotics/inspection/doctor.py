@@ -16,7 +16,7 @@ from robotics.inspection.draft import Proposal, as_yaml, corrected
 from robotics.inspection.examination import Examination
 from robotics.inspection.findings import Finding, worst_first
 from robotics.inspection.scan import preview, sample_places, scan
-from selfflow_wm.files import atomic_file, write_file, write_json
+from selfflow_wm.files import write_file, write_json
 from selfflow_wm.progress import Progress
 
 KNOWN = ("rt1", "bridge")
@@ -109,8 +109,7 @@ def write(examined: Examination, out: Path) -> None:
 
     write_file(out / "index.html", render(examined))
     write_file(out / "proposed.yaml", examined.proposed)
-    with atomic_file(out / "inspection.json") as temporary:
-        write_json(temporary, summary(examined))
+    write_json(out / "inspection.json", summary(examined))
 
 
 def summary(examined: Examination) -> dict[str, Any]:

@@ -117,8 +117,7 @@ def _of_frames(codec: Codec | None) -> ResidualCodec:
 def _claim(out: Path, key: dict[str, Any]) -> None:
     """Put the key into `out`, or refuse if another one is there."""
     if not (out / "key.json").is_file():
-        with checkpoint.atomic_file(out / "key.json") as temporary:
-            checkpoint.write_json(temporary, key)
+        checkpoint.write_json(out / "key.json", key)
         return
     before = latents.read_key(out)
     if differing := sorted(name for name in key if key[name] != before.get(name)):
