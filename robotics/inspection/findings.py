@@ -50,7 +50,7 @@ class Finding:
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
-    """Errors, then questions, warnings and the rest; the heaviest first, else in the order found."""
+    """Errors, then questions, warnings and the rest; the heaviest first, else as found."""
     return sorted(findings, key=lambda row: (SEVERITIES.index(row.severity), -row.weight))
 
 
