@@ -120,7 +120,8 @@ class View:
     def __init__(self, seed: int, size: tuple[int, int], kind: str) -> None:
         rng = np.random.default_rng([seed, 99])
         self.size, self.kind = size, kind
-        coarse = (60 + rng.random((8, 10, 3)) * 140).astype(np.uint8)
+        grey = 100 + rng.random((8, 10, 1)) * 60 + rng.random((8, 10, 3)) * 20
+        coarse = grey.astype(np.uint8)
         self._table = Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)
         self._grain = rng.normal(0, 4, (*size, 3))
 
