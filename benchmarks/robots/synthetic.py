@@ -3,6 +3,8 @@
 What the table says of a part (kind, mode, frame, unit, scale, sense of the gripper ...) is what is
 written; its paths are the record's features. So whoever writes a table can try it before the data
 are there, and the table's claims can be checked on data for which they are true.
+
+    python -m benchmarks.robots.synthetic my_robot.yaml --out data/trial
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from benchmarks.robots.world import JOINTS, Arm, View, arm
 from robotics.data.rlds.fake import write_dataset
 from robotics.embodiment.columns import column
 from robotics.embodiment.robot import UNITS, Part, Robot
+from robotics.embodiment.tables import load_robot
+from selfflow_wm.cli import Parser, at_least, run_main
 
 SIZE = (240, 320)
 """Of a camera whose table does not state one."""
@@ -240,3 +244,27 @@ def _example(columns: dict[str, list[Any]]) -> dict[str, Any]:
     tree = _nested(episode)
     tree["steps"] = [_nested(step)["steps"] for step in steps]
     return tree
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m benchmarks.robots.synthetic`; returns the exit code."""
+    parser = Parser(
+        prog="python -m benchmarks.robots.synthetic",
+        description="Write a small RLDS data set in a robot's own schema.",
+    )
+    parser.add_argument("table", metavar="NAME|YAML", help="the robot's table")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--episodes", type=at_least(1), default=24, metavar="N")
+    parser.add_argument("--seconds", type=float, default=8.0, metavar="S", help="of an episode")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(argv)
+    if given.out.exists() and any(given.out.iterdir()):
+        raise ValueError(f"--out: expected a new directory, got {given.out}; choose another")
+    robot = load_robot(given.table)
+    write(robot, given.out, episodes=given.episodes, seconds=given.seconds, seed=given.seed)
+    print(f"written: {given.episodes} episodes of {robot.name} to {given.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
