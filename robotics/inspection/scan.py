@@ -151,14 +151,18 @@ def sample_places(source: RawSource, limit: int, faults: Faults) -> list[RawPlac
 
 
 def preview(source: RawSource, places: Sequence[RawPlace], limit: int = 60) -> list[Track]:
-    """The first readable ones of the sampled episodes, without their pictures."""
+    """The first readable ones of the sampled episodes, with three of each camera's pictures."""
     found = []
-    unused = Scan(0, 0, Faults("skip"))
+    unused = Scan(0, 0, Faults("skip"), strips=[("", {})] * STRIPS)
     for place in places[:limit]:
         try:
             raw = source.read(place)
-            texts = {key: rows for key, rows in raw.texts.items() if not is_picture(rows)}
-            shorter = RawEpisode(raw.steps, raw.numbers, texts, raw.problems)
+            texts = {
+                key: [rows[i] for i in {0, len(rows) // 2, len(rows) - 1}] if is_picture(rows) else rows
+                for key, rows in raw.texts.items()
+            }
+            shown = {key: rows[:1] for key, rows in raw.pictures.items()}
+            shorter = RawEpisode(raw.steps, raw.numbers, texts, raw.problems, shown)
             if raw.steps:
                 found.append(_track(unused, shorter, place.number, str(place.number)))
         except ValueError:
