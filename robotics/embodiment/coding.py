@@ -327,7 +327,7 @@ def _names(row: _Row) -> list[str]:
     elif width == 1:
         return [part.name]
     else:
-        default = tuple("xyz") if part.kind == "position" and width == 3 else range(width)
+        default = tuple("xyz")[:width] if part.kind == "position" else range(width)
         inner = part.names or default
     return [f"{part.name}.{name}" for name in inner]
 

@@ -178,6 +178,18 @@ class Part:
         _one_of("frame", self.frame, FRAMES)
         for name in ("scale", "open", "closed", "range"):
             self._check_numbers(name)
+        if self.kind == "rotation" and self.width > 3 and (self.unit, self.scale) != ("rad", 1.0):
+            raise ValueError(
+                f"unit: expected none and no scale of {self.form}, whose values are no angles, got "
+                f"unit {self.unit} and scale {self.scale}; leave them out."
+            )
+        if self.kind == "position" and self.frame == "tool" and self.width != 3:
+            raise ValueError(
+                f"frame: expected x, y and z of a position in a tool's axes, got {self.width} "
+                "values; write frame: base"
+            )
+        if self.model.binarize and (self.kind != "gripper" or self.mode is None):
+            raise ValueError("model.binarize: expected it of an action's gripper alone.")
         if self.kind == "gripper" and self.open == self.closed:
             raise ValueError(f"open: expected another value than closed, got {self.open} for both.")
         if self.names and len(self.names) != self.width:
@@ -363,6 +375,8 @@ class Robot:
                 raise ValueError(
                     f"state.{part.name}: expected no mode and no of; they are actions'."
                 )
+            if part.model.mode:
+                raise ValueError(f"state.{part.name}.model.mode: expected it of actions alone.")
         for part in self.action:
             self._check_action(part)
 
@@ -370,6 +384,8 @@ class Robot:
         place = f"action.{part.name}"
         if part.mode is None:
             raise ValueError(f"{place}.mode: expected one of {', '.join(MODES)}, got none.")
+        if part.model.sign is not None:
+            raise ValueError(f"{place}.model.sign: expected it of parts of the state alone.")
         named = {row.name: row for row in self.state}
         if part.of is not None and part.of not in named:
             raise ValueError(
