@@ -254,7 +254,7 @@ class Filter:
         _check_path("path", self.path, 1)
         if sum(value is not None for value in (self.keep, self.drop, self.contains)) != 1:
             raise ValueError(
-                f"{self.path}: expected one of keep and drop, lists of values, and contains."
+                f"path {self.path}: expected one of keep and drop, lists of values, and contains."
             )
         for name in ("keep", "drop"):
             value = getattr(self, name)
@@ -281,8 +281,8 @@ class Instruction:
 
     def __post_init__(self) -> None:
         for path in self.paths:
-            _check_path("instruction", path, None if self.encoding == "characters" else 1)
-        _one_of("instruction.encoding", self.encoding, ("utf-8", "characters"))
+            _check_path("paths", path, None if self.encoding == "characters" else 1)
+        _one_of("encoding", self.encoding, ("utf-8", "characters"))
 
 
 @dataclass(frozen=True)
@@ -301,9 +301,9 @@ class Steps:
         for name in ("drop_first", "drop_last"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"steps.{name}: expected a number of steps, got {value!r}.")
+                raise ValueError(f"{name}: expected a number of steps, got {value!r}.")
         if isinstance(self.lag, bool) or not isinstance(self.lag, int):
-            raise ValueError(f"steps.lag: expected a number of steps, got {self.lag!r}.")
+            raise ValueError(f"lag: expected a number of steps, got {self.lag!r}.")
 
 
 @dataclass(frozen=True)
@@ -319,7 +319,7 @@ class Window:
         object.__setattr__(self, "video_offsets", tuple(int(n) for n in self.video_offsets))
         if self.horizon < 1 or any(offset < 1 for offset in self.video_offsets):
             raise ValueError(
-                f"window: expected horizon >= 1 and video_offsets >= 1, got {self.horizon} and "
+                f"horizon: expected horizon >= 1 and video_offsets >= 1, got {self.horizon} and "
                 f"{list(self.video_offsets)}."
             )
 
