@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from robotics.embodiment.robot import UNITS, Part, Robot, rotation_width
 from robotics.embodiment.transforms import (
     Affine,
+    Continuous,
     Form,
     FromStart,
     Held,
@@ -46,7 +47,7 @@ def state_coding(part: Part) -> Coding:
     if part.kind != "rotation":
         return Coding(tuple(measured_steps(part)))
     form = part.model.form or "rot6d"
-    steps = _units(part)
+    steps = unit_steps(part)
     if form != part.form:
         steps.append(Form(str(part.form), form))
     if part.model.sign is not None:
@@ -56,6 +57,8 @@ def state_coding(part: Part) -> Coding:
                 "write form: quaternion_xyzw beside it, or leave it out."
             )
         steps.append(Sign(form, part.model.sign))
+    elif form.startswith("quaternion") and not unsigned(part):
+        steps.append(Sign(form, (0.0, 0.0, 0.0, 1.0)))
     return Coding(tuple(steps), form=form)
 
 
@@ -64,10 +67,10 @@ def measured_steps(part: Part) -> list[Transform]:
     a chunk starts."""
     if part.kind == "gripper":
         opened, closed = (np.asarray(ends, np.float64) for ends in (part.open, part.closed))
-        return [] if _plain(opened, 0, closed, 1) else [Affine(1.0 / (closed - opened), opened)]
+        return [] if _told(part, 0.0) else [Affine(1.0 / (closed - opened), opened)]
     if part.kind == "rotation":
-        return [*_units(part), Form(str(part.form), QUATERNION)]
-    return _units(part)
+        return [*unit_steps(part), Form(str(part.form), QUATERNION)]
+    return unit_steps(part)
 
 
 def action_coding(robot: Robot, part: Part) -> Coding:
@@ -85,27 +88,25 @@ def action_coding(robot: Robot, part: Part) -> Coding:
         default = "delta"
     mode = part.model.mode or default
     if part.kind == "rotation":
-        return _rotation_steps(robot, part, commanded, mode)
-    steps = _units(part)
+        coding = _rotation_steps(robot, part, commanded, mode)
+        if str(coding.form).startswith("quaternion"):
+            coding = replace(coding, steps=(*coding.steps, Continuous(str(coding.form))))
+        return coding
+    steps = unit_steps(part)
     if mode == recorded:
         return Coding(tuple(steps), mode)
     if {mode, recorded} == {"delta", "velocity"}:
         return Coding((*steps, _rate(robot, recorded)), mode)
     assert commanded is not None  # the table refuses what is relative to nothing
-    group = Vectors(commanded.name, _tool(robot, part, commanded))
+    group = Vectors(commanded.name, tool_rotation(robot, part, commanded))
     steps += _between_modes(robot, recorded, mode, group)
     return Coding(tuple(steps), mode, relative=True)
 
 
 def _rotation_steps(robot: Robot, part: Part, commanded: Part | None, mode: str) -> Coding:
     recorded, source = str(part.mode), str(part.form)
-    steps = _units(part)
+    steps = unit_steps(part)
     small = source if rotation_width(source) == 3 else "axis_angle"
-    if mode == recorded:
-        form = part.model.form or ("rot6d" if mode == "absolute" else small)
-        if form != source:
-            steps.append(Form(source, form))
-        return Coding(tuple(steps), mode, form)
     for which, form in (("recorded", source), ("the model's", part.model.form)):
         velocity = recorded if which == "recorded" else mode
         if velocity == "velocity" and form is not None and rotation_width(form) != 3:
@@ -113,6 +114,11 @@ def _rotation_steps(robot: Robot, part: Part, commanded: Part | None, mode: str)
                 f"action.{part.name}: expected {which} velocity as axis_angle or Euler angles, got "
                 f"{form}; a velocity has three values."
             )
+    if mode == recorded:
+        form = part.model.form or ("rot6d" if mode == "absolute" else small)
+        if form != source:
+            steps.append(Form(source, form))
+        return Coding(tuple(steps), mode, form)
     if {mode, recorded} == {"delta", "velocity"}:
         form = part.model.form or small
         if recorded == "velocity":
@@ -139,7 +145,7 @@ def _rotation_steps(robot: Robot, part: Part, commanded: Part | None, mode: str)
 
 def target_steps(robot: Robot, part: Part, commanded: Part) -> list[Transform]:
     """A recorded rotation of any mode as the targets, quaternions xyzw."""
-    steps = _units(part)
+    steps = unit_steps(part)
     if part.mode == "velocity":
         steps.append(_rate(robot, "velocity"))
     near = commanded.name if part.mode == "absolute" else None
@@ -169,8 +175,7 @@ def _gripper_steps(part: Part, commanded: Part | None) -> Coding:
             )
         opened, closed = (np.asarray(ends, np.float64) for ends in (part.open, part.closed))
         return Coding((Affine(1.0 / (closed - opened)),), mode, None, False)
-    command = gripper_command(part)
-    steps: list[Transform] = [] if command == Affine() else [command]
+    steps: list[Transform] = [] if _told(part, -1.0) else [gripper_command(part)]
     of = None if commanded is None else commanded.name
     if mode == recorded:
         return Coding(tuple(steps), mode)
@@ -179,32 +184,33 @@ def _gripper_steps(part: Part, commanded: Part | None) -> Coding:
             f"action.{part.name}.model.mode: expected absolute or pulse of a gripper, got {mode}."
         )
     held = Held(of, recorded == "pulse")
-    return Coding(
-        (
-            *steps,
-            held if recorded == "pulse" else Reversed(held),
-        ),
-        mode,
-        None,
-        True,
-    )
+    steps.append(held if recorded == "pulse" else Reversed(held))
+    return Coding(tuple(steps), mode, relative=True)
 
 
 def gripper_command(part: Part) -> Affine:
     """A gripper's command as closedness: -1 open, +1 closed."""
     opened, closed = (np.asarray(ends, np.float64) for ends in (part.open, part.closed))
-    if _plain(opened, -1, closed, 1):
-        return Affine()
     return Affine(2.0 / (closed - opened), (opened + closed) / 2.0)
 
 
-def _plain(opened: np.ndarray, low: float, closed: np.ndarray, high: float) -> bool:
-    return bool((opened == low).all() and (closed == high).all())
+def _told(part: Part, opened: float) -> bool:
+    """Whether a gripper is recorded as the model gets it: values that need not be touched, nor the
+    sign of a zero."""
+    return bool((np.ravel(part.open) == opened).all() and (np.ravel(part.closed) == 1.0).all())
 
 
-def _units(part: Part) -> list[Transform]:
+def unit_steps(part: Part) -> list[Transform]:
+    """A part's values in SI units; none where they already are."""
     factor = np.asarray(part.scale, np.float64) * UNITS[str(part.unit)]
     return [] if (factor == 1.0).all() else [Affine(factor)]
+
+
+def unsigned(part: Part) -> bool:
+    """Whether the model is given a state's recorded quaternion as such and nothing fixes its sign;
+    then it is that of the step before."""
+    quaternions = (str(form).startswith("quaternion") for form in (part.form, part.model.form))
+    return all(quaternions) and part.model.sign is None
 
 
 def _rate(robot: Robot, recorded: str) -> Affine:
@@ -212,7 +218,7 @@ def _rate(robot: Robot, recorded: str) -> Affine:
     return Affine(1.0 / robot.rate if recorded == "velocity" else float(robot.rate))
 
 
-def _tool(robot: Robot, part: Part, commanded: Part) -> str | None:
+def tool_rotation(robot: Robot, part: Part, commanded: Part) -> str | None:
     """State part of the rotation of the tool in whose axes a position is commanded."""
     if part.kind != "position" or part.frame != "tool":
         return None
