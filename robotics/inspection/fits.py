@@ -1,8 +1,8 @@
 """How well one reading of the commands explains the measured motion.
 
 A reading predicts the motion p of each step; measured is m[t] = x[t+1+lag] - x[t+lag] (of rotations
-the turn as a rotation vector). A gain g is fitted, m = g p, by least squares, and a reading is as
-good as the share of the measured motion it explains, 1 - |m - g p|^2 / |m|^2. Two readings are
+the turn as a rotation vector). A gain g >= 0 is fitted, m = g p, by least squares, and a reading is
+as good as the share of the measured motion it explains, 1 - |m - g p|^2 / |m|^2. Two readings are
 compared by their squared residuals in blocks of `BLOCK` steps, so that noise within an episode does
 not pass for evidence.
 """
@@ -26,7 +26,8 @@ FEW = 30
 SURE, LIKELY = 4.0, 3.0
 """Standard errors by which another reading, and the stated one, must win."""
 MARGIN = 0.1
-"""Share of the residual that another reading must remove to contradict the stated one."""
+"""Share of the residual that one of two readings must remove to be the better one: less may be the
+way in which a reading measures its own noise."""
 EXPLAINS = 0.4
 """Share of the motion that must be explained before the data decide."""
 AGREES, CONTRADICTS, UNCLEAR = "agrees", "contradicts", "cannot tell"
@@ -125,7 +126,7 @@ def fitted(reading: Reading, predict: Predict, moved: Rows, lags: Sequence[int] 
         if len(m) < FEW or whole < 1e-12 * len(m):
             return None
         square = float((p**2).sum())
-        gain = float((p * m).sum()) / square if square > 1e-18 else 0.0
+        gain = max(float((p * m).sum()) / square, 0.0) if square > 1e-18 else 0.0
         left = ((m - gain * p) ** 2).sum(1)
         shares[lag] = explained = 1 - float(left.sum()) / whole
         if best is None or explained > best.explained + 1e-6:
@@ -153,7 +154,7 @@ def answer(stated: Fit, rival: Fit) -> str:
     left, other = 1 - stated.explained, 1 - rival.explained
     if sure > SURE and other < (1 - MARGIN) * left and rival.gain > 0:
         return CONTRADICTS
-    return AGREES if sure < -LIKELY and left < other else UNCLEAR
+    return AGREES if sure < -LIKELY and left < (1 - MARGIN) * other else UNCLEAR
 
 
 def sane(commands: Rows) -> list[np.ndarray]:

@@ -52,8 +52,9 @@ class Motion:
     prescale: float = 1.0
     """Factor on the commands under which the fits were made; 1: the table's own."""
     axis_gain: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """(width,) gain of each value by itself under the best reading."""
+    """(width,) gain of each value by itself, which may be negative, under `axis_mode`."""
     axis_explained: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    axis_mode: str = "delta"
     matrix: np.ndarray | None = None
     """(3, 3) of translations, least squares: measured = matrix @ commanded."""
     matrix_explains: float = 0.0
@@ -76,6 +77,13 @@ class Motion:
     def decided(self) -> bool:
         """Whether any reading explains enough for the data to say something."""
         return self.best.explained >= EXPLAINS
+
+    @property
+    def by_axis(self) -> bool:
+        """Whether each value by itself, with a factor and a sign of its own, is explained, though
+        no reading with one gain explains them all."""
+        moving = self.axis_explained[self.axis_explained > 0]
+        return not self.decided and len(moving) > 0 and float(np.median(moving)) > 0.6
 
 
 def factor(part: Part) -> np.ndarray:
@@ -175,10 +183,11 @@ def components(tracks: Sequence[Track], part: Part, state: Part) -> Motion | Non
     if stated is None:
         return None
     fits.sort(key=lambda fit: -fit.explained)
-    best = fits[0].reading.mode
+    best = fits[0].reading.mode if fits[0].explained >= EXPLAINS else stated.reading.mode
     gain, explained = axes(*paired(lambda n, k: predict(best, n, k), scaled, fits[0].lag))
     return Motion(
         part.name, part.kind, fits, stated, axis_gain=gain, axis_explained=explained,
+        axis_mode=best,
         levels=slopes(commands, values, fits[0].lag) if best == "absolute" else np.zeros(0),
     )  # fmt: skip
 
@@ -249,8 +258,9 @@ def translation(
         return None
     fits.sort(key=lambda fit: -fit.explained)
     best = fits[0]
+    read = best if best.explained >= EXPLAINS else stated
     p, m = paired(
-        lambda n, k: predict(best.reading.mode, n, k), moved[best.reading.frame], best.lag
+        lambda n, k: predict(read.reading.mode, n, k), moved[read.reading.frame], read.lag
     )
     gain, explained = axes(p, m)
     matrix = np.linalg.lstsq(p, m, rcond=None)[0].T
@@ -259,10 +269,11 @@ def translation(
         1 - float((left[:, moving] ** 2).sum()) / max(float((m[:, moving] ** 2).sum()), 1e-18)
         for left in (m - p @ matrix.T, m - p * gain)
     ]
-    levels = slopes(commands, values, best.lag) if best.reading.mode == "absolute" else np.zeros(0)
+    absolute = read.reading.mode == "absolute"
+    levels = slopes(commands, values, read.lag) if absolute else np.zeros(0)
     return Motion(
-        part.name, part.kind, fits, stated, 1.0, gain, explained, matrix, shares[0], shares[1],
-        levels=levels,
+        part.name, part.kind, fits, stated, 1.0, gain, explained, read.reading.mode, matrix,
+        shares[0], shares[1], levels=levels,
     )  # fmt: skip
 
 
@@ -346,9 +357,10 @@ def rotation(tracks: Sequence[Track], part: Part, state: Part) -> Motion | None:
     if stated is None:
         return None
     fits.sort(key=lambda fit: -fit.explained)
-    gain, explained = _rotation_axes(part, commands, scale, measured, fits[0])
+    read = fits[0] if fits[0].explained >= EXPLAINS else stated
+    gain, explained = _rotation_axes(part, commands, scale, measured, read)
     return Motion(
-        part.name, part.kind, fits, stated, scale, gain, explained,
+        part.name, part.kind, fits, stated, scale, gain, explained, read.reading.mode,
         spread=_spread(part, commands, scale), state_spread=_step_spread(measured),
         levels=np.zeros(0),
     )  # fmt: skip

@@ -158,7 +158,9 @@ def preview(source: RawSource, places: Sequence[RawPlace], limit: int = 60) -> l
         try:
             raw = source.read(place)
             texts = {
-                key: [rows[i] for i in {0, len(rows) // 2, len(rows) - 1}] if is_picture(rows) else rows
+                key: [rows[i] for i in sorted({0, len(rows) // 2, len(rows) - 1})]
+                if is_picture(rows)
+                else rows
                 for key, rows in raw.texts.items()
             }
             shown = {key: rows[:1] for key, rows in raw.pictures.items()}
@@ -170,9 +172,22 @@ def preview(source: RawSource, places: Sequence[RawPlace], limit: int = 60) -> l
     return found
 
 
+class _Decoded(Sequence[Any]):
+    """Pictures of a video as pixels: encoding them again would cost more than all the rest."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, step: Any) -> Any:
+        return self.rows.decode(step)
+
+
 def is_picture(rows: Sequence[bytes]) -> bool:
     """Whether these are encoded pictures."""
-    return any(row.startswith(IMAGE_MARKS) for row in rows[:3])
+    return hasattr(rows, "decode") or any(row.startswith(IMAGE_MARKS) for row in rows[:3])
 
 
 def scan(
@@ -246,6 +261,7 @@ def _track(result: Scan, raw: RawEpisode, number: int, name: str) -> Track:
     encoded: dict[str, Sequence[Any]] = dict(raw.pictures)
     for key, rows in raw.texts.items():
         if key.startswith("steps/") and is_picture(rows):
+            rows = _Decoded(rows) if hasattr(rows, "decode") else rows
             encoded[key] = rows
             continue
         try:

@@ -147,14 +147,25 @@ def choose(tracks: Sequence[Track], name: str, pieces: list[Piece], state: list[
             choice.roles.append(role)
             if role.of is not None:
                 # A pose that came out of six unnamed values replaces them.
-                free = [row for row in free if not _overlaps(row, role.of.piece)]
-                free.append(replace(role.of.piece, why=role.of.piece.why))
+                free = _taken(free, role.of.piece)
     _grippers(tracks, [piece for piece in pieces if piece.kind == "gripper"], state, choice)
     order = {(piece.key, piece.first): number for number, piece in enumerate(pieces)}
     choice.roles.sort(
         key=lambda role: order.get((role.piece.key, role.piece.first), _before(order, role.piece))
     )
     return choice
+
+
+def _taken(free: list[Piece], piece: Piece) -> list[Piece]:
+    """What is measured, with one piece known: the other half of six values is known with it."""
+    found = [piece]
+    for row in free:
+        if not _overlaps(row, piece):
+            found.append(row)
+        elif row.kind == "arm" and row.size != piece.size:
+            halves = split_arm(row, piece.why, piece.sure)
+            found += [half for half in halves if not _overlaps(half, piece)]
+    return found
 
 
 def _before(order: dict[tuple[str, int], int], piece: Piece) -> float:

@@ -6,20 +6,27 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from robotics.embodiment.columns import column
 from robotics.embodiment.robot import UNITS, Part, Robot
-from robotics.inspection import gripper, naming
+from robotics.inspection import gripper
 from robotics.inspection.fits import (
     AGREES,
     CONTRADICTS,
-    EXPLAINS,
     UNCLEAR,
     Fit,
     Verdict,
     advantage,
     answer,
 )
-from robotics.inspection.motion import COMPONENTS, SMALL, Motion, factor, late, motions, same_form
+from robotics.inspection.motion import (
+    COMPONENTS,
+    SMALL,
+    Motion,
+    factor,
+    late,
+    motions,
+    rotations,
+    same_form,
+)
 from robotics.inspection.scan import Track
 
 FACTORS = {
@@ -30,6 +37,8 @@ FACTORS = {
 ALIKE, EXACT = 1.25, 0.9
 """Gains up to this factor from 1 are those of a controller; where this share of the motion is
 explained, they are not beyond it."""
+ALIKE_SHARE = 0.01
+"""Share of the motion by which two readings of changes may differ and mean the same."""
 LOOSE = 2.5
 """Beyond this factor no controller explains a gain."""
 REACH = 1.6
@@ -71,6 +80,8 @@ def state_verdicts(tracks: Sequence[Track], robot: Robot) -> Iterator[Verdict]:
             yield from _reach(place, part, values)
         elif part.kind in ("rotation", "joints"):
             yield from _angles(place, part, values)
+        if part.kind == "rotation":
+            yield from _continuity(place, part, rows)
 
 
 def _reach(place: str, part: Part, values: np.ndarray) -> Iterator[Verdict]:
@@ -122,6 +133,62 @@ def _angles(place: str, part: Part, values: np.ndarray) -> Iterator[Verdict]:
                           "form", ((f"{place}.form", "euler_xyz"),))  # fmt: skip
 
 
+def _continuity(place: str, part: Part, rows: Sequence[np.ndarray]) -> Iterator[Verdict]:
+    """Whether an axis times angle or Euler angles: read as the wrong one of them, a rotation jumps
+    where the other goes around the circle. Of quaternions, which value is w: it is often kept
+    positive."""
+    form = part.form or ""
+    if part.width == 4:
+        yield from _quaternion_order(place, part, rows)
+    if part.width != 3 or np.abs(np.concatenate(rows) * factor(part)).max() > TURN:
+        return
+    stated = "axis_angle" if form == "axis_angle" else form
+    other = "euler_xyz" if form == "axis_angle" else "axis_angle"
+    jumps = {name: _jumps(part, rows, name) for name in (stated, other)}
+    if jumps[stated] == jumps[other]:
+        return
+    says = AGREES if jumps[stated] < jumps[other] else CONTRADICTS
+    found = stated if says == AGREES else other
+    numbers = (
+        f"read as {stated} the rotation jumps at {jumps[stated]} steps, as {other} at "
+        f"{jumps[other]}"
+    )
+    entries = ((f"{place}.form", found),) if says == CONTRADICTS else ()
+    yield Verdict(place, "form of the rotation, by its continuity", says, form, found, numbers,
+                  "form", entries)  # fmt: skip
+
+
+def _jumps(part: Part, rows: Sequence[np.ndarray], form: str) -> int:
+    """Steps that turn by much more than the others."""
+    sizes = []
+    for values in rows:
+        read = rotations(values, part, form)
+        sizes.append((read[1:] * read[:-1].inv()).magnitude() if len(values) > 1 else np.zeros(0))
+    every = np.concatenate(sizes)
+    usual = float(np.quantile(every, 0.9)) if len(every) else 0.0
+    return int((every > max(0.2, 4 * usual)).sum())
+
+
+def _quaternion_order(place: str, part: Part, rows: Sequence[np.ndarray]) -> Iterator[Verdict]:
+    stated = part.form or ""
+    at = {"quaternion_xyzw": 3, "quaternion_wxyz": 0}
+    values = np.concatenate(rows)
+    kept = {
+        form: bool(values[:, i].min() >= -1e-6 and values[:, i].min() < 0.2)
+        for form, i in at.items()
+    }
+    both = {form: bool(values[:, i].min() < -0.01) for form, i in at.items()}
+    other = next(form for form in at if form != stated)
+    question = "order of the quaternion, by the sign that is kept"
+    numbers = f"value {at[stated]} {'is' if kept[stated] else 'is not'} kept positive, value " \
+        f"{at[other]} {'is' if kept[other] else 'is not'}"  # fmt: skip
+    if kept[stated] and both[other]:
+        yield Verdict(place, question, AGREES, stated, stated, numbers, "form")
+    elif kept[other] and both[stated]:
+        yield Verdict(place, question, CONTRADICTS, stated, other, numbers, "form",
+                      ((f"{place}.form", other),))  # fmt: skip
+
+
 def _lengths(place: str, part: Part, values: np.ndarray) -> Iterator[Verdict]:
     if not (part.form or "").startswith("quaternion"):
         return
@@ -159,10 +226,13 @@ def of_motion(motion: Motion, robot: Robot) -> list[Verdict]:
             f"lag {mine.lag}), {key(rival)} {rival.explained:.1%}; difference "
             f"{abs(advantage(rival, mine)):.1f} standard errors, {mine.steps} steps"
         )
+        # Readings of small changes that explain the same are the same for a policy.
+        same = mine.reading.mode == "delta" and mine.explained - rival.explained < ALIKE_SHARE
         winner = key(rival) if says == CONTRADICTS else stated
         entries = ((entry, winner),) if says == CONTRADICTS and entry else ()
         found.append(
-            Verdict(place, question, says, stated, winner, numbers, code, entries, matters)
+            Verdict(place, question, says, stated, winner, numbers, code, entries,
+                    matters and not same)
         )
 
     plain = [fit for fit in motion.fits if fit.reading.measured != COMPONENTS]
@@ -207,9 +277,9 @@ def _composed(motion: Motion, place: str, mode: str) -> list[Verdict]:
 def _scale(motion: Motion, part: Part, robot: Robot, place: str) -> list[Verdict]:
     """Factor and signs of the commanded values."""
     best = motion.best
-    if not motion.decided:
-        return []
-    if best.reading.mode == "absolute":
+    if not motion.decided and not motion.by_axis:
+        return _mixed(motion, place)
+    if motion.axis_mode == "absolute":
         return _levels(motion, part, place)
     expected = 1 / robot.rate if part.mode == "velocity" else 1.0
     total = best.gain * motion.prescale / expected
@@ -233,13 +303,27 @@ def _scale(motion: Motion, part: Part, robot: Robot, place: str) -> list[Verdict
         each = ", ".join(f"[{i}] {r:.3g}" for i, r in enumerate(ratio) if clear[i])
         numbers += f"; value by value {each}"
     far = max(middle, 1 / max(middle, 1e-12))
-    exact = best.explained >= EXACT
+    exact = best.explained >= EXACT or motion.by_axis
     if turned or far > LOOSE or (exact and (far > ALIKE or uneven)):
         found, entries = _correction(part, place, ratio, clear, middle, bool(turned) or uneven)
         code = "sign" if turned and far <= ALIKE else "scale"
         return [Verdict(place, question, CONTRADICTS, stated, found, numbers, code, entries)]
     says = AGREES if far <= ALIKE and not uneven else UNCLEAR
     return [Verdict(place, question, says, stated, stated, numbers, "scale", matters=False)]
+
+
+def _mixed(motion: Motion, place: str) -> list[Verdict]:
+    """Whether another choice of axes explains what none of the readings does."""
+    matrix = motion.matrix
+    if matrix is None or motion.matrix_explains - max(motion.gain_explains, 0.0) < 0.2:
+        return []
+    rows = "; ".join(" ".join(f"{value:+.2f}" for value in row) for row in matrix)
+    numbers = (
+        f"measured = M commanded explains {motion.matrix_explains:.0%}, a factor for each axis "
+        f"{motion.gain_explains:.0%}; M = [{rows}]"
+    )
+    return [Verdict(place, "axes of the commands and of the poses", CONTRADICTS, "the same",
+                    "others", numbers, "axes")]  # fmt: skip
 
 
 def named_factor(size: float) -> str:
@@ -259,10 +343,19 @@ def _correction(
         return f"1 is 1 {name}", ((f"{place}.unit", name),)
     factors = np.where(clear, ratio, middle) if each else np.full(part.width, middle)
     now = np.broadcast_to(np.asarray(part.scale, float), (part.width,)) * factors
-    rounded = [float(f"{value:.3g}") for value in now]
+    rounded = [neat(value) for value in now]
     scale: object = rounded if each else rounded[0]
     words = f"1 is {scale} {part.unit}" + (f" ({name})" if name else "")
     return words, ((f"{place}.scale", scale),)
+
+
+def neat(value: float) -> float:
+    """A factor as a person would write it, where that is within 3% of it."""
+    for digits in (1, 2):
+        short = float(f"{value:.{digits}g}")
+        if abs(short - value) < (0.015 if digits == 1 else 0.03) * abs(value):
+            return short
+    return float(f"{value:.3g}")
 
 
 def _levels(motion: Motion, part: Part, place: str) -> list[Verdict]:
@@ -315,5 +408,3 @@ def explained(evidence: Sequence[Motion]) -> float:
     """The largest share of motion that is explained."""
     return max((motion.best.explained for motion in evidence), default=0.0)
 
-
-__all__ = ["EXPLAINS", "column", "naming", "verify"]
