@@ -109,6 +109,12 @@ def motions(examined: Examination) -> Findings:
     if moving and not examined.motions:
         text = "too few measured values to compare the commanded motion with"
         yield _info("motion", text, "State the measured pose or joints.", "motion.unmeasured")
+    if (late := examined.robot.steps.lag) and not examined.stated:
+        steps = f"{abs(late)} step{'s' * (abs(late) > 1)}"
+        text = f"every motion is over before its command: the draft shifts actions by {steps}"
+        yield _warning("steps", text, "Check it in a few episodes.", "steps.lag",
+                       f"actions are recorded {steps} {'late' if late > 0 else 'early'}",
+                       cards.WHY["lag"], f"steps: {{lag: {late}}}", weight=4.0)  # fmt: skip
     for row in examined.verdicts:
         if row.code == "lead":
             text = f"the motion follows its command late: {row.numbers}"
@@ -157,7 +163,7 @@ def grippers(examined: Examination) -> Findings:
             late = any(row.code == "lag" and row.answer == "contradicts" for row in examined.verdicts)
             if not late:
                 yield _warning(place, text, "Recorded late: shift it when the data are converted.",
-                               "gripper.late", f"{place} is recorded {-lag} steps late",
+                               "gripper.late", f"{place} comes {-lag} step{'s' * (lag < -1)} after the gripper has moved",
                                "The policy would learn to close after the gripper has closed.",
                                weight=2.0)  # fmt: skip
         elif grip.equal > 0.98 and grip.steps:

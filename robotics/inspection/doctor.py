@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from robotics.data.rlds.faults import Faults
 from robotics.data.rlds.raw import RawSource
 from robotics.data.rlds.schema import Leaf
+from robotics.embodiment.columns import column
 from robotics.embodiment.robot import Robot
 from robotics.embodiment.tables import TABLES, load_robot
 from robotics.inspection import checks, proposal, roles, verdicts
@@ -42,7 +45,7 @@ class _Chosen:
 
 
 def examine(
-    directory: str | Path,
+    directory: str | Path | RawSource,
     split: str = "train",
     spec: str | None = None,
     episodes: int = 300,
@@ -51,7 +54,7 @@ def examine(
     """Read a sample of a split and say what is in it.
 
     Args:
-        directory: TFDS or LeRobot data set.
+        directory: TFDS or LeRobot data set, or one that is open.
         split: split or slice of it.
         spec: name or path of a robot's table; None tries the shipped ones and then drafts one.
         episodes: most that are read, 0 for all.
@@ -60,7 +63,7 @@ def examine(
     Raises:
         ValueError: no such data set or split, or a table that does not fit it.
     """
-    source = open_source(directory, split)
+    source = open_source(directory, split) if isinstance(directory, str | Path) else directory
     faults = Faults("skip")
     places = sample_places(source, episodes, faults)
     seen = preview(source, places)
@@ -96,7 +99,7 @@ def examine(
     )  # fmt: skip
     findings = checks.all_findings(examination)
     heading = (
-        f"How to read {directory} ({split}), proposed by python -m robotics.inspect from "
+        f"How to read {source.directory} ({source.split}), proposed by python -m robotics.inspect from "
         f"{result.sampled} of {result.total} episodes,\nbeginning with: {chosen.origin}.\n"
         "configs/robot/template.yaml explains every entry."
     )
@@ -124,6 +127,7 @@ def _choose(source: RawSource, tracks: Sequence[Track], spec: str | None) -> _Ch
         return _Chosen(Draft({"extends": base}), f"the table {spec}", True)
     fitting = [name for name in shipped_names() if not missing(load_robot(name), source.stored)]
     good = [name for name in fitting if _is_it(name, source, tracks)]
+    good = _without_still(good, tracks)
     if good:
         best = min(good, key=lambda name: (len(name), name))
         questions = (_which(good),) if len(good) > 1 else ()
@@ -134,6 +138,25 @@ def _choose(source: RawSource, tracks: Sequence[Track], spec: str | None) -> _Ch
     if fitting:
         words = f"names, shapes and values; its features are as in {fitting[0]}, its values not"
     return _Chosen(draft, words, False)
+
+
+def _without_still(names: Sequence[str], tracks: Sequence[Track]) -> list[str]:
+    """Without tables that read more than another one of them, and nothing that moves."""
+
+    def moving(name: str) -> frozenset[str]:
+        parts = (*load_robot(name).state, *load_robot(name).action)
+        rows = {part.path: [track.values(part.path) for track in tracks] for part in parts}
+        return frozenset(
+            path for path, values in rows.items()
+            if any(row is not None and np.ptp(row, axis=0).max(initial=0) > 1e-9 for row in values)
+        )  # fmt: skip
+
+    moved = {name: moving(name) for name in names}
+    size = {name: len(load_robot(name).state) + len(load_robot(name).action) for name in names}
+    return [
+        name for name in names
+        if not any(moved[other] == moved[name] and size[other] < size[name] for other in names)
+    ]  # fmt: skip
 
 
 def shipped_names() -> list[str]:
@@ -169,8 +192,7 @@ def _which(names: Sequence[str]) -> Question:
 def missing(robot: Robot, stored: Mapping[str, Leaf]) -> list[str]:
     """What a table names and a data set does not have, or has as something else."""
     problems = []
-    cameras = [camera.name for camera in robot.cameras]
-    for place, wanted in robot.columns(cameras):
+    for place, wanted in robot.columns():
         leaf = stored.get(wanted.key)
         if leaf is None:
             near = difflib.get_close_matches(wanted.key, stored, n=3, cutoff=0.3)
@@ -195,7 +217,7 @@ def missing(robot: Robot, stored: Mapping[str, Leaf]) -> list[str]:
             )
     for group in ("state", "action"):
         for part in getattr(robot, group):
-            wanted = dict(robot.columns(cameras))[f"{group}.{part.name}"]
+            wanted = column(part.path)
             leaf = stored.get(wanted.key)
             if leaf is not None and wanted.values is None and leaf.width not in (None, part.width):
                 problems.append(
@@ -219,15 +241,19 @@ def _questions(found: Sequence[Verdict]) -> list[Question]:
             continue
         if (name, row.code) in decided or (code == "form" and (name, "form") in decided and "quaternion" in row.stated):  # fmt: skip  # noqa: E501
             continue
-        questions.setdefault((name, code), _asked(row, name, code))
+        turns = code == "form" and any(
+            other.answer == AGREES and other.topic == row.topic and "continuity" in other.question
+            and other.stated.startswith("euler") for other in found
+        )  # fmt: skip
+        questions.setdefault((name, code), _asked(row, name, code, turns))
     return list(questions.values())
 
 
-def _asked(row: Verdict, name: str, code: str) -> Question:
+def _asked(row: Verdict, name: str, code: str, euler: bool) -> Question:
     quaternion = "quaternion" in row.stated
     choices = {
         "form": ("quaternion_xyzw", "quaternion_wxyz") if quaternion
-        else ("euler_xyz", "euler_zyx", "axis_angle"),
+        else ("euler_xyz", "euler_zyx", *(() if euler else ("axis_angle",))),
         "frame": ("base", "tool"),
         "mode": ("delta", "absolute"),
     }[code]  # fmt: skip

@@ -65,6 +65,8 @@ class Motion:
     """rad: how far apart the readings of the commanded rotation are, 99th percentile."""
     state_spread: float = 0.0
     """rad: the same of the measured rotation's steps."""
+    largest: float = 0.0
+    """Size of the largest command, as recorded."""
     levels: np.ndarray = field(default_factory=lambda: np.zeros(0))
     """(width,) of absolute commands: slope of the measured value over the commanded one."""
 
@@ -136,7 +138,9 @@ def motions(tracks: Sequence[Track], robot: Robot) -> list[Motion]:
         else:
             motion = components(tracks, part, state)
         if motion is not None:
-            found.append(motion)
+            rows = [row for track in tracks if (row := track.values(part.path)) is not None]
+            largest = max(float(np.nanmax(np.abs(row), initial=0)) for row in rows)
+            found.append(replace(motion, largest=largest))
     return found
 
 

@@ -21,10 +21,10 @@ KINDS = (
     ("force", r"effort|torque|force|wrench|current|tactile"),
     ("gripper", r"gripper|grasp|finger|closedness|jaw|hand_open|aperture"),
     ("joints", r"joint|qpos|(^|[/._])q($|[/._\d])|motor|servo|arm_pos"),
-    ("pose", r"cartesian|pose|eef|(^|[/._])ee([/._]|$)|ee_|_ee|tcp|end_effector|effector|ur_tool"),
+    ("base", r"(^|[/._])(base|mobile_base|wheels?|mobile|chassis|odom\w*|torso)([/._]|$)(?!.*(tool|tcp|ee))"),
     ("rotation", r"rotation|orientation|rpy|euler|quat|axis_angle|rotvec|rot6d|rot($|[/._])"),
     ("position", r"world_vector|translation|position|xyz|(^|[/._])pos($|[/._])|_pos$"),
-    ("base", r"base|wheel|mobile|chassis|odom|torso"),
+    ("pose", r"cartesian|pose|eef|(^|[/._])ee([/._]|$)|ee_|_ee|tcp|end_effector|effector|ur_tool"),
 )  # fmt: skip
 _ARM = re.compile(r"(?:^|[/._])(left|right|arm_?\d|robot_?\d|l|r)(?=[/._]|$)|^(left|right)")
 

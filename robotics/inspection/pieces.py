@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -147,6 +148,8 @@ def _by_values(
         return [piece("gripper" if width <= 2 else "other", **by_name)]
     if said == "base":
         return [piece("base", **by_name)]
+    if said == "rotation" and width > 4 and not rotation_form(values, 0, width):
+        said = "pose"
     if said == "rotation":
         form = rotation_form(values, 0, width)
         return [piece("rotation", form=form, **by_name) if form else piece("other", **by_name)]
@@ -154,6 +157,8 @@ def _by_values(
     words = key.lower()
     if "joint" in words or "qpos" in words or "qvel" in words:
         said = "joints"
+    elif velocity and re.search(r"(^|[/._])base", words):
+        return [piece("base", **by_name)]
     elif velocity:
         said = "pose" if "cartesian" in words or "ee" in words.rsplit("/", 1)[-1] else ""
     if said == "position":
@@ -340,7 +345,7 @@ def by_key(
 ) -> dict[str, list[Piece]]:
     """`pieces` of every column of steps."""
     found = {}
-    for key, width in widths.items():
+    for key, width in sorted(widths.items()):
         folder = key.rpartition("/")[0]
         near = [
             other

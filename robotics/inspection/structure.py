@@ -98,7 +98,8 @@ def alternatives(found: dict[str, list[Piece]]) -> list[tuple[str, list[Piece]]]
             whole[key] = rows
     ways = [([key], rows) for key, rows in whole.items()]
     if single:
-        ways.insert(0, (list(single), list(itertools.chain(*single.values()))))
+        halves = sorted(itertools.chain(*single.values()), key=lambda piece: piece.kind)
+        ways.insert(0, (list(single), halves))
     if not ways and (grippers or bases):
         ways = [([], [])]
     named = []
@@ -202,6 +203,15 @@ def _single(tracks: Sequence[Track], piece: Piece, state: list[Piece], choice: C
         if best is None or fit.explained > best.explained + 1e-3:
             best = Role(piece, fit.reading.mode, Role(row), fit.explained)
     if best is not None and best.explained >= EXPLAINS:
+        if best.of is not None and piece.sure == OPEN and best.of.piece.sure != OPEN:
+            known = best.of.piece
+            why = f"moves {known.path}"
+            best = replace(best, piece=replace(piece, kind=known.kind, sure=known.sure, why=why))
+        elif piece.kind == "joints" and piece.size >= 5 and piece.sure == OPEN:
+            why = f"{piece.size} values that are no pose, and move value by value"
+            row = best.of.piece if best.of is not None else piece
+            best = Role(replace(piece, sure=LIKELY, why=why), best.mode,
+                        Role(replace(row, sure=LIKELY, why=why)), best.explained)  # fmt: skip
         return replace(best, mode=_named_mode(piece, best.mode))
     choice.questions.append("mode")
     return Role(piece, _named_mode(piece, _guessed_mode(tracks, piece)))
@@ -328,9 +338,7 @@ def _as_pose(tracks: Sequence[Track], piece: Piece, state: list[Piece]) -> list[
     found: list[Role] | None = None
     for where, turn in _poses(state):
         move, rotate = split_arm(piece, f"moves {where.path}", LIKELY)
-        shift = motion.translation(
-            tracks, part_of(move, "command", "delta"), part_of(where, "measured"), None
-        )
+        shift = _shift(tracks, move, where, turn)
         turned = motion.rotation(
             tracks, part_of(rotate, "command", "delta"), part_of(turn, "measured")
         )
@@ -347,6 +355,21 @@ def _as_pose(tracks: Sequence[Track], piece: Piece, state: list[Piece]) -> list[
         if better and sure != OPEN:
             found = rows
     return found
+
+
+def _shift(
+    tracks: Sequence[Track], move: Piece, where: Piece, turn: Piece
+) -> motion.Motion | None:
+    """How a commanded position moves the measured one, in the frame that explains more; of the
+    tool's frame in any order of the quaternion."""
+    rows = [
+        motion.translation(
+            tracks, part_of(move, "command", "delta"), part_of(where, "measured"),
+            part_of(replace(turn, form=form), "turn"),
+        )
+        for form in motion.forms(turn.size, few=True) or [turn.form]
+    ]  # fmt: skip
+    return max((row for row in rows if row), key=lambda row: row.best.explained, default=None)
 
 
 def _poses(state: list[Piece]) -> list[tuple[Piece, Piece]]:

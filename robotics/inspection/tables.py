@@ -111,7 +111,7 @@ def print_examination(console: Any, examined: Examination) -> None:
                       show_header=any(headings))  # fmt: skip
         for place, heading in enumerate(headings):
             last = place == len(headings) - 1
-            table.add_column(heading, overflow="fold", ratio=None, no_wrap=False if last else None)
+            table.add_column(heading, overflow="fold", no_wrap=place == 0 and not last)
         for row in rows:
             table.add_row(*row)
         if table.row_count:

@@ -307,6 +307,10 @@ def _scale(motion: Motion, part: Part, robot: Robot, place: str) -> list[Verdict
     if turned or far > LOOSE or (exact and (far > ALIKE or uneven)):
         found, entries = _correction(part, place, ratio, clear, middle, bool(turned) or uneven)
         code = "sign" if turned and far <= ALIKE else "scale"
+        if entries[0][0].endswith(".unit"):
+            code, found, stated = "unit", str(entries[0][1]), part.unit or ""
+        elif 0.99 < motion.largest <= 1.0 + 1e-6 and far > LOOSE:
+            found = f"normalised to [-1, 1], {found}"
         return [Verdict(place, question, CONTRADICTS, stated, found, numbers, code, entries)]
     says = AGREES if far <= ALIKE and not uneven else UNCLEAR
     return [Verdict(place, question, says, stated, stated, numbers, "scale", matters=False)]
