@@ -107,14 +107,20 @@ POSE = {
 FORMS = ("euler_xyz", "euler_ZYX", "axis_angle", "quaternion_wxyz", "rot6d", "matrix")
 
 
+# A velocity has three values.
+RECORDED = [
+    (recorded, form)
+    for recorded in ("absolute", "delta", "velocity")
+    for form in FORMS[: 3 if recorded == "velocity" else None]
+]
+
+
 @pytest.mark.parametrize("frame", ["base", "tool"])
-@pytest.mark.parametrize("recorded", ["absolute", "delta", "velocity"])
+@pytest.mark.parametrize("against", ["measured", "commanded"])
 @pytest.mark.parametrize("mode", [None, "absolute", "delta", "velocity"])
-@pytest.mark.parametrize("form", FORMS)
-def test_a_pose_in_every_mode_frame_and_form_comes_back(frame, recorded, mode, form):
-    if recorded == "velocity" and form not in FORMS[:3]:
-        pytest.skip("a velocity has three values")
-    row = {"mode": recorded, "frame": frame, "model": {"mode": mode}}
+@pytest.mark.parametrize(("recorded", "form"), RECORDED)
+def test_a_pose_in_every_mode_frame_and_form_comes_back(frame, against, mode, recorded, form):
+    row = {"mode": recorded, "frame": frame, "against": against, "model": {"mode": mode}}
     action = {
         "rotation": {"path": "r", "kind": "rotation", "form": form, **row},
         "position": {"path": "a[0:3]", "kind": "position", "scale": 0.05, **row},
@@ -306,6 +312,18 @@ def test_pulses_and_commands_that_hold_come_back(known, sign):
 
 
 # ---------------------------------------------------------------- what is refused
+
+
+def test_one_command_of_a_hand_whose_two_fingers_are_measured():
+    hand = {"path": "a", "kind": "gripper", "mode": "pulse", "open": -1, "closed": 1}
+    coder = Coder(table(POSE, {"hand": hand | {"model": {"mode": "absolute"}}}))
+    turn = [1.0, 0, 0, 0]
+    for fingers, before in (([0.04, -0.04], -1), ([0.0, 0.0], 1)):
+        state = np.array([0.0, 0, 0, *turn, *fingers])
+        chunk = coder.chunk(np.zeros((3, 1)), state)
+        np.testing.assert_array_equal(chunk[:, 0], before)
+        back, _ = coder.recorded(-chunk, state)
+        np.testing.assert_array_equal(back[:, 0], [-before, 0, 0])
 
 
 def test_malformed_vectors_are_refused():
