@@ -29,8 +29,8 @@ def meanings(robot: Robot) -> dict[str, str]:
                 words.append(f"sign {list(part.model.sign)}")
             if part.kind in ("position", "rotation"):
                 words.append(f"axes of the {part.frame}")
-            normalised = {row.normalise for row in fields[place]} - {"default"}
-            words += [f"normalised by {name}" for name in sorted(normalised)]
+            if part.model.normalise is not None:
+                words.append(f"normalised by {part.model.normalise}")
             found[f"{group}.{part.name}"] = ", ".join(word for word in words if word)
     found["terminate"] = "predicted" if robot.terminate else "not predicted"
     return found
