@@ -12,9 +12,10 @@ What the model gets of a part, where its `model` entry says nothing else:
 - action, gripper: closedness, -1 open to +1 closed; a pulse stays one.
 
 `model.mode` chooses another: absolute (of deltas: each from the target before it, the first from
-the measured state), delta (of velocities: of one step), velocity. All changes add up as elements of
-their group: a tool's rotation turns about the axes of the base or of the tool, and a position in
-the axes of the tool follows them.
+the measured state, whatever they are `against`: what is measured inside the chunk is not known
+when it is predicted), delta (of velocities: of one step), velocity. All changes add up as elements
+of their group: a tool's rotation turns about the axes of the base or of the tool, and a position
+in the axes of the tool follows them.
 """
 
 from __future__ import annotations
@@ -327,7 +328,7 @@ def _names(row: _Row) -> list[str]:
     elif width == 1:
         return [part.name]
     else:
-        default = tuple("xyz") if part.kind == "position" and width == 3 else range(width)
+        default = tuple("xyz")[:width] if part.kind == "position" else range(width)
         inner = part.names or default
     return [f"{part.name}.{name}" for name in inner]
 
@@ -361,7 +362,8 @@ def _tried(step, values: np.ndarray, context: Context, row: _Row) -> np.ndarray:
     try:
         return step(values, context)
     except ValueError as error:
-        raise ValueError(f"{row.part.name}: {error}") from None
+        group = "state" if row.part.mode is None else "action"
+        raise ValueError(f"{group}.{row.part.name}: {error}") from None
 
 
 def _vectors(values: ArrayLike, width: int, name: str, least: int = 1) -> np.ndarray:
