@@ -86,7 +86,7 @@ def test_instructions_of_characters(tmp_path):
         (
             "action.position.path",
             "acton[0:3]",
-            "'steps/acton' for action.position .*'steps/action'",
+            "'steps/acton' for action.position .*steps/action",
         ),
         ("action.position.path", "action[5:8]", "at least 8 values for action.position"),
         ("cameras.primary", "observation/state", "for cameras.primary .* as bytes, got float_list"),

@@ -1,4 +1,4 @@
-"""Several robots in one mixture: a batch holds one of them, each with its own order and statistics."""
+"""Several robots in one mixture: a batch holds one of them, each has its order and statistics."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_readers_share_a_batch_of_one_robot(mixture):
 def test_a_filter_reaches_every_robot(mixture):
     keep = np.arange(0, len(mixture), 2)
     batches = stream(mixture, keep=keep)
-    sizes = {name: 0 for name in mixture.robots}
+    sizes = dict.fromkeys(mixture.robots, 0)
     for name, one in batches.streams.items():
         sizes[name] = one.size
         mine = mixture.windows_of(name, keep)
