@@ -43,12 +43,15 @@ def rotation_width(form: str) -> int:
 
     axis_angle (axis times angle), quaternion_xyzw, quaternion_wxyz, rot6d (the first two columns of
     the matrix, Zhou et al. 2019, arXiv 1812.07035), matrix (row by row), or euler_ and an order:
-    lower case about fixed axes (euler_xyz is roll, pitch, yaw), upper case about the turned ones.
-    Of states alone: homogeneous, the rotation in a 4 x 4 matrix of a pose written row by row, and
-    homogeneous_columns, column by column.
+    lower case about fixed axes (euler_xyz is roll, pitch, yaw), upper case about the turned ones;
+    euler_z for a tool that turns about one axis alone. Of recorded states alone: homogeneous, the
+    rotation in a 4 x 4 matrix of a pose written row by row, and homogeneous_columns, column by
+    column.
     """
     if form in _FORMS:
         return _FORMS[form]
+    if form in ("euler_x", "euler_y", "euler_z"):
+        return 1
     if isinstance(form, str) and _EULER.fullmatch(form):
         return 3
     raise ValueError(

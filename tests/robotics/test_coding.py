@@ -273,6 +273,19 @@ def test_a_pose_recorded_as_one_matrix(columns):
     np.testing.assert_allclose(chunk[0], expected[3:], atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["absolute", "delta", "velocity"])
+def test_a_tool_that_turns_about_one_axis(mode):
+    yaw = {"path": "y", "kind": "rotation", "form": "euler_z", "unit": "deg"}
+    robot = table({"yaw": yaw}, {"yaw": yaw | {"mode": mode, "model": {"mode": "delta"}}})
+    coder = Coder(robot)
+    assert coder.action_names == ("yaw.z",) and coder.state_width == 6
+    recorded = {"absolute": [-175.0, 170.0], "delta": [10.0, -5.0], "velocity": [100.0, -50.0]}
+    actions, state = np.array(recorded[mode])[:, None], np.array([175.0])
+    chunk = coder.chunk(actions, state)
+    np.testing.assert_allclose(chunk[:, 0], np.radians([10, -5]), atol=1e-6)  # the short way
+    np.testing.assert_allclose(coder.recorded(chunk, state)[0], actions, atol=1e-4)
+
+
 def test_each_of_two_arms_has_its_own_tool():
     row = {"mode": "delta", "frame": "tool", "model": {"mode": "absolute"}}
     state, action = {}, {}

@@ -113,6 +113,16 @@ def test_every_form_is_the_same_rotation_and_comes_back(form):
         np.testing.assert_allclose(values[0, 0], np.roll(truth[0].as_quat(), 1), atol=1e-9)
 
 
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_a_turn_about_one_axis(axis):
+    angles = np.linspace(-3.1, 3.1, 15)[:, None]
+    quaternions = as_quaternion(angles, f"euler_{axis}")
+    expected = Rotation.from_euler(axis, angles)
+    assert (Rotation.from_quat(quaternions) * expected.inv()).magnitude().max() < 1e-9
+    for signed in (quaternions, -quaternions):
+        np.testing.assert_allclose(from_quaternion(signed, f"euler_{axis}"), angles, atol=1e-9)
+
+
 def test_six_numbers_that_are_no_rotation_yet_become_the_nearest_by_gram_schmidt():
     truth = Rotation.from_euler("xyz", [0.3, -0.2, 0.9])
     first, second = truth.as_matrix().T[:2]
