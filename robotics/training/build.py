@@ -14,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from robotics.data.augment import Augment
 from robotics.data.batches import Dataset, ModeStream, fixed_batches
 from robotics.data.cache.latents import LatentCache, read_key
-from robotics.data.episodes import commanded_parts, no_op_steps
 from robotics.data.mixture import DatasetMixture
 from robotics.data.rlds.faults import Faults
 from robotics.data.rlds.storage import is_url
@@ -206,12 +205,7 @@ def _inputs(config: dict[str, Any], dataset: Dataset, world: WorldModel) -> dict
 def _still(dataset: Dataset, limits: Mapping[str, float]) -> np.ndarray:
     """bool (windows,): those that start at a step that commands nothing."""
     parts = dataset.parts.values() if isinstance(dataset, DatasetMixture) else [dataset]
-    return np.concatenate([_still_steps(part, limits) for part in parts])
-
-
-def _still_steps(dataset: WindowDataset, limits: Mapping[str, float]) -> np.ndarray:
-    parts = commanded_parts(dataset.robot, dataset.coder.action_names)
-    return no_op_steps(dataset.actions, dataset.episode_start, parts, **limits)
+    return np.concatenate([part.no_ops(**limits) for part in parts])
 
 
 def _describe(

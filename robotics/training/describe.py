@@ -12,6 +12,8 @@ from robotics.embodiment.robot import Part
 from robotics.model.robot_model import GROUPS, RobotModel
 from robotics.training.texts import text_lines
 
+_NO_UNIT = ("quaternion_xyzw", "quaternion_wxyz", "rot6d", "matrix")
+
 
 def data_lines(
     name: Any, train: Dataset, held_out: Dataset, drawn: float, text_length: int
@@ -54,7 +56,8 @@ def robot_lines(robot: RobotModel) -> list[str]:
         lines += [f"{group:<12}{line}" for line in _parts(robot, group)]
     for group, normalizer in robot.normalizers.items():
         fields = robot.coder.fields(group)
-        lines += [f"warning     {group}: {line}" for line in normalize.warnings(normalizer, fields)]
+        found = normalize.warnings(normalizer.statistics, fields)
+        lines += [f"warning     {group}: {line}" for line in found]
     return lines
 
 
@@ -84,11 +87,11 @@ def _parts(robot: RobotModel, group: str) -> list[str]:
 
 
 def _what(part: Part) -> str:
-    unit = {"m": "m", "cm": "m", "mm": "m", "rad": "rad", "deg": "rad"}.get(str(part.unit), "")
-    form = f" as {part.form}" if part.form else ""
     if part.kind == "gripper":
         return f"gripper, open {_number(part.open)}, closed {_number(part.closed)}"
-    return f"{part.kind}{form}{f' in {unit}' if unit else ''}"
+    unit = "" if part.unit == "none" or part.form in _NO_UNIT else f" in {part.unit}"
+    scale = "" if part.scale == 1.0 else f" times {_number(part.scale)}"
+    return f"{part.kind}{f' as {part.form}' if part.form else ''}{unit}{scale}"
 
 
 def _number(value: Any) -> str:

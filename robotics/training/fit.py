@@ -39,17 +39,7 @@ Taken = Mapping[str, Mapping[str, Codec]]
 
 def by_robot(dataset: Dataset) -> dict[str, Dataset]:
     """The windows of each robot by its name, in the order of the data."""
-    if not isinstance(dataset, DatasetMixture):
-        return {dataset.robot.name: dataset}
-    if len(dataset.robots) == 1:
-        return dict.fromkeys(dataset.robots, dataset)
-    found: dict[str, Dataset] = {}
-    for robot, names in dataset.robots.items():
-        parts = {name: dataset.parts[name] for name in names}
-        shares = {name: dataset.shares[name] for name in names}
-        alone = len(names) == 1
-        found[robot] = parts[names[0]] if alone else DatasetMixture(parts, shares)
-    return found
+    return {name: dataset.of_robot(name) for name in dataset.robots}
 
 
 def fit_world(dataset: Dataset, config: Mapping[str, Any], modes: Sequence[str]) -> WorldModel:
