@@ -195,8 +195,8 @@ def _robot_lines(
             lines.append(f"{name}: the checkpoint's, with statistics of the training data")
         elif name in kept:
             lines.append(
-                f"{name}: kept with its rows and statistics, not trained; init_drop=true leaves it "
-                "out"
+                f"{name}: kept, with its rows and statistics as they are; the blocks, which it "
+                "shares, train on without its data. init_drop=true leaves it out"
             )
         else:
             lines.append(f"{name}: left out (init_drop)")
