@@ -151,7 +151,10 @@ def first_values(statistics: Quantiles, width: int) -> Quantiles:
     """Statistics of the first `width` values."""
     columns = statistics.to_dict()
     return Quantiles.from_dict(
-        {name: value[:width] if isinstance(value, list) else value for name, value in columns.items()}
+        {
+            name: value[:width] if isinstance(value, list) else value
+            for name, value in columns.items()
+        }
     )
 
 

@@ -186,6 +186,7 @@ def test_pictures_of_a_camera_that_is_not_there_change_nothing(run):
     world = run.model.with_backbone(run.trainer.ema.model)
     samples = run.trainer.batches.streams["watcher"].dataset.batch([0, 5])
     assert samples["camera_valid/side"].all()
+
     def drawn(pictures, there):
         changed = samples | {"image/side": pictures, "camera_valid/side": np.array([there] * 2)}
         return world.generate(changed, "video", steps=2, generator=generators(2))["video/front"]
