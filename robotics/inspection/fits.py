@@ -105,15 +105,20 @@ def window(steps: int) -> slice:
 
 
 def paired(predict: Predict, moved: Rows, lag: int) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted (n, width) and measured (n, width) motion of all episodes `lag` steps later."""
+    """Predicted (n, width) and measured (n, width) motion of all episodes `lag` steps later, where
+    both are known."""
+    p, m = _every(predict, moved, lag)
+    finite = np.isfinite(p).all(1) & np.isfinite(m).all(1)
+    return p[finite], m[finite]
+
+
+def _every(predict: Predict, moved: Rows, lag: int) -> tuple[np.ndarray, np.ndarray]:
     commands, motions = [], []
     for number, m in enumerate(moved):
         span = window(len(m) + 1)
         p = predict(number, lag)[span]
-        rows = m[span.start + lag : span.start + lag + len(p)]
-        finite = np.isfinite(p).all(1) & np.isfinite(rows).all(1)
-        commands.append(p[finite])
-        motions.append(rows[finite])
+        commands.append(p)
+        motions.append(m[span.start + lag : span.start + lag + len(p)])
     return np.concatenate(commands), np.concatenate(motions)
 
 
@@ -121,9 +126,12 @@ def fitted(reading: Reading, predict: Predict, moved: Rows, lags: Sequence[int] 
     """The best lag of a reading; None where there is too little motion to tell."""
     best, shares = None, {}
     for lag in sorted(lags, key=abs):
-        p, m = paired(predict, moved, lag)
+        p, m = _every(predict, moved, lag)
+        finite = (np.isfinite(p).all(1) & np.isfinite(m).all(1))[:, None]
+        count = int(finite.sum())
+        p, m = np.where(finite, p, 0.0), np.where(finite, m, 0.0)
         whole = float((m**2).sum())
-        if len(m) < FEW or whole < 1e-12 * len(m):
+        if count < FEW or whole < 1e-12 * count:
             return None
         square = float((p**2).sum())
         gain = max(float((p * m).sum()) / square, 0.0) if square > 1e-18 else 0.0
@@ -132,9 +140,9 @@ def fitted(reading: Reading, predict: Predict, moved: Rows, lags: Sequence[int] 
         if best is None or explained > best.explained + 1e-6:
             ends = np.arange(0, len(left), BLOCK)
             blocks = np.add.reduceat(left, ends) / whole
-            residual, size = float(np.sqrt(left.mean())), float(np.sqrt(whole / len(m)))
+            residual, size = float(np.sqrt(left.sum() / count)), float(np.sqrt(whole / count))
             best = Fit(
-                reading, explained, gain, lag, residual, blocks, shares, len(m), size
+                reading, explained, gain, lag, residual, blocks, shares, count, size
             )  # fmt: skip
     return best
 

@@ -288,7 +288,10 @@ def forms(width: int, few: bool = False) -> list[str]:
     """Forms of rotations of this many values; few: without the unusual orders."""
     if width == 3:
         return [*(("euler_xyz", "euler_zyx") if few else EULER), "axis_angle"]
-    known = {4: ["quaternion_xyzw", "quaternion_wxyz"], 6: ["rot6d"], 9: ["matrix"]}
+    known = {
+        1: ["euler_z"], 4: ["quaternion_xyzw", "quaternion_wxyz"], 6: ["rot6d"], 9: ["matrix"],
+        16: ["homogeneous", "homogeneous_columns"],
+    }  # fmt: skip
     return known.get(width, [])
 
 

@@ -38,15 +38,19 @@ class Piece:
     sure: str = CERTAIN
     why: str = ""
     names: tuple[str, ...] = ()
+    stride: int = 1
+    """Every how many-th value."""
 
     @property
     def size(self) -> int:
         """Number of values."""
-        return self.last - self.first
+        return len(range(self.first, self.last, self.stride))
 
     @property
     def path(self) -> str:
         """As a table writes it."""
+        if self.stride > 1:
+            return f"{path(self.key, 0, 1, 1)}[{self.first}:{self.last}:{self.stride}]"
         return path(self.key, self.first, self.last, self.width)
 
 
@@ -212,6 +216,14 @@ def _free(
     """A column whose name says no more than "pose", or nothing."""
     width = values.shape[1]
     found: list[Piece] = []
+    if (form := homogeneous(values)) and not command:
+        why = "a pose as a 4 x 4 matrix, in every step"
+        place = {"first": 3, "last": 12, "stride": 4} if form == "homogeneous" \
+            else {"first": 12, "last": 15}  # fmt: skip
+        return [
+            Piece(key, width=16, kind="position", why=why, **place),
+            Piece(key, 0, 16, 16, "rotation", form, why=why),
+        ]
     turn = next(
         ((at, size) for size in (4, 6, 9) for at in range(width - size + 1)
          if rotation_form(values, at, at + size)), None,
@@ -320,6 +332,18 @@ def rotation_form(values: np.ndarray, first: int, last: int) -> str:
         off = np.abs(matrix @ matrix.transpose(0, 2, 1) - np.eye(3)).max()
         return "matrix" if off < 1e-2 else ""
     return ""
+
+
+def homogeneous(values: np.ndarray) -> str:
+    """The form of a pose as one 4 x 4 matrix; "" for none."""
+    if values.shape[1] != 16:
+        return ""
+    square = values.reshape(-1, 4, 4)
+    turns = rotation_form(square[:, :3, :3].reshape(-1, 9), 0, 9)
+    last = np.array([0.0, 0.0, 0.0, 1.0])
+    if turns and np.abs(square[:, 3] - last).max() < 1e-4:
+        return "homogeneous"
+    return "homogeneous_columns" if turns and np.abs(square[:, :, 3] - last).max() < 1e-4 else ""
 
 
 def grips(tracks: Sequence[Track], key: str, at: int, command: bool) -> bool:

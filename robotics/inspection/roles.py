@@ -15,7 +15,7 @@ from robotics.inspection.draft import Draft
 from robotics.inspection.examination import Dimension
 from robotics.inspection.fits import AGREES, CONTRADICTS, UNCLEAR, Verdict
 from robotics.inspection.pieces import CERTAIN, OPEN, Piece
-from robotics.inspection.scan import Track
+from robotics.inspection.scan import Track, taken
 
 KINDS = ("position", "rotation", "joints", "gripper", "base")
 
@@ -48,12 +48,11 @@ def known(tracks: Sequence[Track], source: RawSource) -> Known:
 def _at(found: Known, part: Part) -> list[Piece]:
     """Pieces that share values with a part, what the motion decided first."""
     place = column(part.path)
-    first = place.values.start if place.values else 0
-    last = place.values.stop if place.values else first + part.width
+    span = set(taken(place, part.width))
     return [
         piece
         for piece in (*found.decided, *found.pieces)
-        if piece.key == place.key and piece.first < last and first < piece.last
+        if piece.key == place.key and span & set(range(piece.first, piece.last, piece.stride))
     ]
 
 
@@ -100,12 +99,12 @@ def dimensions(
             place = f"{group}.{part.name}"
             where = column(part.path)
             covered.setdefault(where.key, set()).update(
-                range(where.values.start, where.values.stop) if where.values else range(part.width)
+                taken(where, part.width)
             )
             rows.append(Dimension(part.path, f"{place}: {describe(part)}", *_sure(
                 place, tested, draft, open_places)))  # fmt: skip
     for piece in found.pieces:
-        left = set(range(piece.first, piece.last)) - covered.get(piece.key, set())
+        left = set(range(piece.first, piece.last, piece.stride)) - covered.get(piece.key, set())
         if not left or naming.kind(piece.key) in ("flag", "time") or piece.kind == "terminate":
             continue
         path = pieces.path(piece.key, min(left), max(left) + 1, piece.width)

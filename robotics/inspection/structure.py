@@ -17,7 +17,7 @@ import numpy as np
 from robotics.embodiment.robot import Part
 from robotics.inspection import motion, naming
 from robotics.inspection.fits import AGREES, CONTRADICTS, EXPLAINS, answer
-from robotics.inspection.pieces import CERTAIN, LIKELY, OPEN, Piece, path
+from robotics.inspection.pieces import CERTAIN, LIKELY, OPEN, Piece
 from robotics.inspection.scan import Track
 
 
@@ -178,7 +178,9 @@ def _before(order: dict[tuple[str, int], int], piece: Piece) -> float:
 
 
 def _overlaps(one: Piece, other: Piece) -> bool:
-    return one.key == other.key and one.first < other.last and other.first < one.last
+    if one.key != other.key or "homogeneous" in (one.form + other.form):
+        return one == other  # a pose as one matrix has its position among the rotation's values
+    return one.first < other.last and other.first < one.last
 
 
 def _roles(tracks: Sequence[Track], piece: Piece, state: list[Piece], choice: Choice) -> list[Role]:
@@ -380,7 +382,8 @@ def _poses(state: list[Piece]) -> list[tuple[Piece, Piece]]:
             rows += [
                 (place, turn)
                 for turn in state
-                if turn.kind == "rotation" and (turn.key != place.key or turn.first == place.last)
+                if turn.kind == "rotation"
+                and (turn.key != place.key or turn.first == place.last or turn.size == 16)
             ]
     return rows
 
@@ -391,7 +394,7 @@ def _proof(
     """How sure it is that these measured values are a pose, and why."""
     if turn.kind == "rotation" and turn.sure == CERTAIN and where.sure == CERTAIN:
         return CERTAIN, turn.why
-    if why := wraps(tracks, turn):
+    if why := flips(tracks, turn):
         return CERTAIN, why
     group = [fit for fit in turned.fits if fit.reading.measured != motion.COMPONENTS]
     single = [fit for fit in turned.fits if fit.reading.measured == motion.COMPONENTS]
@@ -408,14 +411,20 @@ def _proof(
     return OPEN, ("it moves value by value: " if says == CONTRADICTS else "") + numbers
 
 
-def wraps(tracks: Sequence[Track], turn: Piece) -> str:
-    """Why three values are angles of a rotation: one jumps around the circle; "" where none does."""
-    rows = [row for track in tracks if (row := track.values(path(
-        turn.key, turn.first, turn.last, turn.width))) is not None]  # fmt: skip
-    jumps = sum(int((np.abs(np.abs(np.diff(row, axis=0)) - 2 * np.pi) < 0.6).sum()) for row in rows)
-    largest = max((float(np.abs(row).max()) for row in rows), default=0.0)
-    if jumps and largest < np.pi + 0.01:
-        return f"an angle goes around the circle at pi, {jumps} times"
+def flips(tracks: Sequence[Track], turn: Piece) -> str:
+    """Why three values are an axis times an angle: at pi it turns into its opposite, which joints
+    and other angles never do; "" where it does not."""
+    count, longest = 0, 0.0
+    for track in tracks:
+        rows = track.values(turn.path)
+        if rows is None or len(rows) < 2:
+            continue
+        sizes = np.linalg.norm(rows, axis=1)
+        longest = max(longest, float(sizes.max()))
+        against = (rows[1:] * rows[:-1]).sum(1) < -0.9 * sizes[1:] * sizes[:-1]
+        count += int((against & (sizes[1:] > 2.6) & (sizes[:-1] > 2.6)).sum())
+    if count and longest < np.pi + 0.01:
+        return f"a rotation vector that turns into its opposite at pi, {count} times"
     return ""
 
 

@@ -11,7 +11,7 @@ from robotics.embodiment.columns import column
 from robotics.embodiment.robot import Part, Robot
 from robotics.inspection.findings import Finding
 from robotics.inspection.motion import factor
-from robotics.inspection.scan import Scan, Track
+from robotics.inspection.scan import Scan, Track, taken
 
 FAR = 5.0
 """Outliers lie further than this many widths of [q01, q99] outside of it."""
@@ -48,12 +48,12 @@ def _part(place: str, part: Part, rows: list[np.ndarray], numbers: list[int]) ->
     values = np.concatenate(rows)
     low, high = values.min(0), values.max(0)
     dead = np.flatnonzero(high - low <= 1e-9)
-    if len(dead):
+    if len(dead) and part.width < 16:
         names = ", ".join(f"[{i}] = {low[i]:g}" for i in dead)
         text = f"{place}: constant {names}"
         yield _warning("values", text, "Dead sensor or unused axis: nothing can be learned of it; "
                        "check the path.", "values.dead", f"{place} has dead values")  # fmt: skip
-    if part.kind == "gripper" or part.width in (4, 6, 9) and part.kind == "rotation":
+    if part.kind == "gripper" or part.width in (4, 6, 9, 16) and part.kind == "rotation":
         return
     yield from _sparse(place, part, values, dead)
     if place.startswith("state") and part.kind == "position":
@@ -145,7 +145,7 @@ def _unread(result: Scan, robot: Robot) -> Findings:
     for group in ("state", "action"):
         for part in getattr(robot, group):
             place = column(part.path)
-            span = range(place.values.start, place.values.stop) if place.values else range(part.width)
+            span = taken(place, part.width)
             read.setdefault(place.key, set()).update(span)
     if robot.terminate is not None:
         place = column(robot.terminate)
