@@ -250,6 +250,35 @@ def test_quaternions_come_back_on_the_side_of_the_measured_one():
         np.testing.assert_allclose(back, sign * path, atol=1e-6)
 
 
+def test_each_of_two_arms_has_its_own_tool():
+    row = {"mode": "delta", "frame": "tool", "model": {"mode": "absolute"}}
+    state, action = {}, {}
+    for side in ("left", "right"):
+        turn = {"path": "q", "kind": "rotation", "form": "quaternion_xyzw"}
+        state |= {f"{side}_position": {"path": "p", "kind": "position"}, f"{side}_rotation": turn}
+        move = {"path": "m", "kind": "position", **row}
+        turn = {"path": "r", "kind": "rotation", "form": "axis_angle", **row}
+        action |= {f"{side}_position": move, f"{side}_rotation": turn}
+    robot = table(state, action)
+    coder, rng = Coder(robot), np.random.default_rng(0)
+    state, actions = drawn(robot, "state", rng, (3,)), drawn(robot, "action", rng, (3, 4))
+    chunk = coder.chunk(actions, state)
+    for side, place in (("left", 0), ("right", 1)):
+        pose = state[0, 7 * place : 7 * place + 7]
+        move = Rotation.from_quat(pose[3:]).apply(actions[0, 0, 6 * place : 6 * place + 3])
+        reached = chunk[0, 0, coder.slices("action")[f"{side}_position"]]
+        np.testing.assert_allclose(reached, pose[:3] + move, atol=1e-5)
+    assert_same(robot, "action", coder.recorded(chunk, state)[0], actions)
+
+
+def test_scales_may_differ_by_value():
+    arm = {"path": "a[0:3]", "kind": "joints", "mode": "delta", "unit": "deg", "scale": [1, 10, 90]}
+    coder = Coder(table({}, {"arm": arm}))
+    chunk = coder.chunk(np.ones((1, 3)), np.zeros(0))
+    np.testing.assert_allclose(chunk[0], np.radians([1, 10, 90]), rtol=1e-6)
+    np.testing.assert_allclose(coder.recorded(chunk, np.zeros(0))[0], 1, rtol=1e-6)
+
+
 # ---------------------------------------------------------------- grippers
 
 
