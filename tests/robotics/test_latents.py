@@ -274,7 +274,7 @@ def test_the_command_line(world, rt1_directory, tiny_overrides, tmp_path, capsys
     cache = LatentCache(
         tmp_path / "out", windows, world.robot().image_codec("head"), control_hz=3.0
     )
-    assert cache.batch([0, 3])["video_latents"].shape == (2, 2, 6, 16)
+    assert cache.batch([0, 3])["video_latents/head"].shape == (2, 2, 6, 16)
     augmented = [*arguments[:3], str(tmp_path / "b"), *tiny_overrides]
     assert main([*augmented, "--variants", "2", "--augment", "crop_colour"]) == 0
     assert json.loads((tmp_path / "b/key.json").read_text())["augment"]["crop"] == 0.92
