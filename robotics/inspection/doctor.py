@@ -15,8 +15,8 @@ from robotics.data.rlds.raw import RawSource
 from robotics.data.rlds.schema import Leaf
 from robotics.embodiment.columns import column
 from robotics.embodiment.robot import Robot
-from robotics.embodiment.tables import TABLES, load_robot
-from robotics.inspection import checks, proposal, roles, verdicts
+from robotics.embodiment.tables import TABLES, load_robot, shipped
+from robotics.inspection import checks, proposal, roles, structure, verdicts
 from robotics.inspection.draft import Draft, Question, as_yaml
 from robotics.inspection.examination import Examination
 from robotics.inspection.findings import worst_first
@@ -31,7 +31,7 @@ NOT_TRIED = ("template", "embedded", "google_robot", "widowx")
 KNOWN_AS = {"rt1": "fractal", "rt1_base": "fractal"}
 """Table -> what its data set is called."""
 ROUNDS = 4
-"""A correction may show what was hidden behind it: degrees in the state hide those of the action."""
+"""A correction may show what was hidden behind it: degrees in the state hide the action's."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ def examine(
     faults = Faults("skip")
     places = sample_places(source, episodes, faults)
     seen = preview(source, places)
-    chosen = _choose(source, seen, spec)
+    look = structure.look(seen, source)
+    chosen = _choose(source, seen, look, spec)
     result = scan(source, places, faults, progress)
     tracks = result.tracks or seen
     draft = chosen.draft.copy()
     found, motions, grips = verdicts.verify(tracks, draft.robot())
-    kinds = roles.known(tracks, source)
-    found += roles.verdicts(kinds, draft.robot())
+    found += roles.verdicts(look, draft.robot())
     first, robot = found, draft.robot()
     for _ in range(ROUNDS):
         before = draft.copy()
@@ -90,22 +90,21 @@ def examine(
     if not chosen.stated:
         robot = draft.robot()
         first, motions, grips = verdicts.verify(tracks, robot)
-        first += roles.verdicts(kinds, robot)
+        first += roles.verdicts(look, robot)
         draft.questions += list(_questions(first))
     draft.questions += list(chosen.questions)
     examination = Examination(
         source, robot, chosen.origin, chosen.stated, result, motions, grips, first,
-        roles.dimensions(kinds, robot, first, draft), draft.questions, [], "",
+        roles.dimensions(look, robot, first, draft), draft.questions, [], "",
     )  # fmt: skip
     findings = checks.all_findings(examination)
     heading = (
-        f"How to read {source.directory} ({source.split}), proposed by python -m robotics.inspect from "
+        f"How to read {source.directory} ({source.split}), proposed by "
+        f"python -m robotics.inspect from "
         f"{result.sampled} of {result.total} episodes,\nbeginning with: {chosen.origin}.\n"
         "configs/robot/template.yaml explains every entry."
     )
-    return replace(
-        examination, findings=worst_first(findings), proposed=as_yaml(draft, heading)
-    )
+    return replace(examination, findings=worst_first(findings), proposed=as_yaml(draft, heading))
 
 
 def _known(row: Verdict, rows: Sequence[Verdict]) -> bool:
@@ -118,14 +117,16 @@ def _known(row: Verdict, rows: Sequence[Verdict]) -> bool:
 # ---------------------------------------------------------------- which table
 
 
-def _choose(source: RawSource, tracks: Sequence[Track], spec: str | None) -> _Chosen:
+def _choose(
+    source: RawSource, tracks: Sequence[Track], look: structure.Look, spec: str | None
+) -> _Chosen:
     if spec is not None:
         given = load_robot(spec)
         if problems := missing(given, source.stored):
             raise ValueError(f"{source.directory}: {problems[0]}")
         base = str(Path(spec).resolve()) if Path(spec).is_file() else spec
         return _Chosen(Draft({"extends": base}), f"the table {spec}", True)
-    fitting = [name for name in shipped_names() if not missing(load_robot(name), source.stored)]
+    fitting = [name for name in shipped_names() if not missing(shipped(name), source.stored)]
     good = [name for name in fitting if _is_it(name, source, tracks)]
     good = _without_still(good, tracks)
     if good:
@@ -133,7 +134,7 @@ def _choose(source: RawSource, tracks: Sequence[Track], spec: str | None) -> _Ch
         questions = (_which(good),) if len(good) > 1 else ()
         words = f"the shipped table {best}, whose features the data set has"
         return _Chosen(Draft({"extends": best}), words, True, questions)
-    draft = proposal.propose(tracks, source)
+    draft = proposal.propose(tracks, source, look)
     words = "names, shapes and values; no shipped table fits"
     if fitting:
         words = f"names, shapes and values; its features are as in {fitting[0]}, its values not"
@@ -144,7 +145,7 @@ def _without_still(names: Sequence[str], tracks: Sequence[Track]) -> list[str]:
     """Without tables that read more than another one of them, and nothing that moves."""
 
     def moving(name: str) -> frozenset[str]:
-        parts = (*load_robot(name).state, *load_robot(name).action)
+        parts = (*shipped(name).state, *shipped(name).action)
         rows = {part.path: [track.values(part.path) for track in tracks] for part in parts}
         return frozenset(
             path for path, values in rows.items()
@@ -152,7 +153,7 @@ def _without_still(names: Sequence[str], tracks: Sequence[Track]) -> list[str]:
         )  # fmt: skip
 
     moved = {name: moving(name) for name in names}
-    size = {name: len(load_robot(name).state) + len(load_robot(name).action) for name in names}
+    size = {name: len(shipped(name).state) + len(shipped(name).action) for name in names}
     return [
         name for name in names
         if not any(moved[other] == moved[name] and size[other] < size[name] for other in names)
@@ -162,7 +163,7 @@ def _without_still(names: Sequence[str], tracks: Sequence[Track]) -> list[str]:
 def shipped_names() -> list[str]:
     """Tables that are tried, those that read more columns first."""
     names = [file.stem for file in TABLES.glob("*.yaml") if file.stem not in NOT_TRIED]
-    return sorted(names, key=lambda name: (-len(list(load_robot(name).columns())), name))
+    return sorted(names, key=lambda name: (-len(list(shipped(name).columns())), name))
 
 
 def _is_it(name: str, source: RawSource, tracks: Sequence[Track]) -> bool:
@@ -171,14 +172,14 @@ def _is_it(name: str, source: RawSource, tracks: Sequence[Track]) -> bool:
     known = KNOWN_AS.get(name, name)
     if title and (title.startswith(known.split("_")[0]) or known in title):
         return True
-    rows, motions, _ = verdicts.verify(tracks, load_robot(name))
+    rows, motions, _ = verdicts.verify(tracks, shipped(name))
     return bool(motions) and not any(row.answer == CONTRADICTS for row in rows)
 
 
 def _which(names: Sequence[str]) -> Question:
     lines = []
     for name in names:
-        robot = load_robot(name)
+        robot = shipped(name)
         paths = dict.fromkeys(part.path.partition("[")[0] for part in robot.action)
         lines.append(f"spec={name}: the action is {', '.join(paths)}")
     text = (
@@ -258,7 +259,9 @@ def _asked(row: Verdict, name: str, code: str, euler: bool) -> Question:
         "mode": ("delta", "absolute"),
     }[code]  # fmt: skip
     what = {
-        "form": "which order do its quaternions have" if quaternion else "which form do its rotations have",
+        "form": "which order do its quaternions have"
+        if quaternion
+        else "which form do its rotations have",
         "frame": "about which axes are its changes",
         "mode": "are its values changes or targets",
     }[code]  # fmt: skip
@@ -322,4 +325,3 @@ def summary(examined: Examination) -> dict[str, Any]:
         "instructions": dict(texts.most_common()),
         "proposed": examined.proposed,
     }  # fmt: skip
-

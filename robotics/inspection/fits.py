@@ -28,6 +28,8 @@ SURE, LIKELY = 4.0, 3.0
 MARGIN = 0.1
 """Share of the residual that one of two readings must remove to be the better one: less may be the
 way in which a reading measures its own noise."""
+PLAIN = 5.0
+"""Factor between the residuals of two readings above which half of these errors will do."""
 EXPLAINS = 0.4
 """Share of the motion that must be explained before the data decide."""
 AGREES, CONTRADICTS, UNCLEAR = "agrees", "contradicts", "cannot tell"
@@ -122,12 +124,14 @@ def _every(predict: Predict, moved: Rows, lag: int) -> tuple[np.ndarray, np.ndar
     return np.concatenate(commands), np.concatenate(motions)
 
 
-def fitted(reading: Reading, predict: Predict, moved: Rows, lags: Sequence[int] = LAGS) -> Fit | None:
+def fitted(
+    reading: Reading, predict: Predict, moved: Rows, lags: Sequence[int] = LAGS
+) -> Fit | None:
     """The best lag of a reading; None where there is too little motion to tell."""
     best, shares = None, {}
     for lag in sorted(lags, key=abs):
         p, m = _every(predict, moved, lag)
-        finite = (np.isfinite(p).all(1) & np.isfinite(m).all(1))[:, None]
+        finite = np.isfinite(np.concatenate([p, m], axis=1)).all(axis=1, keepdims=True)
         count = int(finite.sum())
         p, m = np.where(finite, p, 0.0), np.where(finite, m, 0.0)
         whole = float((m**2).sum())
@@ -160,9 +164,12 @@ def answer(stated: Fit, rival: Fit) -> str:
         return UNCLEAR
     sure = advantage(rival, stated)
     left, other = 1 - stated.explained, 1 - rival.explained
-    if sure > SURE and other < (1 - MARGIN) * left and rival.gain > 0:
+    # A few large motions may decide, but not by chance, where one leaves several times as much.
+    needed = SURE if other * PLAIN > left else SURE / 2
+    if sure > needed and other < (1 - MARGIN) * left and rival.gain > 0:
         return CONTRADICTS
-    return AGREES if sure < -LIKELY and left < (1 - MARGIN) * other else UNCLEAR
+    needed = LIKELY if left * PLAIN > other else LIKELY / 2
+    return AGREES if sure < -needed and left < (1 - MARGIN) * other else UNCLEAR
 
 
 def sane(commands: Rows) -> list[np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -143,7 +144,7 @@ def _by_values(
     def piece(kind: str, first: int = 0, last: int = width, **entries: object) -> Piece:
         return Piece(key, first, last, width, kind, **entries)  # pyright: ignore
 
-    by_name = {"why": f"by its name, {key.rsplit('/', 1)[-1]}"}
+    by_name: dict[str, Any] = {"why": f"by its name, {key.rsplit('/', 1)[-1]}"}
     if said in ("flag", "time", "derived", "force") or (said == "velocity" and not command):
         return [piece("terminate" if command and said == "flag" else "unused", **by_name)]
     if naming.is_velocity(key) and "gripper" in key.lower():
@@ -185,9 +186,7 @@ def _moving(siblings: Sequence[str]) -> str:
     return next((name for name in names if naming.kind(name) in ("velocity", "force")), "")
 
 
-def _joints(
-    tracks: Sequence[Track], key: str, width: int, command: bool, why: str
-) -> list[Piece]:
+def _joints(tracks: Sequence[Track], key: str, width: int, command: bool, why: str) -> list[Piece]:
     """Joints with the grippers among them."""
     # Seven values under a name of joints are seven joints, and one arm rarely has fewer than five.
     at = [i for i in range(width) if width > 7 and grips(tracks, key, i, command)]
@@ -218,7 +217,7 @@ def _free(
     found: list[Piece] = []
     if (form := homogeneous(values)) and not command:
         why = "a pose as a 4 x 4 matrix, in every step"
-        place = {"first": 3, "last": 12, "stride": 4} if form == "homogeneous" \
+        place: dict[str, Any] = {"first": 3, "last": 12, "stride": 4} if form == "homogeneous" \
             else {"first": 12, "last": 15}  # fmt: skip
         return [
             Piece(key, width=16, kind="position", why=why, **place),
@@ -267,7 +266,8 @@ def _run(key: str, first: int, last: int, width: int, said: str) -> list[Piece]:
     if said == "pose" and size in (6, 7):
         turn = "rotation" if size == 6 else "gripper"
         found = [Piece(key, first, first + 3, width, "position", why=why),
-                 Piece(key, first + 3, first + 6, width, "rotation", "euler_xyz", why=why)]  # fmt: skip
+                 Piece(key, first + 3, first + 6, width, "rotation", "euler_xyz",
+                       why=why)]  # fmt: skip
         return found + ([Piece(key, last - 1, last, width, turn, why=why)] if size == 7 else [])
     if size == 6:
         return [Piece(key, first, last, width, "arm", sure=OPEN, why=why)]
@@ -285,7 +285,9 @@ def _rest(tracks: Sequence[Track], key: str, first: int, width: int, command: bo
     found: list[Piece] = []
     values = rows_of(tracks, key)
     if width - first == 2 and _mirrored(values[:, first], values[:, first + 1]):
-        return [Piece(key, first, width, width, "gripper", why="two fingers that mirror each other")]
+        return [
+            Piece(key, first, width, width, "gripper", why="two fingers that mirror each other")
+        ]
     for at in range(first, width):
         flag = at == width - 1 and at > first and set(np.unique(values[:, at])) <= {0.0, 1.0}
         kind = "terminate" if flag and command else "gripper" if at == first else "other"
@@ -323,7 +325,8 @@ def rotation_form(values: np.ndarray, first: int, last: int) -> str:
     if size == 6:
         a, b = part[:, :3], part[:, 3:]
         off = max(
-            np.abs(np.linalg.norm(a, axis=1) - 1).max(), np.abs(np.linalg.norm(b, axis=1) - 1).max(),
+            np.abs(np.linalg.norm(a, axis=1) - 1).max(),
+            np.abs(np.linalg.norm(b, axis=1) - 1).max(),
             np.abs((a * b).sum(1)).max(),
         )  # fmt: skip
         return "rot6d" if off < 1e-2 else ""

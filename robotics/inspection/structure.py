@@ -14,11 +14,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from robotics.data.rlds.raw import RawSource
 from robotics.embodiment.robot import Part
 from robotics.inspection import motion, naming
 from robotics.inspection.fits import AGREES, CONTRADICTS, EXPLAINS, answer
-from robotics.inspection.pieces import CERTAIN, LIKELY, OPEN, Piece
+from robotics.inspection.pieces import CERTAIN, LIKELY, OPEN, Piece, by_key
 from robotics.inspection.scan import Track
+
+TURN = 2 * np.pi * 1.05
+"""rad: angles that go beyond this are degrees."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,28 @@ class Choice:
     def explained(self) -> float:
         """Largest share of motion that any of its parts explains."""
         return max((role.explained for role in self.roles), default=0.0)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What names, values and motion say of a data set's columns, without any table."""
+
+    pieces: dict[str, list[Piece]]
+    """Flattened key -> pieces, of every column of steps."""
+    state: list[Piece]
+    """Of them, what is measured."""
+    choices: list[Choice]
+    """Ways to take the action."""
+
+
+def look(tracks: Sequence[Track], source: RawSource) -> Look:
+    """Look at every column of steps."""
+    first = tracks[0].numbers if tracks else {}
+    widths = {key: rows.shape[1] for key, rows in first.items() if key.startswith("steps/")}
+    found = by_key(tracks, widths, source.names)
+    state = measured(found)
+    ways = alternatives(found)
+    return Look(found, state, [choose(tracks, name, rows, state) for name, rows in ways])
 
 
 def part_of(piece: Piece, name: str, mode: str | None = None) -> Part:
@@ -342,7 +368,7 @@ def _as_pose(tracks: Sequence[Track], piece: Piece, state: list[Piece]) -> list[
         move, rotate = split_arm(piece, f"moves {where.path}", LIKELY)
         shift = _shift(tracks, move, where, turn)
         turned = motion.rotation(
-            tracks, part_of(rotate, "command", "delta"), part_of(turn, "measured")
+            tracks, _angles(tracks, rotate, "delta"), _angles(tracks, turn, None)
         )
         if shift is None or shift.best.explained < EXPLAINS or turned is None:
             continue
@@ -359,9 +385,15 @@ def _as_pose(tracks: Sequence[Track], piece: Piece, state: list[Piece]) -> list[
     return found
 
 
-def _shift(
-    tracks: Sequence[Track], move: Piece, where: Piece, turn: Piece
-) -> motion.Motion | None:
+def _angles(tracks: Sequence[Track], piece: Piece, mode: str | None) -> Part:
+    """A rotation as a part, in degrees where its angles go beyond a turn."""
+    part = part_of(replace(piece, kind="rotation"), "rotation", mode)
+    rows = [row for track in tracks if (row := track.values(piece.path)) is not None]
+    largest = max((float(np.nanmax(np.abs(row), initial=0)) for row in rows), default=0.0)
+    return replace(part, unit="deg") if piece.size == 3 and largest > TURN else part
+
+
+def _shift(tracks: Sequence[Track], move: Piece, where: Piece, turn: Piece) -> motion.Motion | None:
     """How a commanded position moves the measured one, in the frame that explains more; of the
     tool's frame in any order of the quaternion."""
     rows = [

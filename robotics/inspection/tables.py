@@ -141,7 +141,11 @@ def print_examination(console: Any, examined: Examination) -> None:
          escape(row.why)) for row in examined.dimensions
     )  # fmt: skip
     show("\nwhat every value is", ("values", "what", "how sure", "evidence"), dimensions)
-    show("\ncameras", ("name", "path", "size", ""), (map(escape, row) for row in camera_rows(examined)))
+    show(
+        "\ncameras",
+        ("name", "path", "size", ""),
+        (tuple(map(escape, row)) for row in camera_rows(examined)),
+    )
     verdicts = (
         (f"{row.topic}: {row.question}", escape(row.stated),
          f"[{VERDICTS[row.answer]}]{row.answer}[/]")

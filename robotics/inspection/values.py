@@ -73,15 +73,13 @@ def _sparse(place: str, part: Part, values: np.ndarray, dead: np.ndarray) -> Fin
     if found:
         text = f"{place}: values that hardly ever change: {', '.join(found)}"
         group, _, name = place.partition(".")
-        yield _warning("values", text, "Quantiles of them are equal: normalised by those they would "
+        yield _warning("values", text, "Their quantiles are equal: normalised by those they would "
                        "be hundreds. The range is used instead.", "values.sparse",
                        f"{place} has sparse values", "A rare value would decide the loss.",
                        f"{group}: {{{name}: {{model: {{normalise: minmax}}}}}}")  # fmt: skip
 
 
-def _far(
-    place: str, rows: list[np.ndarray], values: np.ndarray, numbers: list[int]
-) -> Findings:
+def _far(place: str, rows: list[np.ndarray], values: np.ndarray, numbers: list[int]) -> Findings:
     low, high = np.quantile(values, [0.01, 0.99], axis=0)
     width = np.maximum(high - low, 1e-6)
     outside = (values < low - FAR * width) | (values > high + FAR * width)
@@ -100,7 +98,7 @@ def _far(
             f"of [q01, q99] outside of it, worst {column_values[worst]:.3g} in episode {first}"
         )
         yield _warning("values", text, "Look at these episodes.", "values.far",
-                       f"{place} has outliers", "They decide normalizer.kind=minmax, and pull means.",
+                       f"{place} has outliers", "They decide normalizer.kind=minmax.",
                        episodes=episodes)  # fmt: skip
 
 
@@ -118,7 +116,7 @@ def _jumps(place: str, part: Part, rows: list[np.ndarray], numbers: list[int]) -
             f"{step})"
         )
         yield _warning("values", text, "Lost tracking: look at the frames.", "values.jump",
-                       f"{place} jumps", "", "", tuple(number for _, number, _ in jumps))  # fmt: skip
+                       f"{place} jumps", episodes=tuple(row[1] for row in jumps))  # fmt: skip
 
 
 def _saturated(place: str, part: Part, values: np.ndarray) -> Findings:

@@ -40,8 +40,11 @@ class Arm:
         return len(self.move)
 
 
-def arm(seed: int, steps: int = STEPS, angle: float = 0.2, rest: Rotation = DOWN) -> Arm:
-    """Goes from goal to goal, smoothly; angle: rad that the tool turns in a step, at most."""
+def arm(
+    seed: int, steps: int = STEPS, angle: float = 0.2, rest: Rotation = DOWN, dwell: int = 8
+) -> Arm:
+    """Goes from goal to goal, smoothly; angle: rad that the tool turns in a step, at most; dwell:
+    steps with one goal."""
     rng = np.random.default_rng(seed)
     x, r, closed = np.array([0.4, 0.0, 0.3]) + rng.normal(0, 0.03, 3), rest, 0.0
     r = Rotation.from_rotvec(rng.normal(0, 0.1, 3)) * r
@@ -49,9 +52,9 @@ def arm(seed: int, steps: int = STEPS, angle: float = 0.2, rest: Rotation = DOWN
     goal, way = x, Rotation.identity()
     close = 0.0
     for step in range(steps):
-        if step % 8 == 0:
+        if step % dwell == 0:
             goal = np.array([0.45, 0.0, 0.2]) + rng.uniform(-0.2, 0.2, 3)
-            way = Rotation.from_rotvec(rng.normal(0, 0.5, 3)) * rest
+            way = Rotation.from_rotvec(rng.normal(0, 2.5 * angle, 3)) * rest
         if step % 13 == 12:
             close = 1 - close
         move = (goal - x) * 0.25 + rng.normal(0, 0.004, 3)
@@ -133,6 +136,12 @@ def made(record, episodes: int = EPISODES, names=None, rate=None, **options) -> 
         rows.append(episode(record(arm(seed, **options)), seed, ("push it", "pull it")[seed % 2]))
     names = {f"steps/{key}": tuple(values) for key, values in (names or {}).items()}
     return Memory(rows, rate=rate, names=names)
+
+
+def continuous(quaternions: np.ndarray) -> np.ndarray:
+    """Of q and -q the one nearer to the step before."""
+    signs = np.sign((quaternions[1:] * quaternions[:-1]).sum(1))
+    return quaternions * np.concatenate([[1.0], np.cumprod(signs)])[:, None]
 
 
 def deltas(a: Arm, form=lambda r: r.as_euler("xyz")) -> np.ndarray:
