@@ -51,6 +51,13 @@ def decode_image(data: bytes, draft: tuple[int, int] | None = None) -> np.ndarra
     )
 
 
+def turn_image(image: np.ndarray, degrees: int) -> np.ndarray:
+    """uint8 (H, W, 3), turned clockwise by a multiple of 90 degrees; by 0 the same array."""
+    if degrees % 360 == 0:
+        return image
+    return np.ascontiguousarray(np.rot90(image, -degrees // 90))
+
+
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """uint8 (H, W, 3) -> uint8 (*size, 3) by averaging areas; the same array if it fits already.
 
