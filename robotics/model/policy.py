@@ -327,7 +327,7 @@ class CheckpointPolicy:
 
             world = WorldModel.load(world, device=device)
         wanted = embodiment if robot is None else robot.embodiment
-        self.policy = Policy(world, robot_of(world, wanted, name), execute=execute, **options)
+        self.policy = Policy(world, choose_robot(world, wanted, name), execute=execute, **options)
         if robot is None:
             table = self.policy.robot
             size = table.camera(self.policy.cameras[0]).size or (1, 1)
@@ -367,7 +367,7 @@ class CheckpointPolicy:
         return Action(self.bridge.control(action), bool(self.policy.terminated))
 
 
-def robot_of(world: Model, embodiment: str | None, name: str | None = None) -> str | None:
+def choose_robot(world: Model, embodiment: str | None, name: str | None = None) -> str | None:
     """The name of the model's robot for an embodiment; None where `Policy` has to choose.
 
     Raises:
