@@ -124,7 +124,9 @@ class Evaluator(EpisodeRunner):
 
     def __init__(self, setup: EvalSetup) -> None:
         self._setup = setup
-        super().__init__(setup.backend, lambda robot: make_policy(setup.policy, robot), setup.limits)
+        super().__init__(
+            setup.backend, lambda robot: make_policy(setup.policy, robot), setup.limits
+        )
 
     def __call__(self, job: Job, beat: Callable[[], None]) -> Record:
         """Run an episode; its line of `episodes.jsonl`."""

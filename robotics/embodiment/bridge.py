@@ -125,9 +125,7 @@ class Bridge:
     def _differ(self, place: str, harness: Any, checkpoint: Any) -> None:
         self._problems.append(f"{place}: {harness} against {checkpoint}")
 
-    def _match_cameras(
-        self, wanted: Sequence[Camera]
-    ) -> dict[str, tuple[Camera, Camera, int]]:
+    def _match_cameras(self, wanted: Sequence[Camera]) -> dict[str, tuple[Camera, Camera, int]]:
         """Of each of the checkpoint's cameras: the environment's, and quarters to turn it by."""
         there = {row.name: row for row in self.harness.cameras}
         found = {}

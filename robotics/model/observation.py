@@ -75,7 +75,9 @@ def _check_keys(given: Mapping[str, Any], robot: Robot, cameras: Mapping[str, An
     missing = [name for name in cameras if name not in given and _required(robot.camera(name))]
     stated = [part for part in parts if part in given]
     if STATE not in given:
-        missing += [part for part in parts if part not in given] if stated else [STATE][: len(parts)]
+        missing += (
+            [part for part in parts if part not in given] if stated else [STATE][: len(parts)]
+        )
     if unknown or missing:
         wrong = [f"unknown {', '.join(unknown)}"] if unknown else []
         wrong += [f"no {', '.join(missing)}"] if missing else []

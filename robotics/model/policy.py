@@ -388,9 +388,9 @@ def choose_robot(world: Model, embodiment: str | None, name: str | None = None) 
         )
     got = sorted({table.embodiment for key, table in tables.items() if name in (None, key)})
     raise ValueError(
-        f"expected a model for {embodiment!r}, got one for {', '.join(map(repr, got))}; its actions "
-        f"would be misread. Choose a checkpoint of {embodiment!r}, or fine-tune this one on data of "
-        "that robot"
+        f"expected a model for {embodiment!r}, got one for {', '.join(map(repr, got))}; its "
+        f"actions would be misread. Choose a checkpoint of {embodiment!r}, or fine-tune this one "
+        "on data of that robot"
     )
 
 

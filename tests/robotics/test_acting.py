@@ -123,8 +123,8 @@ def test_the_only_camera_may_be_called_image():
     assert first.shape == (2,)
     policy.reset("go", seed=1)
     np.testing.assert_array_equal(policy.act({"front": picture}), first)
+    policy.reset()
     with pytest.raises(ValueError, match="same camera"):
-        policy.reset()
         policy.act({"front": picture, "image": picture})
     with pytest.raises(ValueError, match="unknown state"):
         policy.act({"front": picture, "state": np.zeros(0)})

@@ -45,7 +45,9 @@ class RobotRow:
 
 
 ROBOTS = {
-    "google_robot": RobotRow("google_robot", "overhead_camera", (256, 320), _GOOGLE_MODE, 3, 513, 15),
+    "google_robot": RobotRow(
+        "google_robot", "overhead_camera", (256, 320), _GOOGLE_MODE, 3, 513, 15
+    ),
     "widowx": RobotRow(
         "widowx",
         "3rd_view_camera",

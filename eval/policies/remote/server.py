@@ -149,8 +149,8 @@ def serve_checkpoint(
     robot = robot or options.pop("robot", None)
     if threads is not None:
         torch.set_num_threads(threads)
-    horizon = min((row.horizon for row in world.robots.values()), default=1)
-    options["execute"] = min(options["execute"], horizon)
+    served = [world.robots[robot]] if robot in world.robots else world.robots.values()
+    options["execute"] = min(options["execute"], *(row.horizon for row in served))
 
     def make_policy() -> Policy:
         return Policy(world, robot, **options)
