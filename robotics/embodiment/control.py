@@ -105,6 +105,12 @@ def tool_robot(embodiment: str, rate: float, camera_size: tuple[int, int]) -> Ro
     return load_robot(content)
 
 
+def takes_tool_control(robot: Robot) -> bool:
+    """Whether an environment shows and takes what that of a `tool_robot` does."""
+    like = tool_robot("", 1.0, (1, 1))
+    return (robot.state, robot.action) == (like.state, like.action)
+
+
 def acting_mode(asked: str, trained: Sequence[str]) -> str:
     """The mode in which a model acts: `asked`, or with "auto" the first of `ACTING_MODES` among
     those it was trained in. ValueError for a mode that does not act, or one it was not trained in.

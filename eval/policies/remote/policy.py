@@ -18,10 +18,16 @@ from websockets import exceptions as errors
 from websockets.sync import client
 
 from eval.policies.remote import METADATA, messages
-from eval.policies.remote.keys import INSTRUCTION
+from eval.policies.remote.keys import INSTRUCTION, wire_keys
 from robotics.data.images import resize_image
 from robotics.embodiment.bridge import Bridge
-from robotics.embodiment.control import CONTROL_DIM, Action, Observation, tool_robot
+from robotics.embodiment.control import (
+    CONTROL_DIM,
+    Action,
+    Observation,
+    takes_tool_control,
+    tool_robot,
+)
 from robotics.embodiment.robot import Robot
 from robotics.embodiment.rotation import rpy_to_axis_angle
 from robotics.embodiment.tables import load_robot
@@ -86,7 +92,10 @@ class RemotePolicy:
         self._plan: deque[np.ndarray] = deque()
         self._instruction, self._seed, self._call, self._done = "", 0, 0, 0
         self.bridge: Bridge | None = None
-        """To the robot of a server of this project; None: the server is another's."""
+        """To what a server of this project serves or, for an environment that is not moved by its
+        tool, to the environment's own table, which any server is taken to know; None: rows are what
+        the options say."""
+        self._keys: dict[str, str] = {}
         self.metadata: dict[str, Any] = {}
         try:
             self._connect()
@@ -146,6 +155,9 @@ class RemotePolicy:
         """Refuse a server of this project whose actions would be misread, and note what it has."""
         served = self.metadata.get(METADATA)
         if not isinstance(served, dict):
+            if robot is not None and not takes_tool_control(robot):
+                self.bridge = Bridge(robot, robot)
+                self._keys = wire_keys(robot, [row.name for row in robot.used_cameras()])
             return
         embodiment = embodiment if robot is None else robot.embodiment
         wanted: dict[str, Any] = {"embodiment": embodiment}
@@ -174,7 +186,7 @@ class RemotePolicy:
                 robot = tool_robot(
                     table.embodiment, table.rate, table.camera(cameras[0]).size or (1, 1)
                 )
-            self.bridge = Bridge(robot, table, cameras)
+            self.bridge, self._keys = Bridge(robot, table, cameras), dict(served["keys"])
         except (ValueError, KeyError) as error:
             self.close()
             raise ValueError(f"policy: {self.url}: {error}") from None
@@ -196,12 +208,12 @@ class RemotePolicy:
             "observation/image": fit(image, self.image_size) if self.image_size else image,
             "observation/state": np.concatenate([pose[:3], turn, values["gripper_closed"]]),
             "prompt": self._instruction,
-            **(self._episode() if METADATA in self.metadata else {}),
+            **self._episode(),
         }
 
     def _request_of(self, bridge: Bridge, observation: Observation) -> dict[str, Any]:
         """A request under the keys that the server names."""
-        table, keys = bridge.checkpoint, self.metadata[METADATA]["keys"]
+        table, keys = bridge.checkpoint, self._keys
         seen = bridge.observation(observation)
         found = {
             keys[f"cameras.{name}"]: fit(image, self.image_size) if self.image_size else image
@@ -218,6 +230,8 @@ class RemotePolicy:
         return found | self._episode()
 
     def _episode(self) -> dict[str, int]:
+        if METADATA not in self.metadata:
+            return {}
         executed = {"episode/executed": self._done} if self._call else {}
         return {"episode/seed": self._seed, "episode/call": self._call} | executed
 

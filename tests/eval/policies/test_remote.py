@@ -342,6 +342,30 @@ def test_a_simulator_acts_on_the_robot_that_a_server_names():
             RemotePolicy(url, robot=robot_named("embedded"))
 
 
+def test_an_environment_of_another_robot_speaks_in_its_own_terms():
+    table = robot("velocities")
+    requests, rows = [], np.arange(24, dtype=np.float32).reshape(3, 8)
+    with answering(lambda n: {"actions": rows}, requests=requests) as url:
+        policy = RemotePolicy(url, robot=table, execute=2)
+        policy.reset("go")
+        frames = look(table, np.zeros(8))
+        seen = {
+            "observation/exterior": frames["side"],
+            "observation/wrist": frames["wrist"],
+            "observation/joint_position": np.arange(7.0),
+            "observation/gripper_position": np.ones(1),
+        }
+        controls = [policy.act(seen if policy.needs_observation else None) for _ in range(2)]
+        policy.close()
+    np.testing.assert_array_equal([action.control for action in controls], rows[:2])
+    (sent,) = requests
+    assert sorted(sent) == [
+        "observation/exterior_image_1_left", "observation/gripper_position",
+        "observation/joint_position", "observation/wrist", "prompt",
+    ]  # fmt: skip
+    np.testing.assert_array_equal(sent["observation/joint_position"], np.arange(7))
+
+
 def robot_named(embodiment):
     return load_robot({"name": "two_arms", "embodiment": embodiment, **TABLES["two_arms"]})
 
