@@ -33,6 +33,7 @@ from robotics.embodiment.part_coding import (
     measured_steps,
     state_coding,
     target_steps,
+    unsigned,
 )
 from robotics.embodiment.robot import Part, Robot, rotation_width
 from robotics.embodiment.rotation import continuous_signs
@@ -126,25 +127,19 @@ class Coder:
 
     def continuous(self, recorded: ArrayLike, before: ArrayLike | None = None) -> np.ndarray:
         """The state (S,) with the signs of quaternions that the model is given as such chosen by
-        the step before it, `before` (S,), as this function returned it; None at an episode's first
-        step: there w is positive. Without such quaternions it is what came in."""
-        values = _vectors(recorded, self.robot.state_width, "state").astype(np.float32)
-        if not any(_unsigned(row) for row in self._state):
-            return values
-        last = None if before is None else np.asarray(before, np.float64)
-        return self.continuous_path(values[None], last)[0]
+        the step before it, as `robotics.embodiment.steps.prepared` has them in whole episodes.
 
-    def continuous_path(self, recorded: ArrayLike, before: ArrayLike | None = None) -> np.ndarray:
-        """`continuous` of the steps (T, S) of one episode."""
+        before: (S,) what this function returned for that step; None at an episode's first: there w
+        is positive. Without such quaternions the state is what came in.
+        """
         values = _vectors(recorded, self.robot.state_width, "state").astype(np.float32)
         for row in self._state:
-            if _unsigned(row):
-                real = np.zeros(4)
-                real[3 if row.part.form == QUATERNION else 0] = 1.0
-                first = real if before is None else np.asarray(before, np.float64)[row.recorded]
-                signed = continuous_signs(values[..., row.recorded], first)
-                values = values.copy()
-                values[..., row.recorded] = signed
+            if unsigned(row.part):
+                near = np.eye(4)[3 if row.part.form == QUATERNION else 0]
+                if before is not None:
+                    near = np.asarray(before, np.float64)[row.recorded]
+                signed = continuous_signs(values[None, row.recorded], near)[0]
+                values[row.recorded] = signed
         return values
 
     # ------------------------------------------------------------------ actions
@@ -362,13 +357,6 @@ def _axes(row: _Row) -> set[str]:
     steps = (step.of if isinstance(step, Reversed) else step for step in row.coding.steps)
     groups = (step.group for step in steps if isinstance(step, FromStart | Summed))
     return {group.turn for group in groups if group.turn is not None}
-
-
-def _unsigned(row: _Row) -> bool:
-    """Whether the model is given a recorded quaternion whose sign nothing fixes."""
-    quaternions = str(row.coding.form).startswith("quaternion")
-    recorded = str(row.part.form).startswith("quaternion")
-    return quaternions and recorded and row.part.model.sign is None
 
 
 def _back(row: _Row, values: np.ndarray, context: Context) -> np.ndarray:

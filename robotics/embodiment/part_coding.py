@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from robotics.embodiment.robot import UNITS, Part, Robot, rotation_width
 from robotics.embodiment.transforms import (
     Affine,
+    Continuous,
     Form,
     FromStart,
     Held,
@@ -46,7 +47,7 @@ def state_coding(part: Part) -> Coding:
     if part.kind != "rotation":
         return Coding(tuple(measured_steps(part)))
     form = part.model.form or "rot6d"
-    steps = _units(part)
+    steps = unit_steps(part)
     if form != part.form:
         steps.append(Form(str(part.form), form))
     if part.model.sign is not None:
@@ -56,6 +57,8 @@ def state_coding(part: Part) -> Coding:
                 "write form: quaternion_xyzw beside it, or leave it out."
             )
         steps.append(Sign(form, part.model.sign))
+    elif form.startswith("quaternion") and not unsigned(part):
+        steps.append(Sign(form, (0.0, 0.0, 0.0, 1.0)))
     return Coding(tuple(steps), form=form)
 
 
@@ -66,8 +69,8 @@ def measured_steps(part: Part) -> list[Transform]:
         opened, closed = (np.asarray(ends, np.float64) for ends in (part.open, part.closed))
         return [] if _plain(opened, 0, closed, 1) else [Affine(1.0 / (closed - opened), opened)]
     if part.kind == "rotation":
-        return [*_units(part), Form(str(part.form), QUATERNION)]
-    return _units(part)
+        return [*unit_steps(part), Form(str(part.form), QUATERNION)]
+    return unit_steps(part)
 
 
 def action_coding(robot: Robot, part: Part) -> Coding:
@@ -85,21 +88,24 @@ def action_coding(robot: Robot, part: Part) -> Coding:
         default = "delta"
     mode = part.model.mode or default
     if part.kind == "rotation":
-        return _rotation_steps(robot, part, commanded, mode)
-    steps = _units(part)
+        coding = _rotation_steps(robot, part, commanded, mode)
+        if str(coding.form).startswith("quaternion"):
+            coding = replace(coding, steps=(*coding.steps, Continuous(str(coding.form))))
+        return coding
+    steps = unit_steps(part)
     if mode == recorded:
         return Coding(tuple(steps), mode)
     if {mode, recorded} == {"delta", "velocity"}:
         return Coding((*steps, _rate(robot, recorded)), mode)
     assert commanded is not None  # the table refuses what is relative to nothing
-    group = Vectors(commanded.name, _tool(robot, part, commanded))
+    group = Vectors(commanded.name, tool_rotation(robot, part, commanded))
     steps += _between_modes(robot, recorded, mode, group)
     return Coding(tuple(steps), mode, relative=True)
 
 
 def _rotation_steps(robot: Robot, part: Part, commanded: Part | None, mode: str) -> Coding:
     recorded, source = str(part.mode), str(part.form)
-    steps = _units(part)
+    steps = unit_steps(part)
     small = source if rotation_width(source) == 3 else "axis_angle"
     if mode == recorded:
         form = part.model.form or ("rot6d" if mode == "absolute" else small)
@@ -139,7 +145,7 @@ def _rotation_steps(robot: Robot, part: Part, commanded: Part | None, mode: str)
 
 def target_steps(robot: Robot, part: Part, commanded: Part) -> list[Transform]:
     """A recorded rotation of any mode as the targets, quaternions xyzw."""
-    steps = _units(part)
+    steps = unit_steps(part)
     if part.mode == "velocity":
         steps.append(_rate(robot, "velocity"))
     near = commanded.name if part.mode == "absolute" else None
@@ -202,9 +208,17 @@ def _plain(opened: np.ndarray, low: float, closed: np.ndarray, high: float) -> b
     return bool((opened == low).all() and (closed == high).all())
 
 
-def _units(part: Part) -> list[Transform]:
+def unit_steps(part: Part) -> list[Transform]:
+    """A part's values in SI units; none where they already are."""
     factor = np.asarray(part.scale, np.float64) * UNITS[str(part.unit)]
     return [] if (factor == 1.0).all() else [Affine(factor)]
+
+
+def unsigned(part: Part) -> bool:
+    """Whether the model is given a state's recorded quaternion as such and nothing fixes its sign;
+    then it is that of the step before."""
+    quaternions = (str(form).startswith("quaternion") for form in (part.form, part.model.form))
+    return all(quaternions) and part.model.sign is None
 
 
 def _rate(robot: Robot, recorded: str) -> Affine:
@@ -212,7 +226,7 @@ def _rate(robot: Robot, recorded: str) -> Affine:
     return Affine(1.0 / robot.rate if recorded == "velocity" else float(robot.rate))
 
 
-def _tool(robot: Robot, part: Part, commanded: Part) -> str | None:
+def tool_rotation(robot: Robot, part: Part, commanded: Part) -> str | None:
     """State part of the rotation of the tool in whose axes a position is commanded."""
     if part.kind != "position" or part.frame != "tool":
         return None

@@ -98,6 +98,20 @@ class Sign:
         return values
 
 
+@dataclass(frozen=True)
+class Continuous:
+    """Of q and -q, quaternions of a form, the one nearer to the step before; at a chunk's first
+    step w is positive."""
+
+    form: str
+
+    def forward(self, values: np.ndarray, context: Context) -> np.ndarray:
+        return continuous_signs(values, np.eye(4)[3 if self.form == "quaternion_xyzw" else 0])
+
+    def inverse(self, values: np.ndarray, context: Context) -> np.ndarray:
+        return values
+
+
 # ---------------------------------------------------------------- changes and targets
 
 
