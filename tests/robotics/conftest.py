@@ -7,13 +7,12 @@ import torch
 
 from robotics.data.rlds.fake import fake_dataset
 from robotics.data.windows import WindowDataset
-from robotics.embodiment.table import EMBODIMENTS
 from robotics.model.world_model import WorldModel
 from robotics.training.build import compose_config
 from robotics.training.fit import fit_world
 
 TINY = (
-    "embodiment=embedded",
+    "spec=embedded",
     "dataset.image_size=[32,48]",
     "codec.channels=16",
     "codec.fit_windows=40",
@@ -24,7 +23,7 @@ TINY = (
 )
 
 JOINT = (
-    "embodiment=embedded",
+    "spec=embedded",
     "dataset.image_size=[32,48]",
     "dataset.horizon=4",
     "dataset.video_offsets=[1,2,3,4,5]",
@@ -73,7 +72,7 @@ def joint_overrides():
 
 @pytest.fixture(scope="session")
 def windows(rt1_directory):
-    return WindowDataset(rt1_directory, (32, 48), progress=False)
+    return WindowDataset(rt1_directory, (32, 48), progress=False, spec="embedded")
 
 
 @pytest.fixture
@@ -96,7 +95,7 @@ def tiny_world(windows, *overrides: str) -> WorldModel:
     plain = OmegaConf.to_container(config, resolve=True)
     torch.manual_seed(0)
     modes = tuple(plain["modes"])
-    model = fit_world(windows, plain, modes, EMBODIMENTS["embedded"])
+    model = fit_world(windows, plain, modes)
     model.backbone.eval().requires_grad_(False)
     for parameter in model.backbone.parameters():  # the heads start at zero: nothing would show
         parameter.add_(0.05 * torch.randn_like(parameter))
