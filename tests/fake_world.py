@@ -116,6 +116,7 @@ class FakeRobot:
     normalizers: dict[str, Any] = field(default_factory=dict)
     asked: list[Any] = field(default_factory=list)
     """Samples of every prediction."""
+    modes: tuple[str, ...] = ("policy",)
 
     def __post_init__(self) -> None:
         self.coder = Coder(self.robot)
@@ -127,8 +128,6 @@ class FakeWorld:
 
     answer: (robot, samples) -> model values (H, A').
     """
-
-    modes = ("policy",)
 
     def __init__(self, *robots: FakeRobot, answer: Any = None) -> None:
         self.robots = {model.robot.name: model for model in robots}

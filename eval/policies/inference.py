@@ -62,6 +62,7 @@ class SharedRobot:
     horizon: int
     history_offsets: tuple[int, ...]
     image_sizes: dict[str, tuple[int, int]]
+    modes: tuple[str, ...]
 
     @classmethod
     def of(cls, told: dict[str, Any]) -> SharedRobot:
@@ -74,6 +75,7 @@ class SharedRobot:
             told["horizon"],
             told["history_offsets"],
             told["image_sizes"],
+            told["modes"],
         )
 
 
@@ -86,6 +88,7 @@ def described(model: Any) -> dict[str, Any]:
         "horizon": model.horizon,
         "history_offsets": tuple(model.history_offsets),
         "image_sizes": {key: tuple(size) for key, size in model.image_sizes.items()},
+        "modes": tuple(model.modes),
     }
 
 
@@ -106,8 +109,7 @@ class SharedWorld:
             ) from None
         self._batcher = manager.batcher()
         told = self._ask("describe")
-        self.modes: tuple[str, ...] = told["modes"]
-        self.robots = {name: SharedRobot.of(row) for name, row in told["robots"].items()}
+        self.robots = {name: SharedRobot.of(row) for name, row in told.items()}
 
     def generate(
         self,
@@ -152,8 +154,7 @@ class Batcher:
     def describe(self) -> dict[str, Any]:
         """What `SharedWorld` mirrors; a worker's first call."""
         self._clients.append(threading.current_thread())
-        robots = {name: described(model) for name, model in self._world.robots.items()}
-        return {"modes": tuple(self._world.modes), "robots": robots}
+        return {name: described(model) for name, model in self._world.robots.items()}
 
     def ask(self, request: Request) -> Arrays:
         """The answer of `predict` to one request, once `serve_forever` has come to it."""

@@ -56,15 +56,15 @@ class ActingRobot(Protocol):
     @property
     def image_sizes(self) -> Mapping[str, tuple[int, int]]: ...
 
+    @property
+    def modes(self) -> tuple[str, ...]: ...
+
 
 class Model(Protocol):
     """What a policy asks of a `WorldModel`; another process may hold the real one."""
 
     @property
     def robots(self) -> Mapping[str, Any]: ...
-
-    @property
-    def modes(self) -> tuple[str, ...]: ...
 
     def generate(
         self, samples: Any, mode_name: str, *, steps: int, shift: float,
@@ -113,7 +113,7 @@ class Policy:
                 f"policy: expected a robot with actions, got {self.name}, whose recordings have "
                 "none; train on some that have"
             )
-        self.mode = acting_mode(mode_name, world.modes)
+        self.mode = acting_mode(mode_name, self._model.modes)
         self.horizon = self._model.horizon
         self.execute = max(1, self.horizon // 2) if execute is None else execute
         if not 1 <= self.execute <= self.horizon:

@@ -215,7 +215,7 @@ class RemotePolicy:
         """A request under the keys that the server names."""
         table, keys = bridge.checkpoint, self._keys
         seen = bridge.observation(observation)
-        found = {
+        found: dict[str, Any] = {
             keys[f"cameras.{name}"]: fit(image, self.image_size) if self.image_size else image
             for name, image in seen.items()
             if name != "state"

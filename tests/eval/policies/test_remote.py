@@ -12,6 +12,7 @@ import pytest
 from eval_runs import run_here, without_times, words
 from fake_world import TABLES, FakeRobot, FakeWorld, episode, look, robot
 from scipy.spatial.transform import Rotation
+from tiny_world import tiny_world
 from websockets.sync.client import connect
 from websockets.sync.server import serve
 
@@ -294,6 +295,31 @@ def test_a_robot_acts_the_same_through_its_server(name, history):
                 assert rows.shape[1] == len(told["actions"])
                 got += list(rows[:every, : table.action_width])
             np.testing.assert_array_equal(np.stack(got), np.stack(own))
+
+
+def test_one_of_a_checkpoints_robots_is_served(tmp_path):
+    names = ("two_arms", "velocities")
+    model = tiny_world(*map(robot, names))
+    model.save(tmp_path / "saved")
+    config = load_config(["policy.steps=1", "policy.execute=9"])
+    table = robot("velocities")
+    states, _ = episode(table)
+    here = Policy(model, "velocities", steps=1)
+    here.reset("go", seed=6)
+    server = serve_checkpoint(
+        str(tmp_path / "saved"), "127.0.0.1", 0, config, threads=1, robot="velocities"
+    )
+    with listening(server._server) as url, connect(url, compression=None) as socket:
+        told = messages.unpack(socket.recv(timeout=10))[METADATA]
+        assert told["cameras"] == ["side", "wrist"] and told["horizon"] == 4
+        assert told["actions"] == [f"joints.{n}" for n in range(7)] + ["gripper"]
+        seen = look(table, states[0])
+        rows = ask(socket, {**seen, "prompt": "go", "episode/seed": 6, "episode/call": 0})
+    np.testing.assert_array_equal(rows, here.chunk(seen))
+    for wrong in (None, "panda"):
+        with pytest.raises(ValueError, match="expected one of two_arms, velocities"):
+            serve_checkpoint(str(tmp_path / "saved"), "127.0.0.1", 0, config, robot=wrong)
+    assert serve_parser().parse_args(["--robot", "two_arms"]).robot == "two_arms"
 
 
 def test_nested_maps_and_keys_of_a_protocol_are_understood():
