@@ -251,9 +251,7 @@ def _check_statistics(path: Path, robot: Mapping[str, Any]) -> None:
         )
     values = {name: {"kind": "quantiles"} | statistics[name] for name in ("action", "proprio")}
     text = json.dumps({"embodiment": robot["embodiment"], **values}, sort_keys=True)
-    check_statistics_hash(
-        path, robot["statistics_hash"], hashlib.sha256(text.encode()).hexdigest()
-    )
+    check_statistics_hash(path, robot["statistics_hash"], hashlib.sha256(text.encode()).hexdigest())
 
 
 def check_statistics_hash(path: Path, expected: str | None, got: str) -> None:

@@ -69,9 +69,7 @@ def _of_data(world: WorldModel, data: Path) -> str | None:
     return load_robot(entry.spec).name
 
 
-def _held_out(
-    world: WorldModel, robot: RobotModel, arguments: argparse.Namespace
-) -> WindowDataset:
+def _held_out(world: WorldModel, robot: RobotModel, arguments: argparse.Namespace) -> WindowDataset:
     settings = world.config.get("dataset", {})
     spec, split = world.config.get("spec"), settings.get("validation_split", "train")
     if entry := _entry(world, arguments.data):  # a mixture: which of its sets is this?
@@ -209,7 +207,9 @@ def measure(
         for camera in robot.cameras:
             for kind in ("image", "video"):
                 keep(f"true {kind}/{camera}", samples[f"{kind}/{camera}"])
-            there = samples.get(f"camera_valid/{camera}", np.ones(len(samples["video_valid"]), bool))
+            there = samples.get(
+                f"camera_valid/{camera}", np.ones(len(samples["video_valid"]), bool)
+            )
             keep(f"there/{camera}", there)
             keep(f"codec/{camera}", _restored(world, robot, samples, camera))
         for mode in modes:

@@ -73,17 +73,17 @@ def row(kind: str, camera: str | None = None, robot: str | None = None) -> str:
 
 
 def kind_of(name: str) -> str:
-    """"image" of "aloha:image/front"."""
+    """ "image" of "aloha:image/front"."""
     return name.rpartition(":")[2].partition("/")[0]
 
 
 def camera_of(name: str) -> str | None:
-    """"front" of "aloha:image/front"; None of a row that is of no camera."""
+    """ "front" of "aloha:image/front"; None of a row that is of no camera."""
     return name.rpartition(":")[2].partition("/")[2] or None
 
 
 def robot_of(name: str) -> str | None:
-    """"aloha" of "aloha:image/front"; None in a model of one robot."""
+    """ "aloha" of "aloha:image/front"; None in a model of one robot."""
     return name.rpartition(":")[0] or None
 
 

@@ -108,7 +108,7 @@ class RobotModel:
                 "copy the whole checkpoint directory"
             )
         normalizers = {
-            group: cut(Normalizer.from_dict(stored[group]), widths[group], f"{group} statistics")
+            group: _of_width(Normalizer.from_dict(stored[group]), coder, group)
             for group in GROUPS
             if widths[group]
         }
@@ -129,32 +129,32 @@ class RobotModel:
         return replace(self, modes=tuple(name for name in modes if name in possible))
 
 
-def cut(normalizer: Normalizer, width: int, what: str) -> Normalizer:
-    """The normaliser of the first `width` values; one that terminates, the last, may be left out.
-
-    ValueError for statistics of other vectors.
-    """
+def _of_width(normalizer: Normalizer, coder: Coder, group: str) -> Normalizer:
+    """The normaliser, if it is of the robot's values; earlier checkpoints keep the statistics of
+    the last value of an action, which terminates, of models without it. ValueError otherwise."""
+    width = coder.state_width if group == "state" else coder.action_width
     if normalizer.dim == width:
         return normalizer
-    if normalizer.dim != width + 1:
+    without_last = group == "action" and bool(coder.robot.terminate) and not coder.terminate
+    if not without_last or normalizer.dim != width + 1:
         raise ValueError(
-            f"{what}: expected those of {width} values, got {normalizer.dim}; the file is of "
-            "another robot or was edited. Copy the whole checkpoint directory"
+            f"robot {coder.robot.name}: expected statistics of {width} values of its {group}, got "
+            f"{normalizer.dim}; the file is of another robot or was edited. Copy the whole "
+            "checkpoint directory"
         )
     floors = np.broadcast_to(normalizer.floor, normalizer.dim)[:width]
-    return Normalizer(
-        first_values(normalizer.statistics, width),
-        normalizer.scaled[:width],
-        floors.tolist(),
-        normalizer.kind,
-    )
+    statistics = first_values(normalizer.statistics, width)
+    return Normalizer(statistics, normalizer.scaled[:width], floors.tolist(), normalizer.kind)
 
 
 def first_values(statistics: Quantiles, width: int) -> Quantiles:
     """Statistics of the first `width` values."""
     columns = statistics.to_dict()
     return Quantiles.from_dict(
-        {name: value[:width] if isinstance(value, list) else value for name, value in columns.items()}
+        {
+            name: value[:width] if isinstance(value, list) else value
+            for name, value in columns.items()
+        }
     )
 
 

@@ -19,8 +19,6 @@ from robotics.model.modes import (
     IMAGE,
     KEYPOSE,
     MODES,
-    STATE,
-    VIDEO,
     Mode,
     by_row,
     camera_of,
@@ -199,9 +197,7 @@ class WorldModel:
     def _tensor(self, array: Any) -> Tensor:
         return to_device(torch.as_tensor(array), self.device)
 
-    def _frame_latents(
-        self, robot: RobotModel, samples: Samples, kind: str, camera: str
-    ) -> Tensor:
+    def _frame_latents(self, robot: RobotModel, samples: Samples, kind: str, camera: str) -> Tensor:
         """Of image or history, by the image codec or as they are given."""
         if (found := samples.get(f"{kind}_latents/{camera}")) is not None:
             return self._tensor(np.asarray(found, np.float32))
@@ -292,9 +288,7 @@ class WorldModel:
             for name, latents in outputs.items()
         }
 
-    def _physical(
-        self, robot: RobotModel, batch: Batch, name: str, latents: Tensor
-    ) -> np.ndarray:
+    def _physical(self, robot: RobotModel, batch: Batch, name: str, latents: Tensor) -> np.ndarray:
         """What the latents of a generated row stand for."""
         kind, camera = kind_of(name), camera_of(name)
         if kind == ACTION:

@@ -17,7 +17,7 @@ from robotics.data.cache.latents import LatentCache, read_key
 from robotics.data.mixture import DatasetMixture
 from robotics.data.rlds.faults import Faults
 from robotics.data.rlds.storage import is_url
-from robotics.data.sources import open_data, parse_mixture, to_plain
+from robotics.data.sources import open_data, parse_mixture, robot_of, to_plain
 from robotics.data.windows import WindowDataset
 from robotics.embodiment.normalize import check_kind
 from robotics.embodiment.robot import Robot
@@ -74,15 +74,10 @@ def with_tables(config: DictConfig) -> DictConfig:
             for name, entry in plain["data"].items():
                 source = entry.get("spec") or plain["spec"]
                 owner = entry.get("embodiment") or plain["embodiment"]
-                config.data[name].spec = _table(source, owner).to_dict()
+                config.data[name].spec = robot_of(source, owner).to_dict()
         else:
-            config.spec = _table(plain["spec"], plain["embodiment"]).to_dict()
+            config.spec = robot_of(plain["spec"], plain["embodiment"]).to_dict()
     return config
-
-
-def _table(source: Any, embodiment: str | None) -> Robot:
-    robot = load_robot(source)
-    return replace(robot, embodiment=embodiment) if embodiment else robot
 
 
 def robots_of(plain: Mapping[str, Any]) -> dict[str, Robot]:

@@ -41,7 +41,10 @@ def robot_lines(robot: RobotModel) -> list[str]:
     lines = [
         f"robot       {named}, {table.rate:g} Hz{chunk}, future frames "
         f"{', '.join(map(str, robot.video_offsets))} steps ahead"
-        + (f", past ones {', '.join(map(str, robot.history_offsets))}" * bool(robot.history_offsets))
+        + (
+            f", past ones {', '.join(map(str, robot.history_offsets))}"
+            * bool(robot.history_offsets)
+        )
     ]
     for camera, size in robot.image_sizes.items():
         row = table.camera(camera)

@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from robotics.data.augment import Augment
 from robotics.data.cache import latents
+from robotics.data.cameras import camera_sizes
 from robotics.data.sources import open_dataset
 from robotics.data.windows import WindowDataset
-from robotics.data.cameras import camera_sizes
 from robotics.embodiment.tables import load_robot
 from robotics.training.fit import fit_codecs
 from selfflow_wm.checkpoints import find_checkpoint

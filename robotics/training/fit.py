@@ -12,6 +12,7 @@ import torch
 from robotics.data.batches import Dataset
 from robotics.data.cache.latents import load_codec
 from robotics.data.mixture import DatasetMixture, shuffled
+from robotics.data.sources import WINDOW
 from robotics.embodiment.coding import Coder
 from robotics.embodiment.normalize import Normalizer, Quantiles
 from robotics.model.layout import RobotRows, robot_layout
@@ -82,9 +83,16 @@ def assemble(
     text_length: int,
 ) -> WorldModel:
     """An untrained world model of these robots."""
-    past = past_frames(config["dataset"])
-    rows = {name: robot.rows(past) for name, robot in robots.items()}
+    rows = rows_of_robots(robots, config)
     return network_of(robots, layout_of(config, rows, modes, text_length), config, modes)
+
+
+def rows_of_robots(
+    robots: Mapping[str, RobotModel], config: Mapping[str, Any]
+) -> dict[str, RobotRows]:
+    """What the rows of each robot follow from."""
+    past = {name: past_frames(window_settings(config, name)) for name in robots}
+    return {name: robot.rows(past[name]) for name, robot in robots.items()}
 
 
 def network_of(
@@ -114,13 +122,24 @@ def backbone_arguments(config: Mapping[str, Any], layout: Layout) -> dict[str, A
     return size
 
 
+def window_settings(config: Mapping[str, Any], robot: str) -> dict[str, Any]:
+    """The section `dataset` as it is for a robot: the first of its sets in a mixture may state
+    others."""
+    settings, sets = dict(config["dataset"]), config.get("data")
+    for entry in sets.values() if isinstance(sets, Mapping) else ():
+        table = entry.get("spec")
+        if isinstance(table, Mapping) and table["name"] == robot:
+            stated = {name: entry[name] for name in WINDOW if entry.get(name) is not None}
+            return settings | stated
+    return settings
+
+
 def past_frames(settings: Mapping[str, Any]) -> dict[str, int]:
     """Past frames of the cameras whose `dataset.cameras` states their number."""
     stated = settings.get("cameras")
     rows = stated.items() if isinstance(stated, Mapping) else ()
-    return {
-        str(name): int(row["history"]) for name, row in rows if (row or {}).get("history") is not None
-    }
+    counts = {str(name): (row or {}).get("history") for name, row in rows}
+    return {name: int(count) for name, count in counts.items() if count is not None}
 
 
 def layout_of(

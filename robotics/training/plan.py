@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from robotics.data.cameras import camera_sizes
 from robotics.embodiment.coding import Coder
@@ -15,7 +15,13 @@ from robotics.embodiment.robot import Robot
 from robotics.model.layout import RobotRows
 from robotics.model.modes import IMAGE, MODES, VIDEO, robot_of, robot_schedule, rows_of
 from robotics.training.build import check_modes, robots_of, with_tables
-from robotics.training.fit import backbone_arguments, layout_of, past_frames, unfitted_codecs
+from robotics.training.fit import (
+    backbone_arguments,
+    layout_of,
+    past_frames,
+    unfitted_codecs,
+    window_settings,
+)
 from robotics.training.texts import LONGEST
 from selfflow_wm import data
 from selfflow_wm.codec.video import GROUP
@@ -28,12 +34,11 @@ from selfflow_wm.training.run import of_run
 def plan(config: DictConfig, given: argparse.Namespace) -> str:
     """The plan of a composed configuration as text; neither data nor weights are needed. Of
     several robots, a step is counted as of the first one."""
-    from omegaconf import OmegaConf
-
     if OmegaConf.is_missing(config, "data"):
         config.data = "none"
-    robots = robots_of(_plain(with_tables(config)))
-    plain = without_data(config)
+    sets: Any = OmegaConf.to_container(with_tables(config), throw_on_missing=False)
+    robots = robots_of(sets)
+    plain = without_data(config) | {"data": sets["data"]}
     check_modes(plain["modes"], robots)
     names = robot_schedule(plain["modes"]).names
     layout = planned_layout(plain, names, robots)
@@ -42,12 +47,6 @@ def plan(config: DictConfig, given: argparse.Namespace) -> str:
     table = {name: _within(MODES[name], layout, first) for name in MODES}
     stated = data.ModeSchedule(plain["modes"], plain["seed"], table)
     return planned(plain, layout, of_run(stated, plain["batch_of"], given.gpus), given)
-
-
-def _plain(config: DictConfig) -> Any:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
 
 
 def planned_layout(
@@ -62,7 +61,7 @@ def planned_layout(
 
 def planned_rows(plain: Mapping[str, Any], robot: Robot) -> RobotRows:
     """What a robot's rows follow from, without its data."""
-    settings = plain["dataset"]
+    settings = window_settings(plain, robot.name)
     offsets = settings["video_offsets"] or robot.window.video_offsets
     coder = Coder(robot, terminate=plain["layout"]["terminate"])
     return RobotRows(

@@ -41,8 +41,8 @@ from robotics.training.fit import (
     fit_codecs,
     layout_of,
     network_of,
-    past_frames,
     robot_model,
+    rows_of_robots,
 )
 from robotics.training.texts import text_length
 from selfflow_wm.checkpoints import find_checkpoint, read_config
@@ -168,7 +168,9 @@ def start_from(
     for name, part in by_robot(dataset).items():
         codecs, said, taken[name] = _codecs(source, name, part, config)
         robots[name] = robot_model(part, config, modes, codecs)
-        words |= {f"{name}:{key}" if len(by_robot(dataset)) > 1 else key: v for key, v in said.items()}
+        words |= {
+            f"{name}:{key}" if len(by_robot(dataset)) > 1 else key: v for key, v in said.items()
+        }
     kept = {} if config.get("init_drop") else _others(source, robots)
     world = _network(source, robots, kept, dataset, config, modes)
     rows = _sources(source, world, taken, kept)
@@ -179,9 +181,7 @@ def start_from(
     return world, Loaded(str(place), source.command, step, done, words, lines)
 
 
-def _others(
-    source: InitCheckpoint, robots: Mapping[str, RobotModel]
-) -> dict[str, RobotModel]:
+def _others(source: InitCheckpoint, robots: Mapping[str, RobotModel]) -> dict[str, RobotModel]:
     """The checkpoint's robots that the data do not have."""
     return {name: robot for name, robot in source.robots.items() if name not in robots}
 
@@ -195,8 +195,8 @@ def _robot_lines(
             lines.append(f"{name}: the checkpoint's, with statistics of the training data")
         elif name in kept:
             lines.append(
-                f"{name}: kept with its rows and statistics, not trained; init_drop=true leaves it "
-                "out"
+                f"{name}: kept, with its rows and statistics as they are; the blocks, which it "
+                "shares, train on without its data. init_drop=true leaves it out"
             )
         else:
             lines.append(f"{name}: left out (init_drop)")
@@ -213,8 +213,7 @@ def _network(
     modes: Sequence[str],
 ) -> WorldModel:
     """The untrained world model of the data's robots and those that are kept."""
-    past = past_frames(config["dataset"])
-    rows = {name: robot.rows(past) for name, robot in robots.items()}
+    rows = rows_of_robots(robots, config)
     length = text_length(dataset, config["layout"]["text_length"])
     if not kept:
         layout = layout_of(config, rows, modes, length)

@@ -13,7 +13,7 @@ from torch import nn
 
 from selfflow_wm.checkpoints import SCHEMA, current_weight, read_config
 from selfflow_wm.codec import Codec, codec_from_state
-from selfflow_wm.layout import Layout
+from selfflow_wm.layout import Layout, only_row
 from selfflow_wm.model import Backbone, SiT
 from selfflow_wm.training import checkpoint
 
@@ -159,12 +159,6 @@ def image_row(video: str) -> str:
     """The row of the current frame that belongs to a row of the frames after it."""
     robot, colon, row = video.rpartition(":")
     return robot + colon + row.replace("video", "image", 1)
-
-
-def only_row(name: str, rows: Collection[str]) -> str:
-    """`name`, or the only one of `rows` that is of this kind: "image" for "image/front"."""
-    alike = [row for row in rows if row.rpartition(":")[2].partition("/")[0] == name]
-    return alike[0] if name not in rows and len(alike) == 1 else name
 
 
 def codec_hash(path: Path | str, modality: str) -> str | None:

@@ -39,7 +39,11 @@ def plain(*words):
 @pytest.fixture(scope="module")
 def clips(rt1_directory):
     return WindowDataset(
-        rt1_directory, SIZE, progress=False, horizon=4, video_offsets=(1, 2, 3, 4, 5),
+        rt1_directory,
+        SIZE,
+        progress=False,
+        horizon=4,
+        video_offsets=(1, 2, 3, 4, 5),
         spec="embedded",
     )
 
@@ -113,7 +117,9 @@ def test_what_it_imagines_is_measured_with_its_actions(joint, rt1_directory, tmp
     words += ["--out", str(tmp_path / "out"), "--windows", "8", "--steps", "1", "--episode", "0"]
     assert imagine([*words, "--split", "train"]) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert {"joint", "copy", "joint - copy", "codec"} <= results["video"]["head"]["all"]["PSNR"].keys()
+    assert {"joint", "copy", "joint - copy", "codec"} <= results["video"]["head"]["all"][
+        "PSNR"
+    ].keys()
     assert {"joint", "mean"} == results["action"].keys()
     assert results["videos"] == ["videos/episode_0000_joint.mp4"]
     assert "joint - copy" in capsys.readouterr().out
@@ -153,7 +159,9 @@ def test_what_the_codec_restores_is_not_spoiled_by_what_lies_after_the_end(joint
     held = imagining._padded(samples, "head")
     assert samples["video_valid"][0].tolist() == [True, True, True, False, False]
     assert np.array_equal(held[0, :3], samples["video/head"][0, :3])
-    assert (held[0, 3:] == samples["video/head"][0, 2]).all() and not samples["video/head"][0, 3:].any()
+    assert (held[0, 3:] == samples["video/head"][0, 2]).all() and not samples["video/head"][
+        0, 3:
+    ].any()
     alone = clips.batch([end])
     assert (imagining._padded(alone, "head") == alone["image/head"][:, None]).all()
 

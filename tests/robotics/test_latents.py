@@ -271,8 +271,10 @@ def test_the_command_line(world, rt1_directory, tiny_overrides, tmp_path, capsys
     assert f"{len(windows)} frames" in capsys.readouterr().out
     assert main(arguments) == 0
     assert "0 shards written, 2 there already" in capsys.readouterr().out
-    cache = LatentCache(tmp_path / "out", windows, world.robot().image_codec("head"), control_hz=3.0)
-    assert cache.batch([0, 3])["video_latents"].shape == (2, 2, 6, 16)
+    cache = LatentCache(
+        tmp_path / "out", windows, world.robot().image_codec("head"), control_hz=3.0
+    )
+    assert cache.batch([0, 3])["video_latents/head"].shape == (2, 2, 6, 16)
     augmented = [*arguments[:3], str(tmp_path / "b"), *tiny_overrides]
     assert main([*augmented, "--variants", "2", "--augment", "crop_colour"]) == 0
     assert json.loads((tmp_path / "b/key.json").read_text())["augment"]["crop"] == 0.92

@@ -184,7 +184,7 @@ DAMAGE = {
     "lacking modes": (lambda p: edit_robot(p, lambda r: r.pop("modes")), "modes"),
     "statistics of other vectors": (
         lambda p: edit_robot(p, lambda r: r["table"]["state"].pop("gripper")),
-        "expected those of 7 values, got 8|commands|of",
+        "expected statistics of 7 values of its state, got 8",
     ),
     "broken table": (
         lambda p: edit_robot(p, lambda r: r["table"].update(rate=0)),
