@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from robotics.data.images import strip, write_mp4, write_png
+from robotics.data.images import beside, strip, write_mp4, write_png
 from robotics.data.sources import parse_mixture
 from robotics.data.windows import WindowDataset
 from robotics.embodiment.tables import load_robot
@@ -19,7 +19,6 @@ from robotics.imagination.report import print_report, write_html
 from robotics.imagination.scores import action_scores, video_scores
 from robotics.model.robot_model import RobotModel
 from robotics.model.world_model import WorldModel
-from robotics.training.preview import beside
 from selfflow_wm.files import check_out
 from selfflow_wm.progress import Progress
 from selfflow_wm.training.checkpoint import write_json

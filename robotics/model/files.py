@@ -67,8 +67,8 @@ def _check_embodiment(path: Path, section: Mapping[str, Any], wanted: str | None
         known = ", ".join(repr(one) for one in found)
         raise ValueError(
             f"{path}: expected a model for the embodiment {wanted!r}, got one for {known}; its "
-            f"actions would be misread. Choose a checkpoint of {wanted!r}, or fine-tune this one on "
-            "data of that robot"
+            f"actions would be misread. Choose a checkpoint of {wanted!r}, or fine-tune this one "
+            "on data of that robot"
         )
 
 

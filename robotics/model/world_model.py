@@ -91,10 +91,10 @@ class WorldModel:
         if name is None and len(self.robots) == 1:
             return next(iter(self.robots.values()))
         if name not in self.robots:
-            known = ", ".join(self.robots)
+            known, first = ", ".join(self.robots), next(iter(self.robots))
+            got = "none" if name is None else repr(name)
             raise ValueError(
-                f"expected one of the model's robots {known}, got "
-                f"{'none' if name is None else repr(name)}; name one: robot={next(iter(self.robots))}"
+                f"expected one of the model's robots {known}, got {got}; name one: robot={first}"
             )
         return self.robots[name]
 

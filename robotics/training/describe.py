@@ -51,10 +51,8 @@ def robot_lines(robot: RobotModel) -> list[str]:
         recorded = "" if row.size is None else f"{row.size[0]} x {row.size[1]} to "
         turned = f", turned by {row.rotate} degrees" if row.rotate else ""
         view = row.view.replace("_", " ")
-        lines.append(
-            f"camera      {camera}: {view}, {recorded}{size[0]} x {size[1]}{_stretch(row.size, size)}"
-            f"{turned}"
-        )
+        shape = f"{size[0]} x {size[1]}{_stretch(row.size, size)}"
+        lines.append(f"camera      {camera}: {view}, {recorded}{shape}{turned}")
     for group in GROUPS:
         lines += [f"{group:<12}{line}" for line in _parts(robot, group)]
     for group, normalizer in robot.normalizers.items():

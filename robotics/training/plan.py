@@ -38,11 +38,11 @@ def plan(config: DictConfig, given: argparse.Namespace) -> str:
         config.data = "none"
     sets: Any = OmegaConf.to_container(with_tables(config), throw_on_missing=False)
     robots = robots_of(sets)
-    plain = without_data(config) | {"data": sets["data"]}
+    plain: dict[str, Any] = without_data(config) | {"data": sets["data"]}
     check_modes(plain["modes"], robots)
     names = robot_schedule(plain["modes"]).names
     layout = planned_layout(plain, names, robots)
-    plain = plain | {"model": backbone_arguments(plain["model"], layout)}
+    plain["model"] = backbone_arguments(plain["model"], layout)
     first = next(iter(robots)) if len(robots) > 1 else None
     table = {name: _within(MODES[name], layout, first) for name in MODES}
     stated = data.ModeSchedule(plain["modes"], plain["seed"], table)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from robotics.data.batches import Dataset
-from robotics.data.images import strip, write_png
+from robotics.data.images import beside, strip, write_png
 from robotics.data.mixture import shuffled
 from robotics.model.world_model import WorldModel
 from robotics.training.fit import by_robot
@@ -18,8 +18,6 @@ from selfflow_wm.defaults import IMAGINE_STEPS
 from selfflow_wm.model import Backbone
 
 MODES = ("video", "forward", "joint")
-GAP = 8
-"""Pixels between two cameras."""
 
 
 class Preview:
@@ -76,13 +74,3 @@ def _strip(samples: Mapping[str, Any], camera: str, video: np.ndarray) -> np.nda
         first = current if exists else np.full_like(current, 255)
         rows += [[first, *seen], [first, *imagined]]
     return strip(rows)
-
-
-def beside(pictures: list[np.ndarray]) -> np.ndarray:
-    """Pictures (H, W, 3) of any sizes from left to right, on white."""
-    height = max(len(picture) for picture in pictures)
-    columns = [
-        np.pad(picture, [(0, height - len(picture)), (0, GAP), (0, 0)], constant_values=255)
-        for picture in pictures
-    ]
-    return np.concatenate(columns, axis=1)[:, :-GAP]
