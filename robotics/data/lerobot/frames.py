@@ -151,12 +151,18 @@ class RecordedFrames:
     def __len__(self) -> int:
         raise NotImplementedError
 
+    def there(self, step: int) -> bool:
+        """Whether the camera was."""
+        raise NotImplementedError
+
     def recorded(self, step: int) -> np.ndarray:
         """A frame as recorded, uint8."""
         raise NotImplementedError
 
     def decode(self, step: int) -> np.ndarray:
-        """One frame; ValueError where it is damaged."""
+        """One frame, black where the camera was absent; ValueError where it is damaged."""
+        if not self.there(step):
+            return np.zeros((*self.image_size, 3), np.uint8)
         return resize_image(turn_image(self.recorded(step), self.turn), self.image_size)
 
     def read_into(self, step: int, out: np.ndarray) -> None:
@@ -165,7 +171,7 @@ class RecordedFrames:
 
 
 class VideoFrames(RecordedFrames):
-    """Of videos. file: (n,) into `indices`; number: (n,) frame of the file."""
+    """Of videos. file: (n,) into `indices`, -1: none; number: (n,) frame of the file."""
 
     def __init__(
         self,
@@ -186,13 +192,17 @@ class VideoFrames(RecordedFrames):
         part.file, part.number = self.file[steps], self.number[steps]
         return part
 
+    def there(self, step: int) -> bool:
+        """Whether the camera was."""
+        return self.file[step] >= 0
+
     def recorded(self, step: int) -> np.ndarray:
         """A frame as recorded, uint8."""
         return video.decode(self.indices[self.file[step]], int(self.number[step]))
 
 
 class PictureFrames(RecordedFrames):
-    """Of encoded pictures in the rows. episode: (n,) into `places`; step: (n,) of the episode."""
+    """Of pictures in the rows. episode: (n,) into `places`, -1: none; step: (n,) of the episode."""
 
     def __init__(
         self,
@@ -215,6 +225,10 @@ class PictureFrames(RecordedFrames):
         part = copy.copy(self)
         part.episode, part.step = self.episode[steps], self.step[steps]
         return part
+
+    def there(self, step: int) -> bool:
+        """Whether the camera was."""
+        return self.episode[step] >= 0
 
     def recorded(self, step: int) -> np.ndarray:
         """A frame as recorded, uint8."""
