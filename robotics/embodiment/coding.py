@@ -327,7 +327,7 @@ def _names(row: _Row) -> list[str]:
     elif width == 1:
         return [part.name]
     else:
-        default = tuple("xyz") if part.kind == "position" and width == 3 else range(width)
+        default = tuple("xyz")[:width] if part.kind == "position" else range(width)
         inner = part.names or default
     return [f"{part.name}.{name}" for name in inner]
 
@@ -361,7 +361,8 @@ def _tried(step, values: np.ndarray, context: Context, row: _Row) -> np.ndarray:
     try:
         return step(values, context)
     except ValueError as error:
-        raise ValueError(f"{row.part.name}: {error}") from None
+        group = "state" if row.part.mode is None else "action"
+        raise ValueError(f"{group}.{row.part.name}: {error}") from None
 
 
 def _vectors(values: ArrayLike, width: int, name: str, least: int = 1) -> np.ndarray:

@@ -67,7 +67,7 @@ def measured_steps(part: Part) -> list[Transform]:
     a chunk starts."""
     if part.kind == "gripper":
         opened, closed = (np.asarray(ends, np.float64) for ends in (part.open, part.closed))
-        return [] if _plain(opened, 0, closed, 1) else [Affine(1.0 / (closed - opened), opened)]
+        return [] if _told(part, 0.0) else [Affine(1.0 / (closed - opened), opened)]
     if part.kind == "rotation":
         return [*unit_steps(part), Form(str(part.form), QUATERNION)]
     return unit_steps(part)
@@ -107,11 +107,6 @@ def _rotation_steps(robot: Robot, part: Part, commanded: Part | None, mode: str)
     recorded, source = str(part.mode), str(part.form)
     steps = unit_steps(part)
     small = source if rotation_width(source) == 3 else "axis_angle"
-    if mode == recorded:
-        form = part.model.form or ("rot6d" if mode == "absolute" else small)
-        if form != source:
-            steps.append(Form(source, form))
-        return Coding(tuple(steps), mode, form)
     for which, form in (("recorded", source), ("the model's", part.model.form)):
         velocity = recorded if which == "recorded" else mode
         if velocity == "velocity" and form is not None and rotation_width(form) != 3:
@@ -119,6 +114,11 @@ def _rotation_steps(robot: Robot, part: Part, commanded: Part | None, mode: str)
                 f"action.{part.name}: expected {which} velocity as axis_angle or Euler angles, got "
                 f"{form}; a velocity has three values."
             )
+    if mode == recorded:
+        form = part.model.form or ("rot6d" if mode == "absolute" else small)
+        if form != source:
+            steps.append(Form(source, form))
+        return Coding(tuple(steps), mode, form)
     if {mode, recorded} == {"delta", "velocity"}:
         form = part.model.form or small
         if recorded == "velocity":
@@ -175,8 +175,7 @@ def _gripper_steps(part: Part, commanded: Part | None) -> Coding:
             )
         opened, closed = (np.asarray(ends, np.float64) for ends in (part.open, part.closed))
         return Coding((Affine(1.0 / (closed - opened)),), mode, None, False)
-    command = gripper_command(part)
-    steps: list[Transform] = [] if command == Affine() else [command]
+    steps: list[Transform] = [] if _told(part, -1.0) else [gripper_command(part)]
     of = None if commanded is None else commanded.name
     if mode == recorded:
         return Coding(tuple(steps), mode)
@@ -185,27 +184,20 @@ def _gripper_steps(part: Part, commanded: Part | None) -> Coding:
             f"action.{part.name}.model.mode: expected absolute or pulse of a gripper, got {mode}."
         )
     held = Held(of, recorded == "pulse")
-    return Coding(
-        (
-            *steps,
-            held if recorded == "pulse" else Reversed(held),
-        ),
-        mode,
-        None,
-        True,
-    )
+    steps.append(held if recorded == "pulse" else Reversed(held))
+    return Coding(tuple(steps), mode, relative=True)
 
 
 def gripper_command(part: Part) -> Affine:
     """A gripper's command as closedness: -1 open, +1 closed."""
     opened, closed = (np.asarray(ends, np.float64) for ends in (part.open, part.closed))
-    if _plain(opened, -1, closed, 1):
-        return Affine()
     return Affine(2.0 / (closed - opened), (opened + closed) / 2.0)
 
 
-def _plain(opened: np.ndarray, low: float, closed: np.ndarray, high: float) -> bool:
-    return bool((opened == low).all() and (closed == high).all())
+def _told(part: Part, opened: float) -> bool:
+    """Whether a gripper is recorded as the model gets it: values that need not be touched, nor the
+    sign of a zero."""
+    return bool((np.ravel(part.open) == opened).all() and (np.ravel(part.closed) == 1.0).all())
 
 
 def unit_steps(part: Part) -> list[Transform]:
