@@ -140,9 +140,7 @@ def _flat(array: Any, where: str) -> Any:
     return array.flatten()
 
 
-def _pictures(
-    column: pa.ChunkedArray, feature: Feature, where: str, first: int = 0
-) -> list[bytes]:
+def _pictures(column: pa.ChunkedArray, feature: Feature, where: str, first: int = 0) -> list[bytes]:
     """The encoded pictures, which must be embedded. first: row of the first one."""
     found = []
     for step, value in enumerate(column.to_pylist(), start=first):

@@ -173,8 +173,6 @@ class EpisodeColumns:
         return self.column(place.key)[-1]
 
 
-def open_episode(
-    info: LeRobotInfo, number: int, cache_dir: Path | None = None
-) -> EpisodeColumns:
+def open_episode(info: LeRobotInfo, number: int, cache_dir: Path | None = None) -> EpisodeColumns:
     """Episode `number` on its own."""
     return EpisodeColumns(info, info.episodes[number], Videos(info, cache_dir))

@@ -99,9 +99,7 @@ class Videos:
         except (OSError, ValueError, KeyError, EOFError):  # none yet, or not one of ours
             index = read_index(path)
         with atomic_file(kept) as temporary, temporary.open("wb") as file:
-            np.savez(
-                file, pts=index.pts, key=index.key, time_base=index.time_base, size=index.size
-            )
+            np.savez(file, pts=index.pts, key=index.key, time_base=index.time_base, size=index.size)
         return index
 
 
@@ -123,9 +121,9 @@ class EpisodePictures(Sequence[bytes]):
             return [self[number] for number in range(*step.indices(len(self)))]
         if self._encoded is not None:
             return self._encoded[step]
-        data = cv2.imencode(
-            ".png", self.decode(step)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1]
-        )[1]
+        data = cv2.imencode(".png", self.decode(step)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[
+            1
+        ]
         return data.tobytes()
 
     def decode(self, step: int) -> np.ndarray:

@@ -185,8 +185,9 @@ def _parsed(records: list[tuple[Any, int, Any]]) -> Iterator[tuple[str, Any]]:
         where = f"{path}, record {number}"
         columns = parse_example(container(path).read_record(path, span, number), where)
         columns = columns.features.feature
-        kinds = ((key, columns[key].WhichOneof("kind")) for key in columns)
-        if any(k and len(getattr(columns[key], k).value) for key, k in kinds if key[:6] == "steps/"):
+        of_steps = (columns[key] for key in columns if key.startswith("steps/"))
+        kinds = ((row, row.WhichOneof("kind")) for row in of_steps)
+        if any(kind and len(getattr(row, kind).value) for row, kind in kinds):
             yield where, columns
 
 
@@ -319,4 +320,4 @@ def _write_notes(plan: Source, directory: Path, split: str) -> None:
         if former := plan.before.get("task"):
             renames[former.removeprefix("steps/")] = "task"
         table = mapped_table(plan.robot, renames, plan.fps)
-        write_table(directory, table, "The robot's table for this data set: spec=" "robot.yaml")
+        write_table(directory, table, "The robot's table for this data set: spec=robot.yaml")

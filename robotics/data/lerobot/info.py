@@ -1,4 +1,4 @@
-"""What `meta/` of a LeRobot data set (format v3) says: features, rate, tasks, where episodes lie."""
+"""What `meta/` of a LeRobot data set (format v3) says: features, rate, tasks, episodes' places."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Feature:
         """Height and width of pictures."""
         if len(self.shape) < 2:
             raise ValueError(f"{self.name}: expected (H, W, channels), got {list(self.shape)}")
-        axes = {name: n for name, n in zip(self.names, self.shape, strict=False)}
+        axes = dict(zip(self.names, self.shape, strict=False))
         if "height" in axes and "width" in axes:
             return axes["height"], axes["width"]
         if len(self.shape) == 3 and self.shape[0] in (1, 3, 4) and self.shape[2] not in (1, 3, 4):

@@ -151,9 +151,7 @@ class LeRobotRecording:
         ]
         entries = [self._entry(group, reading) for group in groups]
         missing = sum(
-            len(group)
-            for group, entry in zip(groups, entries, strict=True)
-            if not entry.is_dir()
+            len(group) for group, entry in zip(groups, entries, strict=True) if not entry.is_dir()
         )
         parts, sources = [], []
         with _bar(missing, "decoding episodes", reading) as bar:
@@ -205,12 +203,14 @@ class LeRobotRecording:
                             pool.submit(self._pixels, name, images, reading)
                             for name, images in episode.cameras.items()
                         ]
-                        pixels = [task.result() for task in tasks]
+                        pixels = dict(
+                            zip(episode.cameras, [task.result() for task in tasks], strict=True)
+                        )
                     except ValueError as error:
                         where = f"{self.directory}, episode {place.number}: {error}"
                         found.report(ValueError(where), place.data, place.number)
                     else:
-                        writing.add(number, episode, dict(zip(episode.cameras, pixels, strict=True)))
+                        writing.add(number, episode, pixels)
                 on_episode()
             writing.close()
         note = {
@@ -228,9 +228,7 @@ class LeRobotRecording:
             for step in range(len(images))
         ]
 
-    def _load(
-        self, entry: Path, group: Sequence[EpisodePlace], reading: Reading
-    ) -> RecordedSteps:
+    def _load(self, entry: Path, group: Sequence[EpisodePlace], reading: Reading) -> RecordedSteps:
         with np.load(entry / "steps.npz", allow_pickle=False) as arrays:
             steps = {name: arrays[name] for name in arrays.files}
         left_out = json.loads((entry / "left_out.json").read_text())

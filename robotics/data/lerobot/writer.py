@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robotics.data.images import decode_image
-from robotics.data.lerobot import statistics
+from robotics.data.lerobot import arrow, statistics
+from robotics.data.lerobot.arrow import BOOKKEEPING
+from robotics.data.lerobot.encoding import CODECS, VideoFile
 from robotics.data.lerobot.info import DATA_PATH, EPISODES, INFO, TASKS, VIDEO_PATH, Feature
 from selfflow_wm.files import write_json
 
@@ -23,18 +24,6 @@ VERSION = "v3.0"
 FILE_FRAMES = 10_000
 """Frames after which the next episode begins new files."""
 CHUNK_FILES = 1000
-CODECS = {
-    # As lerobot has it: every other frame can be started from.
-    "av1": ("libsvtav1", {"g": "2", "crf": "30", "svtav1-params": "lp=2"}),
-    "h264": ("libx264", {"g": "2", "crf": "23", "threads": "2"}),
-}
-_BOOKKEEPING = {
-    "timestamp": Feature("timestamp", "float32", (1,)),
-    **{
-        name: Feature(name, "int64", (1,))
-        for name in ("frame_index", "episode_index", "index", "task_index")
-    },
-}
 
 
 class LeRobotWriter:
@@ -78,7 +67,7 @@ class LeRobotWriter:
         self.features, self.fps, self.robot_type = dict(features), float(fps), robot_type
         self.codec, self.file_frames = codec, file_frames
         self._partial = self.directory.with_name(f".{self.directory.name}.partial")
-        self._written = self._reopen([_to_json(row) for row in features.values()], provenance)
+        self._written = self._reopen([arrow.to_json(row) for row in features.values()], provenance)
         self._file: _OpenFile | None = None
 
     def _reopen(self, features: Any, provenance: Any) -> list[dict[str, Any]]:
@@ -168,42 +157,28 @@ class LeRobotWriter:
         return found
 
     def _write_tasks(self) -> None:
-        """The tasks as pandas' index, which lerobot looks them up by."""
-        tasks = self.tasks
-        table = pa.table(
-            {"task_index": pa.array(range(len(tasks)), pa.int64()), "task": pa.array(tasks)}
-        )
-        described = {
-            "index_columns": ["task"],
-            "column_indexes": [],
-            "columns": [
-                _pandas_column("task_index", "int64", "int64"),
-                _pandas_column("task", "unicode", "object"),
-            ],
-            "pandas_version": "2.2.3",
-        }
         path = self._partial / TASKS
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(described)}), path)
+        pq.write_table(arrow.tasks_table(self.tasks), path)
 
     def _write_statistics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Exact ones of numbers; those of pictures out of the episodes' samples."""
         found = {}
         paths = [self.path("data", number) for number in range(len(self._written))]
-        for name, feature in {**self.features, **_BOOKKEEPING}.items():
+        for name, feature in {**self.features, **BOOKKEEPING}.items():
             if feature.picture:
                 if known := [r["stats"][name] for r in rows if name in r["stats"]]:
                     found[name] = statistics.pooled(known)
             elif feature.dtype != "string":
                 chunks = [pq.read_table(path, columns=[name]).column(0) for path in paths]
-                values = np.concatenate([_flat_numbers(chunk) for chunk in chunks])
+                values = np.concatenate([arrow.flat_numbers(chunk) for chunk in chunks])
                 shape = feature.shape or (1,)
                 found[name] = statistics.of_numbers(values.reshape(-1, *shape))
         plain = {
             name: {key: np.asarray(value).tolist() for key, value in row.items()}
             for name, row in found.items()
         }
-        write_json(self._partial / "meta" / "stats.json", _finite(plain))
+        write_json(self._partial / "meta" / "stats.json", arrow.finite(plain))
 
     def _write_episodes(self, rows: Sequence[Mapping[str, Any]]) -> None:
         flat = []
@@ -230,8 +205,8 @@ class LeRobotWriter:
     def _write_info(self, rows: Sequence[Mapping[str, Any]]) -> None:
         videos = self._written[0]["videos"]
         features = {
-            name: _to_json(feature) | ({"info": videos[name]} if name in videos else {})
-            for name, feature in {**self.features, **_BOOKKEEPING}.items()
+            name: arrow.to_json(feature) | ({"info": videos[name]} if name in videos else {})
+            for name, feature in {**self.features, **BOOKKEEPING}.items()
         }
         whole = self.fps == int(self.fps)
         info = {
@@ -262,8 +237,8 @@ class _OpenFile:
             row["place"]["length"] for file in writer._written for row in file["episodes"]
         )
         self.episodes: list[dict[str, Any]] = []
-        self.videos: dict[str, _VideoFile] = {}
-        self._schema = _schema(writer.features)
+        self.videos: dict[str, VideoFile] = {}
+        self._schema = arrow.schema(writer.features)
         self._stack = ExitStack()
         self._data = self._stack.enter_context(
             pq.ParquetWriter(writer.path("data", number), self._schema)
@@ -302,7 +277,7 @@ class _OpenFile:
             {
                 "place": self._place(number, steps, start, list(dict.fromkeys(tasks))),
                 "values": dict(values),
-                "stats": _finite(_plain(stats)),
+                "stats": arrow.finite(arrow.plain(stats)),
             }
         )
         self.frames += steps
@@ -310,13 +285,13 @@ class _OpenFile:
     def _write(self, rows: Mapping[str, Any], steps: int, stats: dict[str, Any]) -> None:
         arrays = []
         for field in self._schema:
-            feature = {**self.writer.features, **_BOOKKEEPING}[field.name]
+            feature = {**self.writer.features, **BOOKKEEPING}[field.name]
             values = rows[field.name]
             if feature.dtype not in ("string", "image"):
                 values = np.asarray(values).astype(feature.dtype).reshape(steps, -1)
                 shaped = values.reshape(steps, *(feature.shape or (1,)))
                 stats[field.name] = statistics.of_numbers(shaped)
-            arrays.append(_arrow(values, feature, field.type))
+            arrays.append(arrow.array(values, feature, field.type))
         self._data.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
 
     def _pictures(self, feature: Feature, pictures: Sequence[Any], stats: dict[str, Any]) -> Any:
@@ -327,7 +302,7 @@ class _OpenFile:
             video = self.videos.get(feature.name)
             if video is None:
                 path = self.writer.path("video", self.number, feature.name)
-                video = _VideoFile(path, feature, self.writer.fps, self.writer.codec)
+                video = VideoFile(path, feature, self.writer.fps, self.writer.codec)
                 self.videos[feature.name] = video
                 self._stack.callback(video.close)
         for step, picture in enumerate(pictures):
@@ -372,142 +347,14 @@ class _OpenFile:
         self._stack.close()
 
 
-class _VideoFile:
-    """Encodes frames of several episodes one after the other."""
-
-    def __init__(self, path: Path, feature: Feature, fps: float, codec: str) -> None:
-        import av
-
-        self._av: Any = av
-        self.path, self.name, self.size, self.fps, self.codec = (
-            path, feature.name, feature.size, fps, codec,
-        )  # fmt: skip
-        encoder, options = CODECS[codec]
-        self._file: Any = av.open(str(path), "w")
-        rate = Fraction(fps).limit_denominator(1_000_000)
-        self._stream = self._file.add_stream(encoder, rate=rate, options=dict(options))
-        self._stream.height, self._stream.width = self.size
-        self._stream.pix_fmt = "yuv420p"
-
-    def add(self, image: np.ndarray) -> None:
-        """Append uint8 (H, W, 3)."""
-        if image.shape != (*self.size, 3):
-            raise ValueError(
-                f"{self.name}: expected pictures {(*self.size, 3)}, got {image.shape}; leave out "
-                "--videos, or write sets of one size"
-            )
-        frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
-        self._file.mux(self._stream.encode(frame))
-
-    def close(self) -> None:
-        """Complete the file."""
-        if self._file is not None:
-            self._file.mux(self._stream.encode())
-            self._file.close()
-            self._file = None
-
-    def description(self) -> dict[str, Any]:
-        """What info.json says of a video."""
-        return {
-            "video.height": self.size[0],
-            "video.width": self.size[1],
-            "video.codec": self.codec,
-            "video.pix_fmt": "yuv420p",
-            "video.is_depth_map": False,
-            "video.fps": int(self.fps) if self.fps == int(self.fps) else self.fps,
-            "video.channels": 3,
-            "has_audio": False,
-        }
-
-
-# ---------------------------------------------------------------- as Arrow and as JSON
-
-
 def _check_features(features: Mapping[str, Feature], codec: str) -> None:
     if codec not in CODECS:
         raise ValueError(f"codec: expected one of {', '.join(CODECS)}, got {codec!r}")
     for name, feature in features.items():
-        if "/" in name or name in _BOOKKEEPING:
+        if "/" in name or name in BOOKKEEPING:
             raise ValueError(f"features: expected a name without / and not LeRobot's, got {name!r}")
         if feature.dtype == "video" and any(n % 2 for n in feature.size):
             raise ValueError(
                 f"features.{name}: expected an even height and width of a video, got "
                 f"{feature.size}; keep it as images"
             )
-
-
-def _schema(features: Mapping[str, Feature]) -> pa.Schema:
-    rows = {**features, **_BOOKKEEPING}
-    return pa.schema(
-        [(name, _arrow_type(row)) for name, row in rows.items() if row.dtype != "video"]
-    )
-
-
-def _arrow_type(feature: Feature) -> pa.DataType:
-    if feature.dtype == "image":
-        return pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    if feature.dtype == "string":
-        return pa.string()
-    kind = pa.bool_() if feature.dtype == "bool" else pa.from_numpy_dtype(np.dtype(feature.dtype))
-    if feature.shape in ((), (1,)):
-        return kind
-    if len(feature.shape) == 1:
-        return pa.list_(kind, feature.shape[0])
-    for _ in feature.shape:
-        kind = pa.list_(kind)
-    return kind
-
-
-def _arrow(values: Any, feature: Feature, kind: pa.DataType) -> pa.Array:
-    if feature.dtype == "image":
-        return pa.array([{"bytes": value, "path": None} for value in values], kind)
-    if feature.dtype == "string":
-        return pa.array(list(values), kind)
-    flat = pa.array(values.reshape(-1))
-    if feature.shape in ((), (1,)):
-        return flat
-    if len(feature.shape) == 1:
-        return pa.FixedSizeListArray.from_arrays(flat, feature.shape[0])
-    for size in feature.shape[::-1]:
-        offsets = np.arange(0, len(flat) + 1, size, dtype=np.int32)
-        flat = pa.ListArray.from_arrays(pa.array(offsets), flat)
-    return flat
-
-
-def _flat_numbers(column: pa.ChunkedArray) -> np.ndarray:
-    def parts() -> Iterator[np.ndarray]:
-        for chunk in column.chunks:
-            array: Any = chunk
-            while pa.types.is_nested(array.type):
-                array = array.flatten()
-            yield array.to_numpy(zero_copy_only=False)
-
-    return np.concatenate(list(parts()))
-
-
-def _to_json(feature: Feature) -> dict[str, Any]:
-    names = list(feature.names) or None
-    return {"dtype": feature.dtype, "shape": list(feature.shape or (1,)), "names": names}
-
-
-def _plain(stats: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        name: {key: np.asarray(value).tolist() for key, value in row.items()}
-        for name, row in stats.items()
-    }
-
-
-def _finite(value: Any) -> Any:
-    """Statistics of NaN or infinity are left out as 0: JSON has neither."""
-    if isinstance(value, dict):
-        return {key: _finite(row) for key, row in value.items()}
-    if isinstance(value, list):
-        return [_finite(row) for row in value]
-    return 0.0 if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _pandas_column(name: str, kind: str, dtype: str) -> dict[str, Any]:
-    return {
-        "name": name, "field_name": name, "pandas_type": kind, "numpy_type": dtype,
-        "metadata": None,
-    }  # fmt: skip
