@@ -31,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             sub.add_argument("--videos", action="store_true", help="pictures as video")
             sub.add_argument("--codec", default="av1", choices=("av1", "h264"), help="av1")
         else:
-            sub.add_argument("--spec", metavar="NAME", help="table to rewrite; default: a draft")
+            sub.add_argument(
+                "--spec", metavar="NAME", help="table to rewrite; default: SRC's or a draft"
+            )
             sub.add_argument(
                 "--pictures", default="jpeg", choices=("jpeg", "png"), help="of videos; jpeg"
             )

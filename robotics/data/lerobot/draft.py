@@ -48,7 +48,8 @@ def draft(info: LeRobotInfo) -> dict[str, Any]:
     if state is not None:
         found["state"] = _parts(state, statistics)
     if action is not None:
-        found["action"] = _modes(_parts(action, statistics), statistics)
+        parts = _modes(_parts(action, statistics), statistics)
+        found["action"] = _apart(parts, found.get("state", {}))
     names = set(info.features) - set(BOOKKEEPING)
     if "next.reward" in names:
         found["reward"] = "next.reward"
@@ -83,6 +84,16 @@ def _modes(parts: dict[str, Any], statistics: Mapping[str, Any]) -> dict[str, An
         if part["kind"] == "rotation" and targets == {"absolute"}:
             part["mode"] = "absolute"
     return parts
+
+
+def _apart(action: dict[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
+    """Parts of one name are of each other: others of another width or kind are called otherwise."""
+
+    def shape(part: Mapping[str, Any]) -> tuple[Any, ...]:
+        return part["kind"], column(part["path"]).width
+
+    alike = {name for name, part in action.items() if shape(state.get(name, part)) == shape(part)}
+    return {name if name in alike else f"{name}_command": part for name, part in action.items()}
 
 
 def _alike(path: str, statistics: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from robotics.data.lerobot.info import BOOKKEEPING, Feature
 from robotics.data.lerobot.mapping import (
     FROM_LEROBOT,
     FROM_RLDS,
+    TABLE,
     is_instruction,
     lerobot_name,
     mapped_table,
@@ -145,7 +146,7 @@ def plan_conversion(source: Path, spec: str | None, fps: float | None) -> Source
 def _table(
     source: Path, spec: str | None, stored: Mapping[str, Any], before: Mapping[str, Any]
 ) -> Robot | None:
-    near = source / "robot.yaml"
+    near = source / TABLE
     robot = load_robot(spec if spec is not None else near if near.is_file() else None)
     try:
         check_features(robot, stored, str(source), [row.name for row in robot.cameras])

@@ -20,6 +20,7 @@ from robotics.data.lerobot.mapping import (
     FROM_LEROBOT,
     FROM_RLDS,
     LANGUAGE,
+    TABLE,
     mapped_table,
     rlds_keys,
     to_bytes,
@@ -68,7 +69,8 @@ def lerobot_to_rlds(
         source: LeRobot data set of format v3.
         target: new, or an interrupted conversion.
         split: split or slice.
-        spec: the robot's table for `source`; default: one drafted from its description.
+        spec: the robot's table for `source`; default: `robot.yaml` beside it, else one drafted from
+            its description.
         pictures: what frames of videos are encoded as, "jpeg" (quality 95) or "png" (exact).
 
     Raises:
@@ -76,8 +78,12 @@ def lerobot_to_rlds(
     """
     info = read_info(source)
     plan = plan_conversion(info, pictures)
-    robot = load_robot(spec if spec is not None else draft(info))
-    if spec is not None:
+    if spec is None and (source / TABLE).is_file():
+        spec = str(source / TABLE)
+    robot = None  # without cameras there is no table to draft
+    if spec is not None or info.cameras:
+        robot = load_robot(spec if spec is not None else draft(info))
+    if robot is not None and spec is not None:
         check_table(info, robot, [row.name for row in robot.cameras])
     places, videos = info.select(split), Videos(info)
     whole = f" at {info.fps:g} steps a second"
@@ -109,7 +115,8 @@ def lerobot_to_rlds(
     about = "The robot's table for this data set: spec=robot.yaml"
     if spec is None:
         about += "\nDrafted from names: run python -m robotics.inspect before training."
-    write_table(target, mapped_table(robot, renames, info.fps), about)
+    if robot is not None:
+        write_table(target, mapped_table(robot, renames, info.fps), about)
     _write_notes(plan, target)
     writer.finalize()
     return len(writer.done())
