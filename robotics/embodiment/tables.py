@@ -39,7 +39,12 @@ def load_robot(source: str | Path | Mapping[str, Any] | Robot | None = None) -> 
     name = "given" if isinstance(source, Mapping) else Path(str(source or DEFAULT)).stem
     content = _resolved(source or DEFAULT, ())
     try:
-        content = _renamed(content, content.pop("renames", None) or {})
+        renames = content.pop("renames", None) or {}
+        content = {
+            # Keys of other protocols are no paths of the recording.
+            key: value if key == "keys" else _renamed(value, renames)
+            for key, value in content.items()
+        }
         if "control_hz" in content:
             content = _modern(content)
         return _robot({"name": name} | content)

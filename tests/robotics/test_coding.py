@@ -107,14 +107,20 @@ POSE = {
 FORMS = ("euler_xyz", "euler_ZYX", "axis_angle", "quaternion_wxyz", "rot6d", "matrix")
 
 
+# A velocity has three values.
+RECORDED = [
+    (recorded, form)
+    for recorded in ("absolute", "delta", "velocity")
+    for form in FORMS[: 3 if recorded == "velocity" else None]
+]
+
+
 @pytest.mark.parametrize("frame", ["base", "tool"])
-@pytest.mark.parametrize("recorded", ["absolute", "delta", "velocity"])
+@pytest.mark.parametrize("against", ["measured", "commanded"])
 @pytest.mark.parametrize("mode", [None, "absolute", "delta", "velocity"])
-@pytest.mark.parametrize("form", FORMS)
-def test_a_pose_in_every_mode_frame_and_form_comes_back(frame, recorded, mode, form):
-    if recorded == "velocity" and form not in FORMS[:3]:
-        pytest.skip("a velocity has three values")
-    row = {"mode": recorded, "frame": frame, "model": {"mode": mode}}
+@pytest.mark.parametrize(("recorded", "form"), RECORDED)
+def test_a_pose_in_every_mode_frame_and_form_comes_back(frame, against, mode, recorded, form):
+    row = {"mode": recorded, "frame": frame, "against": against, "model": {"mode": mode}}
     action = {
         "rotation": {"path": "r", "kind": "rotation", "form": form, **row},
         "position": {"path": "a[0:3]", "kind": "position", "scale": 0.05, **row},
@@ -244,6 +250,35 @@ def test_quaternions_come_back_on_the_side_of_the_measured_one():
         np.testing.assert_allclose(back, sign * path, atol=1e-6)
 
 
+def test_each_of_two_arms_has_its_own_tool():
+    row = {"mode": "delta", "frame": "tool", "model": {"mode": "absolute"}}
+    state, action = {}, {}
+    for side in ("left", "right"):
+        turn = {"path": "q", "kind": "rotation", "form": "quaternion_xyzw"}
+        state |= {f"{side}_position": {"path": "p", "kind": "position"}, f"{side}_rotation": turn}
+        move = {"path": "m", "kind": "position", **row}
+        turn = {"path": "r", "kind": "rotation", "form": "axis_angle", **row}
+        action |= {f"{side}_position": move, f"{side}_rotation": turn}
+    robot = table(state, action)
+    coder, rng = Coder(robot), np.random.default_rng(0)
+    state, actions = drawn(robot, "state", rng, (3,)), drawn(robot, "action", rng, (3, 4))
+    chunk = coder.chunk(actions, state)
+    for side, place in (("left", 0), ("right", 1)):
+        pose = state[0, 7 * place : 7 * place + 7]
+        move = Rotation.from_quat(pose[3:]).apply(actions[0, 0, 6 * place : 6 * place + 3])
+        reached = chunk[0, 0, coder.slices("action")[f"{side}_position"]]
+        np.testing.assert_allclose(reached, pose[:3] + move, atol=1e-5)
+    assert_same(robot, "action", coder.recorded(chunk, state)[0], actions)
+
+
+def test_scales_may_differ_by_value():
+    arm = {"path": "a[0:3]", "kind": "joints", "mode": "delta", "unit": "deg", "scale": [1, 10, 90]}
+    coder = Coder(table({}, {"arm": arm}))
+    chunk = coder.chunk(np.ones((1, 3)), np.zeros(0))
+    np.testing.assert_allclose(chunk[0], np.radians([1, 10, 90]), rtol=1e-6)
+    np.testing.assert_allclose(coder.recorded(chunk, np.zeros(0))[0], 1, rtol=1e-6)
+
+
 # ---------------------------------------------------------------- grippers
 
 
@@ -306,6 +341,18 @@ def test_pulses_and_commands_that_hold_come_back(known, sign):
 
 
 # ---------------------------------------------------------------- what is refused
+
+
+def test_one_command_of_a_hand_whose_two_fingers_are_measured():
+    hand = {"path": "a", "kind": "gripper", "mode": "pulse", "open": -1, "closed": 1}
+    coder = Coder(table(POSE, {"hand": hand | {"model": {"mode": "absolute"}}}))
+    turn = [1.0, 0, 0, 0]
+    for fingers, before in (([0.04, -0.04], -1), ([0.0, 0.0], 1)):
+        state = np.array([0.0, 0, 0, *turn, *fingers])
+        chunk = coder.chunk(np.zeros((3, 1)), state)
+        np.testing.assert_array_equal(chunk[:, 0], before)
+        back, _ = coder.recorded(-chunk, state)
+        np.testing.assert_array_equal(back[:, 0], [-before, 0, 0])
 
 
 def test_malformed_vectors_are_refused():

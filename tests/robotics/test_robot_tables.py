@@ -193,6 +193,9 @@ def test_a_file_extends_another_and_renames(tmp_path):
     assert mine.action[:2] == rt1.action[:2] and mine.action[2].closed == -1
     assert [part.name for part in mine.state] == ["position", "gripper"]
     assert mine.fingerprint() != rt1.fingerprint()
+    droid = {"extends": "droid", "renames": {"observation/wrist_image_left": "observation/hand"}}
+    assert load_robot(droid).camera("wrist").path == "observation/hand"
+    assert load_robot(droid).keys == shipped("droid").keys  # not the recording's paths
     near = tmp_path / "rt1_twin.yaml"
     near.write_text("extends: mine.yaml\nrate: 11\n")
     assert dataclasses.replace(mine, rate=11, name="rt1_twin") == load_robot(near)
