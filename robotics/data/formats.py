@@ -9,18 +9,14 @@ from typing import Any
 
 from robotics.data.cache.shards import ShardCache, open_split
 from robotics.data.episodes import Episode
+from robotics.data.lerobot import is_lerobot
+from robotics.data.lerobot.recording import LeRobotRecording
 from robotics.data.recordings import Reading, RecordedSteps, Recording, Source
-from robotics.data.rlds import storage
 from robotics.data.rlds.faults import Faults
 from robotics.data.rlds.reader import EpisodeReader, record_format
 from robotics.embodiment.robot import Robot
 
 Spec = str | Path | Mapping[str, Any] | Robot | None
-
-
-def is_lerobot(directory: str | os.PathLike[str]) -> bool:
-    """Whether this is the directory of a LeRobot data set."""
-    return not storage.is_url(directory) and (Path(directory) / "meta" / "info.json").is_file()
 
 
 def open_recording(
@@ -29,13 +25,15 @@ def open_recording(
     """A data set, its robot's table checked against what it holds.
 
     Args:
-        directory: TFDS data set directory or the URL of one.
+        directory: LeRobot or TFDS data set directory, or the URL of a TFDS one.
         spec: the robot's table, see `robotics.embodiment.tables.load_robot`; RT-1's by default.
         cameras: names of those to read; default: those the table uses.
 
     Raises:
         ValueError: the data set or the table is wrong, or one does not fit the other.
     """
+    if is_lerobot(directory):
+        return LeRobotRecording(directory, spec, cameras)
     return RldsRecording(directory, spec, cameras)
 
 

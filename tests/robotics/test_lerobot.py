@@ -27,6 +27,7 @@ from robotics.data.lerobot.raw import raw_lerobot
 from robotics.data.lerobot.recording import LeRobotRecording
 from robotics.data.recordings import Reading
 from robotics.data.rlds.faults import Faults
+from robotics.data.windows import WindowDataset
 from robotics.embodiment.tables import load_robot
 
 LENGTHS = (11, 7, 25, 9)
@@ -146,6 +147,27 @@ def test_a_turned_camera(written, tmp_path):
     content["cameras"]["top"]["rotate"] = 180
     parts, _ = opened(written[0], tmp_path, cameras=content["cameras"], decoded=False)
     assert number_of(parts[0].frames["top"].decode(3)[::-1, ::-1]) == 3
+
+
+@pytest.mark.parametrize("decoded", [True, False])
+def test_windows_of_it(written, tmp_path, decoded):
+    directory, episodes = written
+    windows = WindowDataset(
+        directory, (96, 128), spec=draft(read_info(directory)), cache_dir=tmp_path, decoded=decoded,
+        split="train[1:]", horizon=3, video_offsets=(2,), history=1, progress=False,
+    )  # fmt: skip
+    assert len(windows) == sum(LENGTHS[1:])
+    batch = windows.batch(np.array([0, 6, 7 + 10]))
+    first = STARTS[1]
+    for camera, ahead in (("top", 0), ("wrist", 200)):
+        numbers = [number_of(image) - ahead for image in batch[f"image/{camera}"]]
+        assert numbers == [first, first + 6, first + 17]
+        assert number_of(batch[f"video/{camera}"][2, 0]) == first + 19 + ahead
+        assert number_of(batch[f"history/{camera}"][2, 0]) == first + 16 + ahead
+        assert batch["video_valid"].tolist() == [[True], [False], [True]]
+    recorded = batch["state_recorded"][2]
+    np.testing.assert_array_equal(recorded, episodes[2]["observation.state"][10])
+    assert batch["instruction"] == ["task 1", "task 1", "task 2"]
 
 
 # ---------------------------------------------------------------- what does not fit

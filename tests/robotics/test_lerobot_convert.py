@@ -342,7 +342,7 @@ def test_lerobot_reads_what_is_written(library, tmp_path, kinds):
 
 
 @pytest.mark.extra("lerobot")
-def test_lerobot_reads_a_converted_set_and_adds_to_it(library, rlds, tmp_path):
+def test_lerobot_reads_a_converted_set(library, rlds, tmp_path):
     there = to_lerobot(rlds, tmp_path / "there", "--videos")
     data = library(
         "local/set", root=there, video_backend="pyav", delta_timestamps={"action": [0, 0.1]}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import random
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -53,6 +57,20 @@ def test_threads_at_once(index):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda number: number_of(decode(index, number)), wanted))
     assert found == wanted
+
+
+def test_processes_forked_while_files_are_open(index):
+    """Both go on, and a child that only starts another program does not wait for ever."""
+    assert number_of(decode(index, 7)) == 7
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        found = pool.apply_async(_numbers, (index, [9, 3, 60]))
+        assert [number_of(decode(index, number)) for number in (8, 30)] == [8, 30]
+        assert found.get(timeout=60) == [9, 3, 60]
+    subprocess.run([sys.executable, "-c", ""], preexec_fn=os.getpid, timeout=60, check=True)
+
+
+def _numbers(index, wanted):
+    return [number_of(decode(index, number)) for number in wanted]
 
 
 def test_the_first_and_last_frame_of_episodes_are_theirs(index):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from robotics.data.rlds.storage import is_url
 
 INFO = "meta/info.json"
 TASKS = "meta/tasks.parquet"
@@ -128,9 +131,9 @@ def _bound(text: str | None, count: int) -> int | None:
     return round(int(text[:-1]) * count / 100) if text.endswith("%") else int(text)
 
 
-def is_lerobot(directory: object) -> bool:
+def is_lerobot(directory: str | os.PathLike[str]) -> bool:
     """Whether a LeRobot data set lies there."""
-    return isinstance(directory, (str, Path)) and (Path(directory) / INFO).is_file()
+    return not is_url(directory) and (Path(directory) / INFO).is_file()
 
 
 def read_info(directory: Path | str) -> LeRobotInfo:

@@ -8,6 +8,7 @@ before it, or goes on where it stopped if that is nearer.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections import OrderedDict
@@ -127,7 +128,15 @@ def _damaged(path: Path, error: object) -> ValueError:
 
 def pixels(frame: Any) -> np.ndarray:
     """A decoded frame as uint8 (H, W, 3) RGB; 8 bits are taken of deeper ones."""
-    return frame.to_ndarray(format="rgb24")
+    return frame.to_ndarray(format="rgb24", **_one_thread())
+
+
+@functools.cache
+def _one_thread() -> dict[str, int]:
+    """PyAV 17 converts colours with threads of its own unless told otherwise."""
+    import av
+
+    return {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
 
 
 class VideoDecoder:
@@ -205,13 +214,16 @@ class _Pool:
     """Open decoders that nobody uses at the moment; the least recently used is closed."""
 
     def __init__(self) -> None:
-        self.clear()
-        os.register_at_fork(after_in_child=self.clear)
-
-    def clear(self) -> None:
-        """Forget all, without closing: a child's parent goes on with the same files."""
         self._idle: OrderedDict[int, VideoDecoder] = OrderedDict()
         self._lock = threading.Lock()
+        self._left: list[Any] = []
+        os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        """In a child: leave the parent's decoders alone. Freeing one would wait for threads that
+        only the parent has."""
+        self._left.append(self._idle)
+        self._idle, self._lock = OrderedDict(), threading.Lock()
 
     def take(self, index: VideoIndex) -> VideoDecoder:
         with self._lock:
