@@ -12,7 +12,6 @@ of NAME=DIR. MIXTURE=A+B+C trains one model on several. What is there in --out i
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,9 +34,7 @@ STEPS_OF_EPISODE = 100
 
 def build_parser() -> Parser:
     """The command line."""
-    parser = Parser(
-        prog="python -m benchmarks.robots", description=__doc__, epilog=""
-    )
+    parser = Parser(prog="python -m benchmarks.robots", description=__doc__, epilog="")
     parser.add_argument("names", nargs="*", metavar="NAME[=DIR]", default=list(NAMES))
     parser.add_argument("--out", type=Path, default=Path("runs/robots"), metavar="DIR")
     parser.add_argument("--steps", type=at_least(1), default=300, metavar="N")
@@ -118,9 +115,7 @@ def _inspected(name: str, data: Path, out: Path) -> dict[str, Any]:
     return codes
 
 
-def _acting(
-    name: str, data: Path, run: Path, several: bool, episodes: int
-) -> dict[str, Any]:
+def _acting(name: str, data: Path, run: Path, several: bool, episodes: int) -> dict[str, Any]:
     from benchmarks.robots import measure
 
     robot = load_robot(name)

@@ -9,14 +9,18 @@ from typing import Any
 
 from robotics.data.cache.shards import ShardCache, open_split
 from robotics.data.episodes import Episode
-from robotics.data.lerobot import is_lerobot
-from robotics.data.lerobot.recording import LeRobotRecording
 from robotics.data.recordings import Reading, RecordedSteps, Recording, Source
+from robotics.data.rlds import storage
 from robotics.data.rlds.faults import Faults
 from robotics.data.rlds.reader import EpisodeReader, record_format
 from robotics.embodiment.robot import Robot
 
 Spec = str | Path | Mapping[str, Any] | Robot | None
+
+
+def is_lerobot(directory: str | os.PathLike[str]) -> bool:
+    """Whether this is the directory of a LeRobot data set."""
+    return not storage.is_url(directory) and (Path(directory) / "meta" / "info.json").is_file()
 
 
 def open_recording(
@@ -25,7 +29,7 @@ def open_recording(
     """A data set, its robot's table checked against what it holds.
 
     Args:
-        directory: LeRobot or TFDS data set directory, or the URL of a TFDS one.
+        directory: of a TFDS data set, or the URL of one, or of a LeRobot data set (format v3).
         spec: the robot's table, see `robotics.embodiment.tables.load_robot`; RT-1's by default.
         cameras: names of those to read; default: those the table uses.
 
@@ -33,6 +37,8 @@ def open_recording(
         ValueError: the data set or the table is wrong, or one does not fit the other.
     """
     if is_lerobot(directory):
+        from robotics.data.lerobot.recording import LeRobotRecording  # pyarrow and PyAV
+
         return LeRobotRecording(directory, spec, cameras)
     return RldsRecording(directory, spec, cameras)
 

@@ -149,7 +149,10 @@ def read_yaml(path: Path) -> Any:
     try:
         return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except Exception as error:  # the yaml parser's errors have no common base
-        raise ValueError(f"{path}: expected a yaml, got {error}") from error
+        raise ValueError(
+            f"{path}: expected a yaml, got {error}; inside braces a path with brackets needs "
+            'quotes, such as {path: "action[0:3]"}.'
+        ) from error
 
 
 def _resolved(source: str | Path | Mapping[str, Any], seen: tuple[str, ...]) -> dict[str, Any]:

@@ -4,7 +4,3 @@
 description. `from_rlds` and `to_rlds` convert. lerobot, the library, is needed by none of them; the
 tests hold what is written against it.
 """
-
-from robotics.data.lerobot.info import is_lerobot, read_info
-
-__all__ = ["is_lerobot", "read_info"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from robotics.data.rlds.storage import is_url
 
 INFO = "meta/info.json"
 TASKS = "meta/tasks.parquet"
@@ -129,11 +126,6 @@ def _bound(text: str | None, count: int) -> int | None:
     if text is None:
         return None
     return round(int(text[:-1]) * count / 100) if text.endswith("%") else int(text)
-
-
-def is_lerobot(directory: str | os.PathLike[str]) -> bool:
-    """Whether a LeRobot data set lies there."""
-    return not is_url(directory) and (Path(directory) / INFO).is_file()
 
 
 def read_info(directory: Path | str) -> LeRobotInfo:
