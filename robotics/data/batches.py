@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from zlib import crc32
 
 import numpy as np
@@ -227,6 +227,16 @@ def _seed(seed: int, name: str) -> int:
     return int(np.random.SeedSequence([seed, crc32(name.encode())]).generate_state(1)[0])
 
 
+class Draw(NamedTuple):
+    """What a batch holds."""
+
+    mode: Mode
+    indices: np.ndarray
+    """(B,) int64 windows."""
+    epochs: np.ndarray
+    """(B,) int64: the pass over the data that each is drawn in."""
+
+
 class ModeStream:
     """An endless iterator of encoded batches.
 
@@ -275,18 +285,32 @@ class ModeStream:
         return self
 
     def __next__(self) -> Batch:
+        draw = self.draw()
+        return self.encode(self.read(draw), draw)
+
+    def draw(self) -> Draw:
+        """What the next batch holds; moves the position."""
         mode = self.schedule.draw(self.drawn // self.accumulate)
         self.drawn += 1
         size = self.schedule.batch_size(mode.name)
-        drawn = self.windows.draw(size * self._rows.step)
-        indices, epochs = (values[self._rows] for values in drawn)
-        video = "video" in mode.present
+        indices, epochs = (
+            values[self._rows] for values in self.windows.draw(size * self._rows.step)
+        )
+        return Draw(mode, indices, epochs)
+
+    def read(self, draw: Draw) -> dict[str, Any]:
+        """The windows of a draw, augmented; in any thread."""
+        video = "video" in draw.mode.present
         if self.latents is not None:
-            return self.world.encode(self.latents.batch(indices, epochs, video=video), mode)
-        samples = self.windows.dataset.batch(indices, video=video)
-        if self.augment is not None:
-            samples = self.augment(samples, epochs.tolist(), indices.tolist())
-        return self.world.encode(samples, mode)
+            return self.latents.batch(draw.indices, draw.epochs, video=video)
+        samples = self.windows.dataset.batch(draw.indices, video=video)
+        if self.augment is None:
+            return samples
+        return self.augment(samples, draw.epochs.tolist(), draw.indices.tolist())
+
+    def encode(self, samples: Mapping[str, Any], draw: Draw) -> Batch:
+        """The batch of a draw's windows."""
+        return self.world.encode(samples, draw.mode)
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able position."""

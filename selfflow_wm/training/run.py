@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from selfflow_wm.data import Mode, ModeSchedule, UnusableSample
+from selfflow_wm.data.ahead import Draws, ReadAhead, reading_threads
 from selfflow_wm.files import hold, write_file
 from selfflow_wm.layout import Batch
 from selfflow_wm.objective import FlowMatching
@@ -27,7 +28,7 @@ from selfflow_wm.training.command import PLACES
 from selfflow_wm.training.config import current_record, make_objective, make_part, require
 from selfflow_wm.training.log import MetricsLog
 from selfflow_wm.training.parallel import make_parallel
-from selfflow_wm.training.trainer import BatchStream, NonFiniteLoss, Trainer
+from selfflow_wm.training.trainer import NonFiniteLoss, Trainer
 from selfflow_wm.training.validate import FixedNoiseValidation
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -36,7 +37,7 @@ LOADED = "loaded"
 """Key of run.json: what was loaded from the checkpoint in `init`."""
 LOCK = ".lock"
 """File of a run's directory that its main process holds."""
-RESUMABLE = ("trainer", "log", "resume", "device", "out", LOADED)
+RESUMABLE = ("trainer", "log", "resume", "device", "out", "workers", "ahead", LOADED)
 """Parts of the configuration that may change between a run and its resumption."""
 
 
@@ -70,7 +71,7 @@ class Parts:
     """Of it: what is trained."""
     pixels: Callable[[Batch, str], Any]
     """`(batch, modality)`: frames, for objectives that look at them."""
-    stream: Callable[..., BatchStream]
+    stream: Callable[..., Draws]
     """`(modes, **options)`: training batches. options: seed, accumulate, rank, world_size."""
     fixed_batches: Callable[[ModeSchedule, int], dict[str, list[Batch]]]
     """`(modes, batches of each)`: for validation."""
@@ -114,6 +115,7 @@ def assemble(
     plain: Any = OmegaConf.to_container(config, resolve=True)
     stated = ModeSchedule(plain["modes"], config.seed, table)
     modes = of_run(stated, plain["batch_of"], joined.size)
+    threads = reading_threads(plain["workers"], plain["ahead"], joined.device)
     out = Path(config.out)
     per_process = modes.divided(joined.size)
     resuming = joined.on_main(lambda: claim(out, plain, resumable))
@@ -127,16 +129,17 @@ def assemble(
 
     settings = plain["trainer"] | {"parallel": make_parallel(joined)}
     per_mode = settings.pop("validation_batches")
+    stream = parts.stream(
+        per_process,
+        seed=config.seed,
+        accumulate=settings["accumulate"],
+        rank=joined.rank,
+        world_size=joined.size,
+    )
     trainer = Trainer(
         network,
         trained,
-        parts.stream(
-            per_process,
-            seed=config.seed,
-            accumulate=settings["accumulate"],
-            rank=joined.rank,
-            world_size=joined.size,
-        ),
+        ReadAhead(stream, threads, plain["ahead"]) if threads else stream,
         out_dir=out,
         optim=optim,
         seed=config.seed,

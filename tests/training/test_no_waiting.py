@@ -34,6 +34,7 @@ def make(tmp_path):
                     "trainer.preview_every=0",
                     "trainer.log_every=100",
                     "trainer.save_every=0",
+                    "workers=0",  # whose modes these tests choose as they are drawn
                     f"out={tmp_path}",
                     *words,
                 ]
