@@ -54,7 +54,7 @@ def make_stream(directory: Path, given: argparse.Namespace, decoded: bool) -> Mo
         directory, given.size, decoded=decoded, progress=False, cache_dir=given.root / "cache"
     )
     schedule = ModeSchedule({"joint": {"probability": 1, "batch_size": given.batch}}, 0, MODES)
-    colours = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 5.0}
+    colours: Any = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 5.0}
     augment = Augment(0.85, **colours) if given.augment else None
     world: Any = Uncoded()
     return ModeStream(dataset, world, schedule, augment=augment)
@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--size", type=at_least(8), nargs=2, default=(128, 160), metavar=("H", "W"))
     add("--augment", action="store_true", help="crops and colours, as augment=crop_colour")
     add("--busy", type=float, default=0.3, help="share of a step that needs the interpreter (0.3)")
-    add("--steps", type=at_least(1), default=20)
+    add("--steps", type=at_least(1), default=12)
     add("--rounds", type=at_least(1), default=3)
     add("--data", type=at_least(1), nargs=2, default=(60, 40), metavar=("EPISODES", "STEPS"))
     add("--root", type=Path, help="where the data are made and kept; default: temporary")

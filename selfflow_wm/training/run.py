@@ -75,8 +75,8 @@ class Parts:
     """`(modes, **options)`: training batches. options: seed, accumulate, rank, world_size."""
     fixed_batches: Callable[[ModeSchedule, int], dict[str, list[Batch]]]
     """`(modes, batches of each)`: for validation."""
-    preview: Callable[[Path], Callable[[Any, int], None]]
-    """`(directory)`: the hook that writes pictures there."""
+    preview: Callable[[Path], Callable[[Any, int], Sequence[Path]]]
+    """`(directory)`: the hook that writes pictures and clips there, and returns their paths."""
     save: Callable[[Any, int, Path], None]
     """`(ema, step, directory)`: writes one checkpoint."""
     describe: Callable[[Trainer], list[str]]
@@ -230,7 +230,7 @@ def claim(out: Path, config: dict[str, Any], resumable: Sequence[str] = RESUMABL
 
 PARTS = (
     "state", "checkpoints", "checkpoint", "initial", "previews", "metrics.jsonl", "run.json",
-    "init.txt",
+    "init.txt", "wandb.json",
 )  # fmt: skip
 """Of a run's directory."""
 
@@ -289,6 +289,7 @@ def describe_run(trainer: Trainer, config: DictConfig) -> list[str]:
         *(shared if trainer.ranks.size > 1 else []),
         f"steps       {trainer.step} done of {trainer.total_steps}"
         + (f", at most {trainer.max_minutes:g} minutes" if trainer.max_minutes else ""),
+        *([f"rate        {trainer.rescheduled}"] if trainer.rescheduled else []),
         f"out         {config.out}",
     ]
 
