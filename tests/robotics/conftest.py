@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -11,6 +14,8 @@ from robotics.embodiment.table import EMBODIMENTS
 from robotics.model.world_model import WorldModel
 from robotics.training.build import compose_config
 from robotics.training.fit import fit_world
+
+sys.path.insert(0, str(Path(__file__).parent))  # what tests share, by name
 
 TINY = (
     "embodiment=embedded",
