@@ -12,7 +12,6 @@ of NAME=DIR. MIXTURE=A+B+C trains one model on several. What is there in --out i
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path

@@ -17,7 +17,7 @@ from robotics.data.windows import WindowDataset
 from robotics.embodiment.robot import Robot
 from robotics.embodiment.tables import load_robot, read_yaml
 
-_WINDOW = ("cameras", "image_size", "horizon", "video_offsets")
+WINDOW = ("cameras", "image_size", "horizon", "video_offsets")
 """Of the section `dataset`, what a set of a mixture may state for itself."""
 
 
@@ -153,7 +153,7 @@ def open_data(config: DictConfig, split: str) -> WindowDataset | DatasetMixture:
     check_conventions(entries, spec, config.embodiment, config.mixed_rates)
     parts = {}
     for name, entry in entries.items():
-        changed = {key: getattr(entry, key) for key in _WINDOW if getattr(entry, key) is not None}
+        changed = {key: getattr(entry, key) for key in WINDOW if getattr(entry, key) is not None}
         try:
             parts[name] = _open(
                 config,

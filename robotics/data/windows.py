@@ -415,6 +415,12 @@ class WindowDataset:
             texts.append(choices[generator.integers(len(choices))])
         return texts
 
+    @property
+    def steps_without_instruction(self) -> int:
+        """Steps whose instructions are all empty, or that have none."""
+        blank = np.array([not str(text).strip() for text in self.instructions], bool)
+        return int(blank[self._instruction_id].all(axis=1).sum())
+
     def video_steps(self, indices: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Steps of the future frames of B windows, int64 (B, F), and which exist, bool (B, F)."""
         steps = np.asarray(indices, np.int64).reshape(-1)
