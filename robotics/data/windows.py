@@ -211,7 +211,8 @@ class WindowDataset:
             self._keypose = keypose_steps(
                 self.actions[:, grippers], self.episode_start, self._segment_end
             ).astype(np.int32)
-        self._damaged: dict[str, set[int]] = {name: set() for name in self.cameras}
+        self._damaged: frozenset[int] = frozenset()  # recorded steps with an undecodable frame
+        self._spoilt: frozenset[int] = frozenset()  # numbers of their episodes
 
     def __len__(self) -> int:
         """Number of windows, one for each step."""
@@ -446,26 +447,23 @@ class WindowDataset:
     def _count(self, error: DamagedFrame) -> None:
         """Remember a frame that cannot be decoded, and count its episode once."""
         starts = [episode.start for episode in self.recorded_episodes]
-        with _COUNTING:
-            found = {int(np.searchsorted(starts, step, side="right")) for step in self._known(None)}
-            self._damaged[error.camera].add(error.step)
-        if int(np.searchsorted(starts, error.step, side="right")) in found:
+        episode = int(np.searchsorted(starts, error.step, side="right"))
+        with _COUNTING:  # copies, not changes: other threads may read
+            self._damaged = self._damaged | {error.step}
+            counted, self._spoilt = self._spoilt, self._spoilt | {episode}
+        if episode in counted:
             return
         shard = int(np.searchsorted(self._frame_starts, error.step, side="right")) - 1
         place = getattr(self._frames[error.camera][shard], "path", self._recording.directory)
         self.faults.report(error, place, None)
         print(f"its windows make way for others: {error}", file=sys.stderr, flush=True)
 
-    def _known(self, camera: str | None) -> set[int]:
-        names = self.cameras if camera is None else [camera]
-        return set().union(*(self._damaged[name] for name in names))
-
     def _whole(
         self, asked: np.ndarray, shown: np.ndarray, tries: np.ndarray, video: bool
     ) -> np.ndarray:
         """Windows without frames that are known to be damaged: where there are some, others, which
         follow from the window asked for alone. tries: how often each was replaced; changed."""
-        damaged = self._known(None)
+        damaged = self._damaged
         if not damaged:
             return shown
         bad, shown = np.array(sorted(damaged)), shown.copy()

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from robotics.embodiment.coding import Coder
+from robotics.embodiment.columns import column
 from robotics.embodiment.robot import UNITS
 from robotics.embodiment.rotation import as_quaternion, from_quaternion
 from robotics.embodiment.tables import TABLES, load_robot
@@ -248,6 +249,41 @@ def test_quaternions_come_back_on_the_side_of_the_measured_one():
     for sign in (1, -1):
         back, _ = coder.recorded(coder.chunk(-path, sign * path[0]), sign * path[0])
         np.testing.assert_allclose(back, sign * path, atol=1e-6)
+
+
+@pytest.mark.parametrize("columns", [False, True])
+def test_a_pose_recorded_as_one_matrix(columns):
+    place = "[12:15]" if columns else "[3:12:4]"
+    form = "homogeneous_columns" if columns else "homogeneous"
+    state = {
+        "position": {"path": f"pose{place}", "kind": "position"},
+        "rotation": {"path": "pose[0:16]", "kind": "rotation", "form": form},
+    }
+    row = {"path": "a[0:3]", "kind": "rotation", "form": "axis_angle", "mode": "delta"}
+    action = {"rotation": row | {"model": {"mode": "absolute"}}}
+    robot = table(state, action)
+    turn, matrix = Rotation.from_euler("xyz", [0.3, -0.2, 0.9]), np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = turn.as_matrix(), [1, 2, 3]
+    pose = (matrix.T if columns else matrix).ravel()
+    recorded = np.concatenate([pose[column(f"pose{place}").values], pose])
+    coder = Coder(robot)
+    expected = np.concatenate([[1, 2, 3], turn.as_matrix()[:, :2].T.ravel()])
+    np.testing.assert_allclose(coder.state(recorded), expected, atol=1e-6)
+    chunk = coder.chunk(np.zeros((1, 3)), recorded)
+    np.testing.assert_allclose(chunk[0], expected[3:], atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["absolute", "delta", "velocity"])
+def test_a_tool_that_turns_about_one_axis(mode):
+    yaw = {"path": "y", "kind": "rotation", "form": "euler_z", "unit": "deg"}
+    robot = table({"yaw": yaw}, {"yaw": yaw | {"mode": mode, "model": {"mode": "delta"}}})
+    coder = Coder(robot)
+    assert coder.action_names == ("yaw.z",) and coder.state_width == 6
+    recorded = {"absolute": [-175.0, 170.0], "delta": [10.0, -5.0], "velocity": [100.0, -50.0]}
+    actions, state = np.array(recorded[mode])[:, None], np.array([175.0])
+    chunk = coder.chunk(actions, state)
+    np.testing.assert_allclose(chunk[:, 0], np.radians([10, -5]), atol=1e-6)  # the short way
+    np.testing.assert_allclose(coder.recorded(chunk, state)[0], actions, atol=1e-4)
 
 
 def test_each_of_two_arms_has_its_own_tool():

@@ -183,6 +183,8 @@ def test_every_entry_survives_being_stored():
         (changed("action.position", path="a[0:2]", frame="tool"), "frame: expected x, y"),
         (changed("action.position.model", normalise="log"), r"model\.normalise: expected one of"),
         (changed("action.rotation.model", sign=[1, 1, 0, 0]), r"rotation\.model\.sign: expected"),
+        (changed("action.rotation", form="homogeneous", path="a[0:16]"), r"form: expected ano"),
+        (changed("state.rotation.model", form="homogeneous"), r"model\.form: expected another"),
         (changed(state=None) | {"action": changed("action.position.model", mode="absolute")[
             "action"]}, r"action\.position\.model\.mode: expected the state"),
         (changed("action.position", path="a[0:2]", width=2), "expected 2 values of state.position"),
@@ -265,7 +267,8 @@ def test_paths():
     assert column("a/b").key == "steps/a/b" and column("/a/b").key == "a/b"
     assert column("a[2]").values == slice(2, 3) and column("a[2:5]").values == slice(2, 5)
     assert column("observation.state[0:5]").width == 5 and column("a").width is None
-    for path in ("", "/", "a[", "a[3:3]", "a[-1]", "a/[1]", "a[1]b"):
+    assert column("a[3:12:4]").width == 3 and column("a[3:12:4]").values == slice(3, 12, 4)
+    for path in ("", "/", "a[", "a[3:3]", "a[1:3:0]", "a[-1]", "a/[1]", "a[1]b"):
         with pytest.raises(ValueError, match="expected a"):
             column(path)
 

@@ -13,10 +13,10 @@ import numpy as np
 
 
 class FrameCache:
-    """The frames used last, up to a number of bytes; other frames are decoded when asked for, by
-    any number of threads.
+    """The frames used last, up to a number of bytes; other frames are decoded when asked for.
 
-    A reader keeps no other pixels, so its memory does not grow with the data set.
+    A reader keeps no other pixels, so its memory does not grow with the data set. Several threads
+    may ask at once; a frame that two of them miss is then decoded by both.
 
     Args:
         budget: bytes; 0 keeps nothing and only decodes a batch's repeated frames once.
@@ -101,6 +101,7 @@ class FrameCache:
 
     def _executor(self) -> ThreadPoolExecutor:
         """Threads do not survive a fork: one pool per process."""
-        if self._pool is None or self._pool[0] != os.getpid():
-            self._pool = (os.getpid(), ThreadPoolExecutor(self._threads))
-        return self._pool[1]
+        with self._lock:
+            if self._pool is None or self._pool[0] != os.getpid():
+                self._pool = (os.getpid(), ThreadPoolExecutor(self._threads))
+            return self._pool[1]

@@ -48,9 +48,12 @@ def check_features(
                 f"{where}: expected {wanted.key!r} for {place} of robot {robot.name} as "
                 f"{'bytes' if text else 'numbers'}, got {leaf.kind}."
             )
-        if wanted.values is not None and leaf.width is not None and wanted.values.stop > leaf.width:
+        if wanted.values is None or leaf.width is None:
+            continue
+        least = range(leaf.width + wanted.values.stop)[wanted.values][-1] + 1
+        if least > leaf.width:
             raise ValueError(
-                f"{where}: expected {wanted.key!r} of at least {wanted.values.stop} values for "
+                f"{where}: expected {wanted.key!r} of at least {least} values for "
                 f"{place} of robot {robot.name}, got {leaf.width}."
             )
 
