@@ -39,7 +39,7 @@ def test_a_step_of_any_mode_waits_for_nothing(
         monkeypatch.setattr(trainer.batches.schedule, "draw", lambda step, name=name: MODES[name])
         with stand_in.no_waiting():
             trainer.train_step()
-        assert set(map(kind_of, trainer._batch.generated)) <= set(MODES[name].generated)
+        assert {kind_of(row) for row in trainer._batch.generated} <= set(MODES[name].generated)
     assert trainer.step == len(MODES)
 
 
