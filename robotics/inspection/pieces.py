@@ -120,9 +120,10 @@ def _by_names(key: str, names: Sequence[str], values: np.ndarray) -> list[Piece]
         if kind == "rotation":
             form = naming.quaternion_form(inner) if end - start == 4 else ""
             form = form or {3: "euler_xyz", 4: "quaternion_xyzw", 6: "rot6d"}.get(end - start, "")
-            if any(name.lower().rstrip("xyz").endswith(("r", "rotvec", "w")) for name in inner) \
-                    and end - start == 3:  # fmt: skip
-                form = "axis_angle"
+            vector = all(
+                re.search(r"(^|[_.])[rw][xyz]$|rotvec|axis_angle", n.lower()) for n in inner
+            )
+            form = "axis_angle" if vector and end - start == 3 else form
             kind = kind if form else "other"
         why = "its values are called " + ", ".join(inner)
         found.append(

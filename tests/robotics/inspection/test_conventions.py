@@ -167,6 +167,22 @@ DETERMINED = {
          "action.gripper.open": -1},
         {},
     ),
+    "a pose whose values are named": (
+        lambda a: {"observation.state": state(a), "action": deltas(a)},
+        {"state.rotation.form": "euler_xyz", "action.rotation.form": "euler_xyz",
+         "action.position.kind": "position"},
+        {"rest": UP, "angle": 0.05, "names": {key: ["x", "y", "z", "roll", "pitch", "yaw", "gripper"]
+                                              for key in ("observation.state", "action")}},
+    ),
+    "two arms whose values are named": (
+        lambda a: {"observation.state": np.column_stack([a.q[:-1, :6], a.closed[:-1]] * 2),
+                   "action": np.column_stack([a.q[1:, :6], a.close] * 2)},
+        {"action.left_joints.kind": "joints", "action.right_joints.path": "action[7:13]",
+         "state.right_gripper.path": "observation.state[13]"},
+        {"names": {key: [f"{arm}_{joint}" for arm in ("left", "right") for joint in (
+            "waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper",
+        )] for key in ("observation.state", "action")}},
+    ),
     "a hand that is open at 1, by its name": (
         lambda a: {"tcp_position": a.x[:-1], "tcp_orientation": xyzw(a.r[:-1]),
                    "gripper_open": 1 - a.closed[:-1], "action/translation": a.move,
