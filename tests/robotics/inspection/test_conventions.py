@@ -148,6 +148,19 @@ DETERMINED = {
         {"action.base.kind": "base", "action.base.mode": "delta", "state.base.width": 3},
         {},
     ),
+    "millimetres and degrees that go around the circle": (
+        lambda a: {"observation/ee_pose": pose(a) * [*3 * [1000], *3 * [180 / np.pi]],
+                   "action/ee_delta": deltas(a)[:, :6] * [*3 * [1000], *3 * [180 / np.pi]]},
+        {"state.position.unit": "mm", "state.rotation.unit": "deg", "action.position.unit": "mm",
+         "action.rotation.unit": "deg"},
+        {},
+    ),
+    "the end of the task": (
+        lambda a: {"state": state(a, xyzw),
+                   "action": np.column_stack([deltas(a), np.arange(a.steps) == a.steps - 1])},
+        {"action.gripper.path": "action[6]"},
+        {},
+    ),
     "two values": (
         lambda a: {"effector_translation": a.x[:-1, :2], "action": a.move[:, :2]},
         {"action.position.width": 2, "action.position.mode": "delta"},
@@ -171,8 +184,10 @@ DETERMINED = {
         lambda a: {"observation.state": state(a), "action": deltas(a)},
         {"state.rotation.form": "euler_xyz", "action.rotation.form": "euler_xyz",
          "action.position.kind": "position"},
-        {"rest": UP, "angle": 0.05, "names": {key: ["x", "y", "z", "roll", "pitch", "yaw", "gripper"]
-                                              for key in ("observation.state", "action")}},
+        {"rest": UP, "angle": 0.05, "names": {
+            key: [*"xyz", "roll", "pitch", "yaw", "gripper"]
+            for key in ("observation.state", "action")
+        }},
     ),
     "two arms whose values are named": (
         lambda a: {"observation.state": np.column_stack([a.q[:-1, :6], a.closed[:-1]] * 2),
@@ -204,6 +219,8 @@ def test_what_the_data_determine_is_found(name):
         number = isinstance(value, int | float)
         assert got == (pytest.approx(value, rel=0.03) if number else value), entry
     assert examined.exit_code == 0 and not examined.questions
+    ends = "action[7]" if name == "the end of the task" else None
+    assert examined.robot.terminate == ends
 
 
 SIX = np.array([0, 1, 2, 3, 4, 5])
