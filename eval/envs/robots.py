@@ -27,5 +27,4 @@ def robot_of(env: Any) -> Robot:
             "rate=HZ, camera_size=(H, W)) of robotics.embodiment.control, or a table of its own"
         )
     table = load_robot(embodiment)
-    size = table.used_cameras()[0].size
-    return tool_robot(table.embodiment, table.rate, size or (1, 1))
+    return tool_robot(table.embodiment, table.rate, table.used_cameras()[0].size)

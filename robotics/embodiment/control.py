@@ -70,20 +70,20 @@ class Policy(Protocol):
 
 
 @functools.cache
-def tool_robot(embodiment: str, rate: float, camera_size: tuple[int, int]) -> Robot:
+def tool_robot(embodiment: str, rate: float, camera_size: tuple[int, int] | None = None) -> Robot:
     """The table of an arm that shows an `Observation` and takes a control of `CONTROL_DIM`.
 
     Args:
         embodiment: the robot itself; a checkpoint for another one is refused.
         rate: control steps a second.
-        camera_size: height and width of `image`.
+        camera_size: height and width of `image`; None: whatever they are.
     """
     from robotics.embodiment.tables import load_robot
 
     content = {
         "name": embodiment,
         "rate": rate,
-        "cameras": {"head": {"path": "image", "size": list(camera_size)}},
+        "cameras": {"head": {"path": "image", "size": camera_size and list(camera_size)}},
         "state": {
             "position": {"path": "tool_pose[0:3]", "kind": "position"},
             "rotation": {
@@ -107,7 +107,7 @@ def tool_robot(embodiment: str, rate: float, camera_size: tuple[int, int]) -> Ro
 
 def takes_tool_control(robot: Robot) -> bool:
     """Whether an environment shows and takes what that of a `tool_robot` does."""
-    like = tool_robot("", 1.0, (1, 1))
+    like = tool_robot("arm", 1.0)
     return (robot.state, robot.action) == (like.state, like.action)
 
 

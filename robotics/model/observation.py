@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from robotics.data.images import resize_image, turn_image
+from robotics.embodiment.limits import limits
 from robotics.embodiment.robot import Camera, Robot
 
 IMAGE = "image"
@@ -117,12 +118,21 @@ def _state(given: Mapping[str, Any], robot: Robot) -> np.ndarray:
     if not robot.state:
         return np.zeros(0, np.float32)
     if STATE in given:
-        return _vector(STATE, given[STATE], robot.state_width, robot)
-    parts = [
-        _vector(f"state.{part.name}", given[f"state.{part.name}"], part.width, robot)
-        for part in robot.state
-    ]
-    return np.concatenate(parts)
+        state = _vector(STATE, given[STATE], robot.state_width, robot)
+    else:
+        names = {f"state.{part.name}": part.width for part in robot.state}
+        state = np.concatenate(
+            [_vector(key, given[key], width, robot) for key, width in names.items()]
+        )
+    for part, place in zip(robot.state, robot.slices("state").values(), strict=True):
+        bounds = limits(part)
+        if bounds is not None and bounds.far_outside(state[place]).any():
+            raise ValueError(
+                f"observation: expected state.{part.name} in {bounds.low.tolist()} to "
+                f"{bounds.high.tolist()}, as {bounds.entry} of robot {robot.name} have it, got "
+                f"{state[place].tolist()}; give it in the recording's units and sense"
+            )
+    return state
 
 
 def _vector(key: str, value: Any, width: int, robot: Robot) -> np.ndarray:

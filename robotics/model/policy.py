@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -134,6 +135,7 @@ class Policy:
             maxlen=max(self._model.history_offsets, default=0)
         )
         self._instruction: str | None = None
+        self._plan: deque[tuple[np.ndarray, bool]] = deque()
         self._start(None)
 
     @classmethod
@@ -156,13 +158,13 @@ class Policy:
 
     def reset(self, instruction: str = "", seed: int | None = None) -> None:
         """Start an episode; its sampling noise follows from `seed` alone."""
-        self._start(seed)
         self.instruct(instruction)
+        self._start(seed)
 
     def _start(self, seed: int | None) -> None:
         self._generator = torch.Generator().manual_seed(self.seed if seed is None else seed)
         self._past.clear()
-        self._plan: deque[tuple[np.ndarray, bool]] = deque()
+        self._plan.clear()
         self._chunk = np.zeros((0, self.robot.action_width), np.float32)
         self._previous: np.ndarray | None = None
         self._last_state: np.ndarray | None = None
@@ -173,6 +175,12 @@ class Policy:
         "" is none."""
         if not isinstance(instruction, str):
             raise ValueError(f'expected an instruction, or "" for none, got {instruction!r}')
+        if self.robot.instruction.paths and not instruction.strip():
+            warnings.warn(
+                f"acting without an instruction, which recordings of {self.name} have; "
+                "policy.reset(TEXT) gives one",
+                stacklevel=3,
+            )
         self._instruction = instruction
         self._plan.clear()
 
@@ -330,7 +338,7 @@ class CheckpointPolicy:
         self.policy = Policy(world, choose_robot(world, wanted, name), execute=execute, **options)
         if robot is None:
             table = self.policy.robot
-            size = table.camera(self.policy.cameras[0]).size or (1, 1)
+            size = table.camera(self.policy.cameras[0]).size
             robot = tool_robot(table.embodiment, table.rate, size)
         self.bridge = Bridge(robot, self.policy.robot, self.policy.cameras)
 

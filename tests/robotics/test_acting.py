@@ -95,6 +95,7 @@ def test_the_state_is_a_vector_or_its_parts():
         (lambda seen: seen.update(top=seen.pop("high")), "unknown top and no high"),
         (lambda seen: seen.update(state=np.zeros(7)), r"shape \(14,\).*left_arm \(6\)"),
         (lambda seen: seen.update(state=np.full(14, np.nan)), "finite"),
+        (lambda seen: seen.update(state=np.eye(14)[6] * 100), "state.left_gripper in .*open and"),
         (lambda seen: seen.update(high=seen["high"] / 255.0), "255 \\* image"),
         (lambda seen: seen.update(high=seen["high"].transpose(2, 0, 1)), "transpose"),
         (lambda seen: seen.update(high=seen["high"][None]), "image\\[0\\]"),
@@ -140,6 +141,10 @@ def test_a_robot_without_language_needs_no_instruction():
     assert model.asked[0]["instruction"] == [""]
     with pytest.raises(ValueError, match="expected an instruction"):
         policy.reset(None)
+    told = Policy(FakeWorld(FakeRobot(robot("velocities"))))
+    with pytest.warns(UserWarning, match="which recordings of velocities have"):
+        told.reset()
+    told.act(look(told.robot, np.zeros(8)))
 
 
 def test_past_frames_of_every_camera_are_shown():

@@ -183,9 +183,8 @@ class RemotePolicy:
             table = load_robot(served["robot"])
             cameras = [str(name) for name in served["cameras"]]
             if robot is None:
-                robot = tool_robot(
-                    table.embodiment, table.rate, table.camera(cameras[0]).size or (1, 1)
-                )
+                size = table.camera(cameras[0]).size
+                robot = tool_robot(table.embodiment, table.rate, size)
             self.bridge, self._keys = Bridge(robot, table, cameras), dict(served["keys"])
         except (ValueError, KeyError) as error:
             self.close()

@@ -15,12 +15,9 @@ import numpy as np
 from robotics.data.episodes import Episode
 from robotics.data.rlds.schema import Leaf, load_tfds, rt1_stored
 from robotics.embodiment.columns import Column, column
+from robotics.embodiment.limits import limits
 from robotics.embodiment.robot import Part, Robot
 from robotics.embodiment.tables import shipped
-
-RANGE_SLACK = 0.5
-"""How far values may lie outside their stated range, in widths of it. Real grippers overrun it a
-little; more means that the range is wrong."""
 
 
 def check_features(
@@ -305,23 +302,15 @@ def _vector(columns: Columns, parts: Sequence[Part], group: str) -> np.ndarray:
 def _check_range(part: Part, name: str, values: np.ndarray, where: str) -> None:
     """ValueError where a value lies far outside its range, or a gripper's between open and closed.
     NaN and infinity are the episode's to find."""
-    if part.range is not None:
-        ends, entry = np.array(part.range), "range"
-    elif part.kind == "gripper":
-        ends, entry = np.array([part.open, part.closed], np.float64), "open and closed"
-    else:
+    bounds = limits(part)
+    if bounds is None or not (outside := bounds.far_outside(values)).any():
         return
-    low, high = ends.min(axis=0), ends.max(axis=0)
-    slack = RANGE_SLACK * (high - low)
-    outside = (values < low - slack) | (values > high + slack)
-    outside &= np.isfinite(values)
-    if outside.any():
-        step, place = np.argwhere(outside)[0].tolist()
-        first, last = (float(np.broadcast_to(end, part.width)[place]) for end in (low, high))
-        raise ValueError(
-            f"{where}: expected {name} {part.path!r} in [{first:g}, {last:g}], got "
-            f"{values[step, place]:g} at step {step}; state {entry} of {name} as they are."
-        )
+    step, place = np.argwhere(outside)[0].tolist()
+    raise ValueError(
+        f"{where}: expected {name} {part.path!r} in [{bounds.low[place]:g}, "
+        f"{bounds.high[place]:g}], got {values[step, place]:g} at step {step}; state "
+        f"{bounds.entry} of {name} as they are."
+    )
 
 
 def _instructions(columns: Columns, robot: Robot) -> list[tuple[str, ...]]:
