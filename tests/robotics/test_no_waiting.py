@@ -31,6 +31,7 @@ def test_a_step_of_any_mode_waits_for_nothing(
                 f"data={rt1_directory}",
                 f"out={tmp_path}",
                 "device=meta",
+                "workers=0",
             ]
         )
     ).trainer
