@@ -111,7 +111,7 @@ def test_a_file_put_in_the_place_of_a_shard_is_read(copy, tmp_path):
         (tmp_path / "again" / path.name).replace(path)
     after = windows(copy, cache_dir=tmp_path, decoded=False)
     np.testing.assert_array_equal(after.frames([0]), frames)
-    assert after._frames["head"][0]._file._inode != before._frames["head"][0]._file._inode
+    assert after.store.frames["head"][0]._file._inode != before.store.frames["head"][0]._file._inode
 
 
 def test_many_threads_read_more_files_than_are_kept_open(tmp_path):
@@ -268,9 +268,10 @@ def test_without_pixels_kept_the_same_is_left_out(copy, fault):
 def spoil(dataset, steps, directory):
     """Overwrite the images of some steps behind an index's back."""
     for step in steps:
-        shard = int(np.searchsorted(dataset._frame_starts, step, side="right")) - 1
-        frames = dataset._frames["head"][shard]
-        record, offset, *_ = frames.places[step - dataset._frame_starts[shard]].item()
+        store = dataset.store
+        shard = int(np.searchsorted(store.starts, step, side="right")) - 1
+        frames = store.frames["head"][shard]
+        record, offset, *_ = frames.places[step - store.starts[shard]].item()
         with frames.path.open("r+b") as file:
             file.seek(frames.spans[record].offset + offset + 400)
             file.write(bytes(40))

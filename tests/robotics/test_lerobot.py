@@ -258,6 +258,11 @@ def test_other_sizes_kinds_and_splits(written, tmp_path):
         opened(directory, tmp_path, split="train[:0]")
 
 
+def test_a_table_has_to_be_named(written):
+    with pytest.raises(ValueError, match="got none; write spec="):
+        WindowDataset(written[0], (96, 128))
+
+
 def test_what_is_no_data_set_of_format_3(tmp_path):
     with pytest.raises(ValueError, match="meta/info.json"):
         read_info(tmp_path)

@@ -11,6 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from lerobot_sets import AXES, JOINTS, SIZE, TOP, WRIST, number_of, numbered, write_set
 
+from benchmarks.robots import synthetic
 from robotics.convert import main
 from robotics.data.images import decode_image, encode_image
 from robotics.data.lerobot import from_rlds
@@ -20,6 +21,7 @@ from robotics.data.lerobot.recording import LeRobotRecording
 from robotics.data.rlds.convert import parse_example
 from robotics.data.rlds.fake import write_dataset
 from robotics.data.rlds.reader import container, index_shard, record_features, split_shards
+from robotics.embodiment.tables import load_robot
 
 LENGTHS = (6, 9, 4)
 TABLE = """
@@ -181,6 +183,10 @@ def test_what_lerobot_is_given(rlds, tmp_path):
     assert kinds["observation.box"] == ("float32", (2, 3))
     assert kinds["action_dict.velocity"] == ("float64", (3,))
     assert kinds["recorded.index"] == ("int64", (1,))
+    # LeRobot's policies look for these; `action` is there already.
+    rows = [raw_lerobot(there, "train").read(place) for place in info.episodes]
+    assert kinds["action"] == ("float32", (3,)) and kinds["observation.state"] == ("float32", (4,))
+    assert all(not row.problems for row in rows)
     statistics = json.loads((there / "meta" / "stats.json").read_text())
     rows = pq.read_table(there / "data" / "chunk-000" / "file-000.parquet")
     action = np.stack(rows["action"].to_numpy())
@@ -188,6 +194,25 @@ def test_what_lerobot_is_given(rlds, tmp_path):
         np.testing.assert_allclose(statistics["action"][name], value, rtol=1e-5)
     assert statistics["action"]["count"] == [sum(LENGTHS)]
     assert np.shape(statistics["observation.images.cam_high"]["mean"]) == (3, 1, 1)
+
+
+def test_vectors_that_lerobots_policies_look_for_are_made_of_the_tables_parts(tmp_path):
+    """RT-1 has them in five features; on the way back they are left out."""
+    robot = load_robot("rt1")
+    synthetic.write(robot, tmp_path / "rt1", episodes=2, seconds=3)
+    words = [str(tmp_path / "rt1"), str(tmp_path / "there"), "--spec", "rt1"]
+    assert main(["rlds-to-lerobot", *words]) == 0
+    info = read_info(tmp_path / "there")
+    assert info.fps == 3 and info.robot_type == "rt1"
+    assert info.features["action"].names[-1] == "gripper"
+    recording = LeRobotRecording(tmp_path / "there", tmp_path / "there" / "robot.yaml")
+    raw = raw_lerobot(tmp_path / "there", "train")
+    for place, episode in zip(raw.places, recording.episodes("train"), strict=True):
+        columns = raw.read(place)
+        np.testing.assert_array_equal(columns.numbers["steps/action"], episode.action)
+        np.testing.assert_array_equal(columns.numbers["steps/observation.state"], episode.state)
+    assert main(["lerobot-to-rlds", str(tmp_path / "there"), str(tmp_path / "back")]) == 0
+    assert records(tmp_path / "back") == records(tmp_path / "rt1")
 
 
 def test_the_table_beside_a_converted_set_reads_it(rlds, tmp_path):

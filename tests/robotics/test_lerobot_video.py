@@ -98,8 +98,26 @@ def test_damage_names_the_file(tmp_path):
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     with pytest.raises(ValueError, match="git lfs pull"):
         read_index(path)
-    write_video(path, range(40), FPS, "libx264", g="10")
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(ValueError, match=r"video\.mp4"):
-        read_index(path)
+    for content in (b"", b"no video " * 999):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"video\.mp4: expected a readable video"):
+            read_index(path)
+
+
+def test_damage_inside_names_the_frame_and_spares_the_others(tmp_path):
+    path = tmp_path / "video.mp4"
+    write_video(path, range(60), FPS, "libx264", g="10")
+    assert len(read_index(path).pts) == 60
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat")
+    middle = start + (data.index(b"moov") - start) // 2
+    data[middle : middle + 200] = bytes(200)
+    path.write_bytes(data)
+    index, found, messages = read_index(path), [], []
+    for number in range(60):
+        try:
+            found.append(number_of(decode(index, number)))
+        except ValueError as error:
+            messages.append(str(error).startswith(f"{path}: frame {number} does not decode"))
+    assert all(messages) and 40 <= len(found) < 60 and found == sorted(found)
+    assert found[:20] == list(range(20)) and found[-10:] == list(range(50, 60))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ class FrameCache:
     Args:
         budget: bytes; 0 keeps nothing and only decodes a batch's repeated frames once.
         image_size: height and width of the frames.
-        threads: that decode.
+        threads: that decode what the main thread asks for. Others decode by themselves: they read
+            ahead, and are several already.
     """
 
     def __init__(self, budget: int, image_size: tuple[int, int], threads: int = 1) -> None:
@@ -42,7 +43,7 @@ class FrameCache:
         self._kept = np.empty((self.capacity, *self.shape), np.uint8)
         self._slots: OrderedDict[int, int] = OrderedDict()  # least recently used first
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
-        self._lock = Lock()
+        self._lock = threading.Lock()  # of the slots and what is in them
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs: it starts with an empty cache."""
@@ -77,7 +78,8 @@ class FrameCache:
                 for row in same:
                     out[row][...] = frame
 
-        if self._threads == 1 or len(rows) < 2:
+        helped = threading.current_thread() is threading.main_thread() and self._threads > 1
+        if not helped or len(rows) < 2:
             fill(rows)
         else:
             parts = [rows[number :: self._threads] for number in range(self._threads)]
@@ -88,7 +90,7 @@ class FrameCache:
                 self._keep(key, out[same[0]])
 
     def _keep(self, key: int, frame: np.ndarray) -> None:
-        if not self.capacity or key in self._slots:
+        if not self.capacity or key in self._slots:  # another thread was faster
             return
         if len(self._slots) < self.capacity:
             slot = len(self._slots)

@@ -75,7 +75,8 @@ class Videos:
                     f"{where}: expected {place.length} frames, one a row, got {count} in {path} "
                     f"from {start:.3f} s to "
                     f"{'its end' if end == np.inf else f'{end:.3f} s'}; the video is of another "
-                    "length than its episode, so its pictures cannot be told apart"
+                    "length than its episode, and which picture is of which row is not known; "
+                    "record it again, or leave it out with on_error=skip"
                 )
         return index, found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from robotics.data.images import decode_image
+from robotics.data.lerobot.draft import ACTION, STATE
 from robotics.data.lerobot.info import BOOKKEEPING, Feature
 from robotics.data.lerobot.mapping import (
     FROM_LEROBOT,
@@ -26,7 +27,7 @@ from robotics.data.rlds.convert import check_features, parse_example
 from robotics.data.rlds.reader import container, index_shard, record_features, split_shards
 from robotics.data.rlds.schema import Described, described_features, stored_features
 from robotics.embodiment.columns import column
-from robotics.embodiment.robot import Robot
+from robotics.embodiment.robot import Part, Robot
 from robotics.embodiment.tables import load_robot
 from selfflow_wm.files import locked, read_json, write_json
 from selfflow_wm.progress import Progress
@@ -78,8 +79,8 @@ def rlds_to_lerobot(
     """Write a split's episodes, in their order, to the new directory `target`; their number.
 
     Every feature is kept: numbers bit for bit in their type, texts, and pictures of every camera
-    at their size, as they are encoded or as videos. Beside them lies the table that `robot.yaml` is
-    for the data set it came from.
+    at their size, as they are encoded or as videos. Where a table says what they are made of,
+    LeRobot's `observation.state` and `action` are added. `robot.yaml` is the table for the result.
 
     Args:
         source: RLDS data set.
@@ -259,7 +260,39 @@ def _features(plan: Source, first: tuple[str, Any], videos: bool) -> dict[str, F
             found[row.name] = Feature(row.name, "string", (1,))
     if len(found) != sum(row.of_step for row in plan.rows):
         raise ValueError(f"{plan.directory}: expected different names, got {sorted(found)}")
+    for name, parts in _vectors(plan).items():
+        names = tuple(name for part in parts for name in _part_names(part))
+        found[name] = Feature(name, "float32", (len(names),), names)
     return found
+
+
+def _vectors(plan: Source) -> dict[str, Sequence[Part]]:
+    """LeRobot's `observation.state` and `action`, which its policies look for, where the data set
+    has no features of these names and its table says what they are made of."""
+    robot, taken = plan.robot, {row.name for row in plan.rows}
+    rows = {} if robot is None else {STATE: robot.state, ACTION: robot.action}
+    return {name: parts for name, parts in rows.items() if parts and name not in taken}
+
+
+def _part_names(part: Part) -> tuple[str, ...]:
+    if part.width == 1:
+        return (part.name,)
+    ends = part.names or tuple(map(str, range(part.width)))
+    return tuple(f"{part.name}.{end}" for end in ends)
+
+
+def _vector(parts: Sequence[Part], values: Mapping[Mapped, Any], steps: int) -> np.ndarray:
+    """(steps, all the parts' values), as recorded."""
+    by_key = {row.key: value for row, value in values.items()}
+    found = []
+    for part in parts:
+        place = column(part.path)
+        rows = np.asarray(by_key[place.key], np.float32)
+        rows = (
+            rows.reshape(steps, -1) if place.of_step else np.tile(rows.reshape(1, -1), (steps, 1))
+        )
+        found.append(rows if place.values is None else rows[:, place.values])
+    return np.concatenate(found, axis=1)
 
 
 def _write(plan: Source, writer: LeRobotWriter, records: list[tuple[Any, int, Any]]) -> None:
@@ -271,8 +304,11 @@ def _write(plan: Source, writer: LeRobotWriter, records: list[tuple[Any, int, An
                 continue
             steps = _steps(columns, plan.rows, where)
             values = {row: _value(columns, row, steps, where) for row in plan.rows}
+            rows = {row.name: value for row, value in values.items() if row.of_step}
+            for name, parts in _vectors(plan).items():
+                rows[name] = _vector(parts, values, steps)
             writer.add(
-                {row.name: value for row, value in values.items() if row.of_step},
+                rows,
                 _tasks(plan, columns, values, steps),
                 {row.name: value for row, value in values.items() if not row.of_step},
             )

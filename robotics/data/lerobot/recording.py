@@ -27,6 +27,7 @@ from robotics.data.images import resize_image, turn_image
 from robotics.data.lerobot.episode import EpisodeColumns, stored_columns
 from robotics.data.lerobot.frames import EpisodePictures, PictureFrames, VideoFrames, Videos
 from robotics.data.lerobot.info import EpisodePlace, LeRobotInfo, read_info
+from robotics.data.lerobot.mapping import TABLE
 from robotics.data.recordings import Frames, Reading, RecordedSteps, Source
 from robotics.data.rlds.convert import NoSteps, check_features, convert, kept
 from robotics.data.rlds.faults import Faults
@@ -62,6 +63,13 @@ class LeRobotRecording:
         self, directory: str | Path, spec: Spec = None, cameras: Sequence[str] | None = None
     ) -> None:
         self.info = read_info(Path(directory))
+        if spec is None:
+            near = Path(directory) / TABLE
+            known = f"spec={near}" if near.is_file() else "spec=so101 or the path of a yaml"
+            raise ValueError(
+                f"{directory}: expected the robot's table beside a LeRobot data set, got none; "
+                f"write {known}, or let python -m robotics.inspect {directory} propose one"
+            )
         self.robot, self.directory = load_robot(spec), str(directory)
         self.cameras = tuple(row.name for row in self.robot.used_cameras(cameras))
         check_table(self.info, self.robot, self.cameras)

@@ -93,7 +93,7 @@ def read_index(path: Path) -> VideoIndex:
                 for packet in container.demux(stream)
                 if packet.size and packet.pts is not None and not packet.is_discard
             ]
-        except OSError as error:
+        except _errors() as error:
             raise _damaged(path, error) from error
         size = (stream.codec_context.height, stream.codec_context.width)
         time_base = float(stream.time_base)
@@ -112,8 +112,15 @@ def _opened(path: Path) -> Any:
 
     try:
         return av.open(str(present(path)), metadata_errors="ignore")
-    except OSError as error:  # PyAV's errors are
+    except _errors() as error:
         raise _damaged(path, error) from error
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What PyAV raises at damaged files."""
+    import av
+
+    return OSError, av.error.FFmpegError
 
 
 def _stream(container: Any, path: Path) -> Any:
@@ -166,7 +173,7 @@ class VideoDecoder:
         """A frame, uint8 (H, W, 3); ValueError where it is damaged."""
         try:
             frame = self._advance(number)
-        except OSError as error:
+        except _errors() as error:
             self._frames = None
             raise ValueError(
                 f"{self.index.path}: frame {number} does not decode: {error}; copy the file again"
