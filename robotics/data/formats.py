@@ -39,7 +39,7 @@ def open_recording(
     if is_lerobot(directory):
         from robotics.data.lerobot.recording import LeRobotRecording  # pyarrow and PyAV
 
-        return LeRobotRecording(directory, spec, cameras)
+        return LeRobotRecording(Path(directory), spec, cameras)
     return RldsRecording(directory, spec, cameras)
 
 

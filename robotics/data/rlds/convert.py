@@ -96,7 +96,7 @@ class Columns(Protocol):
     """File and episode, for the messages."""
     steps: int
 
-    def images(self, place: Column) -> list[bytes]:
+    def images(self, place: Column) -> Sequence[bytes]:
         """JPEG or PNG of every step."""
         ...
 
