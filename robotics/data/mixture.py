@@ -202,7 +202,7 @@ class DatasetMixture:
         }
 
     def describe(self, drawn: Mapping[str, float]) -> list[str]:
-        """A line for each set: share, size, and its epochs when so many of its windows are drawn."""
+        """A line for each set: share, size, and its epochs if so many of its windows are drawn."""
         width = max(map(len, self.parts))
         return [
             f"{name:<{width}}  {self.shares[name]:6.1%}  {part.num_episodes} episodes, {len(part)} "
