@@ -413,16 +413,15 @@ def fixed_batches(
     batches: int,
     seed: int = 0,
 ) -> dict[str, list[Batch]]:
-    """The same `batches` encoded batches for every mode of the schedule, for validation; as many of
-    every robot that has what the mode needs."""
+    """The same `batches` encoded batches for every mode of the schedule, for validation. With
+    several robots they are named MODE/ROBOT, for each robot that has what the mode needs."""
     groups: dict[str, list[Batch]] = {}
     for number, name in enumerate(schedule.names):
         mode, size = schedule.table[name], schedule.batch_size(name)
-        groups[name] = []
         for robot in robots_of(dataset, mode):
             one = dataset.of_robot(robot)
             order = shuffled(one, np.random.default_rng([seed, number]))
-            groups[name] += [
+            groups[f"{name}/{robot}" if len(dataset.robots) > 1 else name] = [
                 world.encode(one.batch(part, video="video" in mode.present), mode)
                 for part in np.split(order, range(size, len(order), size))[:batches]
                 if len(part)
