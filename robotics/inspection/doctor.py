@@ -16,7 +16,7 @@ from robotics.data.rlds.schema import Leaf
 from robotics.embodiment.columns import column
 from robotics.embodiment.robot import Robot
 from robotics.embodiment.tables import TABLES, load_robot, shipped
-from robotics.inspection import checks, proposal, roles, structure, verdicts
+from robotics.inspection import checks, contents, proposal, roles, structure, verdicts
 from robotics.inspection.draft import Draft, Question, as_yaml
 from robotics.inspection.examination import Examination
 from robotics.inspection.findings import worst_first
@@ -297,7 +297,7 @@ def summary(examined: Examination) -> dict[str, Any]:
     """The numbers as JSON values."""
     result = examined.result
     verdict = {0: "ok", 1: "wrong", 2: "undetermined"}[examined.exit_code]
-    texts = checks.instruction_counts(result, examined.robot)
+    texts = contents.instruction_counts(result, examined.robot)
     return {
         "verdict": verdict,
         "headline": examined.headline,
