@@ -392,6 +392,20 @@ def robots_of(dataset: Dataset, mode: Mode) -> dict[str, float]:
     return able
 
 
+def windows_drawn(dataset: Dataset, schedule: ModeSchedule, batches: float) -> dict[str, float]:
+    """How many windows of every set come up in so many batches, on average."""
+    drawn: dict[str, float] = {name: 0.0 for names in dataset.robots.values() for name in names}
+    for mode, probability in schedule.probabilities.items():
+        windows = batches * probability * schedule.batch_size(mode)
+        shares = robots_of(dataset, schedule.table[mode])
+        for robot, share in shares.items():
+            one = dataset.of_robot(robot)
+            sets = one.shares if isinstance(one, DatasetMixture) else {"": 1.0}
+            for name, part in sets.items():
+                drawn[name] += windows * part * share / sum(shares.values())
+    return drawn
+
+
 def fixed_batches(
     dataset: Dataset,
     world: Encoder,

@@ -285,6 +285,7 @@ def test_a_rate_has_to_be_stated(rlds, tmp_path, capsys):
     assert "--fps 10" in capsys.readouterr().err and not (tmp_path / "x").exists()
     assert main([*words, "--fps", "12.5", "--split", "train[1:]"]) == 0
     info = read_info(tmp_path / "x")
+    assert info.tasks == tuple(f"put it away, {number} — é" for number in (1, 2))
     assert info.fps == 12.5 and [place.length for place in info.episodes] == [9, 4]
     assert not (tmp_path / "x" / "robot.yaml").exists()
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from robotics.data.images import encode_image
 from robotics.data.lerobot.draft import draft
 from robotics.data.lerobot.episode import TASK, EpisodeColumns
-from robotics.data.lerobot.frames import EpisodePictures, Videos
+from robotics.data.lerobot.frames import EpisodePictures, Videos, as_png
 from robotics.data.lerobot.info import LeRobotInfo, read_info
 from robotics.data.lerobot.mapping import (
     FLAGS,
@@ -253,12 +252,12 @@ def _shaped(
 
 
 def _picture(pictures: EpisodePictures, step: int, plan: Target) -> bytes:
-    if pictures.index is None:
+    if pictures.video is None:
         return pictures[step]
     image = pictures.decode(step)
     if plan.pictures == "jpeg" or plan.restored:
         return encode_image(image)
-    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+    return as_png(image)
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
