@@ -14,7 +14,7 @@ from lerobot_sets import AXES, JOINTS, SIZE, TOP, WRIST, number_of, numbered, wr
 from benchmarks.robots import synthetic
 from robotics.convert import main
 from robotics.data.images import decode_image, encode_image
-from robotics.data.lerobot import from_rlds
+from robotics.data.lerobot import from_rlds, to_rlds
 from robotics.data.lerobot.info import read_info
 from robotics.data.lerobot.raw import raw_lerobot
 from robotics.data.lerobot.recording import LeRobotRecording
@@ -324,6 +324,31 @@ def test_an_interrupted_conversion_goes_on(rlds, tmp_path, monkeypatch):
         pictures = episode.texts["steps/observation.images.cam_high"]
         assert number_of(pictures.decode(1)) == 10 * number + 1
         assert episode.texts["steps/task"][0].decode() == f"put it away, {number} — é"
+
+
+def test_an_interrupted_conversion_to_rlds_goes_on(tmp_path, monkeypatch):
+    write_set(tmp_path / "set", (5, 4, 6))
+    example, converted = to_rlds._example, []
+
+    def broken(plan, columns):
+        if len(converted) == 2:
+            raise KeyboardInterrupt
+        converted.append(columns.place.number)
+        return example(plan, columns)
+
+    monkeypatch.setattr(to_rlds, "_example", broken)
+    with pytest.raises(KeyboardInterrupt):
+        to_rlds.lerobot_to_rlds(tmp_path / "set", tmp_path / "rlds")
+    assert not (tmp_path / "rlds" / "dataset_info.json").exists()
+    monkeypatch.setattr(
+        to_rlds, "_example", lambda *given: (converted.append(9), example(*given))[1]
+    )
+    assert to_rlds.lerobot_to_rlds(tmp_path / "set", tmp_path / "rlds") == 3
+    assert converted == [0, 1, 9]
+    found = [
+        record["steps/episode_index"].int64_list.value for record in records(tmp_path / "rlds")
+    ]
+    assert [list(numbers) for numbers in found] == [[0] * 5, [1] * 4, [2] * 6]
 
 
 def _small_files(kind):
