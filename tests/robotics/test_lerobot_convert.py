@@ -264,6 +264,21 @@ def test_lerobot_to_rlds_and_back_keeps_everything(tmp_path):
                 assert texts == new.texts[key], key
 
 
+def test_features_of_varying_length_are_left_out_and_named(tmp_path):
+    f = tfds.features
+    steps = f.Dataset({"action": f.Tensor(shape=(2,), dtype=np.float32)})
+    features = f.FeaturesDict({"steps": steps, "points": f.Sequence(np.float32)})
+    rows = [{"action": np.float32([t, 1])} for t in range(4)]
+    write_dataset(tmp_path / "rlds", features, [{"steps": rows, "points": [1.0, 2.0]}])
+    words = [str(tmp_path / "rlds"), str(tmp_path / "there"), "--fps", "5"]
+    assert main(["rlds-to-lerobot", *words]) == 0
+    note = json.loads((tmp_path / "there" / "meta" / "rlds.json").read_text())
+    assert note["left_out"] == ["points"]
+    assert main(["lerobot-to-rlds", str(tmp_path / "there"), str(tmp_path / "back")]) == 0
+    (old,), (new,) = records(tmp_path / "rlds"), records(tmp_path / "back")
+    assert new == {"steps/action": old["steps/action"]}
+
+
 def test_numbers_that_rlds_cannot_hold_are_refused(tmp_path, capsys):
     from robotics.data.lerobot.info import Feature
     from robotics.data.lerobot.writer import LeRobotWriter
