@@ -143,7 +143,7 @@ def test_each_robot_has_its_rows_and_all_share_the_blocks(run):
 
 def test_a_checkpoint_acts_for_each_of_its_robots_by_name(run, sets, tmp_path):
     world = WorldModel.load(run.trainer.out_dir)
-    with pytest.raises(ValueError, match="embedded, two_arms, watcher.*robot=embedded"):
+    with pytest.raises(ValueError, match="embedded, two_arms, watcher.*name one: embedded"):
         world.robot()
     dataset = run.trainer.batches.streams["two_arms"].dataset
     samples = dataset.batch([0, 9])
