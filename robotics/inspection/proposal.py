@@ -32,7 +32,7 @@ def propose(tracks: Sequence[Track], source: RawSource, look: Look) -> Draft:
     Raises:
         ValueError: no cameras among the features.
     """
-    draft = Draft({})
+    draft = Draft({"name": re.sub(r"\W+", "_", source.name) or "proposed"})
     rate(draft, tracks, source)
     cameras(draft, tracks)
     instruction(draft, tracks, source)
