@@ -126,7 +126,7 @@ def summary(examined: Examination) -> dict[str, Any]:
         "specification": examined.origin,
         "episodes": {"split": result.total, "sampled": result.sampled, "read": result.episodes},
         "steps": result.steps,
-        "findings": [vars(finding) for finding in examined.findings],
+        "findings": [finding.to_dict() for finding in examined.findings],
         "verdicts": [vars(verdict) for verdict in examined.verdicts],
         "faults": [vars(fault) for fault in result.faults.found],
         "instructions": dict(result.texts.episodes.most_common()),

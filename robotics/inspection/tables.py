@@ -7,7 +7,7 @@ from typing import Any
 
 from robotics.inspection.examination import Examination
 
-COLOURS = {"error": "bold red", "warning": "yellow", "info": "dim"}
+COLOURS = {"error": "bold red", "question": "bold magenta", "warning": "yellow", "info": "dim"}
 VERDICTS = {"agrees": "green", "cannot tell": "dim", "contradicts": "bold red"}
 ACTION_NAMES = ("Δx m", "Δy m", "Δz m", "roll", "pitch", "yaw", "gripper", "terminate")
 PROPRIO_NAMES = ("x m", "y m", "z m", "qx", "qy", "qz", "qw", "closed")
