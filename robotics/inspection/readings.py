@@ -15,7 +15,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from robotics.embodiment.robot import Part, Robot
-from robotics.inspection.recording import Recording
+from robotics.data.recording import Recording
 
 LAGS = (-2, -1, 0, 1, 2)
 REACH = max(LAGS)
@@ -77,32 +77,39 @@ def pairs(robot: Robot) -> list[Pair]:
 
 def fit(recording: Recording, pair: Pair) -> Motion | None:
     """None where the episode lacks a part, is too short or does not move."""
-    place, command = pair.places
-    if place not in recording.parts or command not in recording.parts:
-        return None
-    x, a = recording.parts[place], recording.parts[command]
-    if len(x) - 2 * REACH - 1 < FEW or (pair.action.kind != "rotation" and x.shape != a.shape):
-        return None
-    turn = None
-    if pair.turn is not None:
-        values = recording.parts.get(f"state.{pair.turn.name}")
-        turn = None if values is None else rotations(values, str(pair.turn.form))
-    if pair.action.kind == "rotation":
-        ways = _turns(x, a, pair)
-    else:
-        ways = _moves(x, a, pair, turn)
-    return _fitted(ways)
+    found = ways(recording, pair)
+    return None if found is None else _fitted(found)
 
 
 Way = tuple[np.ndarray, Callable[[int], np.ndarray]]
 """Motion (n, width) of the steps REACH ... T-2-REACH, and what was commanded for them by lag."""
 
 
+def ways(recording: Recording, pair: Pair, stated_only: bool = False) -> dict[str, Way] | None:
+    """The readings of a part's commands, the stated one first; None where the episode lacks a part
+    or is too short."""
+    place, command = pair.places
+    if place not in recording.parts or command not in recording.parts:
+        return None
+    x, a = recording.parts[place], recording.parts[command]
+    if len(x) - 2 * REACH - 1 < FEW or (pair.action.kind != "rotation" and x.shape != a.shape):
+        return None
+    if pair.action.kind == "rotation":
+        return _turns(x, a, pair, stated_only)
+    turn = None
+    if pair.turn is not None:
+        values = recording.parts.get(f"state.{pair.turn.name}")
+        turn = None if values is None else rotations(values, str(pair.turn.form))
+    return _moves(x, a, pair, turn, stated_only)
+
+
 def _window(count: int) -> np.ndarray:
     return np.arange(REACH, count - 1 - REACH)
 
 
-def _moves(x: np.ndarray, a: np.ndarray, pair: Pair, turn: Rotation | None) -> dict[str, Way]:
+def _moves(
+    x: np.ndarray, a: np.ndarray, pair: Pair, turn: Rotation | None, stated_only: bool
+) -> dict[str, Way]:
     """Readings of positions, joints and bases."""
     t = _window(len(x))
     moved = (x[1:] - x[:-1])[t]
@@ -122,6 +129,8 @@ def _moves(x: np.ndarray, a: np.ndarray, pair: Pair, turn: Rotation | None) -> d
         return found if frame is None else frame[t].apply(found)
 
     ways: dict[str, Way] = {STATED: (moved, stated)}
+    if stated_only:
+        return ways
     other = "delta" if mode == "absolute" else "absolute"
     ways[f"{other} values"] = (moved, delta if mode == "absolute" else absolute)
     if pair.action.kind == "position" and turn is not None and mode != "absolute":
@@ -154,7 +163,7 @@ def _ordered(a, x, t, lag, order, mode, rate) -> np.ndarray:  # noqa: ANN001
     return values - x[t] if mode == "absolute" else values / rate
 
 
-def _turns(x: np.ndarray, a: np.ndarray, pair: Pair) -> dict[str, Way]:
+def _turns(x: np.ndarray, a: np.ndarray, pair: Pair, stated_only: bool) -> dict[str, Way]:
     """Readings of rotations: one thing differs from the table in each."""
     form, measured = str(pair.action.form), str(pair.state.form)
     mode, frame = str(pair.action.mode), pair.action.frame
@@ -174,6 +183,9 @@ def _turns(x: np.ndarray, a: np.ndarray, pair: Pair) -> dict[str, Way]:
             changes[f"{name} commands and measurements"] = {"measured": name, "form": name}
     if not form.startswith(("quaternion", "rot6d", "matrix")):
         changes["degrees"] = {"unit": "deg"}
+    if stated_only:
+        pose, target = rotations(x, measured), rotations(a / rate, form)
+        return {STATED: _turning(pose, target, mode, frame)}
     ways = {}
     poses = {name: rotations(x, name) for name in {measured, *_forms(measured)}}
     for words, change in changes.items():

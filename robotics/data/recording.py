@@ -1,4 +1,4 @@
-"""One episode as it was recorded, by the parts and cameras of a robot's table."""
+"""One episode as it was recorded, by the parts and cameras of a robot's table; where it idles."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from robotics.data.rlds.raw import RawEpisode
 from robotics.embodiment.columns import column
 from robotics.embodiment.robot import UNITS, Part, Robot
 
+SLOW = 0.05
+"""Steps slower than this share of an episode's fast ones (its 90% quantile) are still."""
+LEAST = {"position": 3e-4, "rotation": 1e-3, "joints": 1e-3, "base": 1e-3}
+"""m and rad a step that are always still."""
 STAMP = re.compile(r"time_?stamp|(^|/)time$|_ns$")
 
 
@@ -115,3 +119,67 @@ def _facts(raw: RawEpisode) -> dict[str, str | float]:
         if not key.startswith("steps/") and len(values) == 1 and len(values[0]) < 400:
             facts[key] = values[0].decode("utf-8", "replace")
     return facts
+
+
+def speeds(parts: Mapping[str, np.ndarray], robot: Robot) -> dict[str, np.ndarray]:
+    """(T - 1,) size of every step of each measured part that can move, m or rad (quaternions and
+    matrices: change of their values)."""
+    found = {}
+    for part in robot.state:
+        values = parts.get(f"state.{part.name}")
+        if part.kind not in LEAST or values is None or len(values) < 2:
+            continue
+        change = np.diff(values, axis=0)
+        if part.kind == "rotation" and str(part.form).startswith("quaternion"):
+            # q and -q are the same rotation.
+            other = values[1:] + values[:-1]
+            closer = np.linalg.norm(other, axis=1) < np.linalg.norm(change, axis=1)
+            change = np.where(closer[:, None], other, change)
+        elif part.kind in ("rotation", "joints"):
+            change = (change + np.pi) % (2 * np.pi) - np.pi  # angles that wrap have not moved
+        found[part.name] = np.linalg.norm(change, axis=1)
+    return found
+
+
+def idle(parts: Mapping[str, np.ndarray], robot: Robot) -> np.ndarray:
+    """(T,) bool: steps in which nothing moves and nothing is commanded, grippers included.
+
+    Args:
+        parts: as of a `Recording`.
+        robot: its table.
+
+    Returns:
+        All False where nothing is measured.
+    """
+    steps = max((len(values) for values in parts.values()), default=0)
+    measured = speeds(parts, robot)
+    kinds = {part.name: part.kind for part in robot.state}
+    if not measured:
+        return np.zeros(steps, bool)
+    still = np.ones(steps, bool)
+    for name, sizes in measured.items():
+        limit = max(SLOW * float(np.quantile(sizes, 0.9)), LEAST[kinds[name]])
+        still &= np.append(sizes, sizes[-1:]) <= limit
+    for part in robot.action:
+        values = parts.get(f"action.{part.name}")
+        if values is None:
+            continue
+        held = part.mode == "absolute" or part.kind not in LEAST
+        if part.mode == "pulse" or (held and part.kind == "gripper"):
+            changes = np.abs(values if part.mode == "pulse" else _changes(values)).max(1) > 0.05
+            still &= ~changes
+        elif part.kind in LEAST:
+            sizes = np.linalg.norm(_changes(values) if held else values, axis=1)
+            limit = max(SLOW * float(np.quantile(sizes, 0.9)), LEAST[part.kind])
+            still &= sizes <= limit
+    for part in robot.state:
+        values = parts.get(f"state.{part.name}")
+        if part.kind == "gripper" and values is not None:
+            ends = np.asarray(part.closed, float) - np.asarray(part.open, float)
+            still &= np.abs(_changes(values) / ends).max(1) <= 0.02
+    return still
+
+
+def _changes(values: np.ndarray) -> np.ndarray:
+    """(T, width) change from the step before; 0 at the first."""
+    return np.diff(values, axis=0, prepend=values[:1])

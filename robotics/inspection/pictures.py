@@ -1,0 +1,182 @@
+"""The pictures of each episode: frozen, black or single-coloured ones, by camera."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from robotics.data.images import decode_image, resize_image
+from robotics.embodiment.robot import Robot
+from robotics.inspection.findings import Finding, listed
+from robotics.inspection.groups import Origin, Place, common
+from robotics.data.recording import Recording
+from robotics.inspection.robust import runs
+
+FLAT = 2.0
+"""A frame whose pixels deviate less than this (of 255) shows nothing."""
+FROZEN = 5
+"""Frames without a change, in a row, while the robot moves."""
+LONGER = 3
+"""Times the usual longest stretch without a change that a frozen one must last."""
+LOOKED = 24
+"""Frames of an episode and camera that are decoded to see whether they show something."""
+SMALL = (8, 10)
+"""Height and width of the thumbnails that near copies are looked for with."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One camera in one episode."""
+
+    frames: int
+    flat: float
+    """Share of single-coloured frames among those looked at."""
+    brightness: float
+    still: list[tuple[int, int]]
+    """Stretches of at least two equal frames (first, one past the last) in which the robot moved by
+    more than ten usual steps ... """
+    longest: int
+    """Steps of the longest stretch of equal frames, whatever the robot does."""
+    thumbs: np.ndarray
+    """float16 (3, *SMALL): grey first, middle and last frame."""
+    hashes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    """Of every encoded frame that shows something."""
+
+
+def look(frames: Sequence[bytes], moved: np.ndarray | None) -> Look:
+    """Look at the pictures of one camera.
+
+    Args:
+        frames: encoded, one a step.
+        moved: (T - 1,) motion of each step in usual steps of the episode; None: nothing measured.
+
+    Raises:
+        ValueError: a picture that does not decode.
+    """
+    count = len(frames)
+    hashes = np.array([hash(data) & 0xFFFFFFFFFFFFFFFF for data in frames], np.uint64)
+    same = hashes[1:] == hashes[:-1]
+    chosen = np.linspace(0, count - 1, min(count, LOOKED)).round().astype(int)
+    seen: dict[int, tuple[float, float, np.ndarray]] = {}
+    for step in sorted({*chosen.tolist(), 0, count // 2, count - 1}):
+        seen[step] = _seen(frames[step])
+    flat = {step: deviation < FLAT for step, (deviation, _, _) in seen.items()}
+    still = []
+    longest = 0
+    for first, last in runs(same):
+        longest = max(longest, last - first + 1)
+        if last - first + 1 < FROZEN:
+            continue
+        # A camera that shows nothing is another finding.
+        near = min(seen, key=lambda step: abs(step - first))
+        if flat[near] and flat[min(seen, key=lambda step: abs(step - last))]:
+            continue
+        if moved is None or moved[first:last].sum() > 0.5 * (last - first):
+            still.append((first, last + 1))
+    thumbs = np.stack([seen[step][2] for step in (0, count // 2, count - 1)])
+    shows = not all(flat.values())
+    return Look(
+        count, float(np.mean(list(flat.values()))),
+        float(np.mean([bright for _, bright, _ in seen.values()])), still, longest, thumbs,
+        hashes if shows else hashes[:0],
+    )  # fmt: skip
+
+
+def _seen(data: bytes) -> tuple[float, float, np.ndarray]:
+    """Standard deviation of the pixels, brightness, thumbnail."""
+    image = decode_image(data, draft=(96, 128))
+    grey = resize_image(image, SMALL).astype(np.float32).mean(2)
+    pixels = image[::4, ::4]
+    return float(pixels.std()), float(pixels.mean()), grey.astype(np.float16)
+
+
+def fit(recording: Recording, moved: np.ndarray | None) -> dict[str, Look]:
+    """Each camera that the episode has; `ValueError` for a picture that does not decode."""
+    return {name: look(frames, moved) for name, frames in recording.frames.items() if frames}
+
+
+def findings(
+    looks: Mapping[int, Mapping[str, Look]],
+    robot: Robot,
+    total: int,
+    origins: Sequence[Origin],
+    where: Place,
+) -> list[Finding]:
+    """Frozen and black cameras, with their episodes."""
+    found: list[Finding] = []
+    used = {row.name for row in robot.used_cameras()}
+    for camera in robot.cameras:
+        rows = {number: row[camera.name] for number, row in looks.items() if camera.name in row}
+        if rows:
+            found += _frozen(camera.name, rows, total, origins, where)
+            found += _flat(camera.name, rows, total, origins, where, camera.name in used)
+    return found
+
+
+def _frozen(
+    name: str, rows: Mapping[int, Look], total: int, origins: Sequence[Origin], where: Place
+) -> list[Finding]:
+    usual = float(np.median([row.longest for row in rows.values()]))
+    steps = {}
+    for number, row in rows.items():
+        longest = [(a, b) for a, b in row.still if b - a >= max(FROZEN, LONGER * usual)]
+        if longest:
+            steps[number] = longest
+    if not steps:
+        return []
+    chosen = sorted(steps, key=lambda number: -sum(b - a for a, b in steps[number]))
+    places = [f"{n} at steps {a} to {b - 1}" for n in chosen[:6] for a, b in steps[n][:2]]
+    text = f"camera {name} shows one picture while the robot moves: episode {'; '.join(places)}"
+    if len(chosen) > 6:
+        text += f" and {len(chosen) - 6} more episodes"
+    if group := common(chosen, origins):
+        text += f"; {group}"
+    return [Finding(
+        "warning", "frames", f"{text}.", "Leave these episodes out.", code="frames.frozen",
+        title=f"Frozen pictures of {name} in {len(chosen)} of {total} episodes",
+        why="The policy is shown a picture that has nothing to do with what it does.",
+        line=where.delete(chosen), episodes=tuple(chosen), weight=len(chosen) / max(total, 1) + 0.5,
+        details={"camera": name, "steps": {str(n): steps[n] for n in chosen[:50]}},
+    )]  # fmt: skip
+
+
+def _flat(
+    name: str,
+    rows: Mapping[int, Look],
+    total: int,
+    origins: Sequence[Origin],
+    where: Place,
+    used: bool,
+) -> list[Finding]:
+    chosen = [number for number, row in rows.items() if row.flat > 0.9]
+    partly = [number for number, row in rows.items() if 0.04 < row.flat <= 0.9]
+    found = []
+    if chosen:
+        all_of_them = len(chosen) == len(rows)
+        dark = float(np.mean([rows[number].brightness for number in chosen])) < 16
+        what = "black" if dark else "a single colour"
+        text = f"camera {name} is {what} in {'every episode' if all_of_them else listed(chosen)}"
+        if not all_of_them and (group := common(chosen, origins)):
+            text += f"; {group}"
+        remedy = "Take the camera out of the table." if all_of_them else (
+            f"Leave these episodes out, or state cameras.{name}.present if a flag says so.")  # fmt: skip
+        line = f"cameras: {{{name}: {{use: false}}}}" if all_of_them else where.delete(chosen)
+        found.append(Finding(
+            "warning" if used else "info", "frames", f"{text}.", remedy, code="frames.black",
+            title=f"Camera {name} is {what} in {len(chosen)} of {len(rows)} episodes",
+            why="A model learns to look where there is nothing to see.",
+            line=line if used else "", episodes=() if all_of_them else tuple(chosen),
+            weight=len(chosen) / max(total, 1) + 0.5, details={"camera": name},
+        ))  # fmt: skip
+    if partly and len(partly) <= 0.5 * len(rows):
+        text = f"camera {name} shows a single colour for a part of episodes {listed(partly)}."
+        found.append(Finding(
+            "warning" if used else "info", "frames", text, "Leave these episodes out.",
+            code="frames.blackout",
+            title=f"Camera {name} goes out in {len(partly)} of {len(rows)} episodes",
+            why="The policy acts without seeing.", line=where.delete(partly),
+            episodes=tuple(partly), weight=len(partly) / max(total, 1), details={"camera": name},
+        ))  # fmt: skip
+    return found

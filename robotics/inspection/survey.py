@@ -1,0 +1,112 @@
+"""Every episode by itself: one pass that keeps a few kB of each, and what differs between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from robotics.data.recording import Recording, speeds
+from robotics.embodiment.robot import Robot
+from robotics.inspection import (
+    duplicates,
+    grips,
+    levels,
+    per_episode,
+    pictures,
+    readings,
+    times,
+    watch,
+)
+from robotics.inspection.findings import Finding, worst_first
+from robotics.inspection.groups import Origin, Place
+
+
+class Survey:
+    """Collects episodes by `add`; `finish` compares them.
+
+    Args:
+        robot: the table that recordings were made with.
+        place: the data set, for the commands that findings name.
+    """
+
+    def __init__(self, robot: Robot, place: Place) -> None:
+        self.robot, self.place = robot, place
+        self.origins: list[Origin] = []
+        self._pairs = readings.pairs(robot)
+        self._motions: dict[str, dict[int, readings.Motion]] = {
+            pair.places[1]: {} for pair in self._pairs
+        }
+        self._grips: dict[str, dict[int, grips.Grip]] = {}
+        self._levels: dict[int, Mapping[str, levels.Level]] = {}
+        self._looks: dict[int, Mapping[str, pictures.Look]] = {}
+        self._times: dict[int, times.Times] = {}
+        self._prints: dict[int, duplicates.Print] = {}
+        self.features: dict[int, Mapping[str, float]] = {}
+
+    def add(self, recording: Recording) -> None:
+        """Take in one episode.
+
+        Raises:
+            ValueError: a picture that does not decode; the episode is then left out.
+        """
+        number = int(recording.name.rpartition(":")[2])
+        looks = pictures.fit(recording, self._moved(recording))
+        timing = times.fit(recording, self.robot, self._pairs)
+        self.origins.append(Origin(number, recording.shard, recording.facts))
+        self._looks[number], self._times[number] = looks, timing
+        self._levels[number] = levels.fit(recording, self.robot)
+        self._prints[number] = duplicates.fit(recording, looks)
+        self.features[number] = watch.fit(recording, self.robot, timing, looks)
+        for pair in self._pairs:
+            motion = readings.fit(recording, pair)
+            if motion is not None:
+                self._motions[pair.places[1]][number] = motion
+        for action, state in grips.pairs(self.robot):
+            grip = grips.fit(recording, action, state)
+            if grip is not None:
+                self._grips.setdefault(f"action.{action.name}", {})[number] = grip
+
+    def _moved(self, recording: Recording) -> np.ndarray | None:
+        """(T - 1,) motion of each step in usual steps of the episode, of what moves most."""
+        rows = []
+        for sizes in speeds(recording.parts, self.robot).values():
+            usual = float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 0.0
+            if usual > 1e-9:
+                rows.append(sizes / usual)
+        return np.max(rows, axis=0) if rows else None
+
+    def findings(self) -> list[Finding]:
+        """What differs between episodes, worst first."""
+        robot, origins, place = self.robot, self.origins, self.place
+        total = len(origins)
+        if total < 2:
+            return []
+        verdicts = self._verdicts()
+        found = [
+            *per_episode.findings(verdicts, total, origins, place),
+            *levels.findings(self._levels, robot, total, origins, place),
+            *times.findings(self._times, robot.rate, total, origins, place),
+            *pictures.findings(self._looks, robot, total, origins, place),
+            *duplicates.findings(self._prints, total, origins, place),
+        ]
+        for name, rows in self._grips.items():
+            found += grips.findings(name, rows, total, origins, place)
+        return worst_first(found)
+
+    def watch(self, findings: list[Finding]) -> list[watch.Watched]:
+        """The episodes to watch, worst first; findings: all that name episodes."""
+        residuals: dict[int, float] = {}
+        for verdict in self._verdicts():
+            if verdict.base is not None:
+                left = np.log(np.maximum(1 - verdict.explained, 1e-4))
+                for number, value in zip(verdict.numbers.tolist(), left.tolist(), strict=True):
+                    residuals[number] = max(value, residuals.get(number, -np.inf))
+        return watch.ranked(self.features, residuals, findings)
+
+    def typical(self, without: list[int]) -> list[int]:
+        """Episodes that are like most, the most usual first."""
+        return watch.typical(self.features, without)
+
+    def _verdicts(self) -> list[per_episode.Verdict]:
+        return [per_episode.judge(name, rows) for name, rows in self._motions.items()]
