@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.robots.synthetic import _columns
-from robotics.data.images import encode_image
+from robotics.data.images import decode_image, encode_image
 from robotics.data.recording import recording
 from robotics.data.rlds.raw import RawEpisode
 from robotics.embodiment.columns import column
@@ -107,7 +107,8 @@ def _raw(robot: Robot, seed: int, seconds: float, pictures: bool) -> RawEpisode:
         place = column(path)
         if isinstance(rows[0], bytes):
             if pictures:
-                texts[place.key] = list(rows)
+                noise = np.random.default_rng([seed, len(texts)])
+                texts[place.key] = [_as_seen(row, noise) for row in rows]
         elif isinstance(rows[0], str):
             texts[place.key] = [row.encode() for row in rows]
         else:
@@ -123,6 +124,12 @@ def _raw(robot: Robot, seed: int, seconds: float, pictures: bool) -> RawEpisode:
     numbers["steps/is_last"] = (first == steps - 1).astype(float)
     numbers["steps/timestamp"] = first / robot.rate
     return RawEpisode(steps, numbers, texts, [])
+
+
+def _as_seen(data: bytes, rng: np.random.Generator) -> bytes:
+    """With a sensor's noise: no camera takes the same picture twice."""
+    picture = decode_image(data)
+    return encode_image((picture + rng.normal(0, 1.5, picture.shape)).clip(0, 255).astype(np.uint8))
 
 
 def surveyed(robot: Robot, raws: Sequence[RawEpisode], shards: int = 2) -> Survey:
@@ -307,7 +314,7 @@ FAULTS = (
           values("action.rotation", "state.rotation", to=_roll), LAST),
     Fault("quaternions wxyz in one, states", "pulses", "episodes.convention|episodes.quaternion",
           values("state.rotation", to=_roll), ONE),
-    Fault("absolute instead of delta in a few", "deltas", "episodes.convention",
+    Fault("absolute instead of delta in a few", "deltas", "episodes.mode",
           lambda raw, robot: _absolute(raw, robot), FEW),
     Fault("actions in mm in half", "deltas", "episodes.unit|episodes.scale",
           values("action.position", to=lambda v: 1000 * v), HALF),
@@ -358,6 +365,9 @@ def _noisy(raw: RawEpisode) -> RawEpisode:
     rng = np.random.default_rng(0)
     for key in ("steps/action", "steps/observation/state"):
         raw.numbers[key] = raw.numbers[key] + rng.normal(0, 1e-5, raw.numbers[key].shape)
+    for key, rows in raw.texts.items():
+        if "instruction" not in key:
+            raw.texts[key] = [_as_seen(row, rng) for row in rows]
     return raw
 
 

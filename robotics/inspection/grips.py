@@ -38,7 +38,7 @@ class Grip:
     """Of the levels of command and measurement, at the best delay; NaN where one never changes."""
     first_command: float
     first_measured: float
-    last_measured: float
+    last_command: float
     onset: float
     """Median steps from a switch of the command to the first motion of the fingers; NaN without."""
     stuck: bool
@@ -62,7 +62,7 @@ def fit(recording: Recording, action: Part, state: Part | None) -> Grip | None:
     if measured is None or state is None:
         nan = float("nan")
         return Grip(float(stored.min()), float(stored.max()), nan, nan, nan, float(command[0]), nan,
-                    nan, nan, False)  # fmt: skip
+                    float(command[-1]), nan, False)  # fmt: skip
     fingers = closedness(measured, state)
     best = 0.0
     for delay in range(0, min(AFTER, len(command) // 3) + 1):
@@ -74,7 +74,7 @@ def fit(recording: Recording, action: Part, state: Part | None) -> Grip | None:
     return Grip(
         float(stored.min()), float(stored.max()), float(measured.min()), float(measured.max()),
         best if best else float("nan"), float(command[0]), float(fingers[0]),
-        float(fingers[-1]), _onset(switches, command, fingers), bool(len(switches) and np.ptp(fingers) < 1e-6),
+        float(command[-1]), _onset(switches, command, fingers), bool(len(switches) and np.ptp(fingers) < 1e-6),
     )  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def findings(
     rows = [grips[number] for number in numbers]
     column = {name: np.array([getattr(row, name) for row in rows], float) for name in
               ("low", "high", "measured_low", "measured_high", "correlation", "onset",
-               "first_command", "first_measured", "last_measured")}  # fmt: skip
+               "first_command", "first_measured", "last_command")}  # fmt: skip
     found: list[tuple[str, str, str, np.ndarray]] = []
     found += _senses(column)
     found += _ranges(column, "low", "high", "commands")
@@ -170,14 +170,16 @@ def _senses(column: Mapping[str, np.ndarray]) -> list[tuple[str, str, str, np.nd
         found.append(("gripper.inverted", "Gripper inverted", text, oppose))
     same = begin["command"] == begin["measured"]
     known = agree & same & np.isfinite(column["first_measured"])
-    ends = column["last_measured"] > 0.5
+    ends = column["last_command"] > 0.5
     # Who begins and ends closed, and opens between, while the others begin and end open: a task
     # that starts with something in the hand ends without it.
     back = known & (begin["measured"] == ends)
     if back.sum() >= 6:
         share = float(begin["measured"][back].mean())
         odd = back & (begin["measured"] == (share <= 0.5))
-        if 0 < odd.sum() and back.sum() >= SHORT * known.sum():
+        rest = begin["measured"][known & ~back]
+        alike = not len(rest) or (rest == (share > 0.5)).mean() > 0.9
+        if 0 < odd.sum() and alike:
             text = (
                 f"command and measurement begin and end {'closed' if share <= 0.5 else 'open'}, "
                 f"those of {int((back & ~odd).sum())} others do not: both inverted?"

@@ -29,6 +29,7 @@ LEAST = 1e-4
 UNDECIDED = 0.4
 """Share of the episodes that may be unable to tell two readings apart."""
 GAIN, AXIS_GAIN = np.log(1.4), np.log(1.6)
+AXES = "single values differ"
 MOVING = 0.15
 """Episodes that move less than this share of the usual do not vote."""
 FACTORS = {2.0: "doubled", 0.5: "halved", 1000.0: "in mm instead of m", 0.001: "in m instead of mm",
@@ -76,7 +77,10 @@ def judge(place: str, motions: Mapping[int, Motion]) -> Verdict:
     plain = np.ones(len(rows), bool)
     usual_share = float(np.quantile(e0[voting], 0.6))
     for index in np.flatnonzero(voting):
-        words = _vote(explained, gain, steps, voting, index, base, rows[0].readings)
+        words = _vote(explained, gain, steps, voting, index, base, rows[0].readings,
+                      _by_axes(rows[index], base, sign))  # fmt: skip
+        if words == AXES:
+            continue
         if words is None and usual_share > 0.7 and steps[index] >= 12:
             best = np.where(gain[index] > 0, explained[index], 0).max()
             words = "unexplained" if max(best, explained[index][base]) < 0.35 else None
@@ -87,7 +91,7 @@ def judge(place: str, motions: Mapping[int, Motion]) -> Verdict:
     known = plain & (e0 > EXPLAINS)
     values = np.where(known, gain[:, *base], np.nan)
     _gains(values, e0, steps, numbers, others)
-    _axes(rows, base, sign, known, numbers, others)
+    _axes(rows, base, sign, plain, known, numbers, others)
     return Verdict(place, base, numbers, e0, values, dict(others))
 
 
@@ -117,6 +121,7 @@ def _vote(
     index: int,
     base: tuple[int, int],
     readings: Sequence[str],
+    by_axes: float,
 ) -> str | None:
     """What an episode's commands are instead; None where it votes for the majority or not at all."""
     h, lag = base
@@ -136,6 +141,8 @@ def _vote(
             rivals[words] = (score[index, other, lag], None if words == REVERSED else shares)
     if gain[index, h, lag] < 0:
         rivals["sign inverted"] = (explained[index, h, lag], None)
+    if by_axes > 0 and h == 0:
+        rivals[AXES] = (by_axes - 0.02, None)
     name = max(rivals, key=lambda key: rivals[key][0])
     share, shares = rivals[name]
     won = 0.5 * np.log(left[index, h, lag] / max(1 - share, LEAST))
@@ -146,6 +153,15 @@ def _vote(
         if (apart[voting] < 3.0).mean() > UNDECIDED:
             return None
     return name
+
+
+def _by_axes(row: Motion, base: tuple[int, int], sign: float) -> float:
+    """Share of an episode's motion that a gain for each value explains where one has the other
+    sign and others do not; else 0."""
+    correlation = sign * row.axis_correlation[base[1]]
+    if not ((correlation < -0.5).any() and (correlation > 0.5).any()):
+        return 0.0
+    return float((row.axis_share * correlation**2).sum())
 
 
 def _gains(values, explained, steps, numbers, others) -> None:  # noqa: ANN001
@@ -164,7 +180,7 @@ def _factor(factor: float) -> str:
     return f"scaled by about {factor:.1g}"
 
 
-def _axes(rows, base, sign, known, numbers, others) -> None:  # noqa: ANN001
+def _axes(rows, base, sign, plain, known, numbers, others) -> None:  # noqa: ANN001
     lag = base[1]
     if base[0] != 0 or known.sum() < 3:
         return
@@ -175,9 +191,9 @@ def _axes(rows, base, sign, known, numbers, others) -> None:  # noqa: ANN001
               or words.startswith("scaled") for number in some}  # fmt: skip
     for axis in range(correlation.shape[1]):
         c = correlation[:, axis]
-        if not np.median(c[known]) > 0.5:
+        if known.sum() < 3 or not mode(c[known], near=1.0)[0] > 0.5:
             continue
-        for index in np.flatnonzero((c < -0.5) & (steps >= 12)):
+        for index in np.flatnonzero(plain & (c < -0.5) & (steps >= 12)):
             others[f"value {axis} inverted"].append(int(numbers[index]))
         sure = known & (c > 0.8)
         logs = np.log(np.where(sure & (gain[:, axis] > 0), gain[:, axis], np.nan))
@@ -283,5 +299,7 @@ def _code(words: str) -> str:
                          (REVERSED, "reversed"), ("inverted", "sign")):  # fmt: skip
         if words.endswith(ending):
             return f"episodes.{code}"
+    if words in ("absolute values", "delta values"):
+        return "episodes.mode"
     scaled = any(words.endswith(name) for name in FACTORS.values()) or "scaled by" in words
     return "episodes.scale" if scaled else "episodes.convention"

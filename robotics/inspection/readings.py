@@ -21,8 +21,9 @@ LAGS = (-2, -1, 0, 1, 2)
 REACH = max(LAGS)
 STATED = "as stated"
 REVERSED = "its steps in reverse order"
-OUTLYING = 20.0
-"""Motions and commands longer than this many medians are left out: one would decide the fit."""
+OUTLYING = 3.0
+"""Motions and commands longer than this many times the episode's long ones (the 90% quantile) are
+left out: one jump would decide the fit."""
 FEW = 8
 """Steps below which an episode decides nothing."""
 KINDS = ("position", "rotation", "joints", "base")
@@ -46,6 +47,8 @@ class Motion:
     """float32 (lags, width): of each value by itself, under the stated reading."""
     axis_correlation: np.ndarray
     """float32 (lags, width)."""
+    axis_share: np.ndarray
+    """float32 (width,): of the squared motion."""
 
 
 @dataclass(frozen=True)
@@ -267,10 +270,11 @@ def _fitted(ways: dict[str, Way]) -> Motion | None:
                 axes[0, column] = cross / own
                 axes[1, column] = cross / np.sqrt(own * np.maximum((goal**2).sum(0), 1e-18))
     size = float(np.sqrt((m**2).sum(1).mean()))
-    return Motion(len(m), size, tuple(ways), explained, gains, axes[0], axes[1])
+    share = ((m**2).sum(0) / (m**2).sum()).astype(np.float32)
+    return Motion(len(m), size, tuple(ways), explained, gains, *axes, share)
 
 
 def _usual(values: np.ndarray) -> np.ndarray:
     sizes = np.linalg.norm(values, axis=1)
     some = sizes[sizes > 0]
-    return sizes <= (OUTLYING * np.median(some) if len(some) else np.inf)
+    return sizes <= (OUTLYING * np.quantile(some, 0.9) if len(some) else np.inf)

@@ -22,6 +22,23 @@ from robotics.inspection.findings import Finding, worst_first
 from robotics.inspection.groups import Origin, Place
 
 
+CAUSES = {
+    "episodes.mode": ("episodes.unit", "episodes.scale", "episodes.unexplained"),
+    "episodes.unit": ("episodes.scale", "episodes.convention", "episodes.unexplained"),
+    "episodes.quaternion": ("episodes.convention", "episodes.sign", "episodes.unexplained"),
+    "episodes.reversed": ("episodes.sign", "episodes.late", "episodes.early", "gripper.late"),
+    "episodes.order": ("episodes.unexplained", "episodes.dropped", "gripper.late"),
+    "episodes.late": ("gripper.late",),
+    "episodes.early": ("gripper.late",),
+    "episodes.stuck": ("episodes.dropped",),
+    "episodes.dead": ("episodes.unexplained",),
+    "episodes.copies.exact": ("episodes.copies.near", "episodes.copies.partial"),
+    "episodes.idle": ("frames.frozen",),
+    "records.nan": ("episodes.unexplained",),
+}
+"""Code of a finding -> what follows from it in the same episodes, and is not said again."""
+
+
 class Survey:
     """Collects episodes by `add`; `finish` compares them.
 
@@ -92,7 +109,7 @@ class Survey:
         ]
         for name, rows in self._grips.items():
             found += grips.findings(name, rows, total, origins, place)
-        return worst_first(found)
+        return worst_first(_causes(found))
 
     def watch(self, findings: list[Finding]) -> list[watch.Watched]:
         """The episodes to watch, worst first; findings: all that name episodes."""
@@ -110,3 +127,13 @@ class Survey:
 
     def _verdicts(self) -> list[per_episode.Verdict]:
         return [per_episode.judge(name, rows) for name, rows in self._motions.items()]
+
+
+def _causes(found: list[Finding]) -> list[Finding]:
+    """Without what another finding causes in the same episodes."""
+    kept = []
+    for row in found:
+        causes = [other for other in found if row.code in CAUSES.get(other.code, ())]
+        if not any(set(row.episodes) <= set(other.episodes) for other in causes):
+            kept.append(row)
+    return kept

@@ -101,11 +101,13 @@ def _jumps(
         compared.add(pair.state.name)
         left = np.linalg.norm(moved - asked, axis=1)
         sizes, wanted = np.linalg.norm(moved, axis=1), np.linalg.norm(asked, axis=1)
-        usual = max(float(np.median(left)), 1e-3 * float(np.median(wanted)))
-        far = (left > JUMPING * usual) & (left > 0.6 * np.median(wanted)) & (sizes > 1.6 * wanted)
+        moving = wanted > 0.05 * np.quantile(wanted, 0.9)
+        step = float(np.median(wanted[moving])) if moving.any() else np.inf
+        usual = max(float(np.median(left[moving])) if moving.any() else 0.0, 1e-3 * step)
+        far = (left > JUMPING * usual) & (left > 0.4 * step) & (sizes > 1.6 * wanted)
         jumps |= set((np.flatnonzero(far) + REACH).tolist())
         for first, last in runs(sizes < 1e-9):
-            if last - first >= STUCK and wanted[first:last].sum() > 4 * np.median(wanted):
+            if last - first >= STUCK and wanted[first:last].sum() > 4 * step:
                 stuck.append((first + REACH, last + REACH))
     for name, sizes in speeds(recording.parts, robot).items():
         if name not in compared and len(sizes) > 12:
