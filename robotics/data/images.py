@@ -9,6 +9,7 @@ import numpy as np
 from einops import rearrange
 
 JPEG_QUALITY = 95
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def encode_image(image: np.ndarray) -> bytes:
@@ -30,7 +31,7 @@ def decode_image(data: bytes, draft: tuple[int, int] | None = None) -> np.ndarra
     smallest eighth of its size that still holds them: at half size the pixels differ by about a
     grey level from those that are averaged after decoding in full.
     """
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
+    if data[:8] == _PNG:
         import cv2
 
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
@@ -51,6 +52,13 @@ def decode_image(data: bytes, draft: tuple[int, int] | None = None) -> np.ndarra
     )
 
 
+def turn_image(image: np.ndarray, degrees: int) -> np.ndarray:
+    """uint8 (H, W, 3), turned clockwise by a multiple of 90 degrees; by 0 the same array."""
+    if degrees % 360 == 0:
+        return image
+    return np.ascontiguousarray(np.rot90(image, -degrees // 90))
+
+
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """uint8 (H, W, 3) -> uint8 (*size, 3) by averaging areas; the same array if it fits already.
 
@@ -64,6 +72,24 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if _checked(image).shape[:2] == (height, width):
         return image
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def looks_whole(data: bytes) -> bool:
+    """Whether a JPEG or PNG has its header and its end; says nothing of what lies between.
+
+    False too for pictures that decode although their end is unusual.
+    """
+    if data[:8] == _PNG:
+        return data[12:16] == b"IHDR" and data[-8:-4] == b"IEND"
+    if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9":
+        return False
+    import simplejpeg
+
+    try:
+        simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return False
+    return True
 
 
 def _checked(image: np.ndarray) -> np.ndarray:

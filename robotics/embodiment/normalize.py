@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from robotics.embodiment.coding import Field
 from robotics.embodiment.table import ACTION_DIM, ARM, ROTATION
 
 ACTION_FLOOR = 1e-3
 """m or rad: a motion that hardly ever occurs must not have its noise blown up."""
 PROPRIO_FLOOR = 1e-2
+SPARSE_LIMIT = 10.0
+"""Normalised size of the largest value of a dimension that is nearly always the same."""
 
 KINDS = ("quantiles", "standard", "minmax")
 
@@ -88,7 +91,7 @@ class Normalizer:
         floor: smallest half width of the range, or standard deviation, to divide by, in the
             data's units; one for all or one each. A dimension that is constant in the training
             data stays finite and invertible.
-        kind: "quantiles", "standard" or "minmax".
+        kind: "quantiles", "standard" or "minmax"; one for all or one each.
     """
 
     def __init__(
@@ -96,10 +99,14 @@ class Normalizer:
         statistics: Quantiles,
         scaled: Sequence[bool] | None = None,
         floor: float | Sequence[float] = 1e-3,
-        kind: str = "quantiles",
+        kind: str | Sequence[str] = "quantiles",
     ) -> None:
-        check_kind(kind)
         dim = len(statistics.q01)
+        kinds = [kind] * dim if isinstance(kind, str) else list(kind)
+        for word in {kind} if isinstance(kind, str) else sorted(set(kinds)):
+            check_kind(word)
+        if len(kinds) != dim:
+            raise ValueError(f"expected one kind of normaliser or {dim}, got {len(kinds)}.")
         chosen = np.ones(dim, bool) if scaled is None else np.asarray(scaled, bool)
         floors = np.asarray(floor, np.float64)
         if chosen.shape != (dim,) or floors.shape not in ((), (dim,)) or not (floors > 0).all():
@@ -110,13 +117,8 @@ class Normalizer:
         self.statistics = statistics
         self.floor: float | list[float] = floors.tolist()
         self.scaled = tuple(chosen.tolist())
-        self.kind = kind
-        if kind == "standard":
-            center, scale = np.asarray(statistics.mean), np.asarray(statistics.std)
-        else:
-            ends = ("q01", "q99") if kind == "quantiles" else ("min", "max")
-            low, high = (np.asarray(getattr(statistics, name)) for name in ends)
-            center, scale = (low + high) / 2, (high - low) / 2
+        self.kind: str | list[str] = kind if isinstance(kind, str) else kinds
+        center, scale = _centers(statistics, kinds)
         self._center = np.where(chosen, center, 0.0)
         self._scale = np.where(chosen, np.maximum(scale, floors), 1.0)
 
@@ -124,6 +126,48 @@ class Normalizer:
         return isinstance(other, Normalizer) and self.to_dict() == other.to_dict()
 
     __hash__ = None  # type: ignore[assignment]
+
+    @classmethod
+    def of_fields(
+        cls,
+        statistics: Quantiles,
+        fields: Sequence[Field],
+        kind: str = "quantiles",
+        rotation_floor: float | None = None,
+    ) -> Normalizer:
+        """For the model's states or actions.
+
+        A sparse dimension, whose quantiles span less than its floor although it takes larger
+        values now and then, gets a floor that leaves its largest value at `SPARSE_LIMIT`.
+
+        Args:
+            statistics: of the training data, in the model's units.
+            fields: of `robotics.embodiment.coding.Coder.fields`.
+            kind: of the fields that state none.
+            rotation_floor: rad; the floor of rotations. Where a task hardly turns the tool, what it
+                turns is mostly the correction of noise, and scaled to unit size it would dominate
+                the loss. None: as of the other fields.
+
+        Raises:
+            ValueError: fields and statistics of different widths, or an unknown kind.
+        """
+        check_kind(kind)
+        if len(fields) != len(statistics.q01):
+            raise ValueError(
+                f"expected statistics of {len(fields)} values, {[row.name for row in fields]}, got "
+                f"of {len(statistics.q01)}; make them of the same robot's data."
+            )
+        kinds = [kind if row.normalise in ("default", "none") else row.normalise for row in fields]
+        floors = np.array([row.floor for row in fields], np.float64)
+        if rotation_floor is not None:
+            floors[[row.kind == "rotation" for row in fields]] = rotation_floor
+        sparse = _sparse(statistics, fields)
+        center, _ = _centers(statistics, kinds)
+        least = _farthest(statistics, center) / SPARSE_LIMIT
+        floors = np.where(sparse, np.maximum(floors, least), floors)
+        scaled = [row.normalise != "none" for row in fields]
+        same = kind if all(word == kind for word in kinds) else kinds
+        return cls(statistics, scaled, floors.tolist(), same)
 
     @property
     def dim(self) -> int:
@@ -174,6 +218,55 @@ class Normalizer:
         if array.shape[-1:] != (self.dim,):
             raise ValueError(f"expected values (..., {self.dim}), got shape {array.shape}.")
         return array
+
+
+def warnings(statistics: Quantiles, fields: Sequence[Field]) -> list[str]:
+    """What a user should know of dimensions that are scaled: constant ones, and ones that are
+    nearly always the same; a line each, naming the dimension."""
+    lines = []
+    sparse = _sparse(statistics, fields)
+    for index, row in enumerate(fields):
+        if row.normalise == "none":
+            continue
+        low, high = statistics.min[index], statistics.max[index]
+        if low == high:
+            lines.append(f"{row.name}: is {low:.6g} in all {statistics.count} steps")
+        elif sparse[index]:
+            lines.append(
+                f"{row.name}: 98% of {statistics.count} steps lie between "
+                f"{statistics.q01[index]:.3g} and {statistics.q99[index]:.3g}, the others between "
+                f"{low:.3g} and {high:.3g}; scaled so that these stay within {SPARSE_LIMIT:g}"
+            )
+    return lines
+
+
+def _sparse(statistics: Quantiles, fields: Sequence[Field]) -> np.ndarray:
+    """(D,) bool: the scaled dimensions whose quantiles span less than the floor, and which reach
+    beyond `SPARSE_LIMIT` floors."""
+    floor = np.array([row.floor for row in fields], np.float64)
+    scaled = np.array([row.normalise not in ("none", "minmax") for row in fields], bool)
+    low, high = np.asarray(statistics.q01), np.asarray(statistics.q99)
+    far = _farthest(statistics, (low + high) / 2)
+    return scaled & ((high - low) / 2 < floor) & (far > SPARSE_LIMIT * floor)
+
+
+def _farthest(statistics: Quantiles, center: np.ndarray) -> np.ndarray:
+    return np.maximum(np.asarray(statistics.max) - center, center - np.asarray(statistics.min))
+
+
+def _centers(statistics: Quantiles, kinds: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Center and scale (D,) of each dimension by its kind."""
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {
+        "standard": (np.asarray(statistics.mean), np.asarray(statistics.std))
+    }
+    for name, ends in (("quantiles", ("q01", "q99")), ("minmax", ("min", "max"))):
+        low, high = (np.asarray(getattr(statistics, end)) for end in ends)
+        found[name] = (low + high) / 2, (high - low) / 2
+    center, scale = (
+        np.array([found[kind][which][index] for index, kind in enumerate(kinds)], np.float64)
+        for which in (0, 1)
+    )
+    return center, scale
 
 
 def action_normalizer(

@@ -178,6 +178,18 @@ class Part:
         _one_of("frame", self.frame, FRAMES)
         for name in ("scale", "open", "closed", "range"):
             self._check_numbers(name)
+        if self.kind == "rotation" and self.width > 3 and (self.unit, self.scale) != ("rad", 1.0):
+            raise ValueError(
+                f"unit: expected none and no scale of {self.form}, whose values are no angles, got "
+                f"unit {self.unit} and scale {self.scale}; leave them out."
+            )
+        if self.kind == "position" and self.frame == "tool" and self.width != 3:
+            raise ValueError(
+                f"frame: expected x, y and z of a position in a tool's axes, got {self.width} "
+                "values; write frame: base"
+            )
+        if self.model.binarize and (self.kind != "gripper" or self.mode is None):
+            raise ValueError("model.binarize: expected it of an action's gripper alone.")
         if self.kind == "gripper" and self.open == self.closed:
             raise ValueError(f"open: expected another value than closed, got {self.open} for both.")
         if self.names and len(self.names) != self.width:
@@ -242,7 +254,7 @@ class Filter:
         _check_path("path", self.path, 1)
         if sum(value is not None for value in (self.keep, self.drop, self.contains)) != 1:
             raise ValueError(
-                f"{self.path}: expected one of keep and drop, lists of values, and contains."
+                f"path {self.path}: expected one of keep and drop, lists of values, and contains."
             )
         for name in ("keep", "drop"):
             value = getattr(self, name)
@@ -269,8 +281,8 @@ class Instruction:
 
     def __post_init__(self) -> None:
         for path in self.paths:
-            _check_path("instruction", path, None if self.encoding == "characters" else 1)
-        _one_of("instruction.encoding", self.encoding, ("utf-8", "characters"))
+            _check_path("paths", path, None if self.encoding == "characters" else 1)
+        _one_of("encoding", self.encoding, ("utf-8", "characters"))
 
 
 @dataclass(frozen=True)
@@ -289,9 +301,9 @@ class Steps:
         for name in ("drop_first", "drop_last"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"steps.{name}: expected a number of steps, got {value!r}.")
+                raise ValueError(f"{name}: expected a number of steps, got {value!r}.")
         if isinstance(self.lag, bool) or not isinstance(self.lag, int):
-            raise ValueError(f"steps.lag: expected a number of steps, got {self.lag!r}.")
+            raise ValueError(f"lag: expected a number of steps, got {self.lag!r}.")
 
 
 @dataclass(frozen=True)
@@ -307,7 +319,7 @@ class Window:
         object.__setattr__(self, "video_offsets", tuple(int(n) for n in self.video_offsets))
         if self.horizon < 1 or any(offset < 1 for offset in self.video_offsets):
             raise ValueError(
-                f"window: expected horizon >= 1 and video_offsets >= 1, got {self.horizon} and "
+                f"horizon: expected horizon >= 1 and video_offsets >= 1, got {self.horizon} and "
                 f"{list(self.video_offsets)}."
             )
 
@@ -363,6 +375,8 @@ class Robot:
                 raise ValueError(
                     f"state.{part.name}: expected no mode and no of; they are actions'."
                 )
+            if part.model.mode:
+                raise ValueError(f"state.{part.name}.model.mode: expected it of actions alone.")
         for part in self.action:
             self._check_action(part)
 
@@ -370,6 +384,8 @@ class Robot:
         place = f"action.{part.name}"
         if part.mode is None:
             raise ValueError(f"{place}.mode: expected one of {', '.join(MODES)}, got none.")
+        if part.model.sign is not None:
+            raise ValueError(f"{place}.model.sign: expected it of parts of the state alone.")
         named = {row.name: row for row in self.state}
         if part.of is not None and part.of not in named:
             raise ValueError(

@@ -6,9 +6,18 @@ transforms3d that SIMPLER's policies use). Quaternions are xyzw.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation
+
+from robotics.embodiment.robot import rotation_width
+
+DOWNWARD = (1.0, 1.0, 0.0, 0.0)
+"""Quaternion xyzw, of any length, of a tool that points straight down."""
+_TINY = 1e-6
 
 
 def rpy_to_axis_angle(rpy: ArrayLike) -> np.ndarray:
@@ -28,35 +37,120 @@ def axis_angle_to_rpy(axis_angle: ArrayLike) -> np.ndarray:
     return rotation.as_euler("xyz").reshape(values.shape).astype(np.float32)
 
 
-def as_quaternion(values: ArrayLike, kind: str) -> np.ndarray:
-    """Rotations of any kind -> unit quaternions xyzw (..., 4), float64.
+def as_quaternion(values: ArrayLike, form: str) -> np.ndarray:
+    """Rotations of any form -> unit quaternions xyzw (..., 4), float64.
 
     Args:
-        values: (..., 3) "euler_xyz" (roll-pitch-yaw) or "axis_angle", rad; (..., 4)
-            "quaternion_xyzw" or "quaternion_wxyz", of any length but zero.
-        kind: convention of `values`.
+        values: (..., n) of the form's width, see `robotics.embodiment.robot.rotation_width`; angles
+            in rad, quaternions of any length but zero. The columns of rot6d are made orthogonal by
+            Gram-Schmidt, those of matrix by the nearest rotation.
+        form: convention of `values`.
 
     Raises:
-        ValueError: another kind or shape, NaN or infinity, a quaternion of zero length.
+        ValueError: another form or shape, NaN or infinity, a quaternion or column of zero length.
     """
-    if kind == "euler_xyz":
-        array = _last_axis(values, 3, "roll-pitch-yaw")
-        rotation = Rotation.from_euler("xyz", array.reshape(-1, 3))
-    elif kind == "axis_angle":
-        array = _last_axis(values, 3, "axis-angle")
-        rotation = Rotation.from_rotvec(array.reshape(-1, 3))
-    elif kind in ("quaternion_xyzw", "quaternion_wxyz"):
-        array = _last_axis(values, 4, "quaternion")
-        ordered = array if kind == "quaternion_xyzw" else np.roll(array, -1, axis=-1)
-        if not (np.abs(ordered).max(axis=-1) > 1e-6).all():
+    width = rotation_width(form)
+    array = _last_axis(values, width, form)
+    flat = array.reshape(-1, width)
+    if form.startswith("euler_"):
+        rotation = Rotation.from_euler(form.removeprefix("euler_"), flat)
+    elif form == "axis_angle":
+        rotation = Rotation.from_rotvec(flat)
+    elif form in ("quaternion_xyzw", "quaternion_wxyz"):
+        ordered = flat if form == "quaternion_xyzw" else np.roll(flat, -1, axis=-1)
+        if not (np.abs(ordered).max(axis=-1) > _TINY).all():
             raise ValueError("expected quaternions of length 1, got one of length 0.")
-        rotation = Rotation.from_quat(ordered.reshape(-1, 4))
+        rotation = Rotation.from_quat(ordered)
+    elif form == "rot6d":
+        rotation = Rotation.from_matrix(_orthonormal(flat))
     else:
-        raise ValueError(
-            "expected euler_xyz, axis_angle, quaternion_xyzw or quaternion_wxyz as the kind of a "
-            f"rotation, got {kind!r}."
-        )
+        rotation = Rotation.from_matrix(flat.reshape(-1, 3, 3))
     return rotation.as_quat().reshape(*array.shape[:-1], 4)
+
+
+def from_quaternion(quaternion: ArrayLike, form: str) -> np.ndarray:
+    """Unit quaternions xyzw (..., 4) -> the rotations in `form` (..., n), float64.
+
+    Quaternions come with the sign they have, axis_angle with an angle in [0, pi], Euler angles with
+    the second in [-pi/2, pi/2].
+    """
+    array = _last_axis(quaternion, 4, "quaternion")
+    if form == "quaternion_xyzw":
+        return array
+    if form == "quaternion_wxyz":
+        return np.roll(array, 1, axis=-1)
+    rotation = Rotation.from_quat(array.reshape(-1, 4))
+    if form == "axis_angle":
+        values = rotation.as_rotvec()
+    elif form == "rot6d":
+        values = rotation.as_matrix()[:, :, :2].transpose(0, 2, 1)
+    elif form == "matrix":
+        values = rotation.as_matrix()
+    else:
+        rotation_width(form)
+        with warnings.catch_warnings():
+            # At gimbal lock the first or last angle is free; scipy's choice is as good as any.
+            warnings.filterwarnings("ignore", "Gimbal lock", UserWarning)
+            values = rotation.as_euler(form.removeprefix("euler_"))
+    return values.reshape(*array.shape[:-1], rotation_width(form))
+
+
+def compose(first: ArrayLike, then: ArrayLike) -> np.ndarray:
+    """The rotation that turns by `first` and, about the fixed axes, by `then`: matrix product
+    then @ first. Quaternions xyzw (..., 4), broadcast against each other, float64."""
+    a, b = np.broadcast_arrays(np.asarray(then, np.float64), np.asarray(first, np.float64))
+    ax, ay, az, aw = np.moveaxis(a, -1, 0)
+    bx, by, bz, bw = np.moveaxis(b, -1, 0)
+    parts = (
+        aw * bx + ax * bw + ay * bz - az * by,
+        aw * by - ax * bz + ay * bw + az * bx,
+        aw * bz + ax * by - ay * bx + az * bw,
+        aw * bw - ax * bx - ay * by - az * bz,
+    )
+    return np.stack(parts, axis=-1)
+
+
+def inverse(quaternion: ArrayLike) -> np.ndarray:
+    """The inverse of unit quaternions xyzw (..., 4)."""
+    return np.asarray(quaternion, np.float64) * np.array([-1.0, -1.0, -1.0, 1.0])
+
+
+def turned(vector: ArrayLike, quaternion: ArrayLike) -> np.ndarray:
+    """Vectors (..., 3) turned by unit quaternions xyzw (..., 4), float64."""
+    vector, quaternion = np.asarray(vector, np.float64), np.asarray(quaternion, np.float64)
+    axis, real = quaternion[..., :3], quaternion[..., 3:]
+    twice = 2.0 * np.cross(axis, vector)
+    return vector + real * twice + np.cross(axis, twice)
+
+
+def continuous_signs(quaternion: ArrayLike, before: ArrayLike | None = None) -> np.ndarray:
+    """Of q and -q, for every step the one nearer to the step before.
+
+    A fixed half space has a seam where the sign jumps; a recording that starts on the right side of
+    it and goes on without jumps has none.
+
+    Args:
+        quaternion: (..., T, 4), one after the other in time, whichever order of the components.
+        before: (..., 4) the step before the first; without it the first one is left as it is.
+
+    Returns:
+        float64 (..., T, 4). Zero quaternions stay zero and are skipped.
+    """
+    values = _last_axis(quaternion, 4, "quaternion")
+    if values.shape[-2] == 0:
+        return values
+    first = (
+        np.zeros_like(values[..., :1, :]) if before is None else np.asarray(before)[..., None, :]
+    )
+    path = np.concatenate([first, values], axis=-2)
+    # A step agrees with the last one that is not zero.
+    present = np.abs(path).max(axis=-1) > _TINY
+    steps = np.arange(path.shape[-2])
+    last = np.maximum.accumulate(np.where(present, steps, 0), axis=-1)
+    held = np.take_along_axis(path, last[..., None], axis=-2)
+    dots = (held[..., :-1, :] * path[..., 1:, :]).sum(-1)
+    sign = np.cumprod(np.where(dots < 0, -1.0, 1.0), axis=-1)
+    return values * sign[..., None] + 0.0
 
 
 def rpy_between(start: ArrayLike, end: ArrayLike) -> np.ndarray:
@@ -66,20 +160,39 @@ def rpy_between(start: ArrayLike, end: ArrayLike) -> np.ndarray:
     return turn.as_euler("xyz").astype(np.float32)
 
 
-def canonical_quaternion(quaternion: ArrayLike) -> np.ndarray:
-    """The one of q and -q (the same rotation) with x + y >= 0; xyzw (..., 4) -> float32 (..., 4).
+def canonical_quaternion(
+    quaternion: ArrayLike, half_space: Sequence[float] = DOWNWARD
+) -> np.ndarray:
+    """The one of q and -q (the same rotation) whose product with `half_space` is positive; xyzw
+    (..., 4) -> float32 (..., 4).
 
-    That is the half space around the tool pointing straight down, (1, 1, 0, 0) / sqrt(2), where a
+    The default, x + y >= 0, is the half space around the tool pointing straight down, where many a
     manipulator's tool lives. The usual rule w >= 0 has its seam exactly there: a small tilt would
     flip every sign. On the seam the last non-zero of w, z, y, x is made positive, so that the
     choice is unique. Not normalised: a zero quaternion (an absent measurement) stays zero.
     """
     values = _last_axis(quaternion, 4, "quaternion")
-    sign = np.sign(values[..., 0] + values[..., 1])
+    sign = np.sign(sum(values[..., i] * half_space[i] for i in range(4)))
     for component in (3, 2, 1, 0):
         sign = np.where(sign == 0, np.sign(values[..., component]), sign)
     # + 0.0 turns the -0.0 of a flipped zero into 0.0.
     return (values * np.where(sign < 0, -1.0, 1.0)[..., None] + 0.0).astype(np.float32)
+
+
+def _orthonormal(columns: np.ndarray) -> np.ndarray:
+    """Matrices (n, 3, 3) from their first two columns (n, 6), by Gram-Schmidt."""
+    first, second = columns[:, :3], columns[:, 3:]
+    x = first / _length(first)
+    y = second - (x * second).sum(-1, keepdims=True) * x
+    y = y / _length(y)
+    return np.stack([x, y, np.cross(x, y)], axis=-1)
+
+
+def _length(vectors: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    if not (length > _TINY).all():
+        raise ValueError("expected rot6d of two independent columns, got one of length 0.")
+    return length
 
 
 def _last_axis(values: ArrayLike, size: int, name: str) -> np.ndarray:

@@ -188,7 +188,7 @@ def _load(source: str | Path) -> dict[str, Any]:
     if not path.is_file():
         path = Path(ROBOTS.load(str(source)) if source in ROBOTS.names() else source)
     if path.parent.name == "dataset_spec" and not path.is_file():  # what configs/robot once was
-        path = TABLES / path.name
+        path = TABLES / {"bridge.yaml": "bridge_dataset.yaml"}.get(path.name, path.name)
     if not path.is_file():
         names = sorted({*(file.stem for file in TABLES.glob("*.yaml")), *ROBOTS.usable()})
         raise ValueError(

@@ -8,12 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from robotics.embodiment.coding import Coder, Field
 from robotics.embodiment.normalize import (
+    SPARSE_LIMIT,
     Normalizer,
     Quantiles,
     action_normalizer,
     proprio_normalizer,
+    warnings,
 )
+from robotics.embodiment.tables import load_robot
 
 values = arrays(
     np.float32,
@@ -133,3 +137,79 @@ def test_small_rotations_are_not_scaled_up_beyond_their_floor():
     np.testing.assert_allclose(deviation[3:6], 0.1, rtol=0.1)
     with pytest.raises(ValueError, match="floor"):
         Normalizer(statistics, floor=[0.1, 0.2])
+
+
+# ---------------------------------------------------------------- of a robot's fields
+
+
+@pytest.mark.parametrize("kind", ["quantiles", "standard", "minmax"])
+def test_rt1_normalises_as_it_always_did(kind):
+    rng = np.random.default_rng(0)
+    data = rng.normal(0, 0.05, (1000, 8)).astype(np.float32)
+    data[::100] *= 40  # a few outliers, as the data have
+    data[:, 6:] = rng.integers(-1, 2, (1000, 2))
+    statistics = Quantiles.of(data)
+    coder = Coder(load_robot("rt1"))
+    action = Normalizer.of_fields(statistics, coder.fields("action"), kind, rotation_floor=0.1)
+    before = action_normalizer(statistics, kind, rotation_floor=0.1)
+    assert action == before
+    assert action.normalise(data).tobytes() == before.normalise(data).tobytes()
+    state = Normalizer.of_fields(statistics, coder.fields("state"), kind)
+    before = proprio_normalizer(statistics, kind)
+    assert state.normalise(data).tobytes() == before.normalise(data).tobytes()
+    assert warnings(statistics, coder.fields("action")) == []
+
+
+def fields(count, **entries):
+    return [Field(f"joints.{n}", "joints", **entries) for n in range(count)]
+
+
+@pytest.mark.parametrize("kind", ["quantiles", "standard", "minmax"])
+def test_a_sparse_dimension_stays_small_and_is_named(kind):
+    data = np.random.default_rng(0).normal(0, 0.5, (100_000, 3))
+    data[:, 1] = 0
+    data[::20_000, 1] = [3.0, -2.0, 1.0, 0.5, 0.2]
+    data[:, 2] = 0.7
+    statistics = Quantiles.of(data)
+    normalizer = Normalizer.of_fields(statistics, fields(3), kind)
+    normalised = normalizer.normalise(data)
+    assert np.abs(normalised).max() <= SPARSE_LIMIT + 1e-6
+    assert np.abs(normalised[:, 1]).max() >= 1  # and is not lost
+    np.testing.assert_allclose(normalizer.denormalise(normalised), data, atol=1e-5)
+    again = Normalizer.from_dict(json.loads(json.dumps(normalizer.to_dict())))
+    assert again == normalizer
+    sparse, dead = warnings(statistics, fields(3))
+    assert sparse.startswith("joints.1:") and "-2 and 3" in sparse
+    assert dead.startswith("joints.2:") and "0.7" in dead
+    assert warnings(statistics, fields(3, normalise="none")) == []
+
+
+def test_a_dense_dimension_keeps_its_scale_however_far_its_outliers():
+    data = np.random.default_rng(0).normal(0, 0.1, (1000, 1))
+    data[0] = 22.0
+    statistics = Quantiles.of(data)
+    np.testing.assert_array_equal(
+        Normalizer.of_fields(statistics, fields(1)).normalise(data),
+        Normalizer(statistics, floor=1e-3).normalise(data),
+    )
+    assert warnings(statistics, fields(1)) == []
+
+
+def test_every_field_may_have_its_own_kind():
+    data = np.random.default_rng(0).normal(3, 2, (1000, 4))
+    kinds = ["default", "standard", "minmax", "none"]
+    rows = [Field(kind, "joints", kind) for kind in kinds]
+    normalizer = Normalizer.of_fields(Quantiles.of(data), rows, "quantiles")
+    got = normalizer.normalise(data)
+    for index, kind in enumerate(("quantiles", "standard", "minmax")):
+        alone = Normalizer(Quantiles.of(data[:, index : index + 1]), kind=kind)
+        np.testing.assert_allclose(got[:, index], alone.normalise(data[:, index : index + 1])[:, 0])
+    np.testing.assert_array_equal(got[:, 3], data[:, 3].astype(np.float32))
+    again = Normalizer.from_dict(json.loads(json.dumps(normalizer.to_dict())))
+    np.testing.assert_array_equal(again.normalise(data), got)
+    with pytest.raises(ValueError, match="expected statistics of 2 values"):
+        Normalizer.of_fields(Quantiles.of(data), rows[:2])
+    with pytest.raises(ValueError, match=r"normalizer\.kind: expected one of"):
+        Normalizer.of_fields(Quantiles.of(data), rows, "log")
+    with pytest.raises(ValueError, match="one kind of normaliser or 4"):
+        Normalizer(Quantiles.of(data), kind=["standard"])
