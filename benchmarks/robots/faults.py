@@ -1,7 +1,7 @@
 """Faults that some episodes of a data set have, put into made-up ones; which of them are found.
 
-    python -m benchmarks.robots.faults                # a table of all, on clean sets and faulty ones
-    python -m benchmarks.robots.faults --clean 20     # false alarms on 20 seeds of every robot
+    python -m benchmarks.robots.faults             # all of them, and clean sets
+    python -m benchmarks.robots.faults --clean 20  # false alarms on 20 seeds of every robot
 
 Each fault is in half of the episodes, in a few or in one, as its name says. "named" counts where
 the finding's code is the one that stands for the fault and its episodes are exactly those.
@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.robots.synthetic import _columns
 from robotics.data.images import decode_image, encode_image
-from robotics.data.recording import recording
+from robotics.data.parts import recording
 from robotics.data.rlds.raw import RawEpisode
 from robotics.embodiment.columns import column
 from robotics.embodiment.robot import Robot
@@ -91,7 +91,9 @@ def robots() -> dict[str, Robot]:
 
 
 @functools.cache
-def clean(name: str, seed: int = 0, episodes: int = EPISODES, pictures: bool = True) -> tuple[Any, ...]:
+def clean(
+    name: str, seed: int = 0, episodes: int = EPISODES, pictures: bool = True
+) -> tuple[Any, ...]:
     """Raw episodes of a robot's made-up world."""
     robot = robots()[name]
     seconds = {"arms": 3.2, "pulses": 12.0}.get(name, 7.0)
@@ -273,6 +275,16 @@ LAST = tuple(range(EPISODES // 2, EPISODES))
 _roll = functools.partial(np.roll, shift=1, axis=1)
 
 
+def _from(part: int, picture: bytes | None) -> Callable[[list[bytes]], list[bytes]]:
+    """From a share of the episode on one picture, or the last one before."""
+
+    def to(rows: list[bytes]) -> list[bytes]:
+        at = len(rows) // part
+        return rows[:at] + [picture or rows[at]] * (len(rows) - at)
+
+    return to
+
+
 def _long(count: int) -> np.ndarray:
     return np.delete(np.arange(count), [count // 5, count // 2])
 
@@ -306,7 +318,7 @@ FAULTS = (
           values("action.position", to=lambda v: -v), FEW),
     Fault("x and y swapped in a few", "deltas", "episodes.convention",
           values("action.position", to=_swapped), FEW),
-    Fault("arms swapped in the actions of a few", "arms", "episodes.scale|episodes.unexplained|episodes.convention",
+    Fault("joints in another order in a few", "arms", "episodes.unexplained|episodes.convention",
           values("action.left", to=lambda v: v[:, ::-1]), FEW),
     Fault("quaternions wxyz in half, actions", "poses", "episodes.convention|episodes.quaternion",
           values("action.rotation", to=_roll), HALF),
@@ -326,20 +338,21 @@ FAULTS = (
           values("action.left", "state.left", "action.right", "state.right", to=np.degrees), HALF),
     Fault("NaN in one", "deltas", "records.nan", _nan, ONE),
     Fault("wrist pictures frozen in a few", "deltas", "frames.frozen",
-          frames("wrist", lambda v: v[: len(v) // 3] + [v[len(v) // 3]] * (len(v) - len(v) // 3)), FEW),
+          frames("wrist", _from(3, None)), FEW),
     Fault("front pictures frozen for 0.5 s in one", "velocities", "frames.frozen",
           frames("front", lambda v: [*v[:30], *[v[30]] * 8, *v[38:]]), ONE),
     Fault("wrist black in half", "normalised", "frames.black",
           frames("wrist", lambda v: [_BLACK] * len(v)), HALF),
     Fault("wrist goes black in one", "deltas", "frames.blackout",
-          frames("wrist", lambda v: v[: len(v) // 2] + [_BLACK] * (len(v) - len(v) // 2)), ONE),
+          frames("wrist", _from(2, _BLACK)), ONE),
     Fault("steps in random order in one", "deltas", "episodes.unexplained|episodes.order",
           taken(_reordered, flags=False), ONE),
     Fault("steps reversed in a few", "deltas", "episodes.reversed",
           taken(lambda n: np.arange(n)[::-1], flags=False), FEW),
-    Fault("two frames dropped in a few", "deltas", "episodes.dropped", taken(_long, flags=False), FEW),
+    Fault("two frames dropped in a few", "deltas", "episodes.dropped",
+          taken(_long, flags=False), FEW),
     Fault("ten frames dropped in one, joints", "arms", "episodes.dropped",
-          taken(lambda n: np.delete(np.arange(n), np.arange(n // 2, n // 2 + 10)), flags=False), ONE),
+          taken(lambda n: np.delete(np.arange(n), range(n // 2, n // 2 + 10)), flags=False), ONE),
     Fault("a gap of time in one", "deltas", "episodes.gaps", _gap, ONE),
     Fault("another rate in a few", "deltas", "episodes.rate", _slower, FEW),
     Fault("cut off in one", "deltas", "episodes.cut", taken(lambda n: np.arange(n // 2)), ONE),

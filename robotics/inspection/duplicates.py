@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robotics.data.recording import Recording
+from robotics.data.parts import Recording
 from robotics.inspection.findings import Finding, listed
 from robotics.inspection.groups import Origin, Place, common
 from robotics.inspection.pictures import Look

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robotics.data.parts import Recording
 from robotics.embodiment.robot import Part, Robot
 from robotics.inspection.findings import Finding, listed
 from robotics.inspection.groups import Origin, Place, common
-from robotics.data.recording import Recording
 from robotics.inspection.robust import mode
 
 CLEAR = 0.5
@@ -74,7 +74,8 @@ def fit(recording: Recording, action: Part, state: Part | None) -> Grip | None:
     return Grip(
         float(stored.min()), float(stored.max()), float(measured.min()), float(measured.max()),
         best if best else float("nan"), float(command[0]), float(fingers[0]),
-        float(command[-1]), _onset(switches, command, fingers), bool(len(switches) and np.ptp(fingers) < 1e-6),
+        float(command[-1]), _onset(switches, command, fingers),
+        bool(len(switches) and np.ptp(fingers) < 1e-6),
     )  # fmt: skip
 
 
@@ -179,7 +180,7 @@ def _senses(column: Mapping[str, np.ndarray]) -> list[tuple[str, str, str, np.nd
         odd = back & (begin["measured"] == (share <= 0.5))
         rest = begin["measured"][known & ~back]
         alike = not len(rest) or (rest == (share > 0.5)).mean() > 0.9
-        if 0 < odd.sum() and alike:
+        if odd.sum() > 0 and alike:
             text = (
                 f"command and measurement begin and end {'closed' if share <= 0.5 else 'open'}, "
                 f"those of {int((back & ~odd).sum())} others do not: both inverted?"

@@ -35,10 +35,16 @@ class Place:
 
     directory: str
     split: str = "train"
+    spec: str | None = None
+    """Table that it is read with, if the user named one."""
 
-    def edit(self, action: str) -> str:
-        """The command that writes a data set with this change; DST is the user's to name."""
-        return f"python -m robotics.data edit {self.directory} --out DST {action}"
+    def edit(self, action: str, reads: bool = False) -> str:
+        """The command that writes a data set with this change; DST is the user's to name.
+
+        reads: the command must know where things are.
+        """
+        table = f" --spec {self.spec}" if reads and self.spec else ""
+        return f"python -m robotics.data edit {self.directory} --out DST {action}{table}"
 
     def delete(self, numbers: Sequence[int]) -> str:
         """The command that leaves these episodes out."""
@@ -74,7 +80,9 @@ def common(numbers: Sequence[int], origins: Sequence[Origin]) -> str:
     if ordered and len(found) >= 3:
         first, last = sequence.index(min(found)), sequence.index(max(found))
         if last - first + 1 <= len(found) / PURE:
-            side = "the end" if last == count - 1 else "the beginning" if first == 0 else "a stretch"
+            side = (
+                "the end" if last == count - 1 else "the beginning" if first == 0 else "a stretch"
+            )
             return f"they are {side} of the recording"
     return ""
 

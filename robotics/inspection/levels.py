@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robotics.data.parts import Recording
 from robotics.embodiment.robot import Part, Robot
 from robotics.inspection.findings import Finding, listed
 from robotics.inspection.groups import Origin, Place, common
-from robotics.data.recording import Recording
 from robotics.inspection.robust import mode
 
 LARGER = np.log(8.0)
@@ -91,7 +91,8 @@ def findings(
             why="A sensor that says nothing teaches a policy not to look at it." if dead else
                 "Two units under one name: they spoil the statistics that all are normalised by.",
             line=where.delete(chosen), episodes=tuple(chosen),
-            weight=len(chosen) / max(total, 1) + (0 if dead else 2), details={"parts": list(places)},
+            weight=len(chosen) / max(total, 1) + (0 if dead else 2),
+            details={"parts": list(places)},
         ))  # fmt: skip
     return found
 
@@ -101,7 +102,7 @@ def _odd(part: Part, rows: Sequence[Level]) -> list[tuple[str, str, np.ndarray]]
     if part.kind == "rotation" and str(part.form).startswith("quaternion"):
         found += _quaternions(rows)
     elif part.kind in ("rotation", "joints"):
-        found += _angles(rows, part)
+        found += _angles(rows)
     elif part.kind in ("position", "base"):
         found += _sizes(rows)
     if part.kind != "gripper" and part.mode != "pulse":
@@ -126,15 +127,15 @@ def _named(factors: np.ndarray, flags: np.ndarray) -> dict[str, np.ndarray]:
     for index in np.flatnonzero(flags):
         factor = float(factors[index])
         near = min(FACTORS, key=lambda value: abs(np.log(factor / value)))
-        words = FACTORS[near] if abs(np.log(factor / near)) < 0.8 else (
-            f"{'larger' if factor > 1 else 'smaller'} than the others' by a factor of 8 or more")  # fmt: skip
+        words = f"{'larger' if factor > 1 else 'smaller'} than the others' by a factor of 8 or more"
+        if abs(np.log(factor / near)) < 0.8:
+            words = FACTORS[near]
         groups.setdefault(words, np.zeros(len(factors), bool))[index] = True
     return groups
 
 
-def _angles(rows: Sequence[Level], part: Part) -> list[tuple[str, str, np.ndarray]]:
+def _angles(rows: Sequence[Level]) -> list[tuple[str, str, np.ndarray]]:
     """Angles beyond a turn, or far larger than the others', are degrees."""
-    del part
     largest = np.array([row.largest for row in rows])
     sizes = np.log(np.maximum(np.array([row.size for row in rows]), 1e-9))
     beyond = largest > TURN

@@ -76,7 +76,7 @@ def judge(place: str, motions: Mapping[int, Motion]) -> Verdict:
     others: dict[str, list[int]] = defaultdict(list)
     plain = np.ones(len(rows), bool)
     usual_share = float(np.quantile(e0[voting], 0.6))
-    for index in np.flatnonzero(voting):
+    for index in np.flatnonzero(voting).tolist():
         words = _vote(explained, gain, steps, voting, index, base, rows[0].readings,
                       _by_axes(rows[index], base, sign))  # fmt: skip
         if words == AXES:
@@ -123,7 +123,7 @@ def _vote(
     readings: Sequence[str],
     by_axes: float,
 ) -> str | None:
-    """What an episode's commands are instead; None where it votes for the majority or not at all."""
+    """What an episode's commands are instead; None: as the majority's, or nobody knows."""
     h, lag = base
     score = np.where(gain > 0, explained, 0.0)
     left = np.maximum(1 - score, LEAST)
@@ -137,8 +137,12 @@ def _vote(
     for other, words in enumerate(readings):
         if other != h:
             words = "as the table states" if words == STATED else words
+            # Small angles in degrees look like rad with a gain: only large ones tell.
             shares = left[:, other, lag]
-            rivals[words] = (score[index, other, lag], None if words == REVERSED else shares)
+            rivals[words] = (
+                score[index, other, lag],
+                None if words in (REVERSED, "degrees") else shares,
+            )
     if gain[index, h, lag] < 0:
         rivals["sign inverted"] = (explained[index, h, lag], None)
     if by_axes > 0 and h == 0:
@@ -164,7 +168,7 @@ def _by_axes(row: Motion, base: tuple[int, int], sign: float) -> float:
     return float((row.axis_share * correlation**2).sum())
 
 
-def _gains(values, explained, steps, numbers, others) -> None:  # noqa: ANN001
+def _gains(values, explained, steps, numbers, others) -> None:
     logs = np.log(np.where(values > 0, values, np.nan))
     centre, _ = mode(logs, near=0.0)
     error = np.sqrt((1 - explained) / np.maximum(explained, 1e-3) / steps)
@@ -180,7 +184,7 @@ def _factor(factor: float) -> str:
     return f"scaled by about {factor:.1g}"
 
 
-def _axes(rows, base, sign, plain, known, numbers, others) -> None:  # noqa: ANN001
+def _axes(rows, base, sign, plain, known, numbers, others) -> None:
     lag = base[1]
     if base[0] != 0 or known.sum() < 3:
         return
@@ -226,7 +230,7 @@ def findings(
     merged = _merged(together)
     found = [_difference(*row, total, origins, place) for row in merged]
     for verdict in verdicts:
-        change = drift(verdict.numbers, np.log(np.maximum(verdict.gain, 1e-9)), 0.2)
+        change = drift(verdict.numbers.tolist(), np.log(np.maximum(verdict.gain, 1e-9)), 0.2)
         if change is not None:
             text = (
                 f"the motion that a command of {verdict.place} causes changes by "

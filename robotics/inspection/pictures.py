@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from robotics.data.images import decode_image, resize_image
+from robotics.data.parts import Recording
 from robotics.embodiment.robot import Robot
 from robotics.inspection.findings import Finding, listed
 from robotics.inspection.groups import Origin, Place, common
-from robotics.data.recording import Recording
 from robotics.inspection.robust import runs
 
 FLAT = 2.0
@@ -35,8 +35,7 @@ class Look:
     """Share of single-coloured frames among those looked at."""
     brightness: float
     still: list[tuple[int, int]]
-    """Stretches of at least two equal frames (first, one past the last) in which the robot moved by
-    more than ten usual steps ... """
+    """Stretches of equal frames (first, one past the last) in which the robot moves."""
     longest: int
     """Steps of the longest stretch of equal frames, whatever the robot does."""
     thumbs: np.ndarray
@@ -160,8 +159,9 @@ def _flat(
         text = f"camera {name} is {what} in {'every episode' if all_of_them else listed(chosen)}"
         if not all_of_them and (group := common(chosen, origins)):
             text += f"; {group}"
-        remedy = "Take the camera out of the table." if all_of_them else (
-            f"Leave these episodes out, or state cameras.{name}.present if a flag says so.")  # fmt: skip
+        remedy = "Take the camera out of the table."
+        if not all_of_them:
+            remedy = f"Leave these episodes out, or state cameras.{name}.present if a flag says so."
         line = f"cameras: {{{name}: {{use: false}}}}" if all_of_them else where.delete(chosen)
         found.append(Finding(
             "warning" if used else "info", "frames", f"{text}.", remedy, code="frames.black",

@@ -2,7 +2,7 @@
 
 A reading gives the motion p[t] that was commanded with step t; measured is m[t] = x[t+1] - x[t] (of
 rotations the turn). With one gain g, fitted by least squares, a reading explains the share
-1 - |m - g p|^2 / |m|^2 of the motion. `lag` is that of the table: step t's action stands at t + lag.
+1 - |m - g p|^2 / |m|^2 of the motion. `lag` is that of the table: step t's action is at t + lag.
 Sums alone are kept, a few hundred numbers an episode.
 """
 
@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from robotics.data.parts import Recording
 from robotics.embodiment.robot import Part, Robot
-from robotics.data.recording import Recording
+from robotics.embodiment.rotation import as_quaternion
 
 LAGS = (-2, -1, 0, 1, 2)
 REACH = max(LAGS)
@@ -80,7 +82,7 @@ def pairs(robot: Robot) -> list[Pair]:
 
 def fit(recording: Recording, pair: Pair) -> Motion | None:
     """None where the episode lacks a part, is too short or does not move."""
-    found = ways(recording, pair)
+    found = ways_of(recording, pair)
     return None if found is None else _fitted(found)
 
 
@@ -88,7 +90,7 @@ Way = tuple[np.ndarray, Callable[[int], np.ndarray]]
 """Motion (n, width) of the steps REACH ... T-2-REACH, and what was commanded for them by lag."""
 
 
-def ways(recording: Recording, pair: Pair, stated_only: bool = False) -> dict[str, Way] | None:
+def ways_of(recording: Recording, pair: Pair, stated_only: bool = False) -> dict[str, Way] | None:
     """The readings of a part's commands, the stated one first; None where the episode lacks a part
     or is too short."""
     place, command = pair.places
@@ -111,7 +113,7 @@ def _window(count: int) -> np.ndarray:
 
 
 def _moves(
-    x: np.ndarray, a: np.ndarray, pair: Pair, turn: Rotation | None, stated_only: bool
+    x: np.ndarray, a: np.ndarray, pair: Pair, turn: Any, stated_only: bool
 ) -> dict[str, Way]:
     """Readings of positions, joints and bases."""
     t = _window(len(x))
@@ -161,7 +163,7 @@ def _orders(kind: str, width: int) -> list[tuple[str, list[int]]]:
     return []
 
 
-def _ordered(a, x, t, lag, order, mode, rate) -> np.ndarray:  # noqa: ANN001
+def _ordered(a, x, t, lag, order, mode, rate) -> np.ndarray:
     values = a[:, order][t + lag]
     return values - x[t] if mode == "absolute" else values / rate
 
@@ -201,7 +203,7 @@ def _turns(x: np.ndarray, a: np.ndarray, pair: Pair, stated_only: bool) -> dict[
     return ways
 
 
-def _turning(pose: Rotation, target: Rotation, mode: str, frame: str) -> Way:
+def _turning(pose: Any, target: Any, mode: str, frame: str) -> Way:
     t = _window(len(pose))
     inverse = pose[t].inv()
 
@@ -224,24 +226,16 @@ def _forms(form: str) -> list[str]:
     return []
 
 
-def rotations(values: np.ndarray, form: str) -> Rotation:
-    """(T, width) of any form of `robotics.embodiment.robot.rotation_width`; a quaternion of length
-    0 is no rotation."""
+def rotations(values: np.ndarray, form: str) -> Any:
+    """The `Rotation` of values (T, width) of any form; a quaternion of length 0 is no rotation.
+
+    Typed loosely: scipy's own types do not know that a Rotation takes arrays of indices.
+    """
     if form.startswith("quaternion"):
-        xyzw = np.roll(values, -1, axis=1) if form.endswith("wxyz") else values
-        empty = np.linalg.norm(xyzw, axis=1, keepdims=True) < 1e-9
-        return Rotation.from_quat(np.where(empty, [0.0, 0.0, 0.0, 1.0], xyzw))
-    if form == "axis_angle":
-        return Rotation.from_rotvec(values)
-    if form == "rot6d":
-        first = values[:, :3] / np.maximum(np.linalg.norm(values[:, :3], axis=1)[:, None], 1e-9)
-        second = values[:, 3:] - (first * values[:, 3:]).sum(1, keepdims=True) * first
-        second /= np.maximum(np.linalg.norm(second, axis=1)[:, None], 1e-9)
-        matrix = np.stack([first, second, np.cross(first, second)], axis=2)
-        return Rotation.from_matrix(matrix)
-    if form == "matrix":
-        return Rotation.from_matrix(values.reshape(-1, 3, 3))
-    return Rotation.from_euler(form.removeprefix("euler_"), values)
+        empty = np.linalg.norm(values, axis=1, keepdims=True) < 1e-6
+        none = [1.0, 0.0, 0.0, 0.0] if form.endswith("wxyz") else [0.0, 0.0, 0.0, 1.0]
+        values = np.where(empty, none, values)
+    return Rotation.from_quat(as_quaternion(values, form))
 
 
 def _fitted(ways: dict[str, Way]) -> Motion | None:
@@ -271,7 +265,7 @@ def _fitted(ways: dict[str, Way]) -> Motion | None:
                 axes[1, column] = cross / np.sqrt(own * np.maximum((goal**2).sum(0), 1e-18))
     size = float(np.sqrt((m**2).sum(1).mean()))
     share = ((m**2).sum(0) / (m**2).sum()).astype(np.float32)
-    return Motion(len(m), size, tuple(ways), explained, gains, *axes, share)
+    return Motion(len(m), size, tuple(ways), explained, gains, axes[0], axes[1], share)
 
 
 def _usual(values: np.ndarray) -> np.ndarray:

@@ -40,7 +40,9 @@ def mode(values: np.ndarray, near: float | None = None) -> tuple[float, float]:
     return float(np.median(inside)), float(widths[best] / 2 / _TO_SIGMA)
 
 
-def far(values: np.ndarray, least: float, sigmas: float = 6.0, near: float | None = None) -> np.ndarray:
+def far(
+    values: np.ndarray, least: float, sigmas: float = 6.0, near: float | None = None
+) -> np.ndarray:
     """(n,) bool: further from most others than `least` and than `sigmas` standard deviations."""
     centre, sigma = mode(values, near)
     with np.errstate(invalid="ignore"):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from robotics.data.recording import Recording, speeds
+from robotics.data.parts import Recording, speeds
 from robotics.embodiment.robot import Robot
 from robotics.inspection import (
     duplicates,
@@ -20,7 +20,6 @@ from robotics.inspection import (
 )
 from robotics.inspection.findings import Finding, worst_first
 from robotics.inspection.groups import Origin, Place
-
 
 CAUSES = {
     "episodes.mode": ("episodes.unit", "episodes.scale", "episodes.unexplained"),

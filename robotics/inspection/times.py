@@ -1,18 +1,17 @@
-"""Time within each episode: dropped frames, time stamps, flags, idle stretches, values that stop."""
+"""Time within each episode: dropped frames, time stamps, flags, idle stretches."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from robotics.data.recording import Recording, idle, speeds
+from robotics.data.parts import Recording, idle, speeds
 from robotics.embodiment.robot import Robot
 from robotics.inspection.findings import Finding, listed
 from robotics.inspection.groups import Origin, Place, common, ranges
-from robotics.inspection.readings import LAGS, REACH, STATED, Pair, ways
+from robotics.inspection.readings import LAGS, REACH, STATED, Pair, ways_of
 from robotics.inspection.robust import mode, runs
 
 SHOWN = 6
@@ -91,7 +90,7 @@ def _jumps(
     stuck: list[tuple[int, int]] = []
     compared: set[str] = set()
     for pair in pairs:
-        way = ways(recording, pair, stated_only=True)
+        way = ways_of(recording, pair, stated_only=True)
         if way is None:
             continue
         moved, commanded = way[STATED]
@@ -248,9 +247,7 @@ def _stamps(
             where.delete(back), weight=1,
         ))  # fmt: skip
     keys = {key for row in times.values() for key in row.interval}
-    gaps = [
-        number for number, row in times.items() if any(row.gaps.values()) and not row.backwards
-    ]
+    gaps = [number for number, row in times.items() if any(row.gaps.values()) and not row.backwards]
     if gaps and len(gaps) <= 0.5 * len(times):
         places = [f"{number} after step {next(filter(None, times[number].gaps.values()))[0]}"
                   for number in gaps[:SHOWN]]  # fmt: skip
@@ -305,7 +302,7 @@ def _empty(
     return _finding(
         "warning", "instructions.empty", "Empty instructions", text,
         "The policy cannot know which task it sees.", chosen, total, origins,
-        where.edit(f'--relabel {where.split}:{ranges(chosen)} "WHAT IS DONE"'),
+        where.edit(f'--relabel {where.split}:{ranges(chosen)} "WHAT IS DONE"', reads=True),
         "Write what is done, or leave them out.",
     )  # fmt: skip
 
@@ -313,21 +310,17 @@ def _empty(
 def _idle(
     times: Mapping[int, Times], rate: float, total: int, origins: Sequence[Origin], where: Place
 ) -> Finding | None:
-    lengths: dict[str, list[int]] = defaultdict(list)
-    chosen = []
-    for number, row in times.items():
-        first, last = row.longest_idle
-        lengths["longest"].append(last - first)
-        if last - first > IDLE_SECONDS * rate and last - first > IDLE_SHARE * row.steps:
-            chosen.append(number)
+    lengths = {number: int(np.ptp(row.longest_idle)) for number, row in times.items()}
+    usual = float(np.median(list(lengths.values())))
+    chosen = [
+        number
+        for number, length in lengths.items()
+        if length > max(IDLE_SECONDS * rate, IDLE_SHARE * times[number].steps)
+        and (length > 3 * usual or usual > IDLE_SECONDS * rate)
+    ]
     if not chosen:
         return None
-    usual = float(np.median(lengths["longest"]))
-    chosen = [number for number in chosen
-              if np.ptp(times[number].longest_idle) > 3 * usual or usual > IDLE_SECONDS * rate]  # fmt: skip
-    if not chosen:
-        return None
-    chosen.sort(key=lambda number: -int(np.ptp(times[number].longest_idle)))
+    chosen.sort(key=lambda number: -lengths[number])
     places = [f"{number}, steps {times[number].longest_idle[0]} to {times[number].longest_idle[1]}"
               for number in chosen[:SHOWN]]  # fmt: skip
     text = f"nothing moves and nothing is commanded: episode {'; '.join(places)}"
@@ -335,7 +328,7 @@ def _idle(
         text += f" and {len(chosen) - SHOWN} more"
     at_ends = sum(sum(times[number].idle_ends) for number in chosen)
     inside = sum(times[number].idle for number in chosen) - at_ends
-    trim = where.edit(f"--trim-idle {where.split}:{ranges(chosen)}")
+    trim = where.edit(f"--trim-idle {where.split}:{ranges(chosen)}", reads=True)
     return _finding(
         "warning", "episodes.idle", "Idle stretches", text,
         "A policy that imitates them stops and waits.", chosen, total, origins,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robotics.data.recording import Recording, speeds
+from robotics.data.parts import Recording, speeds
 from robotics.embodiment.robot import Robot
 from robotics.inspection.findings import Finding
 from robotics.inspection.pictures import Look

@@ -31,7 +31,7 @@ class Recording:
     """"state.position", "action.gripper", ... -> (T, width) finite values, in m and rad where the
     table states unit and scale; grippers as stored."""
     frames: Mapping[str, list[bytes]]
-    """Camera -> encoded picture of every step; cameras that the episode does not have are missing."""
+    """Camera -> encoded picture of every step; a camera that the episode lacks is missing."""
     texts: tuple[str, ...]
     """Instructions at the first step, of every path; "" where one is empty or not text."""
     facts: Mapping[str, str | float] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Recording:
 
 
 def recording(raw: RawEpisode, robot: Robot, name: str, shard: str = "") -> Recording:
-    """The episode by the table's parts; what is missing or not as long as the others is left out."""
+    """The episode by the table's parts; what is missing or not of its length is left out."""
     parts, damaged = {}, {}
     for key, rows in raw.numbers.items():
         if len(rows) and not np.isfinite(rows).all():
