@@ -114,13 +114,13 @@ def _raw(robot: Robot, seed: int, seconds: float, pictures: bool) -> RawEpisode:
         elif isinstance(rows[0], str):
             texts[place.key] = [row.encode() for row in rows]
         else:
-            values = np.stack(rows).astype(np.float32).astype(np.float64)
+            values = np.stack([np.atleast_1d(row) for row in rows]).astype(np.float32)
             stop = place.values.stop if place.values is not None else values.shape[1]
-            whole = numbers.get(place.key, np.zeros((steps, 0)))
+            whole = numbers.get(place.key, np.zeros((len(rows), 0)))
             if whole.shape[1] < stop:
                 whole = np.pad(whole, ((0, 0), (0, stop - whole.shape[1])))
             whole[:, place.values or slice(None)] = values
-            numbers[place.key] = whole
+            numbers[place.key] = whole.astype(np.float64)
     first = np.arange(steps)[:, None]
     numbers["steps/is_first"] = (first == 0).astype(float)
     numbers["steps/is_last"] = (first == steps - 1).astype(float)

@@ -33,7 +33,7 @@ class Print:
     """uint64 hashes of one camera's pictures, without repetitions."""
     steps: int
     signature: np.ndarray
-    """float16 (POINTS * width): the numbers at moments spread over the episode."""
+    """float32 (POINTS * width): the numbers at moments spread over the episode."""
     grey: np.ndarray
     """float16: thumbnails of its cameras."""
 
@@ -43,13 +43,13 @@ def fit(recording: Recording, looks: Mapping[str, Look]) -> Print:
     columns = [recording.parts[name] for name in sorted(recording.parts)]
     values = np.concatenate(columns, axis=1) if columns else np.zeros((0, 0))
     rows = np.zeros(0, np.uint64)
-    signature = np.zeros(0, np.float16)
+    signature = np.zeros(0, np.float32)
     if values.size:
         plain = np.ascontiguousarray(values, np.float32)
         rows = np.unique(np.array([hash(row.tobytes()) & 0xFFFFFFFFFFFFFFFF for row in plain],
                                   np.uint64))  # fmt: skip
         moments = np.linspace(0, len(values) - 1, POINTS).round().astype(int)
-        signature = values[moments].clip(-6e4, 6e4).astype(np.float16).ravel()
+        signature = values[moments].astype(np.float32).ravel()
     shown = [look for look in looks.values() if len(look.hashes)]
     frames = np.unique(shown[0].hashes) if shown else np.zeros(0, np.uint64)
     grey = np.concatenate([look.thumbs.ravel() for look in shown] or [np.zeros(0, np.float16)])

@@ -24,8 +24,13 @@ MARGIN = 0.15
 """Nats a step, in addition: the rest must shrink by a quarter."""
 EXPLAINS = 0.4
 """Share of the motion that must be explained before an episode votes."""
-LEAST = 1e-4
+LEAST = 1e-3
 """Unexplained shares below this count as this."""
+MATTERS, LAG_MATTERS = 0.05, 0.02
+"""Share of the motion that another reading, or another lag, must explain in addition: smooth
+motions are nearly explained by much that is wrong."""
+BAD = 0.6
+"""Share of the motion below which most episodes may be of another reading than the stated one."""
 UNDECIDED = 0.4
 """Share of the episodes that may be unable to tell two readings apart."""
 GAIN, AXIS_GAIN = np.log(1.4), np.log(1.6)
@@ -68,7 +73,7 @@ def judge(place: str, motions: Mapping[int, Motion]) -> Verdict:
     steps = np.array([row.steps for row in rows], float)
     moved = np.array([row.moved for row in rows])
     voting = moved > MOVING * np.median(moved)
-    base, sign = _majority(explained, gain, steps, voting)
+    base, sign = _majority(explained, gain, steps, voting, rows[0].readings)
     gain = gain * sign
     e0 = np.where(gain[:, *base] > 0, explained[:, *base], 0.0)
     if np.quantile(e0[voting], 0.6) < EXPLAINS:
@@ -96,13 +101,21 @@ def judge(place: str, motions: Mapping[int, Motion]) -> Verdict:
 
 
 def _majority(
-    explained: np.ndarray, gain: np.ndarray, steps: np.ndarray, voting: np.ndarray
+    explained: np.ndarray,
+    gain: np.ndarray,
+    steps: np.ndarray,
+    voting: np.ndarray,
+    readings: Sequence[str],
 ) -> tuple[tuple[int, int], float]:
     """Reading and lag that most episodes cannot do better than, and the sign of most gains."""
-    best = np.abs(explained[voting]).reshape(int(voting.sum()), -1).argmax(1)
-    signs = gain[voting].reshape(len(best), -1)[np.arange(len(best)), best]
-    sign = -1.0 if (signs < 0).mean() > 0.8 else 1.0
+    best = explained[voting][:, 0].argmax(1)
+    signs = gain[voting][:, 0][np.arange(len(best)), best]
+    sure = explained[voting][:, 0].max(1) > BAD
+    sign = -1.0 if sure.any() and (signs[sure] < 0).mean() > 0.8 else 1.0
     score = np.where(gain[voting] * sign > 0, explained[voting], 0.0)
+    if np.quantile(score[:, 0].max(1), 0.6) >= BAD:
+        score[:, 1:] = 0.0
+    score[:, readings.index(REVERSED)] = 0.0
     left = np.maximum(1 - score, LEAST)
     behind = 0.5 * np.log(left / left.min((1, 2), keepdims=True)) * steps[voting][:, None, None]
     votes = (behind < 3.0).sum(0).astype(float)
@@ -150,7 +163,10 @@ def _vote(
     name = max(rivals, key=lambda key: rivals[key][0])
     share, shares = rivals[name]
     won = 0.5 * np.log(left[index, h, lag] / max(1 - share, LEAST))
-    if share < EXPLAINS or won < MARGIN or won * steps[index] < CLEAR:
+    matters = LAG_MATTERS if name.endswith((" late", " early")) else MATTERS
+    if share < max(EXPLAINS, score[index, h, lag] + matters):
+        return None
+    if won < MARGIN or won * steps[index] < CLEAR:
         return None
     if shares is not None:  # would the others know the difference?
         apart = 0.5 * np.abs(np.log(shares / left[:, h, lag])) * steps
