@@ -39,7 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m robotics.imagine", description=__doc__, epilog=EXAMPLES)
     add = parser.add_argument
     parser.add_shared("checkpoint")
-    add("--data", type=Path, required=True, metavar="DIR", help="RLDS data set")
+    add("--data", type=Path, required=True, metavar="DIR", help="data set of a robot")
+    add("--robot", metavar="NAME", help="which of the checkpoint's; needed if it has several and "
+        "the data are not among those it was trained on")  # fmt: skip
     parser.add_shared("out")
     add("--split", help="default: the one held out when the checkpoint was trained")
     add("--episode", type=int, action="append", metavar="N", help="to draw; default 0 1 2 3")

@@ -18,7 +18,6 @@ from PIL import Image, ImageDraw, ImageFont
 from eval.envs.registry import find_simulator
 from eval.envs.tasks import TASKS
 from eval.rollout.episode import run_episode
-from robotics.data.episodes import proprio_vector
 from robotics.data.images import resize_image, strip, write_png
 from robotics.embodiment.control import Action, Observation
 from robotics.embodiment.rotation import axis_angle_to_rpy
@@ -50,21 +49,23 @@ class Recorder:
 
 
 def imagined(world: WorldModel, episode: Recorder, step: int) -> np.ndarray:
-    """The frame at `step`, as seen from `world.horizon` steps before: uint8 (H, W, 3)."""
-    start = step - world.horizon
+    """The frame at `step`, as seen from a chunk of actions before: uint8 (H, W, 3)."""
+    robot = world.robot()
+    (camera,) = robot.cameras
+    start = step - robot.horizon
     seen: Any = episode.seen[start]
     rows = [
         np.concatenate([a.control[:3], axis_angle_to_rpy(a.control[3:6]), a.control[6:], [-1.0]])
         for a in episode.done[start:step]
     ]
     samples = {
-        "image": resize_image(seen["image"], world.image_size)[None],
-        "proprio": proprio_vector(seen["tool_pose"], seen["gripper_closed"])[None],
+        f"image/{camera}": resize_image(seen["image"], robot.image_sizes[camera])[None],
+        "state": robot.coder.state([*seen["tool_pose"], *np.ravel(seen["gripper_closed"])])[None],
         "instruction": [episode.instructions[start]],
         "action": np.stack(rows)[None].astype(np.float32),
-        "action_valid": np.ones((1, world.horizon), bool),
+        "action_valid": np.ones((1, robot.horizon), bool),
     }
-    return world.imagine(samples, steps=1)[0, -1]
+    return world.imagine(samples, steps=1)[camera][0, -1]
 
 
 def captioned(frame: np.ndarray, text: str) -> np.ndarray:
@@ -86,7 +87,7 @@ def main() -> None:
     env = simulator.make_env(task)
     result = run_episode(env, CheckpointPolicy(world), task, SEED, [episode])
     env.close()
-    shown = np.linspace(world.horizon, result.steps, COLUMNS).round().astype(int)
+    shown = np.linspace(world.robot().horizon, result.steps, COLUMNS).round().astype(int)
     above = [
         captioned(episode.seen[step]["image"], f"{step / 3:.0f} s: {words}")
         for step, words in ((n, episode.instructions[min(n, result.steps - 1)]) for n in shown)

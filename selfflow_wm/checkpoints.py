@@ -1,18 +1,20 @@
 """Checkpoint directories: finding them, reading config.json, fingerprints.
 
-DIR/config.json             schema 2: `kind` of network and its `arguments`, `layout`, `codecs`,
-                            `training` (the run's configuration) and, of a robot's world model,
-                            `robot`: embodiment, statistics, modes, video offsets
+DIR/config.json             schema 3: `kind` of network and its `arguments`, `layout`, `codecs`,
+                            `training` (the run's configuration) and, of a world model, `robot`:
+                            `robots` (by name: table, statistics, sizes of pictures, window), modes
 DIR/model.safetensors       weights (the EMA's, as a rule)
 DIR/codec_NAME.safetensors  the fitted tensors of each of `codecs`
 
-Directories of schema 1, of which there were two, are read as if they were of schema 2. Torch is not
-needed: commands look here before they load anything.
+Directories of schema 1, of which there were two, and of schema 2 are read as if they were of schema
+3: `read_config`, and `current_weight` for the names of weights. Torch is not needed: commands look
+here before they load anything.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 
 from selfflow_wm.files import file_digest, read_json
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of config.json. Raise it when a reader of the old one would misread the new one."""
 
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
@@ -30,9 +32,17 @@ KINDS = ("backbone", "sit")
 """Networks: `model.Backbone` and `model.SiT`."""
 
 _KEYS = {"schema", "kind", "arguments", "layout", "codecs", "training", "robot"}
-_ROBOT_KEYS = {
-    "embodiment", "statistics", "statistics_hash", "video_offsets", "modes", "condition_level",
+_ROBOT_KEYS = {"robots", "modes", "condition_level"}
+_EACH_ROBOT = {
+    "table", "statistics", "statistics_hash", "image_sizes", "horizon", "video_offsets",
+    "history_offsets", "terminate", "modes",
 }  # fmt: skip
+_EARLIER_ROBOTS = ("embedded", "google_robot", "widowx")
+"""Robots of schemas 1 and 2, now shipped tables of the same names."""
+_EARLIER_ROWS = {
+    "image": "image/head", "history": "history/head", "video": "video/head", "proprio": "state",
+}  # fmt: skip
+"""Rows of the layouts of schemas 1 and 2 -> today's names; "head" is the camera of those tables."""
 
 
 def find_checkpoint(name: Path | str) -> Path:
@@ -66,7 +76,7 @@ def fingerprint(path: Path | str) -> str:
 
 
 def read_config(path: Path | str, robot: bool | None = None) -> dict[str, Any]:
-    """The checked config.json of the checkpoint directory `path`, as schema 2.
+    """The checked config.json of the checkpoint directory `path`, as schema 3.
 
     robot: True wants a robot's world model, False anything else, None takes both.
 
@@ -81,7 +91,7 @@ def read_config(path: Path | str, robot: bool | None = None) -> dict[str, Any]:
             "holds model.safetensors and config.json"
         )
     config = read_json(path / "config.json")
-    if not isinstance(config, Mapping) or config.get("schema") not in (1, SCHEMA):
+    if not isinstance(config, Mapping) or config.get("schema") not in (1, 2, SCHEMA):
         found = config.get("schema") if isinstance(config, Mapping) else config
         raise ValueError(
             f"{path}: expected config.json of checkpoint schema {SCHEMA}, got {found!r}; use the "
@@ -93,6 +103,8 @@ def read_config(path: Path | str, robot: bool | None = None) -> dict[str, Any]:
         read = dict(config)
         if old:
             read = _bare_1(config) if "kind" in config else _robot_1(path, config)
+        if read["schema"] == 2:
+            read = _from_2(path, read)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: config.json lacks {error}; the file was edited?") from None
     _check_keys(path, read)
@@ -115,11 +127,14 @@ def _check_kind(path: Path, found: bool, wanted: bool | None) -> None:
 
 
 def _check_keys(path: Path, config: Mapping[str, Any]) -> None:
-    missing = _KEYS - set(config) | (_ROBOT_KEYS - set(config.get("robot") or _ROBOT_KEYS))
+    robot = config.get("robot") or dict.fromkeys(_ROBOT_KEYS, {})
+    missing = (_KEYS - set(config)) | (_ROBOT_KEYS - set(robot))
+    for one in dict(robot.get("robots") or {}).values():
+        missing |= _EACH_ROBOT - set(one)
     if missing or (unknown := set(config) - _KEYS):
         raise ValueError(
-            f"{path}: expected the config.json keys {sorted(_KEYS)} with the robot's "
-            f"{sorted(_ROBOT_KEYS)}, got "
+            f"{path}: expected the config.json keys {sorted(_KEYS)}, the section robot with "
+            f"{sorted(_ROBOT_KEYS)} and each of its robots with {sorted(_EACH_ROBOT)}, got "
             + (f"none of {sorted(missing)}" if missing else f"{sorted(unknown)} beside them")
             + "; the file was edited?"
         )
@@ -138,7 +153,7 @@ def _bare_1(config: Mapping[str, Any]) -> dict[str, Any]:
         codecs[name] = {"config": config["codec"], "hash": config["codec_hash"]}
         codecs[name]["file"] = "codec.safetensors"
     kept = {key: config[key] for key in ("kind", "arguments", "layout", "training")}
-    return {"schema": SCHEMA, **kept, "codecs": codecs, "robot": None}
+    return {"schema": 2, **kept, "codecs": codecs, "robot": None}
 
 
 def _robot_1(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,7 +170,7 @@ def _robot_1(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         )
     codec = {"config": config["video_codec"], "hash": config["codec_hash"]}
     return {
-        "schema": SCHEMA,
+        "schema": 2,
         "kind": "backbone",
         "arguments": config["backbone"],
         "layout": config["layout"],
@@ -168,3 +183,92 @@ def _robot_1(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
             **{key: config[key] for key in ("video_offsets", "modes", "condition_level")},
         },
     }
+
+
+def _from_2(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of one robot with one camera, whose rows were named by their kinds."""
+    if not config["robot"]:
+        return {**config, "schema": SCHEMA}
+    robot, layout = config["robot"], config["layout"]
+    name = robot["embodiment"]
+    if name not in _EARLIER_ROBOTS:
+        raise ValueError(
+            f"{path}: expected an embodiment out of {', '.join(_EARLIER_ROBOTS)} in a checkpoint "
+            f"of this schema, got {name!r}; the file was edited?"
+        )
+    _check_statistics(path, robot)
+    found = {row["name"]: row for row in layout["modalities"]}
+    statistics = dict(robot["statistics"])
+    past, codec = found.get("history"), config["codecs"]["video"]
+    rows = [row | {"name": _EARLIER_ROWS.get(row["name"], row["name"])} for row in found.values()]
+    arguments = dict(config["arguments"])
+    if "vector_in" in arguments:
+        given = arguments["vector_in"]
+        arguments["vector_in"] = [_EARLIER_ROWS.get(one, one) for one in given]
+    size = codec["config"]["base"]["image_size"]
+    return {
+        **config,
+        "schema": SCHEMA,
+        "arguments": arguments,
+        "layout": layout | {"modalities": rows},
+        "codecs": {"video/head": {"file": "codec_video.safetensors"} | codec},
+        "robot": {
+            "robots": {
+                name: {
+                    "table": name,
+                    "statistics": {
+                        "action": statistics["action"],
+                        "state": statistics["proprio"],
+                    },
+                    "statistics_hash": None,  # checked above, by the formula it was made with
+                    "image_sizes": {"head": size},
+                    "horizon": found["action"]["grid"][0],
+                    "video_offsets": robot["video_offsets"],
+                    "history_offsets": []
+                    if past is None
+                    else [
+                        -int(past["time_origin"] + past["time_stride"] * number)
+                        for number in range(past["grid"][0])
+                    ],
+                    # Models that do not end a sub-task by themselves lack the last value.
+                    "terminate": found["action"]["channels"] == 8,
+                    "modes": None,
+                }
+            },
+            "modes": robot["modes"],
+            "condition_level": robot["condition_level"],
+        },
+    }
+
+
+def _check_statistics(path: Path, robot: Mapping[str, Any]) -> None:
+    """ValueError unless these are the statistics that a model of schema 1 or 2 was trained with."""
+    statistics = robot["statistics"]
+    if missing := sorted({"action", "proprio"} - set(statistics)):
+        raise ValueError(
+            f"{path}: expected statistics of action and proprio, {missing} missing; copy the whole "
+            "checkpoint directory"
+        )
+    values = {name: {"kind": "quantiles"} | statistics[name] for name in ("action", "proprio")}
+    text = json.dumps({"embodiment": robot["embodiment"], **values}, sort_keys=True)
+    check_statistics_hash(path, robot["statistics_hash"], hashlib.sha256(text.encode()).hexdigest())
+
+
+def check_statistics_hash(path: Path, expected: str | None, got: str) -> None:
+    """ValueError unless the statistics are those the model was trained with. expected: None in the
+    oldest checkpoints."""
+    if expected not in (None, got):
+        raise ValueError(
+            f"{path}: expected the statistics {expected[:12]} the model was trained with, got "
+            f"{got[:12]}; the file is of another checkpoint or was edited. Copy the whole "
+            "checkpoint directory"
+        )
+
+
+def current_weight(name: str, schema: int) -> str:
+    """A world model's weight as schema 3 names it. schema: of the config.json beside it."""
+    first, _, rest = name.partition(".")
+    row, dot, tail = rest.partition(".")
+    if schema >= SCHEMA or first not in ("embed", "head", "gate", "vector_in"):
+        return name
+    return f"{first}.{_EARLIER_ROWS.get(row, row)}{dot}{tail}"

@@ -6,7 +6,7 @@ never by an `if` elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from math import prod
 
@@ -36,6 +36,13 @@ def null_caption(
         return dropped, None
     first = torch.arange(ids.shape[1], device=ids.device) == 0
     return dropped, first | ~drop if mask is None else torch.where(drop, first, mask)
+
+
+def only_row(name: str, rows: Collection[str]) -> str:
+    """`name`, or the only one of the layout's `rows` that is of this kind: of a world model, whose
+    rows are named KIND/CAMERA or ROBOT:KIND/CAMERA, "image" for "image/front"."""
+    alike = [row for row in rows if row.rpartition(":")[2].partition("/")[0] == name]
+    return alike[0] if name not in rows and len(alike) == 1 else name
 
 
 @dataclass(frozen=True)

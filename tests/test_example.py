@@ -100,7 +100,7 @@ def test_its_objective_and_codec_are_trained_with_and_its_robot_is_read(run):
     config = json.loads((run.folder / "run" / "checkpoint" / "config.json").read_text())
     assert config["training"]["objective"]["weight"] == 0.3
     assert "mean_pool" in json.dumps(config["codecs"])
-    code = "from robotics.data.rlds.spec import load_spec; print(load_spec('my_arm').control_hz)"
+    code = "from robotics.embodiment.tables import load_robot; print(load_robot('my_arm').rate)"
     read = run("timeit", "-n", "1", "-r", "1", code)
     assert read.returncode == 0, read.stderr
     assert read.stdout.startswith("10.0")

@@ -14,9 +14,10 @@ from omegaconf import OmegaConf
 
 from benchmarks.gpu.clock import median_ms
 from benchmarks.gpu.record import Bench
-from robotics.model.modes import MODES
+from robotics.model.modes import MODES, rows_of
 from robotics.model.world_model import WorldModel
-from robotics.training.build import compose_config
+from robotics.training.build import compose_config, robots_of, with_tables
+from robotics.training.fit import backbone_arguments
 from robotics.training.plan import planned_layout
 from selfflow_wm.flow.sampler import sample
 from selfflow_wm.layout import Layout
@@ -79,13 +80,13 @@ class Shipped:
 
     def call(self, batch: int, steps: int) -> Callable[[], Any]:
         """A function that predicts one chunk for each of `batch` observations."""
-        generator = np.random.default_rng(0)
-        shape = (batch, *self.world.image_size, 3)
-        samples = {
-            "image": generator.integers(0, 256, shape).astype(np.uint8),
-            "proprio": np.zeros((batch, 8), np.float32),
-            "instruction": ["open the top drawer and put the apple in"] * batch,
+        generator, robot = np.random.default_rng(0), self.world.robot()
+        samples: dict[str, Any] = {
+            f"image/{name}": generator.integers(0, 256, (batch, *size, 3)).astype(np.uint8)
+            for name, size in robot.image_sizes.items()
         }
+        samples["state"] = np.zeros((batch, robot.coder.state_width), np.float32)
+        samples["instruction"] = ["open the top drawer and put the apple in"] * batch
         noise = [torch.Generator().manual_seed(number) for number in range(batch)]
         return lambda: self.world.generate(samples, "policy", steps=steps, generator=noise)
 
@@ -94,23 +95,23 @@ class Untrained:
     """A network with random weights on latents, without codec: otherwise the same work."""
 
     def __init__(self, words: tuple[str, ...], device: str, precision: str) -> None:
-        plain: Any = OmegaConf.to_container(
-            compose_config([*words, "data=none", "out=none"]), resolve=True
-        )
-        self.layout: Layout = planned_layout(plain, tuple(plain["modes"]))
+        config = with_tables(compose_config([*words, "data=none", "out=none"]))
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+        self.layout: Layout = planned_layout(plain, tuple(plain["modes"]), robots_of(plain))
         self.device, self.precision = device, precision
         self.sampler: Callable[..., Any] = sample
         self.sampling = self
         with torch.device(device):
-            self.network = Backbone(self.layout, **plain["model"]).eval()
+            arguments = backbone_arguments(plain["model"], self.layout)
+            self.network = Backbone(self.layout, **arguments).eval()
         millions = self.network.num_parameters() / 1e6
         self.describe = f"{millions:.1f}M, {precision}, random weights, without codec"
 
     def call(self, batch: int, steps: int) -> Callable[[], Any]:
         """A function that predicts one chunk for each of `batch` observations."""
         mode = MODES["policy"]
-        given = [name for name in mode.given if name in self.layout]
-        generated = [name for name in mode.generated if name in self.layout]
+        given = rows_of(mode.given, self.layout.names)
+        generated = rows_of(mode.generated, self.layout.names)
         found = self.layout.fake_batch(batch, given).to(self.device)
         half = self.precision == "bfloat16"
 

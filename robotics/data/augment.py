@@ -1,8 +1,9 @@
-"""Random crops and colours of camera images, one draw for all the frames of a window.
+"""Random crops and colours of camera images, one draw for all of a camera's frames of a window.
 
-A window's frames belong together: a crop that moved between them would be a camera motion that no
-action explains. There is no mirroring, which would need mirrored actions. Policies see whole frames
-in the camera's colours: a crop of side 1 and no colour change are within what is drawn.
+A camera's frames of a window belong together: a crop that moved between them would be a camera
+motion that no action explains. There is no mirroring, which would need mirrored actions. Policies
+see whole frames in the camera's colours: a crop of side 1 and no colour change are within what is
+drawn.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-FRAMES = {"image": None, "history": "history_valid", "video": "video_valid"}
-"""Samples that hold frames, and the mask of those that exist."""
+KINDS = {"image": None, "history": "history_valid", "video": "video_valid"}
+"""Kinds of samples that hold frames, "image/CAMERA" and so on, and the mask of those that exist."""
 
 _STREAM = 7  # separates these draws from others with the same seed
 _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
 class Augment:
-    """Draws and applies a transform that follows from (seed, epoch, window) alone.
+    """Draws and applies a transform that follows from (seed, epoch, window, camera) alone.
 
     Args:
         crop: smallest side of the crop, as a fraction of the frame's, in (0, 1]. Height and width
@@ -67,23 +68,33 @@ class Augment:
         samples: as from `WindowDataset.batch`. epochs, windows: B numbers each, one per row.
         """
         changed = dict(samples)
-        present = [name for name in FRAMES if name in samples]
-        for name in present:
-            changed[name] = np.array(samples[name])
-        for row, (epoch, window) in enumerate(zip(epochs, windows, strict=True)):
-            transform = self.draw(int(epoch), int(window))
-            for name in present:
-                mask = FRAMES[name]
-                frames = changed[name][row]
-                if mask is None:
-                    changed[name][row] = apply(frames, *transform)
+        cameras = [name.partition("/")[2] for name in samples if name.partition("/")[0] == "image"]
+        present = {
+            camera: [kind for kind in KINDS if f"{kind}/{camera}" in samples] for camera in cameras
+        }
+        for camera, kinds in present.items():
+            for kind in kinds:
+                changed[f"{kind}/{camera}"] = np.array(samples[f"{kind}/{camera}"])
+        for row, key in enumerate(zip(epochs, windows, strict=True)):
+            for number, (camera, kinds) in enumerate(present.items()):
+                there = samples.get(f"camera_valid/{camera}")
+                if there is not None and not there[row]:
                     continue
-                for number in np.flatnonzero(samples[mask][row]):
-                    frames[number] = apply(frames[number], *transform)
+                # The first camera's draw is the same whatever other cameras there are.
+                transform = self.draw(*map(int, key), *([number] if number else []))
+                for kind in kinds:
+                    frames = changed[f"{kind}/{camera}"][row]
+                    mask = KINDS[kind]
+                    if mask is None:
+                        changed[f"{kind}/{camera}"][row] = apply(frames, *transform)
+                        continue
+                    for place in np.flatnonzero(samples[mask][row]):
+                        frames[place] = apply(frames[place], *transform)
         return changed
 
     def draw(self, *key: int) -> tuple[np.ndarray, np.ndarray]:
-        """The transform of `key`, (epoch, window) in training, for `apply`: crop (3,) float64
+        """The transform of `key`, in training (epoch, window) and the camera's number if that is
+        not 0, for `apply`: crop (3,) float64
         (side, top, left; top and left as fractions of what the crop leaves over) and colour (3, 4)
         float64, an affine map of RGB in 0..255."""
         generator = np.random.default_rng([self.seed, _STREAM, *key])

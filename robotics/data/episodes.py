@@ -1,4 +1,4 @@
-"""Episodes as arrays, their action and proprioception vectors, and what their steps are.
+"""Episodes as named arrays, as recorded, and what their steps are.
 
 Plain numpy: no reader, no simulator and no torch. Step t pairs the observation before the step with
 the action taken in it.
@@ -13,106 +13,86 @@ from typing import Any
 import numpy as np
 
 from robotics.data.images import encode_image
-from robotics.embodiment.control import Action
+from robotics.embodiment.coding import Coder
+from robotics.embodiment.control import CONTROL_DIM, Action
+from robotics.embodiment.robot import Robot
 from robotics.embodiment.rotation import axis_angle_to_rpy, canonical_quaternion
-from robotics.embodiment.table import ACTION_DIM, GRIPPER, POSITION, ROTATION, TERMINATE
-
-_ARRAYS = {
-    "world_vector": (3,),
-    "rotation_delta": (3,),
-    "gripper": (),
-    "terminate": (),
-    "tool_pose": (7,),
-    "gripper_closed": (),
-    "reward": (),
-}
+from robotics.embodiment.tables import shipped
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One demonstration of T steps, float32 unless noted.
+    """One demonstration of T steps, float32 unless noted; values are in the recording's convention.
 
     Raises:
-        ValueError: an array of another shape, or with NaN or infinity.
+        ValueError: an array of another shape, or with NaN or infinity, or no steps.
     """
 
-    images: Sequence[bytes]
-    """T encoded JPEGs, as stored."""
-    instruction: Sequence[str]
-    """T instructions: it changes where a sub-task ends."""
-    world_vector: np.ndarray
-    """(T, 3) Δxyz of the tool, m, base frame."""
-    rotation_delta: np.ndarray
-    """(T, 3) Δroll-pitch-yaw, rad, base frame."""
-    gripper: np.ndarray
-    """(T,) closedness command in [-1, 1]: +1 closes."""
+    robot: Robot
+    cameras: Mapping[str, Sequence[bytes]]
+    """Camera -> T encoded pictures, as stored; a camera that was absent is missing."""
+    state: np.ndarray
+    """(T, S) the parts of `robot.state` one after the other."""
+    action: np.ndarray
+    """(T, A) the parts of `robot.action`."""
+    instructions: Sequence[tuple[str, ...]]
+    """T rows of K instructions that say the same; they change where a sub-task ends."""
     terminate: np.ndarray
     """(T,) bool: the sub-task is finished with this step."""
-    tool_pose: np.ndarray
-    """(T, 7) xyz (m) and quaternion xyzw of the tool, base frame, sign as recorded."""
-    gripper_closed: np.ndarray
-    """(T,) in [0, 1]: 1 closed."""
     reward: np.ndarray
     """(T,)."""
     success: bool = True
 
     def __post_init__(self) -> None:
-        steps = len(self.images)
-        if steps == 0 or len(self.instruction) != steps:
-            raise ValueError(
-                f"expected as many instructions as images and at least one, got {steps} images and "
-                f"{len(self.instruction)} instructions."
-            )
-        for name, shape in _ARRAYS.items():
+        steps = len(self.instructions)
+        if steps == 0:
+            raise ValueError("expected an episode of at least one step, got none.")
+        for name, images in self.cameras.items():
+            self.robot.camera(name)
+            if len(images) != steps:
+                raise ValueError(
+                    f"expected {steps} pictures of camera {name}, one a step, got {len(images)}."
+                )
+        widths = {"state": self.robot.state_width, "action": self.robot.action_width}
+        for name in ("state", "action", "terminate", "reward"):
+            shape = (steps, widths[name]) if name in widths else (steps,)
             dtype = np.bool_ if name == "terminate" else np.float32
             array = np.asarray(getattr(self, name), dtype=dtype)
-            if array.shape != (steps, *shape):
+            if array.shape != shape:
                 raise ValueError(
-                    f"expected {name} of shape {(steps, *shape)} for {steps} images, "
-                    f"got {array.shape}."
+                    f"expected {name} of shape {shape} for {steps} steps, got {array.shape}."
                 )
             if not np.isfinite(array).all():
-                step = int(np.argwhere(~np.isfinite(array))[0, 0])
-                raise ValueError(f"expected finite {name}, got NaN or infinity at step {step}.")
+                step, *place = np.argwhere(~np.isfinite(array))[0].tolist()
+                part = self._part(name, place[0]) if place else name
+                raise ValueError(f"expected finite {part}, got NaN or infinity at step {step}.")
             object.__setattr__(self, name, array)
 
+    def _part(self, group: str, place: int) -> str:
+        slices = self.robot.slices(group)
+        name = next(name for name, where in slices.items() if where.start <= place < where.stop)
+        return f"{group}.{name}"
+
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.instructions)
 
-    def actions(self) -> np.ndarray:
-        """(T, 8) float32 in physical units, see `robotics.embodiment.table`."""
-        actions = np.empty((len(self), ACTION_DIM), np.float32)
-        actions[:, POSITION] = self.world_vector
-        actions[:, ROTATION] = self.rotation_delta
-        actions[:, GRIPPER] = self.gripper
-        actions[:, TERMINATE] = np.where(self.terminate, 1.0, -1.0)
-        return actions
-
-    def proprio(self) -> np.ndarray:
-        """(T, 8) float32, see `proprio_vector`."""
-        return proprio_vector(self.tool_pose, self.gripper_closed)
-
-
-def proprio_vector(tool_pose: np.ndarray, gripper_closed: np.ndarray) -> np.ndarray:
-    """Pose (..., 7) xyz + xyzw and closedness (...) or (..., 1) -> float32 (..., 8).
-
-    The same function serves training data and the running policy.
-    """
-    pose = np.asarray(tool_pose, np.float32)
-    if pose.shape[-1:] != (7,):
-        raise ValueError(f"expected tool_pose (..., 7): xyz + quaternion xyzw, got {pose.shape}.")
-    closed = np.asarray(gripper_closed, np.float32).reshape(*pose.shape[:-1], 1)
-    return np.concatenate([pose[..., :3], canonical_quaternion(pose[..., 3:]), closed], axis=-1)
+    def part(self, path: str) -> np.ndarray:
+        """float32 (T, n), the values of one part: "state.gripper", "action.position"."""
+        group, _, name = path.partition(".")
+        return getattr(self, group)[:, self.robot.slices(group)[name]]
 
 
 @dataclass
 class EpisodeRecorder:
-    """Collects what an environment and an expert produce, step by step, into an `Episode`.
+    """Collects what a simulator and an expert produce, step by step, into an `Episode`.
 
     Every step takes the observation before the action, the action meant (the expert's, also when a
     perturbed one was executed) and the reward after it.
     """
 
+    robot: Robot = field(default_factory=lambda: shipped("embedded"))
+    """The simulator's table: one camera, pose of the tool as xyz and xyzw, closedness, and deltas
+    of them with roll-pitch-yaw, in this order."""
     _steps: list[dict] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -126,27 +106,28 @@ class EpisodeRecorder:
         observation: a whole `robotics.embodiment.control.Observation`, made with `obs_mode="rgb"`.
         """
         control = np.asarray(action.control, np.float32)
-        if control.shape != (7,):
-            raise ValueError(f"expected control of shape (7,), got {control.shape}.")
+        if control.shape != (CONTROL_DIM,):
+            raise ValueError(f"expected control of shape ({CONTROL_DIM},), got {control.shape}.")
+        motion, turn, gripper = np.split(control, [3, 6])
+        state = [observation["tool_pose"], observation["gripper_closed"]]
         self._steps.append(
             {
-                "images": encode_image(observation["image"]),
-                "instruction": instruction,
-                "world_vector": control[:3],
-                "rotation_delta": axis_angle_to_rpy(control[3:6]),
-                "gripper": control[6],
+                "image": encode_image(observation["image"]),
+                "instructions": (instruction,),
+                "state": np.concatenate([np.asarray(v, np.float32).reshape(-1) for v in state]),
+                "action": np.concatenate([motion, axis_angle_to_rpy(turn), gripper]),
                 "terminate": bool(action.terminate),
-                "tool_pose": np.asarray(observation["tool_pose"], np.float32),
-                "gripper_closed": float(np.asarray(observation["gripper_closed"]).reshape(())),
                 "reward": float(reward),
             }
         )
 
     def build(self, success: bool = True) -> Episode:
         """The episode so far."""
-        names = ("images", "instruction", *_ARRAYS)
+        names = ("image", "instructions", "state", "action", "terminate", "reward")
         columns: Any = {name: [step[name] for step in self._steps] for name in names}
-        return Episode(**columns, success=success)
+        images = columns.pop("image")
+        cameras = {row.name: images for row in self.robot.used_cameras()}
+        return Episode(self.robot, cameras, **columns, success=success)
 
 
 def run_ends(labels: np.ndarray) -> np.ndarray:
@@ -162,26 +143,28 @@ def run_ends(labels: np.ndarray) -> np.ndarray:
 
 
 def keypose_steps(
-    actions: np.ndarray, episode_start: np.ndarray, segment_end: np.ndarray
+    gripper: np.ndarray, episode_start: np.ndarray, segment_end: np.ndarray
 ) -> np.ndarray:
     """(T,) int64: for every step the next keyframe of its sub-task.
 
-    A keyframe is a step in which the gripper command changes, or the last one of a sub-task
+    A keyframe is a step in which a gripper command changes, or the last one of a sub-task
     (James & Davison 2022, arXiv 2105.14829, without their test for stillness): where the hand has
     to be for what matters next. The last step's keyframe is itself.
 
     Args:
-        actions: (T, 8) in physical units; a gripper command of 0 keeps the one before.
+        gripper: (T, g) closedness commands, above 0 closes; 0 keeps the one before. g may be 0.
         episode_start: (T,) first step of every step's episode.
         segment_end: (T,) first step after every step's sub-task.
     """
-    steps = np.arange(len(actions))
-    # The last command that was not 0, of the same episode.
-    command = np.sign(actions[:, GRIPPER])
-    told = np.maximum.accumulate(np.where((command != 0) | (steps == episode_start), steps, 0))
-    held = command[told]
+    steps = np.arange(len(gripper))
     before = np.maximum(steps - 1, 0)
-    keys = (held != held[before]) & (steps > episode_start) & (segment_end == segment_end[before])
+    changed = np.zeros(len(gripper), bool)
+    for command in np.sign(gripper).T:
+        # The last command that was not 0, of the same episode.
+        told = np.maximum.accumulate(np.where((command != 0) | (steps == episode_start), steps, 0))
+        held = command[told]
+        changed |= held != held[before]
+    keys = changed & (steps > episode_start) & (segment_end == segment_end[before])
     keys |= steps == segment_end - 1
     keyframes = np.flatnonzero(keys)
     following = np.searchsorted(keyframes, steps, side="right")
@@ -190,21 +173,47 @@ def keypose_steps(
 
 
 def no_op_steps(
-    actions: np.ndarray, episode_start: np.ndarray, position: float, rotation: float
+    actions: np.ndarray,
+    episode_start: np.ndarray,
+    coder: Coder,
+    position: float,
+    rotation: float,
 ) -> np.ndarray:
     """(T,) bool: the steps whose action commands nothing.
 
-    That is a motion of at most `position` (m, length) and `rotation` (rad, length of the vector of
-    angles), no end of the sub-task, and a gripper command of 0 (keep) or the one of the step before
-    in the same episode.
+    That is a motion of at most `position` (length, m, of positions and bases) and `rotation`
+    (length of the vector of angles, rad, of rotations and joints), no end of the sub-task, and
+    gripper commands of 0 (keep) or those of the step before in the same episode. Targets count by
+    their change since the step before.
 
     Args:
-        actions: (T, 8) in physical units.
+        actions: (T, A') as the model of `coder` has them, physical units.
         episode_start: (T,) first step of every step's episode.
     """
     steps = np.arange(len(actions))
-    gripper = actions[:, GRIPPER]
-    repeated = (steps > episode_start) & (gripper == gripper[np.maximum(steps - 1, 0)])
-    still = np.linalg.norm(actions[:, POSITION], axis=1) <= position
-    still &= np.linalg.norm(actions[:, ROTATION], axis=1) <= rotation
-    return still & (repeated | (gripper == 0)) & (actions[:, TERMINATE] <= 0)
+    before, later = np.maximum(steps - 1, 0), steps > episode_start
+    still = np.ones(len(actions), bool)
+    for part in coder.robot.action:
+        values = actions[:, coder.slices("action")[part.name]]
+        same = (values == values[before]).all(axis=1) & later
+        if part.kind == "gripper":
+            still &= same | (values == 0).all(axis=1)
+        elif part.kind == "other":
+            still &= same
+        else:
+            if coder.mode(part.name) == "absolute":
+                values = np.where(later[:, None], values - values[before], np.inf)
+            limit = position if part.kind in ("position", "base") else rotation
+            still &= np.linalg.norm(values, axis=1) <= limit
+    if coder.terminate:
+        still &= actions[:, -1] <= 0
+    return still
+
+
+def proprio_vector(tool_pose: np.ndarray, gripper_closed: np.ndarray) -> np.ndarray:
+    """Pose (..., 7) xyz + xyzw and closedness (...) or (..., 1) -> float32 (..., 8)."""
+    pose = np.asarray(tool_pose, np.float32)
+    if pose.shape[-1:] != (7,):
+        raise ValueError(f"expected tool_pose (..., 7): xyz + quaternion xyzw, got {pose.shape}.")
+    closed = np.asarray(gripper_closed, np.float32).reshape(*pose.shape[:-1], 1)
+    return np.concatenate([pose[..., :3], canonical_quaternion(pose[..., 3:]), closed], axis=-1)

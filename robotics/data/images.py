@@ -118,6 +118,17 @@ def strip(rows: Sequence[Sequence[np.ndarray]], gap: int = 4) -> np.ndarray:
     return canvas[: len(canvas) - gap, : canvas.shape[1] - gap]
 
 
+def beside(pictures: Sequence[np.ndarray], gap: int = 8) -> np.ndarray:
+    """uint8 pictures (H, W, 3) of any sizes from left to right on white, `gap` pixels apart."""
+    height = max(len(picture) for picture in pictures)
+    columns = [
+        np.pad(picture, [(0, height - len(picture)), (0, gap), (0, 0)], constant_values=255)
+        for picture in pictures
+    ]
+    whole = np.concatenate(columns, axis=1)
+    return whole[:, : whole.shape[1] - gap]
+
+
 def write_png(path: Path, image: np.ndarray) -> None:
     """Write a uint8 RGB image, making its directory."""
     from PIL import Image

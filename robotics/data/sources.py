@@ -10,14 +10,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from robotics.data.mixture import DatasetMixture
-from robotics.data.rlds.spec import load_spec, read_yaml
+from robotics.data.cameras import camera_sizes
+from robotics.data.mixture import DatasetMixture, check_same_robot
 from robotics.data.rlds.storage import expanded
 from robotics.data.windows import WindowDataset
-from robotics.embodiment.table import embodiment
+from robotics.embodiment.robot import Robot
+from robotics.embodiment.tables import load_robot, read_yaml
 
-CONVENTIONS = ("action_dim", "gripper_closes", "data_rotation")
-"""What the robots of one model must share: its actions mean one thing."""
+WINDOW = ("cameras", "image_size", "horizon", "video_offsets")
+"""Of the section `dataset`, what a set of a mixture may state for itself."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,21 @@ class MixtureEntry:
     """One data set of a mixture; None: as the run's configuration has it."""
 
     path: str
-    """Directory or URL of the RLDS data set."""
+    """Directory of the data set, or the URL of an RLDS one."""
     weight: float = 1.0
     """Its part of the windows drawn, relative to the other sets'."""
-    spec: str | None = None
-    """How it is read: a file of configs/robot or a path."""
+    spec: str | Mapping[str, Any] | None = None
+    """The robot's table: a file of configs/robot, a path, or its content. Sets whose tables have
+    one name are of one robot."""
     train_split: str | None = None
     validation_split: str | None = None
     embodiment: str | None = None
-    """The robot that recorded it, a row of robotics.embodiment.table."""
+    """The robot itself, instead of the table's."""
+    cameras: Any = None
+    """As `dataset.cameras`."""
+    image_size: Sequence[int] | None = None
+    horizon: int | None = None
+    video_offsets: Sequence[int] | None = None
 
 
 def parse_mixture(data: Any) -> dict[str, MixtureEntry] | None:
@@ -93,40 +100,47 @@ def _entry(place: str, row: Any) -> MixtureEntry:
     return MixtureEntry(**{**row, "path": path, "weight": float(weight)})
 
 
+def robot_of(spec: Any, embodiment: str | None) -> Robot:
+    """The table that data are read with; embodiment: instead of the one it states."""
+    robot = load_robot(spec)
+    return dataclasses.replace(robot, embodiment=embodiment) if embodiment else robot
+
+
 def check_conventions(
     entries: Mapping[str, MixtureEntry],
-    robot: str,
-    spec: str | None,
+    spec: Any = None,
+    embodiment: str | None = None,
     mixed_rates: bool | None = None,
 ) -> None:
-    """Refuse sets in which the same action means different motions.
+    """Refuse sets of one robot in which the same action means different motions.
 
     Args:
         entries: the sets.
-        robot: row of robotics.embodiment.table the model is for.
-        spec: for the sets that state none.
-        mixed_rates: let control rates differ. An action is a motion within one control step: at
-            another rate the same values are another speed, and a horizon another time.
+        spec, embodiment: for the sets that state none.
+        mixed_rates: let control rates of a robot's sets differ. An action is a motion within one
+            control step: at another rate the same values are another speed, and a horizon another
+            time.
 
     Raises:
         ValueError: which sets differ, and in what.
     """
-    model = embodiment(robot)
-    rates = {}
+    groups: dict[str, list[tuple[str, Robot]]] = {}
     for name, entry in entries.items():
-        row = embodiment(entry.embodiment or robot)
-        if differing := [key for key in CONVENTIONS if getattr(row, key) != getattr(model, key)]:
+        try:
+            robot = robot_of(entry.spec or spec, entry.embodiment or embodiment)
+        except ValueError as error:
+            raise ValueError(f"data.{name}: {error}") from error
+        groups.setdefault(robot.name, []).append((name, robot))
+    for name, rows in groups.items():
+        for other in rows[1:]:
+            check_same_robot(*rows[0], *other)
+        rates = {place: robot.rate for place, robot in rows}
+        if len(set(rates.values())) > 1 and not mixed_rates:
+            listed = ", ".join(f"{place} {rate:g} Hz" for place, rate in rates.items())
             raise ValueError(
-                f"data.{name}: expected a robot with the action conventions of {robot}, got "
-                f"{row.name}, which differs in {', '.join(differing)}; train a separate model"
+                f"data: expected sets of robot {name} of one control rate, got {listed}; an action "
+                "is the motion of one control step. To train on them anyway: mixed_rates=true"
             )
-        rates[name] = load_spec(entry.spec or spec).control_hz
-    if len(set(rates.values())) > 1 and not mixed_rates:
-        listed = ", ".join(f"{name} {rate:g} Hz" for name, rate in rates.items())
-        raise ValueError(
-            f"data: expected sets of one control rate, got {listed}; an action is the motion of "
-            "one control step. To train on them anyway: mixed_rates=true"
-        )
 
 
 def open_data(config: DictConfig, split: str) -> WindowDataset | DatasetMixture:
@@ -135,14 +149,21 @@ def open_data(config: DictConfig, split: str) -> WindowDataset | DatasetMixture:
     if isinstance(config.data, str):
         return open_dataset(config, config.dataset[split])
     entries = parse_mixture(OmegaConf.to_container(config.data)) or {}
-    check_conventions(entries, config.embodiment, config.spec, config.mixed_rates)
+    spec = _plain(config.spec)
+    check_conventions(entries, spec, config.embodiment, config.mixed_rates)
     parts = {}
     for name, entry in entries.items():
-        one = config.copy()
-        one.data, one.spec = entry.path, entry.spec or config.spec
-        one.frame_cache_mb = config.frame_cache_mb / len(entries)
+        changed = {key: getattr(entry, key) for key in WINDOW if getattr(entry, key) is not None}
         try:
-            parts[name] = open_dataset(one, getattr(entry, split) or config.dataset[split])
+            parts[name] = _open(
+                config,
+                entry.path,
+                getattr(entry, split) or config.dataset[split],
+                changed,
+                spec=entry.spec or spec,
+                embodiment=entry.embodiment or config.embodiment,
+                frame_cache_mb=config.frame_cache_mb / len(entries),
+            )
         except ValueError as error:
             raise ValueError(f"data.{name}: {error}") from error
     return DatasetMixture(parts, {name: entry.weight for name, entry in entries.items()})
@@ -155,13 +176,30 @@ def open_dataset(
     configuration's."""
     if not isinstance(config.data, str):
         raise ValueError("expected data=DIR, got a mixture; this is done one data set at a time")
-    settings: Any = OmegaConf.to_container(config.dataset)
+    changed = {} if image_size is None else {"image_size": list(image_size)}
+    return _open(config, config.data, split, changed)
+
+
+def _open(
+    config: DictConfig, directory: str, split: str, changed: Mapping[str, Any], **options: Any
+) -> WindowDataset:
+    """changed: of the section `dataset`. options: of `WindowDataset`, instead of the run's."""
+    settings: Any = {**_plain(config.dataset), **changed}
+    reading = ("on_error", "decoded", "frame_cache_mb", "draft", "embodiment", "seed")
+    options = {name: config[name] for name in reading} | {"spec": _plain(config.spec)} | options
+    sizes = camera_sizes(settings, robot_of(options["spec"], None))
     window = ("horizon", "video_offsets", "history", "history_stride", "cache_dir")
-    reading = ("spec", "on_error", "decoded", "frame_cache_mb", "draft")
     return WindowDataset(
-        config.data,
-        settings["image_size"] if image_size is None else image_size,
+        directory,
+        next(iter(sizes.values())),
+        cameras=list(sizes),
+        image_sizes=sizes,
         split=split,
+        terminate=config.layout.get("terminate", True),
         **{name: settings[name] for name in window},
-        **{name: config[name] for name in reading},
+        **options,
     )
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

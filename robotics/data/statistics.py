@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from robotics.embodiment.normalize import Quantiles
 from selfflow_wm.files import atomic_file
 
-VERSION = 1
+VERSION = 2
 """Raise it when a stored statistic changes its meaning."""
 EXACT_LIMIT = 1_000_000
 """Vectors up to which quantiles are exact: 64 MB of float64 for 8 dimensions."""
@@ -102,8 +102,22 @@ class StreamingStatistics:
                 self._add_values(piece)
 
 
+class Blocks(NamedTuple):
+    """Vectors too many to hold, which are made in pieces."""
+
+    count: int
+    width: int
+    pieces: Callable[[], Iterator[np.ndarray]]
+    """Float (m, width) each, `count` rows in all."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(count, width)."""
+        return self.count, self.width
+
+
 def cached_statistics(
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, np.ndarray | Blocks],
     fingerprint: str,
     cache_dir: Path,
     exact_limit: int = EXACT_LIMIT,
@@ -115,7 +129,7 @@ def cached_statistics(
     the limit and the digest's size when the digest is in use. A damaged file is written again, and
     a cache directory that cannot be written costs the time only.
     """
-    count = max(len(array) for array in arrays.values())
+    count = max((array.shape[0] for array in arrays.values()), default=0)
     method = "exact" if count <= exact_limit else f"tdigest{CENTROIDS}-{exact_limit}"
     path = cache_dir / f"statistics-v{VERSION}-{fingerprint}-{method}.json"
     try:
@@ -126,10 +140,16 @@ def cached_statistics(
     results = {}
     for name, array in arrays.items():
         statistics = StreamingStatistics(array.shape[1], exact_limit)
-        for first in range(0, len(array), chunk):
-            statistics.update(array[first : first + chunk])
+        pieces = array.pieces() if isinstance(array, Blocks) else _pieces(array, chunk)
+        for piece in pieces:
+            statistics.update(piece)
         results[name] = statistics.result()
     text = json.dumps({name: values.to_dict() for name, values in results.items()}, indent=2)
     with suppress(OSError), atomic_file(path) as temporary:
         temporary.write_text(text)
     return results
+
+
+def _pieces(array: np.ndarray, chunk: int) -> Iterator[np.ndarray]:
+    for first in range(0, len(array), chunk):
+        yield array[first : first + chunk]

@@ -1,12 +1,13 @@
-"""Windows over demonstrations: the samples a world model is trained on, and their order.
+"""Windows over demonstrations: the samples a world model is trained on.
 
-A window starts at every step of every episode: the current frame, proprioception and instruction,
-the chunk of actions from there on, and future frames and, if wanted, past ones.
+A window starts at every step of every episode: the current frames, state and instruction, the chunk
+of actions from there on, and future frames and, if wanted, past ones.
 
 What does not exist is masked and zero, never a copy of the last step: actions after the end of an
-episode or of its sub-task, frames after it, frames before the first one. The last recorded step
-counts like any other: in RT-1 its action is the one that terminates. Steps in which nothing is
-commanded are kept unless `robotics.data.batches.WindowStream` is given others to draw.
+episode or of its sub-task, frames after it, frames before the first one, cameras that an episode
+does not have. The last recorded step counts like any other: in RT-1 its action is the one that
+terminates. Steps in which nothing is commanded are kept unless
+`robotics.data.batches.WindowStream` is given others to draw.
 """
 
 from __future__ import annotations
@@ -14,22 +15,37 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from robotics.data.assembled import Assembled, assembled, coded_actions, coded_states
 from robotics.data.cache.frames import FrameCache
-from robotics.data.cache.shards import ShardArrays, ShardCache, open_split
-from robotics.data.episodes import keypose_steps, run_ends
+from robotics.data.episodes import keypose_steps, no_op_steps, run_ends
+from robotics.data.formats import Spec, open_recording
+from robotics.data.recordings import Frames, Reading
 from robotics.data.rlds import storage
 from robotics.data.rlds.faults import Faults
-from robotics.data.rlds.reader import record_format
-from robotics.data.rlds.spec import DatasetSpec
-from robotics.data.statistics import cached_statistics
+from robotics.data.statistics import Blocks, cached_statistics
+from robotics.data.window_steps import (
+    action_window,
+    checked_indices,
+    history_window,
+    video_window,
+)
+from robotics.embodiment.coding import Coder
 from robotics.embodiment.normalize import Quantiles
+
+CHUNKS = 4096
+"""Windows whose chunks of actions are coded at a time."""
+_TEXT = 11  # separates the draws of instructions from others with the same seed
+_REPLACED = 12  # and those of windows for undecodable ones
+_TRIES = 32
 
 
 class WindowDataset:
@@ -39,21 +55,25 @@ class WindowDataset:
     "train[90%:]"; both share one cache. The first use decodes every frame of the shards touched.
 
     Args:
-        directory: TFDS dataset directory (TFRecord or ArrayRecord), or the URL of one (TFRecord).
+        directory: data set directory, see `robotics.data.formats.open_recording`, or a URL.
         image_size: height and width of the frames.
+        cameras: names of those to read; default: those the robot's table uses.
+        image_sizes: camera -> height and width, where they are not `image_size`.
         split: split or slice of it.
-        horizon: actions of a chunk.
-        video_offsets: future frames, in control steps after the current one.
+        horizon: actions of a chunk; default: the table's.
+        video_offsets: future frames, in control steps after the current one; default: the table's.
         history: past frames of a window.
         history_stride: control steps between them, and from the last of them to the current one.
-        cache_dir: where decoded frames are kept (H * W * 3 bytes a step); default
+        cache_dir: where decoded frames are kept (H * W * 3 bytes a step and camera); default
             `directory/.cache`, to be given for a URL. Entries are named by content; delete any that
             are not wanted.
         threads: that decode while the cache is built.
         progress: show a progress bar while the cache is built.
-        spec: where things are in the data (`robotics.data.rlds.spec.load_spec`); RT-1's by default.
+        spec: the robot's table (`robotics.embodiment.tables.load_robot`); RT-1's by default.
+        embodiment: instead of the one that the table states.
         on_error: "error" stops at damaged data, "skip" leaves those episodes out; what was left out
-            is counted in `faults` (`faults.summary()`).
+            is counted in `faults` (`faults.summary()`). A frame that proves undecodable only when
+            it is read makes way, with "skip", for another window, always the same one.
         decoded: keep decoded frames in the cache; False keeps an index and decodes the frames of a
             window when it is read, for data sets too large for pixels.
         frame_cache_mb: decoded=False only: MB of decoded frames kept in memory, the ones used last.
@@ -62,9 +82,12 @@ class WindowDataset:
         draft: decoded=False only: decode JPEGs to the size that is wanted, with fast arithmetic.
             It takes less of the CPU; pixels differ by about a grey level, see
             `robotics.data.images.decode_image`.
+        seed: of the draws of an instruction where a step has several.
+        terminate: whether the model's actions end with whether they end the task, where the table
+            says where that is.
 
     Raises:
-        ValueError: no such dataset or split, an empty one, a specification that does not fit it, or
+        ValueError: no such dataset or split, an empty one, a table that does not fit it, or
             damaged or malformed records.
     """
 
@@ -73,26 +96,25 @@ class WindowDataset:
         directory: str | os.PathLike[str],
         image_size: Sequence[int],
         *,
+        cameras: Sequence[str] | None = None,
+        image_sizes: Mapping[str, Sequence[int]] | None = None,
         split: str = "train",
-        horizon: int = 6,
-        video_offsets: Sequence[int] = (3, 6),
+        horizon: int | None = None,
+        video_offsets: Sequence[int] | None = None,
         history: int = 0,
         history_stride: int = 1,
         cache_dir: str | os.PathLike[str] | None = None,
         threads: int = 2,
         progress: bool = True,
-        spec: str | Path | DatasetSpec | None = None,
+        spec: Spec = None,
+        embodiment: str | None = None,
         on_error: str = "error",
         decoded: bool = True,
         frame_cache_mb: float = 0,
         draft: bool = False,
+        seed: int = 0,
+        terminate: bool = True,
     ) -> None:
-        offsets = tuple(int(offset) for offset in video_offsets)
-        if horizon < 1 or any(offset < 1 for offset in offsets):
-            raise ValueError(
-                f"expected horizon >= 1 and video offsets >= 1, got {horizon} and {offsets}; the "
-                "current frame is in every window already."
-            )
         if history < 0 or history_stride < 1:
             raise ValueError(
                 f"expected history >= 0 frames at a stride >= 1, got {history} at "
@@ -105,114 +127,297 @@ class WindowDataset:
                 "expected draft only with decoded=False, got decoded=True; the decoded frames that "
                 "are kept are exact."
             )
-        height, width = (int(value) for value in image_size)
-        self.image_size, self.horizon, self.video_offsets = (height, width), horizon, offsets
         if storage.is_url(directory) and cache_dir is None:
             raise ValueError(
                 f"expected a local cache_dir for {directory}, got none; the index and the pixels "
                 "of remote data are kept there."
             )
-        self._cache = Path(cache_dir or Path(directory) / ".cache")
-        self.frame_cache: FrameCache | None = None
-        """Decoded frames in memory; None where they are read from disk."""
-        if not decoded:
-            self.frame_cache = FrameCache(int(frame_cache_mb * 1e6), self.image_size, threads)
-        self.faults = Faults(on_error)
-        parts, self.sources = open_split(
-            directory,
-            split,
-            ShardCache(
-                directory=self._cache,
-                format=record_format(directory, spec),
-                image_size=self.image_size,
-                decoded=decoded,
-                threads=threads,
-                faults=self.faults,
-                draft=draft,
-            ),
-            progress,
+        self.faults, self.seed = Faults(on_error), int(seed)
+        recording = open_recording(directory, spec, cameras)
+        self.robot = recording.robot
+        if embodiment:
+            self.robot = replace(self.robot, embodiment=embodiment)
+        self.coder = Coder(self.robot, terminate=terminate)
+        self.horizon, self.video_offsets = self._cut(horizon, video_offsets)
+        self.image_sizes = _sizes(
+            [row.name for row in self.robot.used_cameras(cameras)], image_size, image_sizes or {}
         )
-        """sources: where the steps come from, in their order."""
-        self._frames = [part.frames for part in parts]
-        self._frame_starts = np.cumsum([0] + [len(frames) for frames in self._frames])
-        self.actions = np.concatenate([part.action for part in parts])
-        """float32 (steps, 8) in physical units."""
-        self.proprio = np.concatenate([part.proprio for part in parts])
-        """float32 (steps, 8) in physical units."""
-        self.instructions, self._instruction_id = _merged_instructions(parts)
-        self._index(np.concatenate([part.lengths for part in parts]))
+        """Camera -> height and width of its frames."""
+        self._cache = Path(cache_dir or Path(directory) / ".cache")
+        self.frame_caches: dict[str, FrameCache] = {}
+        """Camera -> decoded frames in memory; empty where they are read from disk."""
+        if not decoded:
+            pixels = sum(height * width for height, width in self.image_sizes.values())
+            for name, size in self.image_sizes.items():
+                budget = int(frame_cache_mb * 1e6 * size[0] * size[1] / pixels)
+                self.frame_caches[name] = FrameCache(budget, size, threads)
+        self._recording, self._split = recording, split
+        self._reading = Reading(
+            self.image_sizes, self._cache, self.faults, decoded, draft, threads, progress
+        )
+        parts, self.sources = recording.steps(split, self._reading)
+        """sources: where the recorded steps come from, in their order."""
+        self._frames: dict[str, list[Frames]] = {
+            name: [part.frames[name] for part in parts] for name in self.cameras
+        }
+        self._frame_starts = np.cumsum([0] + [len(part) for part in parts])
+        self.recorded_episodes = _ranges(np.concatenate([part.lengths for part in parts]))
+        """Steps of every episode as recorded, in the numbers of `recorded_steps`."""
+        steps = assembled(self.robot, parts)
+        del parts
+        self._take(steps)
 
-    def _index(self, lengths: np.ndarray) -> None:
-        lengths = lengths[lengths > 0]  # what was left out has none
-        ends = np.cumsum(lengths)
-        self.episodes = [
-            range(end - length, end)
-            for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)
-        ]
+    def _cut(
+        self, horizon: int | None, video_offsets: Sequence[int] | None
+    ) -> tuple[int, tuple[int, ...]]:
+        window = self.robot.window
+        count = window.horizon if horizon is None else int(horizon)
+        given = window.video_offsets if video_offsets is None else video_offsets
+        offsets = tuple(int(offset) for offset in given)
+        if count < 1 or any(offset < 1 for offset in offsets):
+            raise ValueError(
+                f"expected horizon >= 1 and video offsets >= 1, got {count} and {offsets}; the "
+                "current frame is in every window already."
+            )
+        return count, offsets
+
+    def _take(self, steps: Assembled) -> None:
+        self.recorded_state = steps.state
+        """float32 (steps, S) as recorded."""
+        self.states = coded_states(self.coder, steps.state)
+        """float32 (steps, S') as the model is given them, in physical units."""
+        self.actions = coded_actions(self.coder, steps)
+        """float32 (steps, A') as the model is given them, each as the first of its chunk."""
+        # Chunks are cut out of `actions` unless an action depends on its chunk.
+        self._chunked = steps if self.coder.relative else None
+        self.instructions, self._instruction_id = steps.instructions, steps.instruction_id
+        self._present, self._recorded = steps.present, steps.recorded
+        self.episodes = _ranges(steps.lengths)
         """Steps, and so windows, of every episode."""
-        episode = np.repeat(np.arange(len(lengths)), lengths)
-        self._episode_end = ends[episode]
-        self.episode_start = (ends - lengths)[episode]
+        ends = np.cumsum(steps.lengths)
+        episode = np.repeat(np.arange(len(ends), dtype=np.int32), steps.lengths)
+        self._episode_end = ends.astype(np.int32)[episode]
+        self.episode_start = (ends - steps.lengths)[episode]
         """int64 (steps,): the first step of every step's episode."""
         # An instruction can be the same in two neighbouring episodes, so both must be compared.
-        self._segment_end = run_ends(np.stack([episode, self._instruction_id.reshape(-1)], axis=1))
-        self._keypose = keypose_steps(self.actions, self.episode_start, self._segment_end)
+        labels = np.column_stack([episode, self._instruction_id])
+        self._segment_end = run_ends(labels).astype(np.int32)
+        self._keypose: np.ndarray | None = None
+        if any(part.kind == "position" for part in self.robot.state):
+            fields = self.coder.fields("action")
+            grippers = [place for place, row in enumerate(fields) if row.kind == "gripper"]
+            self._keypose = keypose_steps(
+                self.actions[:, grippers], self.episode_start, self._segment_end
+            ).astype(np.int32)
+        self._damaged: dict[str, set[int]] = {name: set() for name in self.cameras}
 
     def __len__(self) -> int:
         """Number of windows, one for each step."""
-        return len(self.actions)
+        return len(self.states)
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras that are read, in the table's order."""
+        return tuple(self.image_sizes)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the first camera's frames."""
+        return self.image_sizes[self.cameras[0]]
 
     @property
     def num_episodes(self) -> int:
         """Episodes of the split."""
         return len(self.episodes)
 
-    def frames(self, steps: ArrayLike) -> np.ndarray:
-        """Frames uint8 (..., H, W, 3) of the given steps (...)."""
+    @property
+    def robots(self) -> dict[str, list[str]]:
+        """The robot's name, and the names of its sets; one of no name here."""
+        return {self.robot.name: [""]}
+
+    def robot_shares(self) -> dict[str, float]:
+        """Share of the one robot among the windows drawn."""
+        return {self.robot.name: 1.0}
+
+    def of_robot(self, name: str) -> WindowDataset:
+        """The windows of the robot called `name`: these."""
+        if name != self.robot.name:
+            raise ValueError(f"expected robot {self.robot.name}, got {name!r}.")
+        return self
+
+    def vectors(self, group: str, limit: int) -> np.ndarray:
+        """Model values (m, width) of "state" or "action" as `statistics` takes them, of at most
+        about `limit` vectors, from windows evenly apart."""
+        if group == "state" or self._chunked is None:
+            return self.states if group == "state" else self.actions
+        apart = max(1, -(-len(self) * self.horizon // limit))
+        steps = np.arange(0, len(self), apart)
+        blocks = (self._chunks(steps[i : i + CHUNKS]) for i in range(0, len(steps), CHUNKS))
+        return np.concatenate([values[valid] for values, valid in blocks])
+
+    @property
+    def recorded_action(self) -> np.ndarray:
+        """float32 (steps, A) as recorded; read again where the model's values say all that a
+        batch needs."""
+        if self._chunked is not None:
+            return self._chunked.action
+        silent = replace(self._reading, faults=Faults(self.faults.on_error), progress=False)
+        return assembled(self.robot, self._recording.steps(self._split, silent)[0]).action
+
+    # ------------------------------------------------------------------ frames
+
+    def recorded_steps(self, steps: ArrayLike) -> np.ndarray:
+        """Numbers of the given steps (...) among all that were recorded: rules of the table may
+        have dropped some."""
+        index = np.asarray(steps, np.int64)
+        return index if self._recorded is None else self._recorded[index]
+
+    def recorded_frames(self, steps: ArrayLike, camera: str | None = None) -> np.ndarray:
+        """`frames` by the numbers of `recorded_steps`."""
+        return self._read(checked_indices(steps, int(self._frame_starts[-1])), steps, camera)
+
+    def frames(self, steps: ArrayLike, camera: str | None = None) -> np.ndarray:
+        """Frames uint8 (..., H, W, 3) of the given steps (...); camera: default the first."""
         flat = checked_indices(steps, len(self))
-        out = np.empty((len(flat), *self.image_size, 3), np.uint8)
-        self._copy_frames(flat, out)
+        return self._read(self.recorded_steps(flat), steps, camera)
+
+    def _read(self, flat: np.ndarray, steps: ArrayLike, camera: str | None) -> np.ndarray:
+        name = self.cameras[0] if camera is None else self.robot.camera(camera).name
+        out = np.empty((len(flat), *self.image_sizes[name], 3), np.uint8)
+        self._copy_frames(name, flat, out)
         return out.reshape(*np.shape(steps), *out.shape[1:])
 
+    def _masked_frames(self, camera: str, index: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        frames = np.zeros((*index.shape, *self.image_sizes[camera], 3), np.uint8)
+        flat = self.recorded_steps(index.reshape(-1))
+        self._copy_frames(camera, flat, frames.reshape(-1, *frames.shape[2:]), valid)
+        return frames
+
+    def _copy_frames(
+        self, camera: str, steps: np.ndarray, out: np.ndarray, where: np.ndarray | None = None
+    ) -> None:
+        rows = np.arange(len(steps)) if where is None else np.flatnonzero(where)
+        shards = np.searchsorted(self._frame_starts, steps[rows], side="right") - 1
+        places = steps[rows] - self._frame_starts[shards]
+        frames = self._frames[camera]
+
+        def decode(number: int) -> np.ndarray:
+            try:
+                return frames[shards[number]].decode(int(places[number]))
+            except ValueError as error:
+                raise DamagedFrame(str(error), camera, int(steps[rows[number]])) from error
+
+        if camera in self.frame_caches:
+            targets = [out[row] for row in rows]
+            self.frame_caches[camera].copy(steps[rows], targets, decode)
+            return
+        for row, shard, place in zip(rows, shards, places, strict=True):
+            frames[shard].read_into(int(place), out[row])
+
+    # ------------------------------------------------------------------ windows
+
     def batch(
-        self, indices: ArrayLike, *, video: bool = True, pixels: bool = True
+        self,
+        indices: ArrayLike,
+        *,
+        video: bool = True,
+        pixels: bool = True,
+        epochs: ArrayLike | None = None,
     ) -> dict[str, Any]:
-        """Windows stacked along the first axis, actions and proprioception in physical units.
+        """Windows stacked along the first axis, states and actions in physical units.
 
         Args:
             indices: B windows.
             video: whether to read future frames.
             pixels: False leaves out all frames, and keeps their masks.
+            epochs: B numbers; of several instructions that say the same, a step's is drawn by the
+                seed, the epoch and the window. Default 0.
 
         Returns:
-            image uint8 (B, H, W, 3), proprio float32 (B, 8), keypose float32 (B, 8) (the
-            proprioception at `robotics.data.episodes.keypose_steps`), instruction (B strings),
-            action float32 (B, horizon, 8), action_valid bool (B, horizon), and if wanted
-            video uint8 (B, F, H, W, 3), video_valid bool (B, F). With history, also history uint8
-            (B, P, H, W, 3), oldest first, history_valid bool (B, P). What is not valid is zero.
+            robot, its name; instruction (B strings, "" where there is none); state float32 (B, S')
+            and state_recorded (B, S); keypose float32 (B, S'), the state at
+            `robotics.data.episodes.keypose_steps`, of robots whose state has a position; action
+            float32 (B, horizon, A'), action_valid bool (B, horizon). For every camera
+            image/CAMERA uint8 (B, H, W, 3) and, if wanted, video/CAMERA uint8 (B, F, H, W, 3) with
+            video_valid bool (B, F), with history also history/CAMERA (B, P, H, W, 3), oldest first,
+            and history_valid bool (B, P); camera_valid/CAMERA bool (B,) where the table has a flag
+            for it. What is not valid is zero, and what has no values is left out.
         """
         steps = checked_indices(indices, len(self))
-        segment_end = self._segment_end[steps]
-        index, valid = action_window(steps, segment_end, self.horizon)
-        samples: dict[str, Any] = {"image": self.frames(steps)} if pixels else {}
-        samples |= {
-            "proprio": self.proprio[steps],
-            "keypose": self.proprio[self._keypose[steps]],
-            "instruction": self.instructions[self._instruction_id[steps]].tolist(),
-            "action": np.where(valid[..., None], self.actions[index], np.float32(0)),
-            "action_valid": valid,
-        }
+        drawn = np.zeros_like(steps) if epochs is None else np.asarray(epochs, np.int64)
+        if not pixels or self.faults.on_error == "error":
+            return self._batch(steps, drawn, video, pixels)
+        tries = np.zeros(len(steps), int)
+        shown = self._whole(steps, steps, tries, video)
+        while True:
+            try:
+                return self._batch(shown, drawn, video, pixels)
+            except DamagedFrame as error:
+                self._count(error)
+                shown = self._whole(steps, shown, tries, video)
+
+    def _batch(
+        self, steps: np.ndarray, epochs: np.ndarray, video: bool, pixels: bool
+    ) -> dict[str, Any]:
+        samples: dict[str, Any] = {"robot": self.robot.name}
+        if pixels:
+            for name in self.cameras:
+                samples[f"image/{name}"] = self.frames(steps, name)
+        samples |= {f"camera_valid/{name}": flags[steps] for name, flags in self._present.items()}
+        samples["instruction"] = self._texts(steps, epochs)
+        if self.robot.state:
+            samples["state"] = self.states[steps]
+            samples["state_recorded"] = self.recorded_state[steps]
+        if self._keypose is not None:
+            samples["keypose"] = self.states[self._keypose[steps]]
+        if self.coder.action_width:
+            samples["action"], samples["action_valid"] = self._chunks(steps)
         if self.history_offsets:
-            index, valid = self.history_steps(steps)
-            samples["history_valid"] = valid
-            if pixels:
-                samples["history"] = self._masked_frames(index, valid)
+            self._add_frames(samples, "history", *self.history_steps(steps), pixels)
         if video:
-            index, valid = self.video_steps(steps)
-            samples["video_valid"] = valid
-            if pixels:
-                samples["video"] = self._masked_frames(index, valid)
+            self._add_frames(samples, "video", *self.video_steps(steps), pixels)
         return samples
+
+    def _add_frames(
+        self, samples: dict[str, Any], kind: str, index: np.ndarray, valid: np.ndarray, pixels: bool
+    ) -> None:
+        samples[f"{kind}_valid"] = valid
+        if pixels:
+            for name in self.cameras:
+                samples[f"{kind}/{name}"] = self._masked_frames(name, index, valid)
+
+    def _chunks(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Actions float32 (B, horizon, A'), zero where invalid, and bool (B, horizon)."""
+        index, valid = action_window(steps, self._segment_end[steps], self.horizon)
+        if self._chunked is None:
+            values = self.actions[index]
+        else:
+            recorded = self._chunked
+            values = self.coder.chunk(
+                recorded.action[index], recorded.state[steps], recorded.terminate[index]
+            )
+        return np.where(valid[..., None], values, np.float32(0)), valid
+
+    def _texts(self, steps: np.ndarray, epochs: np.ndarray) -> list[str]:
+        """An instruction of each step: of several that are not empty, one at random."""
+        ids = self._instruction_id[steps]
+        if ids.shape[1] == 1:
+            return self.instructions[ids[:, 0]].tolist()
+        texts = []
+        for row, step, epoch in zip(ids, steps.tolist(), epochs.tolist(), strict=True):
+            choices = [text for text in self.instructions[row].tolist() if text.strip()]
+            if len(choices) < 2:
+                texts.append("".join(choices))
+                continue
+            generator = np.random.default_rng([self.seed, _TEXT, epoch, step])
+            texts.append(choices[generator.integers(len(choices))])
+        return texts
+
+    @property
+    def steps_without_instruction(self) -> int:
+        """Steps whose instructions are all empty, or that have none."""
+        blank = np.array([not str(text).strip() for text in self.instructions], bool)
+        return int(blank[self._instruction_id].all(axis=1).sum())
 
     def video_steps(self, indices: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Steps of the future frames of B windows, int64 (B, F), and which exist, bool (B, F)."""
@@ -227,118 +432,125 @@ class WindowDataset:
 
     def sample(self, index: int) -> dict[str, Any]:
         """One window: as `batch` without the first axis."""
-        return {name: values[0] for name, values in self.batch([index]).items()}
+        samples = self.batch([index])
+        return {name: v if name == "robot" else v[0] for name, v in samples.items()}
+
+    def no_ops(self, position: float, rotation: float) -> np.ndarray:
+        """bool (steps,), see `robotics.data.episodes.no_op_steps`."""
+        return no_op_steps(self.actions, self.episode_start, self.coder, position, rotation)
+
+    # ------------------------------------------------------------------ damage found late
+
+    def _count(self, error: DamagedFrame) -> None:
+        """Remember a frame that cannot be decoded, and count its episode once."""
+        starts = [episode.start for episode in self.recorded_episodes]
+        found = {int(np.searchsorted(starts, step, side="right")) for step in self._known(None)}
+        self._damaged[error.camera].add(error.step)
+        if int(np.searchsorted(starts, error.step, side="right")) in found:
+            return
+        shard = int(np.searchsorted(self._frame_starts, error.step, side="right")) - 1
+        place = getattr(self._frames[error.camera][shard], "path", self._recording.directory)
+        self.faults.report(error, place, None)
+        print(f"its windows make way for others: {error}", file=sys.stderr, flush=True)
+
+    def _known(self, camera: str | None) -> set[int]:
+        names = self.cameras if camera is None else [camera]
+        return set().union(*(self._damaged[name] for name in names))
+
+    def _whole(
+        self, asked: np.ndarray, shown: np.ndarray, tries: np.ndarray, video: bool
+    ) -> np.ndarray:
+        """Windows without frames that are known to be damaged: where there are some, others, which
+        follow from the window asked for alone. tries: how often each was replaced; changed."""
+        damaged = self._known(None)
+        if not damaged:
+            return shown
+        bad, shown = np.array(sorted(damaged)), shown.copy()
+        while True:
+            index = [self.recorded_steps(shown)[:, None]]
+            for wanted, (steps, valid) in (
+                (video, self.video_steps(shown)),
+                (True, self.history_steps(shown)),
+            ):
+                if wanted:
+                    index.append(np.where(valid, self.recorded_steps(steps), -1))
+            rows = np.flatnonzero(np.isin(np.concatenate(index, axis=1), bad).any(axis=1))
+            if not len(rows):
+                return shown
+            for row in rows.tolist():
+                tries[row] += 1
+                if tries[row] > _TRIES:
+                    raise ValueError(
+                        f"expected windows whose frames decode, got {len(damaged)} frames that "
+                        f"don't: {self.faults.summary()}; copy the data set again."
+                    )
+                key = [self.seed, _REPLACED, int(asked[row]), int(tries[row])]
+                shown[row] = np.random.default_rng(key).integers(len(self))
+
+    # ------------------------------------------------------------------ statistics
 
     def statistics(self) -> dict[str, Quantiles]:
-        """Statistics over every step once: {"action", "proprio"}; exact up to
-        `robotics.data.statistics.EXACT_LIMIT` steps. Take them from the training split alone."""
-        arrays = {"action": self.actions, "proprio": self.proprio}
-        return cached_statistics(arrays, self.fingerprint, self._cache)
+        """Statistics {"state", "action"} of the model's values, over every step once, of actions
+        that depend on their chunk over every action of every chunk; exact up to
+        `robotics.data.statistics.EXACT_LIMIT` vectors. What has no values is left out. Take them
+        from the training split alone."""
+        arrays: dict[str, np.ndarray | Blocks] = {"state": self.states, "action": self.actions}
+        name = self.fingerprint
+        if self._chunked is not None:
+            width = self.coder.action_width
+            valid = action_window(np.arange(len(self)), self._segment_end, self.horizon)[1]
+            arrays["action"] = Blocks(int(valid.sum()), width, self._chunk_blocks)
+            name = f"{name}-h{self.horizon}"
+        used = {key: array for key, array in arrays.items() if array.shape[1]}
+        return cached_statistics(used, name, self._cache)
+
+    def _chunk_blocks(self) -> Iterator[np.ndarray]:
+        for first in range(0, len(self), CHUNKS):
+            values, valid = self._chunks(np.arange(first, min(first + CHUNKS, len(self))))
+            yield values[valid]
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Identifies the recorded vectors, instructions and episodes of this split."""
+        """Identifies the states, actions, instructions and episodes of this split."""
+        arrays = [self.actions, self.states, self._instruction_id, self._episode_end]
+        if self._chunked is not None:
+            arrays += [self._chunked.action, self._chunked.state]
         digest = hashlib.sha256()
-        for array in (self.actions, self.proprio, self._instruction_id, self._episode_end):
+        for array in arrays:
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update("\0".join(self.instructions.tolist()).encode())
         return digest.hexdigest()[:20]
 
-    def _masked_frames(self, index: np.ndarray, valid: np.ndarray) -> np.ndarray:
-        frames = np.zeros((*index.shape, *self.image_size, 3), np.uint8)
-        self._copy_frames(index.reshape(-1), frames.reshape(-1, *frames.shape[2:]), valid)
-        return frames
 
-    def _copy_frames(
-        self, steps: np.ndarray, out: np.ndarray, where: np.ndarray | None = None
-    ) -> None:
-        rows = np.arange(len(steps)) if where is None else np.flatnonzero(where)
-        shards = np.searchsorted(self._frame_starts, steps[rows], side="right") - 1
-        places = steps[rows] - self._frame_starts[shards]
-        if self.frame_cache is not None:
-            self.frame_cache.copy(
-                steps[rows],
-                [out[row] for row in rows],
-                lambda i: self._frames[shards[i]].decode(places[i]),
-            )
-            return
-        for row, shard, place in zip(rows, shards, places, strict=True):
-            self._frames[shard].read_into(int(place), out[row])
+class DamagedFrame(ValueError):
+    """A frame that cannot be decoded."""
+
+    def __init__(self, message: str, camera: str, step: int) -> None:
+        super().__init__(message)
+        self.camera, self.step = camera, step
 
 
-def checked_indices(indices: ArrayLike, count: int) -> np.ndarray:
-    """Flat int64 indices; ValueError where there are none or some lie outside 0..count - 1."""
-    steps = np.asarray(indices, np.int64).reshape(-1)
-    if len(steps) == 0 or steps.min() < 0 or steps.max() >= count:
-        raise ValueError(f"expected one or more indices in 0..{count - 1}, got {steps}.")
-    return steps
+def _ranges(lengths: np.ndarray) -> list[range]:
+    """The steps of every episode that has some."""
+    lengths = lengths[lengths > 0]
+    ends = np.cumsum(lengths)
+    return [
+        range(end - length, end)
+        for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)
+    ]
 
 
-def _merged_instructions(parts: Sequence[ShardArrays]) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct instructions (sorted) and every step's number among them.
-
-    Shard by shard: a text for every step, padded to the longest, would take gigabytes.
-    """
-    used = [np.unique(part.instruction_id) for part in parts]
-    names = [part.instructions[ids] for part, ids in zip(parts, used, strict=True)]
-    merged = np.unique(np.concatenate(names))
-    numbers = []
-    for part, ids, texts in zip(parts, used, names, strict=True):
-        table = np.zeros(len(part.instructions), np.int64)
-        table[ids] = np.searchsorted(merged, texts)
-        numbers.append(table[part.instruction_id])
-    return merged, np.concatenate(numbers)
-
-
-def action_window(
-    steps: np.ndarray, segment_end: np.ndarray, horizon: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which steps the action chunks starting at `steps` (n,) are made of.
-
-    Args:
-        steps: first step of every chunk.
-        segment_end: (n,) first step after that step's sub-task or episode.
-        horizon: actions of a chunk.
-
-    Returns:
-        index (n, horizon) int64 and valid (n, horizon) bool. Steps at or after `segment_end` belong
-        to another instruction or do not exist: invalid, their index points at the first step so
-        that it can be gathered from.
-    """
-    index = steps[:, None] + np.arange(horizon)
-    valid = index < segment_end[:, None]
-    return np.where(valid, index, steps[:, None]), valid
-
-
-def video_window(
-    steps: np.ndarray, segment_end: np.ndarray, episode_end: np.ndarray, offsets: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which frames follow `steps` (n,) at `offsets` (F,) control steps.
-
-    A frame is valid when it was recorded and every action between the current frame and it is of
-    the same sub-task. So the frame that the last action of a sub-task leads to is valid, later ones
-    (which depend on actions for another instruction) are not.
-
-    Returns:
-        index (n, F) int64 and valid (n, F) bool; invalid ones point at the current frame.
-    """
-    index = steps[:, None] + np.asarray(offsets)
-    valid = (index <= segment_end[:, None]) & (index < episode_end[:, None])
-    return np.where(valid, index, steps[:, None]), valid
-
-
-def history_window(
-    steps: np.ndarray, episode_start: np.ndarray, offsets: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which frames lie `offsets` (H,) control steps before `steps` (n,), in the order of offsets.
-
-    The past may reach into an earlier sub-task, whose frames were seen, but not beyond the
-    episode's first step: there is nothing before it, so those are invalid.
-
-    Returns:
-        index (n, H) int64 and valid (n, H) bool; invalid ones point at the current frame.
-    """
-    index = steps[:, None] - np.asarray(offsets, np.int64)
-    valid = index >= episode_start[:, None]
-    return np.where(valid, index, steps[:, None]), valid
+def _sizes(
+    cameras: Sequence[str], size: Sequence[int], sizes: Mapping[str, Sequence[int]]
+) -> dict[str, tuple[int, int]]:
+    if unknown := sorted(set(sizes) - set(cameras)):
+        raise ValueError(
+            f"image_sizes: expected cameras out of {', '.join(cameras)}, got {', '.join(unknown)}; "
+            "name those that are read in cameras."
+        )
+    found = {}
+    for name in cameras:
+        height, width = (int(value) for value in sizes.get(name, size))
+        found[name] = (height, width)
+    return found

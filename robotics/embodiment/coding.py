@@ -12,9 +12,10 @@ What the model gets of a part, where its `model` entry says nothing else:
 - action, gripper: closedness, -1 open to +1 closed; a pulse stays one.
 
 `model.mode` chooses another: absolute (of deltas: each from the target before it, the first from
-the measured state), delta (of velocities: of one step), velocity. All changes add up as elements of
-their group: a tool's rotation turns about the axes of the base or of the tool, and a position in
-the axes of the tool follows them.
+the measured state, whatever they are `against`: what is measured inside the chunk is not known
+when it is predicted), delta (of velocities: of one step), velocity. All changes add up as elements
+of their group: a tool's rotation turns about the axes of the base or of the tool, and a position
+in the axes of the tool follows them.
 """
 
 from __future__ import annotations

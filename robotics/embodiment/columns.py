@@ -28,25 +28,31 @@ class Column:
     @property
     def width(self) -> int | None:
         """Number of values that the brackets take; None: all there are."""
-        return None if self.values is None else self.values.stop - self.values.start
+        if self.values is None:
+            return None
+        return len(range(self.values.start, self.values.stop, self.values.step or 1))
 
 
 def column(path: str) -> Column:
-    """Parse "action", "action[0:3]", "action[6]" (of a step) or "/aspects/success" (of an episode).
+    """Parse "action", "action[0:3]", "action[3:12:4]" (every fourth), "action[6]" (of a step) or
+    "/aspects/success" (of an episode).
 
     Raises:
         ValueError: anything else.
     """
-    match = re.fullmatch(r"(/?)([^/\[\]]+(?:/[^/\[\]]+)*)(?:\[(\d+)(?::(\d+))?\])?", str(path))
+    match = re.fullmatch(
+        r"(/?)([^/\[\]]+(?:/[^/\[\]]+)*)(?:\[(\d+)(?::(\d+)(?::(\d+))?)?\])?", str(path)
+    )
     if match is None:
         raise ValueError(
             "expected a path such as observation/image, action[0:3], action[6] or "
             f"/aspects/success, got {path!r}."
         )
-    root, name, first, last = match.groups()
+    root, name, first, last, step = match.groups()
     values = None
     if first is not None:
-        values = slice(int(first), int(first) + 1 if last is None else int(last))
-        if values.stop <= values.start:
+        stop = int(first) + 1 if last is None else int(last)
+        values = slice(int(first), stop, None if step is None else int(step))
+        if values.stop <= values.start or values.step == 0:
             raise ValueError(f"expected a range of at least one value, got {path!r}.")
     return Column(name if root else f"steps/{name}", values)

@@ -106,13 +106,13 @@ def action_coding(robot: Robot, part: Part) -> Coding:
 def _rotation_steps(robot: Robot, part: Part, commanded: Part | None, mode: str) -> Coding:
     recorded, source = str(part.mode), str(part.form)
     steps = unit_steps(part)
-    small = source if rotation_width(source) == 3 else "axis_angle"
+    small = source if rotation_width(source) <= 3 else "axis_angle"
     for which, form in (("recorded", source), ("the model's", part.model.form)):
         velocity = recorded if which == "recorded" else mode
-        if velocity == "velocity" and form is not None and rotation_width(form) != 3:
+        if velocity == "velocity" and form is not None and rotation_width(form) > 3:
             raise ValueError(
                 f"action.{part.name}: expected {which} velocity as axis_angle or Euler angles, got "
-                f"{form}; a velocity has three values."
+                f"{form}; a velocity has a value for each axis."
             )
     if mode == recorded:
         form = part.model.form or ("rot6d" if mode == "absolute" else small)
@@ -129,7 +129,8 @@ def _rotation_steps(robot: Robot, part: Part, commanded: Part | None, mode: str)
             steps.append(_rate(robot, recorded))
         return Coding(tuple(steps), mode, form)
     assert commanded is not None
-    form = part.model.form or ("rot6d" if mode == "absolute" else "axis_angle")
+    change = source if rotation_width(source) == 1 else "axis_angle"
+    form = part.model.form or ("rot6d" if mode == "absolute" else change)
     steps = target_steps(robot, part, commanded)
     group = Turns(commanded.name, part.frame == "tool")
     if mode == "delta":

@@ -31,7 +31,10 @@ UNITS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "rad": 1.0, "deg": 3.141592653589793 
 """Unit -> its value in m or rad."""
 VIEWS = ("third_person", "wrist")
 NORMALISE = ("quantiles", "standard", "minmax", "none")
-_FORMS = {"axis_angle": 3, "quaternion_xyzw": 4, "quaternion_wxyz": 4, "rot6d": 6, "matrix": 9}
+_FORMS = {
+    "axis_angle": 3, "quaternion_xyzw": 4, "quaternion_wxyz": 4, "rot6d": 6, "matrix": 9,
+    "homogeneous": 16, "homogeneous_columns": 16,
+}  # fmt: skip
 _EULER = re.compile(r"euler_(?=(.)(?!\1)(.)(?!\2)(.))([xyz]{3}|[XYZ]{3})")
 
 
@@ -39,11 +42,16 @@ def rotation_width(form: str) -> int:
     """Values of a rotation of this form.
 
     axis_angle (axis times angle), quaternion_xyzw, quaternion_wxyz, rot6d (the first two columns of
-    the matrix, Zhou et al. 2019, arXiv 1812.07035), matrix (row-major), or euler_ and an order:
-    lower case about fixed axes (euler_xyz is roll, pitch, yaw), upper case about the turned ones.
+    the matrix, Zhou et al. 2019, arXiv 1812.07035), matrix (row by row), or euler_ and an order:
+    lower case about fixed axes (euler_xyz is roll, pitch, yaw), upper case about the turned ones;
+    euler_z for a tool that turns about one axis alone. Of recorded states alone: homogeneous, the
+    rotation in a 4 x 4 matrix of a pose written row by row, and homogeneous_columns, column by
+    column.
     """
     if form in _FORMS:
         return _FORMS[form]
+    if form in ("euler_x", "euler_y", "euler_z"):
+        return 1
     if isinstance(form, str) and _EULER.fullmatch(form):
         return 3
     raise ValueError(
@@ -119,8 +127,11 @@ class PartModel:
     def __post_init__(self) -> None:
         if self.mode is not None:
             _one_of("model.mode", self.mode, ("absolute", "delta", "velocity", "pulse"))
-        if self.form is not None:
-            rotation_width(self.form)
+        if self.form is not None and rotation_width(self.form) > 9:
+            raise ValueError(
+                f"model.form: expected another form, got {self.form}, which only recordings have; "
+                "write form: rot6d"
+            )
         if self.normalise is not None:
             _one_of("model.normalise", self.normalise, NORMALISE)
         if self.sign is not None:
@@ -384,6 +395,11 @@ class Robot:
         place = f"action.{part.name}"
         if part.mode is None:
             raise ValueError(f"{place}.mode: expected one of {', '.join(MODES)}, got none.")
+        if str(part.form).startswith("homogeneous"):
+            raise ValueError(
+                f"{place}.form: expected another form than {part.form} of an action, which would "
+                "have to hold the position, too; write form: matrix"
+            )
         if part.model.sign is not None:
             raise ValueError(f"{place}.model.sign: expected it of parts of the state alone.")
         named = {row.name: row for row in self.state}

@@ -63,6 +63,10 @@ def as_quaternion(values: ArrayLike, form: str) -> np.ndarray:
         rotation = Rotation.from_quat(ordered)
     elif form == "rot6d":
         rotation = Rotation.from_matrix(_orthonormal(flat))
+    elif form.startswith("homogeneous"):
+        square = flat.reshape(-1, 4, 4)
+        square = square.transpose(0, 2, 1) if form == "homogeneous_columns" else square
+        rotation = Rotation.from_matrix(square[:, :3, :3])
     else:
         rotation = Rotation.from_matrix(flat.reshape(-1, 3, 3))
     return rotation.as_quat().reshape(*array.shape[:-1], 4)
@@ -71,8 +75,9 @@ def as_quaternion(values: ArrayLike, form: str) -> np.ndarray:
 def from_quaternion(quaternion: ArrayLike, form: str) -> np.ndarray:
     """Unit quaternions xyzw (..., 4) -> the rotations in `form` (..., n), float64.
 
+    A form of one axis keeps the turn about it and drops the rest.
     Quaternions come with the sign they have, axis_angle with an angle in [0, pi], Euler angles with
-    the second in [-pi/2, pi/2].
+    the second in [-pi/2, pi/2], homogeneous without a translation.
     """
     array = _last_axis(quaternion, 4, "quaternion")
     if form == "quaternion_xyzw":
@@ -86,8 +91,16 @@ def from_quaternion(quaternion: ArrayLike, form: str) -> np.ndarray:
         values = rotation.as_matrix()[:, :, :2].transpose(0, 2, 1)
     elif form == "matrix":
         values = rotation.as_matrix()
+    elif form.startswith("homogeneous"):
+        values = np.tile(np.eye(4), (len(rotation), 1, 1))
+        turns = rotation.as_matrix()
+        values[:, :3, :3] = turns.transpose(0, 2, 1) if form == "homogeneous_columns" else turns
+    elif rotation_width(form) == 1:
+        # The part of the turn that is about the axis.
+        twist = array.reshape(-1, 4)[:, ["xyz".index(form[-1]), 3]]
+        values = 2.0 * np.arctan2(twist[:, 0], twist[:, 1])
+        values = values - 2 * np.pi * np.round(values / (2 * np.pi))
     else:
-        rotation_width(form)
         with warnings.catch_warnings():
             # At gimbal lock the first or last angle is free; scipy's choice is as good as any.
             warnings.filterwarnings("ignore", "Gimbal lock", UserWarning)

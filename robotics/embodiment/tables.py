@@ -39,7 +39,12 @@ def load_robot(source: str | Path | Mapping[str, Any] | Robot | None = None) -> 
     name = "given" if isinstance(source, Mapping) else Path(str(source or DEFAULT)).stem
     content = _resolved(source or DEFAULT, ())
     try:
-        content = _renamed(content, content.pop("renames", None) or {})
+        renames = content.pop("renames", None) or {}
+        content = {
+            # Keys of other protocols are no paths of the recording.
+            key: value if key == "keys" else _renamed(value, renames)
+            for key, value in content.items()
+        }
         if "control_hz" in content:
             content = _modern(content)
         return _robot({"name": name} | content)
@@ -144,7 +149,10 @@ def read_yaml(path: Path) -> Any:
     try:
         return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except Exception as error:  # the yaml parser's errors have no common base
-        raise ValueError(f"{path}: expected a yaml, got {error}") from error
+        raise ValueError(
+            f"{path}: expected a yaml, got {error}; inside braces a path with brackets needs "
+            'quotes, such as {path: "action[0:3]"}.'
+        ) from error
 
 
 def _resolved(source: str | Path | Mapping[str, Any], seen: tuple[str, ...]) -> dict[str, Any]:

@@ -247,7 +247,9 @@ class Held:
         """-1 open, 1 closed, 0 unknown."""
         found = np.zeros(shape)
         closed = context.start.get(self.of or "")
-        if closed is not None and closed.shape[-1] in (1, shape[-1]):
+        if closed is not None:
+            if closed.shape[-1] != shape[-1]:  # the fingers of one command
+                closed = closed.mean(-1, keepdims=True)
             found = np.broadcast_to(np.where(closed > 0.5, 1.0, -1.0), shape)
         if context.previous is not None:
             told = context.previous

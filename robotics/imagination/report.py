@@ -23,14 +23,16 @@ LEGEND = {
 def rows(report: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """(metric, region, prediction, value) lines."""
     video = report.get("video", {})
-    for region in ("all", "moving windows", "moving patches"):
-        for metric, values in video.get(region, {}).items():
-            for name, value in values.items():
-                yield metric, region, name, show(value)
+    for camera, scores in video.items():
+        seen = f"{camera}, " if len(video) > 1 else ""
+        for region in ("all", "moving windows", "moving patches"):
+            for metric, values in scores.get(region, {}).items():
+                for name, value in values.items():
+                    yield metric, f"{seen}{region}", name, show(value)
     for name, values in report.get("action", {}).items():
         for metric, value in values.items():
             metric_name = "action MSE" if metric == "MSE" else "share of the mean's MSE"
-            yield metric_name, "arm, normalised", name, show(value)
+            yield metric_name, "motions, normalised", name, show(value)
 
 
 def show(value: dict[str, float | None]) -> str:
@@ -57,6 +59,5 @@ def print_report(report: dict[str, Any]) -> None:
 def write_html(path: Path, report: dict[str, Any]) -> None:
     """One page with the table, the strips and the videos; it links to files beside it."""
     template = Path(__file__).with_name("report.html.j2")
-    counts = report.get("video", {}).get("counts")
-    page = render(template, report=report, rows=list(rows(report)), counts=counts, legend=LEGEND)
+    page = render(template, report=report, rows=list(rows(report)), legend=LEGEND)
     path.write_text(page)

@@ -126,7 +126,7 @@ def _with_gain(values: Mapping[str, tuple[float, np.ndarray]]) -> dict[str, Any]
 def action_scores(
     true: np.ndarray, valid: np.ndarray, predictions: Mapping[str, np.ndarray], episode: np.ndarray
 ) -> dict[str, Any]:
-    """Mean squared error of normalised arm actions (W, n, 6) and its share of the "mean"'s.
+    """Mean squared error of normalised motions (W, n, D) and its share of the "mean"'s.
 
     valid (W, n). A share of 1 is no better than always predicting the data's mean action, 0 is
     perfect.

@@ -1,44 +1,43 @@
 """A `WorldModel`'s parts in a checkpoint: the section `robot` of its config.json.
 
-embodiment (name), statistics (normalisers of action and proprio) and their hash, video_offsets,
-modes and condition_level; the rest is as in any checkpoint, see `selfflow_wm.checkpoints`.
+`robots` (by name: `RobotModel.to_dict`), modes and condition_level; the codecs are those of the
+rows "video/CAMERA", the rest is as in any checkpoint, see `selfflow_wm.checkpoints`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from robotics.embodiment.normalize import Normalizer
-from robotics.embodiment.table import EMBODIMENTS
-from selfflow_wm.checkpoints import find_checkpoint, read_config
+from robotics.model.modes import KINDS, VIDEO, kind_of, row
+from robotics.model.robot_model import RobotModel, VideoCodec, statistics_hash
+from selfflow_wm.checkpoints import check_statistics_hash, find_checkpoint, read_config
 from selfflow_wm.cli import compute_device
-from selfflow_wm.codec import PairedCodec, ResidualCodec
-from selfflow_wm.training.model_files import load_model
-
-_NORMALIZERS = ("action", "proprio")
+from selfflow_wm.codec import Codec, PairedCodec, ResidualCodec
+from selfflow_wm.training.model_files import SavedModel, load_model
 
 
 def robot_section(
-    embodiment: str, normalizers: Mapping[str, Normalizer], **others: Any
+    robots: Mapping[str, RobotModel], modes: Sequence[str], condition_level: float
 ) -> dict[str, Any]:
-    """The section as it is saved, JSON-able. normalizers: "action" and "proprio"."""
+    """The section as it is saved, JSON-able."""
     return {
-        "embodiment": embodiment,
-        "statistics": {name: normalizers[name].to_dict() for name in _NORMALIZERS},
-        "statistics_hash": statistics_hash(embodiment, normalizers),
-        **others,
+        "robots": {name: robot.to_dict() for name, robot in robots.items()},
+        "modes": list(modes),
+        "condition_level": condition_level,
     }
 
 
-def statistics_hash(embodiment: str, normalizers: Mapping[str, Normalizer]) -> str:
-    """sha256 (hex) of a robot's name and its normalisers."""
-    values = {name: normalizer.to_dict() for name, normalizer in normalizers.items()}
-    text = json.dumps({"embodiment": embodiment, **values}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+def codec_rows(robots: Mapping[str, RobotModel]) -> dict[str, Codec]:
+    """The codecs as they are saved: by the row of the video that each is of."""
+    several = len(robots) > 1
+    return {
+        row(VIDEO, camera, name if several else None): codec
+        for name, robot in robots.items()
+        for camera, codec in robot.codecs.items()
+    }
 
 
 def load_parts(name: Path | str, embodiment: str | None, device: str) -> dict[str, Any]:
@@ -46,55 +45,67 @@ def load_parts(name: Path | str, embodiment: str | None, device: str) -> dict[st
     (`selfflow_wm.checkpoints.find_checkpoint`), weights in float32, in evaluation mode.
 
     ValueError (expected, got, remedy) for a missing file, another schema, weights or codec arrays
-    that do not fit the configuration, or another embodiment than `embodiment`.
+    that do not fit the configuration, or no robot of the embodiment `embodiment` in it.
     """
     path = find_checkpoint(name)
-    robot = read_config(path, robot=True)["robot"]
-    if robot["embodiment"] not in EMBODIMENTS:
-        raise ValueError(
-            f"{path}: expected an embodiment out of {sorted(EMBODIMENTS)}, got "
-            f"{robot['embodiment']!r}; add its row to robotics.embodiment.table"
-        )
-    if embodiment is not None and robot["embodiment"] != embodiment:
-        raise ValueError(
-            f"{path}: expected a model for the embodiment {embodiment!r}, got one for "
-            f"{robot['embodiment']!r}; its actions would be misread. Choose a checkpoint of "
-            f"{embodiment!r}, or fine-tune this one on data of that robot"
-        )
-    normalizers = _normalizers(path, robot)
+    section = read_config(path, robot=True)["robot"]
+    _check_embodiment(path, section, embodiment)
     saved = load_model(path, compute_device(device), robot=True)
-    codec = saved.codecs.get("video")
-    if not isinstance(codec, ResidualCodec | PairedCodec):
-        raise ValueError(
-            f"{path}: expected a codec of frames and the video after them, got "
-            f"{codec.kind if codec else 'none'}; copy the whole checkpoint directory"
-        )
     return {
         "backbone": saved.model.requires_grad_(False),
+        "robots": _robots(path, section, saved),
         "backbone_config": saved.arguments,
-        "video_codec": codec,
-        "embodiment": EMBODIMENTS[robot["embodiment"]],
         "config": saved.training,
-        **normalizers,
-        **{name: robot[name] for name in ("video_offsets", "modes", "condition_level")},
+        "modes": section["modes"],
+        "condition_level": section["condition_level"],
     }
 
 
-def _normalizers(path: Path, robot: Mapping[str, Any]) -> dict[str, Normalizer]:
-    """The normalisers of action and proprioception, of this checkpoint's robot and no other."""
-    stored = robot["statistics"]
-    if missing := sorted(set(_NORMALIZERS) - set(stored)):
+def _check_embodiment(path: Path, section: Mapping[str, Any], wanted: str | None) -> None:
+    found = [_embodiment(one["table"]) for one in section["robots"].values()]
+    if wanted is not None and wanted not in found:
+        known = ", ".join(repr(one) for one in found)
         raise ValueError(
-            f"{path}: expected statistics of action and proprio, {missing} missing; copy the whole "
-            "checkpoint directory"
+            f"{path}: expected a model for the embodiment {wanted!r}, got one for {known}; its "
+            f"actions would be misread. Choose a checkpoint of {wanted!r}, or fine-tune this one "
+            "on data of that robot"
         )
-    normalizers = {name: Normalizer.from_dict(stored[name]) for name in _NORMALIZERS}
-    expected = robot["statistics_hash"]  # None in the oldest checkpoints
-    got = statistics_hash(robot["embodiment"], normalizers)
-    if expected not in (None, got):
+
+
+def _embodiment(table: Mapping[str, Any] | str) -> str:
+    """Of a table's content, or of the name of a shipped one of an earlier schema."""
+    return table if isinstance(table, str) else table.get("embodiment") or table["name"]
+
+
+def _robots(path: Path, section: Mapping[str, Any], saved: SavedModel) -> dict[str, RobotModel]:
+    found, several = {}, len(section["robots"]) > 1
+    for name, content in section["robots"].items():
+        codecs = {
+            camera: _codec(path, saved, row(VIDEO, camera, name if several else None))
+            for camera in content["image_sizes"]
+        }
+        try:
+            robot = RobotModel.from_dict(content, codecs, section["modes"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: {error}") from None
+        stored = {key: Normalizer.from_dict(one) for key, one in content["statistics"].items()}
+        got = statistics_hash(robot.robot.embodiment, stored)
+        check_statistics_hash(path, content["statistics_hash"], got)
+        found[name] = robot
+    names = saved.model.layout.names
+    if unknown := sorted({kind_of(one) for one in names} - set(KINDS)):
         raise ValueError(
-            f"{path}: expected the statistics {expected[:12]} the model was trained with, got "
-            f"{got[:12]}; the file is of another checkpoint or was edited. Copy the whole "
-            "checkpoint directory"
+            f"{path}: expected rows of {', '.join(KINDS)}, got {', '.join(unknown)}; use the "
+            "version of this package that wrote it"
         )
-    return normalizers
+    return found
+
+
+def _codec(path: Path, saved: SavedModel, name: str) -> VideoCodec:
+    codec = saved.codecs.get(name)
+    if not isinstance(codec, ResidualCodec | PairedCodec):
+        raise ValueError(
+            f"{path}: expected a codec of frames and the video after them for {name}, got "
+            f"{codec.kind if codec else 'none'}; copy the whole checkpoint directory"
+        )
+    return codec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,17 +14,18 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from robotics.data.augment import Augment
 from robotics.data.batches import Dataset, ModeStream, fixed_batches
 from robotics.data.cache.latents import LatentCache, read_key
-from robotics.data.episodes import no_op_steps
 from robotics.data.mixture import DatasetMixture
 from robotics.data.rlds.faults import Faults
 from robotics.data.rlds.storage import is_url
-from robotics.data.sources import open_data, parse_mixture, to_plain
+from robotics.data.sources import open_data, parse_mixture, robot_of, to_plain
 from robotics.data.windows import WindowDataset
 from robotics.embodiment.normalize import check_kind
-from robotics.embodiment.table import embodiment
-from robotics.model.modes import MODES
+from robotics.embodiment.robot import Robot
+from robotics.embodiment.tables import load_robot
+from robotics.model.modes import MODES, by_row, possible_modes
 from robotics.model.world_model import WorldModel
-from robotics.training.fit import check_cacheable, fit_world
+from robotics.training.describe import data_lines, robot_lines
+from robotics.training.fit import by_robot, check_cacheable, fit_world
 from robotics.training.preview import Preview
 from robotics.training.warm_start import Loaded, adopt_projector, start_from
 from selfflow_wm.objective import FlowMatching
@@ -59,7 +60,45 @@ def _read_mixture(config: DictConfig) -> None:
 
 def build(config: DictConfig) -> run.TrainingRun:
     """Assemble a run, resuming it when its state is there; ValueError for misuse."""
+    config = with_tables(config)
     return run.assemble(config, _parts, MODES, RESUMABLE, _check)
+
+
+def with_tables(config: DictConfig) -> DictConfig:
+    """The configuration with the robots' tables themselves for their names and paths: a run stays
+    what it is when a file changes, and its record and checkpoints need no file."""
+    config = config.copy()
+    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    with open_dict(config):
+        if isinstance(plain["data"], dict):
+            for name, entry in plain["data"].items():
+                source = entry.get("spec") or plain["spec"]
+                owner = entry.get("embodiment") or plain["embodiment"]
+                config.data[name].spec = robot_of(source, owner).to_dict()
+        else:
+            config.spec = robot_of(plain["spec"], plain["embodiment"]).to_dict()
+    return config
+
+
+def robots_of(plain: Mapping[str, Any]) -> dict[str, Robot]:
+    """The robots of a configuration whose tables were put in (`with_tables`), by name."""
+    sets = plain["data"]
+    found = [one["spec"] for one in sets.values()] if isinstance(sets, dict) else [plain["spec"]]
+    return {robot.name: robot for robot in map(load_robot, found)}
+
+
+def check_modes(modes: Mapping[str, Any], robots: Mapping[str, Robot]) -> None:
+    """ValueError for modes that a robot without recorded actions cannot be trained in."""
+    asked = [name for name, share in modes.items() if share and share["probability"] > 0]
+    for robot in robots.values():
+        possible = possible_modes(bool(robot.action))
+        wrong = [name for name in asked if name not in possible]
+        if robot.action or not wrong or (len(robots) > 1 and set(asked) & set(possible)):
+            continue
+        raise ValueError(
+            f"modes: expected {' and '.join(possible)} alone for robot {robot.name}, whose table "
+            f"has no action, got {', '.join(asked)}; write modes=video_only"
+        )
 
 
 def _check(config: DictConfig) -> None:
@@ -67,6 +106,7 @@ def _check(config: DictConfig) -> None:
     plain: Any = OmegaConf.to_container(config, resolve=True)
     Faults(plain["on_error"])
     check_kind(plain["normalizer"]["kind"])
+    check_modes(plain["modes"], robots_of(plain))
     sets = plain["data"]
     for key, entry in sets.items() if isinstance(sets, dict) else [("", sets)]:
         place = entry["path"] if key else entry
@@ -98,12 +138,12 @@ def _parts(setting: run.Setting) -> run.Parts:
 
     def begin() -> tuple[WorldModel, Loaded | None]:
         if not setting.fresh:
-            return WorldModel.load(out / "initial", embodiment=config.embodiment), None
-        robot, modes = embodiment(plain["embodiment"]), setting.modes.names
+            return WorldModel.load(out / "initial"), None
+        modes = setting.modes.names
         if plain["init"]:
-            world, start = start_from(plain["init"], train_data, plain, modes, robot)
+            world, start = start_from(plain["init"], train_data, plain, modes)
         else:
-            world, start = fit_world(train_data, plain, modes, robot), None
+            world, start = fit_world(train_data, plain, modes), None
         world.save(out / "initial")
         return world, start
 
@@ -131,7 +171,8 @@ def _parts(setting: run.Setting) -> run.Parts:
         fixed_batches=partial(fixed_batches, held_out, world),
         preview=partial(Preview, world, held_out),
         save=save,
-        describe=partial(_describe, config, train_data, held_out),
+        describe=partial(_describe, config, world, train_data, held_out),
+        by_row=lambda values: by_row(values, world.layout.names),
     )
 
 
@@ -141,51 +182,35 @@ def _inputs(config: dict[str, Any], dataset: Dataset, world: WorldModel) -> dict
     if config.get("augment"):
         inputs["augment"] = Augment(**config["augment"], seed=config["seed"])
     if config.get("no_ops"):
-        still = no_op_steps(dataset.actions, dataset.episode_start, **config["no_ops"])
-        inputs["keep"] = np.flatnonzero(~still)
+        inputs["keep"] = np.flatnonzero(~_still(dataset, config["no_ops"]))
     if config.get("latents"):
+        one = cast(WindowDataset, dataset)
+        robot = world.robots[one.robot.name]
+        (camera,) = robot.cameras
         inputs["latents"] = LatentCache(
             config["latents"],
-            cast(WindowDataset, dataset),
-            world.video_codec.base,
-            control_hz=world.embodiment.control_hz,
+            one,
+            robot.image_codec(camera),
+            control_hz=robot.robot.rate,
             seed=config["seed"],
         )
     return inputs
 
 
-def _describe(
-    config: DictConfig,
-    train: Dataset,
-    held_out: Dataset,
-    trainer: Trainer,
-) -> list[str]:
-    name, sets = config.data, []
-    if isinstance(train, DatasetMixture):
-        shares = [share for share in config.modes.values() if share is not None]
-        total = sum(s["probability"] for s in shares)
-        batch = sum(s["probability"] * s["batch_size"] for s in shares) / total
-        drawn = trainer.total_steps * config.trainer.accumulate * batch
-        name = "a mixture, statistics pooled by weight"
-        sets = [f"            {line}" for line in train.describe(drawn)]
-    return [
-        f"data        {name}: {train.num_episodes} episodes, {len(train)} windows to "
-        f"train on; {held_out.num_episodes} episodes, {len(held_out)} windows held out",
-        *sets,
-        *_long_instructions(train, cast(Any, trainer.model).layout.text_length),
-    ]
-
-
-def _long_instructions(dataset: Dataset, text_length: int) -> list[str]:
-    """A line on the instructions that the model sees the beginning of, if there are any."""
+def _still(dataset: Dataset, limits: Mapping[str, float]) -> np.ndarray:
+    """bool (windows,): those that start at a step that commands nothing."""
     parts = dataset.parts.values() if isinstance(dataset, DatasetMixture) else [dataset]
-    texts = {str(text) for part in parts for text in part.instructions}
-    sizes = {text: len(text.strip().encode()) for text in sorted(texts)}
-    cut = [text for text, size in sizes.items() if size > text_length]
-    if not cut:
-        return []
-    longest = max(sizes.values())
+    return np.concatenate([part.no_ops(**limits) for part in parts])
+
+
+def _describe(
+    config: DictConfig, world: WorldModel, train: Dataset, held_out: Dataset, trainer: Trainer
+) -> list[str]:
+    shares = [share for share in config.modes.values() if share is not None]
+    total = sum(s["probability"] for s in shares)
+    batch = sum(s["probability"] * s["batch_size"] for s in shares) / total
+    drawn = trainer.total_steps * config.trainer.accumulate * batch
     return [
-        f"text        {len(cut)} of {len(sizes)} instructions are cut after {text_length} bytes, "
-        f"such as {cut[0]!r}; layout.text_length={longest} keeps them whole"
+        *data_lines(config.data, train, held_out, drawn, world.layout.text_length),
+        *(line for name in by_robot(train) for line in robot_lines(world.robots[name])),
     ]

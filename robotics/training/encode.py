@@ -11,9 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from robotics.data.augment import Augment
 from robotics.data.cache import latents
+from robotics.data.cameras import camera_sizes
 from robotics.data.sources import open_dataset
 from robotics.data.windows import WindowDataset
-from robotics.embodiment.table import embodiment
+from robotics.embodiment.tables import load_robot
 from robotics.training.fit import fit_codecs
 from selfflow_wm.checkpoints import find_checkpoint
 from selfflow_wm.cli import Shard, compute_device
@@ -54,13 +55,14 @@ def encode(
         raise ValueError(f"expected a whole split, got {split!r}: shards are encoded whole")
     if checkpoint_dir is None and "video" in config.codec:  # before anything is opened or fitted
         raise ValueError(_CLIPS)
+    _check_cameras(config)
     device = compute_device(config.device)
     with locked(out / ".lock"):  # one process at a time fits the codec and writes the key
         codec = _codec(config, out, checkpoint_dir)
         dataset = open_dataset(config, split, codec.base.image_size)
         key = latents.make_key(
             codec.base,
-            embodiment(config.embodiment).control_hz,
+            dataset.robot.rate,
             dataset,
             dtype=dtype,
             variants=variants,
@@ -87,11 +89,23 @@ def encode(
     return counts
 
 
+def _check_cameras(config: DictConfig) -> None:
+    """ValueError for several cameras: a directory of latents is of one."""
+    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    cameras = list(camera_sizes(plain["dataset"], load_robot(plain["spec"])))
+    if len(cameras) > 1:
+        raise ValueError(
+            f"expected a robot with one camera, got {', '.join(cameras)}; choose one with "
+            f"dataset.cameras=[{cameras[0]}], or train from the pixels, with latents=null"
+        )
+
+
 def _codec(config: DictConfig, out: Path, checkpoint_dir: Path | None) -> ResidualCodec:
     """The checkpoint's codec, or the one already in `out`, or one fitted and put there."""
     there = (out / "codec").is_dir()
     if checkpoint_dir is not None:
-        codec = _of_frames(read_codecs(find_checkpoint(checkpoint_dir), ("video",)).get("video"))
+        found = read_codecs(find_checkpoint(checkpoint_dir), ("video",)).get("video")
+        codec = _of_frames(found)
         if there and latents.load_codec(out).hash() != codec.hash():
             raise ValueError(
                 f"{out}: expected latents of the codec of {checkpoint_dir}, got another codec's; "
@@ -102,7 +116,7 @@ def _codec(config: DictConfig, out: Path, checkpoint_dir: Path | None) -> Residu
     else:
         train: WindowDataset = open_dataset(config, config.dataset.train_split)
         plain: Any = OmegaConf.to_container(config.codec, resolve=True)
-        codec = _of_frames(fit_codecs(train, plain, config.seed))
+        (codec,) = map(_of_frames, fit_codecs(train, plain, config.seed).values())
     if not there:
         latents.save_codec(out, codec)
     return codec

@@ -3,12 +3,16 @@
 A checkpoint holds the EMA weights and no others. Student and teacher both start from them: they are
 better than the last student's, they are the ones that were evaluated, and a teacher is the average
 of its student's past, so at step 0 the two are equal.
+
+A robot that the checkpoint does not know gets rows of its own beside those of the robots in it,
+which go on acting (`init_drop`: they are left out). Its rows start from those whose tokens mean the
+same: a camera's from pretraining's image, or from another robot's with the same codec.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +20,42 @@ import torch
 from torch import nn
 
 from robotics.data.batches import Dataset
-from robotics.embodiment.table import Embodiment
-from robotics.model.modes import HISTORY, IMAGE, VIDEO
+from robotics.model.modes import (
+    ACTION,
+    HISTORY,
+    IMAGE,
+    MODES,
+    VIDEO,
+    camera_of,
+    kind_of,
+    robot_of,
+    row,
+)
+from robotics.model.robot_model import RobotModel, VideoCodec
 from robotics.model.world_model import WorldModel
 from robotics.training.fit import (
-    assemble,
-    cached_codec,
+    asked_codecs,
+    by_robot,
+    cached_codecs,
     check_cacheable,
     fit_codecs,
-    unfitted_codecs,
+    layout_of,
+    network_of,
+    robot_model,
+    rows_of_robots,
 )
+from robotics.training.texts import text_length
 from selfflow_wm.checkpoints import find_checkpoint, read_config
 from selfflow_wm.codec import Codec, PairedCodec, ResidualCodec, codec_from_state
-from selfflow_wm.layout import BYTE_VOCABULARY, Layout
+from selfflow_wm.layout import BYTE_VOCABULARY, Layout, Modality
 from selfflow_wm.training import checkpoint
-from selfflow_wm.training.model_files import read_codecs
+from selfflow_wm.training.model_files import read_codecs, read_weights
 from selfflow_wm.training.transfer import (
     OUTCOMES,
     Transfer,
     differing_shape,
     full_arguments,
+    part_of,
     transfer,
 )
 
@@ -57,8 +77,16 @@ class InitCheckpoint:
     arguments: dict[str, Any]
     """Keyword arguments of its `Backbone`."""
     codecs: dict[str, Codec]
-    """"image" and "video", those it has."""
+    """By row: those of images and video that it has."""
     training: dict[str, Any]
+    robots: dict[str, RobotModel]
+    """Of a world model, by name."""
+    modes: tuple[str, ...]
+    """Of a world model: those it was trained in."""
+
+    def robot(self, name: str) -> str:
+        """The robot that a row belongs to; "" in a checkpoint without robots."""
+        return robot_of(name) or next(iter(self.robots), "")
 
 
 @dataclass
@@ -70,7 +98,9 @@ class Loaded:
     step: int | None
     transfer: Transfer
     codecs: dict[str, str]
-    """"image" and "video" -> where the codec comes from and why."""
+    """Row of image or video -> where the codec comes from and why."""
+    robots: list[str]
+    """Lines on the robots of the checkpoint that the data do not have."""
     projector: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,6 +112,7 @@ class Loaded:
             "weights": "EMA, for student and teacher",
             "parts": self.transfer.parts,
             "codecs": self.codecs,
+            "robots": self.robots,
             "projector": self.projector,
             "statistics": "of the training data",
             "table": self.lines(),
@@ -101,7 +132,8 @@ class Loaded:
                 _row(name, [_pair(part[outcome]) for outcome in shown], width)
                 for name, part in parts.items()
             ),
-            *(f"{f'{name} codec':<12}{words}" for name, words in self.codecs.items()),
+            *(f"codec       {name}: {words}" for name, words in self.codecs.items()),
+            *(f"robot       {words}" for words in self.robots),
             f"projector   {self.projector}",
             "statistics  of the training data",
         ]
@@ -116,36 +148,183 @@ def _pair(counts: Sequence[int]) -> str:
 
 
 def start_from(
-    place: Path | str,
-    dataset: Dataset,
-    config: Mapping[str, Any],
-    modes: Sequence[str],
-    embodiment: Embodiment,
+    place: Path | str, dataset: Dataset, config: Mapping[str, Any], modes: Sequence[str]
 ) -> tuple[WorldModel, Loaded]:
     """The world model of `config` with what it shares with the checkpoint at `place`.
 
     place: a checkpoint of `selfflow_wm.pretrain` or `robotics.finetune`, or the directory of such
     a run. Modalities keep their projections if their tokens have the same meaning, that is with the
-    checkpoint's codec; statistics are those of `dataset`.
+    checkpoint's codec; statistics are those of `dataset`. Robots of the checkpoint that the data do
+    not have stay as they are, unless `init_drop` of the configuration leaves them out.
 
     Raises:
         ValueError: no checkpoint there, not of a backbone, or one of another shape.
     """
     source = read_source(place)
     _check_shape(source, config)
-    codec, words, taken = _codecs(source, dataset, config)
-    world = assemble(dataset, config, modes, embodiment, codec)
-    held = {IMAGE: "image" in taken, HISTORY: "image" in taken, VIDEO: "video" in taken}
-    kept = [
-        row.name
-        for row in world.layout.modalities
-        if row.name in source.layout
-        and held.get(row.name, True)
-        and source.layout[row.name].channels == row.channels
+    words: dict[str, str] = {}
+    taken: dict[str, dict[str, str]] = {}
+    robots: dict[str, RobotModel] = {}
+    for name, part in by_robot(dataset).items():
+        codecs, said, taken[name] = _codecs(source, name, part, config)
+        robots[name] = robot_model(part, config, modes, codecs)
+        words |= {
+            f"{name}:{key}" if len(by_robot(dataset)) > 1 else key: v for key, v in said.items()
+        }
+    kept = {} if config.get("init_drop") else _others(source, robots)
+    world = _network(source, robots, kept, dataset, config, modes)
+    rows = _sources(source, world, taken, kept)
+    weights, layout = _renamed(source, read_weights(source.path), rows)
+    done = transfer(world.backbone, weights, layout, list(rows))
+    step = source.training.get("step")
+    lines = _robot_lines(source, robots, kept)
+    return world, Loaded(str(place), source.command, step, done, words, lines)
+
+
+def _others(source: InitCheckpoint, robots: Mapping[str, RobotModel]) -> dict[str, RobotModel]:
+    """The checkpoint's robots that the data do not have."""
+    return {name: robot for name, robot in source.robots.items() if name not in robots}
+
+
+def _robot_lines(
+    source: InitCheckpoint, robots: Mapping[str, RobotModel], kept: Mapping[str, RobotModel]
+) -> list[str]:
+    lines = []
+    for name in source.robots:
+        if name in robots:
+            lines.append(f"{name}: the checkpoint's, with statistics of the training data")
+        elif name in kept:
+            lines.append(
+                f"{name}: kept, with its rows and statistics as they are; the blocks, which it "
+                "shares, train on without its data. init_drop=true leaves it out"
+            )
+        else:
+            lines.append(f"{name}: left out (init_drop)")
+    new = [name for name in robots if name not in source.robots]
+    return lines + [f"{name}: new" for name in new if source.robots]
+
+
+def _network(
+    source: InitCheckpoint,
+    robots: Mapping[str, RobotModel],
+    kept: Mapping[str, RobotModel],
+    dataset: Dataset,
+    config: Mapping[str, Any],
+    modes: Sequence[str],
+) -> WorldModel:
+    """The untrained world model of the data's robots and those that are kept."""
+    rows = rows_of_robots(robots, config)
+    length = text_length(dataset, config["layout"]["text_length"])
+    if not kept:
+        layout = layout_of(config, rows, modes, length)
+        return network_of(robots, layout, config, modes)
+    length = max(length, source.layout.text_length)
+    layout = layout_of(config, rows, modes, length, several=True)
+    others = [
+        replace(one, name=_with_robot(one.name, source.robot(one.name)))
+        for one in source.layout.modalities
+        if source.robot(one.name) in kept
     ]
-    weights = checkpoint.load_tensors(source.path / "model.safetensors")
-    done = transfer(world.backbone, weights, source.layout, kept)
-    return world, Loaded(str(place), source.command, source.training.get("step"), done, words)
+    layout = replace(layout, modalities=(*others, *layout.modalities))
+    all_modes = [name for name in MODES if name in {*modes, *source.modes}]
+    world = network_of({**kept, **robots}, layout, config, all_modes)
+    return world
+
+
+def _with_robot(name: str, robot: str) -> str:
+    return row(kind_of(name), camera_of(name), robot)
+
+
+def _sources(
+    source: InitCheckpoint,
+    world: WorldModel,
+    taken: Mapping[str, Mapping[str, str]],
+    kept: Mapping[str, RobotModel],
+) -> dict[str, str]:
+    """Row of the model -> row of the checkpoint that its projections come from: one whose tokens
+    hold the same values."""
+    found = {}
+    for modality in world.layout.modalities:
+        robot = world.robot(robot_of(modality.name))
+        if robot.name in kept:
+            candidates = [one for one in source.layout.names if source.robot(one) == robot.name]
+            same = [n for n in candidates if _bare(n) == _bare(modality.name)]
+        else:
+            same = _alike(source, modality, robot, taken[robot.name])
+        if same:
+            found[modality.name] = same[0]
+    return found
+
+
+def _bare(name: str) -> str:
+    """A row's name without its robot's."""
+    return name.rpartition(":")[2]
+
+
+def _alike(
+    source: InitCheckpoint, modality: Modality, robot: RobotModel, taken: Mapping[str, str]
+) -> list[str]:
+    """The checkpoint's rows with tokens like these, the same robot's first. taken: by row of image
+    or video, the checkpoint's whose codec this robot has."""
+    name, kind = _bare(modality.name), kind_of(modality.name)
+    if kind in (IMAGE, HISTORY, VIDEO):
+        coded = row(VIDEO if kind == VIDEO else IMAGE, camera_of(name))
+        if coded not in taken:
+            return []
+        theirs = taken[coded]
+        names = [_like(theirs, kind)]
+    else:
+        names = [one for one in source.layout.names if kind_of(one) == kind]
+        names = [one for one in names if _same_values(source, one, robot)]
+        names.sort(key=lambda one: source.robot(one) != robot.name)
+    return [
+        one
+        for one in names
+        if one in source.layout and source.layout[one].channels == modality.channels
+    ]
+
+
+def _like(name: str, kind: str) -> str:
+    """The row of this kind beside a row of image or video."""
+    return name if kind_of(name) == kind else row(kind, camera_of(name), robot_of(name))
+
+
+def _same_values(source: InitCheckpoint, name: str, robot: RobotModel) -> bool:
+    """Whether a row of the checkpoint holds the values that this robot's of its kind does."""
+    theirs = source.robots.get(source.robot(name))
+    if theirs is None:
+        return False
+    if kind_of(name) == ACTION:
+        return theirs.coder.action_names == robot.coder.action_names
+    return theirs.coder.state_names == robot.coder.state_names
+
+
+def _renamed(
+    source: InitCheckpoint, weights: Mapping[str, torch.Tensor], rows: Mapping[str, str]
+) -> tuple[dict[str, torch.Tensor], Layout]:
+    """The checkpoint's weights and layout by the names of the model's rows. rows: see `_sources`;
+    several rows may start from one. What none starts from keeps its name."""
+    targets: dict[str, list[str]] = {}
+    for target, name in rows.items():
+        targets.setdefault(name, []).append(target)
+    unused = {  # whose name may be that of a row which starts from another
+        name: f"{name} (not used)" if name in rows else name
+        for name in source.layout.names
+        if name not in targets
+    }
+    found = {}
+    for name, value in weights.items():
+        modality = part_of(name)[1]
+        if modality is None:
+            found[name] = value
+            continue
+        first = name.partition(".")[0]
+        rest = name.removeprefix(f"{first}.{modality}")
+        for target in targets.get(modality, [unused.get(modality, modality)]):
+            found[f"{first}.{target}{rest}"] = value
+    modalities = [replace(source.layout[name], name=target) for target, name in rows.items()]
+    modalities += [replace(source.layout[name], name=new) for name, new in unused.items()]
+    return found, replace(source.layout, modalities=tuple(modalities))
 
 
 def read_source(place: Path | str) -> InitCheckpoint:
@@ -159,14 +338,17 @@ def read_source(place: Path | str) -> InitCheckpoint:
             f"{config['kind']!r}; start from a run of selfflow_wm.pretrain"
         )
     run = path.parent if path.name == "checkpoint" and path != Path(place).expanduser() else None
+    world = WorldModel.load(path) if config["robot"] else None
     return InitCheckpoint(
         path,
         run,
         "robotics.finetune" if config["robot"] else "selfflow_wm.pretrain",
         Layout.from_dict(config["layout"]),
         config["arguments"],
-        read_codecs(path, (IMAGE, VIDEO)),
+        {n: c for n, c in read_codecs(path).items() if kind_of(n) in (IMAGE, VIDEO)},
         config["training"] or {},
+        world.robots if world else {},
+        world.modes if world else (),
     )
 
 
@@ -193,30 +375,61 @@ def _check_shape(source: InitCheckpoint, config: Mapping[str, Any]) -> None:
 
 
 def _codecs(
-    source: InitCheckpoint, dataset: Dataset, config: Mapping[str, Any]
-) -> tuple[ResidualCodec | PairedCodec, dict[str, str], set[str]]:
-    """The codec to train with, where its two parts come from, and which are the checkpoint's."""
+    source: InitCheckpoint, robot: str, dataset: Dataset, config: Mapping[str, Any]
+) -> tuple[dict[str, VideoCodec], dict[str, str], dict[str, str]]:
+    """A robot's codecs by camera; by row of image or video, where each comes from in words and, of
+    those that are the checkpoint's, its row there."""
     check_cacheable(config)
-    asked = unfitted_codecs(config["codec"], dataset.image_size, len(dataset.video_offsets))
-    taken: dict[str, Codec] = {}
+    asked = asked_codecs(dataset, config["codec"])
+    ready: dict[str, dict[str, Codec]] = {}
     words: dict[str, str] = {}
-    for name, wanted in asked.items():
-        try:
-            taken[name] = adopt(wanted, source.codecs.get(name))
-        except ValueError as error:
-            words[name] = f"new: {error}"
-    video = taken.get("video")
-    if isinstance(video, ResidualCodec):  # it contains the same image codec
-        taken["image"] = video.base
-    if taken.keys() < asked.keys() and config.get("latents"):
-        codec: ResidualCodec | PairedCodec = cached_codec(dataset, config)
-        words |= dict.fromkeys(asked, f"that of latents={config['latents']}")
-        return codec, words, set()
-    codec = fit_codecs(dataset, config["codec"], config["seed"], taken)
-    words |= {name: f"the checkpoint's, {found.kind}" for name, found in taken.items()}
-    if "image" in taken and codec.base.state_dict():
-        words["image"] += _suits(codec, dataset)
-    return codec, {name: words[name] for name in asked}, set(taken)
+    taken: dict[str, str] = {}
+    for camera, wanted in asked.items():
+        ready[camera], said, rows = _adopted(source, robot, camera, wanted)
+        words |= {row(kind, camera): text for kind, text in said.items()}
+        taken |= {row(kind, camera): name for kind, name in rows.items()}
+    if len(taken) < len(words) and config.get("latents"):
+        codecs: dict[str, VideoCodec] = {**cached_codecs(dataset, config)}
+        return codecs, dict.fromkeys(words, f"that of latents={config['latents']}"), {}
+    codecs = fit_codecs(dataset, config["codec"], config["seed"], ready)
+    for camera, codec in codecs.items():
+        name = row(IMAGE, camera)
+        if name in taken and codec.base.state_dict():
+            words[name] += _suits(codec, dataset, camera)
+    return codecs, words, taken
+
+
+def _adopted(
+    source: InitCheckpoint, robot: str, camera: str, wanted: Mapping[str, Codec]
+) -> tuple[dict[str, Codec], dict[str, str], dict[str, str]]:
+    """A camera's codecs that are the checkpoint's, by kind: codec, words on it, its row there. The
+    first that fits is taken, those of the same robot and camera before others."""
+    codecs: dict[str, Codec] = {}
+    words: dict[str, str] = {}
+    rows: dict[str, str] = {}
+
+    def nearness(name: str) -> tuple[bool, bool]:
+        return source.robot(name) != robot, camera_of(name) != camera
+
+    for kind, codec in wanted.items():
+        names = sorted((n for n in source.codecs if kind_of(n) == kind), key=nearness)
+        words[kind] = "new: the checkpoint has none"
+        for name in names:
+            try:
+                codecs[kind] = adopt(codec, source.codecs[name])
+            except ValueError as error:
+                if name == names[0]:
+                    words[kind] = f"new: {error}"
+                continue
+            rows[kind] = name
+            same = f", of {name}" if len(names) > 1 else ""
+            words[kind] = f"the checkpoint's, {codecs[kind].kind}{same}"
+            break
+    video = codecs.get(VIDEO)
+    if isinstance(video, ResidualCodec):  # it contains the image codec of the same camera
+        codecs[IMAGE], rows[IMAGE] = video.base, _like(rows[VIDEO], IMAGE)
+        words[IMAGE] = words[VIDEO].replace(video.kind, video.base.kind)
+    return codecs, words, rows
 
 
 def adopt(asked: Codec, found: Codec | None) -> Codec:
@@ -257,11 +470,13 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _suits(codec: ResidualCodec | PairedCodec, dataset: Dataset, count: int = 64) -> str:
+def _suits(
+    codec: ResidualCodec | PairedCodec, dataset: Dataset, camera: str, count: int = 64
+) -> str:
     """How well a codec fitted to other pictures suits these: latents should have mean 0 and
     variance 1, and no model can learn the detail that the codec loses."""
     index = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).long().numpy()
-    frames = torch.as_tensor(dataset.batch(index, video=False)["image"])
+    frames = torch.as_tensor(dataset.batch(index, video=False)[f"image/{camera}"])
     latents = codec.base.encode(frames)
     error = (codec.base.decode(latents).float() - frames.float()).square().mean()
     return (

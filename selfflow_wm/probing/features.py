@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange, reduce
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from selfflow_wm.flow.noising import interpolate, mode_levels
 from selfflow_wm.flow.sampler import draw_noise
-from selfflow_wm.layout import Batch, Layout, null_caption
+from selfflow_wm.layout import Batch, Layout, null_caption, only_row
 
 Labelled = tuple[Batch, Int[Tensor, "B"]]
 
@@ -55,7 +55,10 @@ def extract(
     """
     _check(level, pool, seed)
     values, labels, samples, seen = [], [], [], 0
+    given, modality = modality, only_row(modality, layout.names)
     for batch, label in batches:
+        if modality != given:
+            batch = _renamed(batch, given, modality)
         _check_batch(batch, label, layout, modality)
         index = torch.arange(seen, seen + batch.batch_size)
         tokens = _tokens(model, layout, batch.to(device), layer, level, index, modality, captions,
@@ -131,6 +134,15 @@ def _check(level: float, pool: str, seed: int) -> None:
         raise ValueError(f"expected a pool among {POOLS}, got {pool!r}")
     if not 0 <= seed < 1 << 31:
         raise ValueError(f"expected a seed in 0..2^31 - 1, got {seed}")
+
+
+def _renamed(batch: Batch, before: str, now: str) -> Batch:
+    """The batch with another name for one of its modalities."""
+    latents, valid = (
+        {now if name == before else name: value for name, value in values.items()}
+        for values in (batch.latents, batch.valid)
+    )
+    return replace(batch, latents=latents, valid=valid)
 
 
 def _check_batch(batch: Batch, label: Tensor, layout: Layout, modality: str) -> None:

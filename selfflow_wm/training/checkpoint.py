@@ -41,12 +41,6 @@ def as_it_is(value: Tensor, like: Tensor) -> Tensor:
     return value
 
 
-def load_weights(module: nn.Module, file: Path) -> None:
-    """Load a file of weights in any precision into `module`, as float32; see `load_strict`."""
-    weights = load_tensors(file)
-    load_strict(module, {name: value.float() for name, value in weights.items()}, file)
-
-
 def load_strict(
     module: nn.Module, tensors: dict[str, Tensor], source: Path | str, place: Place = as_it_is
 ) -> None:

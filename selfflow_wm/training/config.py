@@ -43,6 +43,11 @@ RENAMED = {
 """Words of earlier versions -> today's: whole words, or the first part of a key. All of them still
 work on the command line and in the records of runs."""
 
+RENAMED_KEYS = {"layout.proprio": "layout.state"}
+"""Keys of sections that earlier versions had -> today's; they work as `RENAMED` do."""
+_RENAMED_ROWS = ("model.vector_in", {"proprio": "state"})
+"""A key whose value names rows of the layout, and their earlier names -> today's."""
+
 _OPEN = {
     "finetune": ("data", "modes", "objective"),
     "pretrain": ("data", "modes", "objective", "codec"),
@@ -98,6 +103,11 @@ def current_word(word: str) -> str:
         return signs + RENAMED[bare]
     first = re.match(r"\w*", bare)[0]  # pyright: ignore[reportOptionalSubscript]
     bare = RENAMED.get(first, first) + bare[len(first) :]
+    key, equals, value = bare.partition("=")
+    bare = RENAMED_KEYS.get(key, key) + equals + value
+    if key == _RENAMED_ROWS[0]:
+        for before, now in _RENAMED_ROWS[1].items():
+            bare = re.sub(rf"\b{before}\b", now, bare)
     return signs + re.sub(
         r"(?<=\$\{)\w+(?=[.}])", lambda found: RENAMED.get(found[0], found[0]), bare
     )
@@ -105,7 +115,18 @@ def current_word(word: str) -> str:
 
 def current_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """A run's recorded configuration with today's names of its sections; see `RENAMED`."""
-    return {RENAMED.get(key, key): value for key, value in record.items()}
+    found = {RENAMED.get(key, key): value for key, value in record.items()}
+    for before, now in RENAMED_KEYS.items():
+        section, _, key = before.partition(".")
+        if key in (found.get(section) or {}):
+            row = dict(found[section])
+            row[now.partition(".")[2]] = row.pop(key)
+            found[section] = row
+    section, _, key = _RENAMED_ROWS[0].partition(".")
+    if names := (found.get(section) or {}).get(key):
+        today = [_RENAMED_ROWS[1].get(name, name) for name in names]
+        found[section] = dict(found[section]) | {key: today}
+    return found
 
 
 def _offer_objectives() -> None:
@@ -150,6 +171,11 @@ def _take_commands(name: str, config: DictConfig) -> None:
             f"configuration: expected a section {RENAMED[str(key)]}, got {key}; rename it in your "
             "file of configs/"
         )
+    for before, now in RENAMED_KEYS.items():
+        if OmegaConf.select(config, before) is not None:
+            raise ValueError(
+                f"configuration: expected {now}, got {before}; rename it in your file of configs/"
+            )
     sections: dict[Any, Any] = dict(config.items_ex(resolve=False))
     for key in _groups(name):
         section: Any = config if key == "experiment" else sections.get(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from selfflow_wm.checkpoints import SCHEMA, read_config
+from selfflow_wm.checkpoints import SCHEMA, current_weight, read_config
 from selfflow_wm.codec import Codec, codec_from_state
-from selfflow_wm.layout import Layout
+from selfflow_wm.layout import Layout, only_row
 from selfflow_wm.model import Backbone, SiT
 from selfflow_wm.training import checkpoint
 
@@ -33,7 +34,8 @@ class SavedModel:
     training: dict[str, Any] = field(default_factory=dict)
     """JSON-able: the configuration it was trained with."""
     codecs: dict[str, Codec] = field(default_factory=dict)
-    """By modality. A world model has one, of its video, which holds that of its frames."""
+    """By modality. A world model has one for the video of each camera, which holds that of its
+    frames."""
     robot: dict[str, Any] | None = None
     """Of a world model, JSON-able: see `robotics.model.files`."""
 
@@ -57,13 +59,15 @@ def save_model(path: Path | str, saved: SavedModel, dtype: torch.dtype = torch.f
     codecs = dict(saved.codecs)
     if saved.codec and not codecs:
         codecs[saved.model.layout.modalities[0].name] = saved.codec
+    files = _codec_files(codecs)
     config = {
         "schema": SCHEMA,
         "kind": saved.kind,
         "arguments": dict(saved.arguments),
         "layout": saved.model.layout.to_dict(),
         "codecs": {
-            name: {"config": codec.config, "hash": codec.hash()} for name, codec in codecs.items()
+            name: {"config": codec.config, "hash": codec.hash(), "file": files[name]}
+            for name, codec in codecs.items()
         },
         "training": saved.training,
         "robot": saved.robot,
@@ -75,8 +79,28 @@ def save_model(path: Path | str, saved: SavedModel, dtype: torch.dtype = torch.f
     with checkpoint.atomic_directory(Path(path)) as temporary:
         checkpoint.save_tensors(temporary / "model.safetensors", weights)
         for name, codec in codecs.items():
-            checkpoint.save_tensors(temporary / f"codec_{name}.safetensors", codec.state_dict())
+            checkpoint.save_tensors(temporary / files[name], codec.state_dict())
         checkpoint.write_json(temporary / "config.json", config)
+
+
+def _codec_files(names: Collection[str]) -> dict[str, str]:
+    """A file for the codec of each modality; names of a world model's rows hold "/" and ":"."""
+    files: dict[str, str] = {}
+    for name in names:
+        stem = f"codec_{re.sub(r'[^0-9A-Za-z_-]', '_', name)}"
+        taken = sum(file.startswith(f"{stem}.") for file in files.values())
+        files[name] = f"{stem}.{taken}.safetensors" if taken else f"{stem}.safetensors"
+    return files
+
+
+def read_weights(path: Path | str) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint in the precision they are stored in, by today's names."""
+    path = Path(path)
+    tensors = checkpoint.load_tensors(path / "model.safetensors")
+    config = checkpoint.read_json(path / "config.json")
+    if not (config.get("robot") or "embodiment" in config):  # names of world models alone changed
+        return tensors
+    return {current_weight(name, config["schema"]): value for name, value in tensors.items()}
 
 
 def load_model(
@@ -100,7 +124,8 @@ def load_model(
             f"{path / 'config.json'}: expected arguments of a {config['kind']} of this version, "
             f"got others ({error}); use the version that wrote it"
         ) from None
-    checkpoint.load_weights(model, path / "model.safetensors")
+    weights = {name: value.float() for name, value in read_weights(path).items()}
+    checkpoint.load_strict(model, weights, path / "model.safetensors")
     return SavedModel(
         model.to(device).eval(),
         config["arguments"],
@@ -111,18 +136,29 @@ def load_model(
     )
 
 
-def read_codecs(path: Path | str, names: Collection[str]) -> dict[str, Codec]:
-    """Those of `names` among the codecs of a checkpoint, by modality, without its weights; refuses
-    as `load_model` does. A world model's codec is taken apart into those of image and video."""
+def read_codecs(path: Path | str, names: Collection[str] | None = None) -> dict[str, Codec]:
+    """Those of `names` (all without it) among the codecs of a checkpoint, by modality, without its
+    weights; refuses as `load_model` does. A world model's codec of "video/CAMERA" is taken apart
+    into those of "image/CAMERA" and "video/CAMERA". A kind such as "image" means its only row."""
     path = Path(path)
     found: dict[str, Codec] = {}
     for name, row in read_config(path)["codecs"].items():
-        if "base" in row["config"] and {"image", "video"} & set(names):
+        if "base" in row["config"]:
             codec: Any = _codec(path, name, row)
-            found |= {"image": codec.base, "video": getattr(codec, "video", codec)}
-        elif name in names:
+            found[image_row(name)] = codec.base
+            found[name] = getattr(codec, "video", codec)
+        elif names is None or name in names:
             found[name] = _codec(path, name, row)
-    return {name: codec for name, codec in found.items() if name in names}
+    if names is None:
+        return found
+    known = {name: only_row(name, found) for name in names}
+    return {name: found[row] for name, row in known.items() if row in found}
+
+
+def image_row(video: str) -> str:
+    """The row of the current frame that belongs to a row of the frames after it."""
+    robot, colon, row = video.rpartition(":")
+    return robot + colon + row.replace("video", "image", 1)
 
 
 def codec_hash(path: Path | str, modality: str) -> str | None:

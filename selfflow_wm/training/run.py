@@ -82,6 +82,8 @@ class Parts:
     """Lines on data and model, printed before training."""
     objective: Callable[[FlowMatching], Any] = field(default=lambda objective: objective)
     """The objective as the Trainer is to have it."""
+    by_row: Callable[[Mapping[str, Any]], Mapping[str, Any]] = field(default=lambda values: values)
+    """Settings by modality -> by row of the layout, where a modality has several rows."""
 
 
 @dataclass
@@ -121,7 +123,7 @@ def assemble(
     torch.manual_seed(config.seed)  # the network's initial weights, then the projector's
     parts = make_parts(Setting(config, plain, out, joined, modes, resuming))
     network = parts.network.requires_grad_(True).to(joined.device)
-    objective = make_objective(config)
+    objective = _for_rows(make_objective(config), parts)
     objective.bind(parts.pixels)
     trained = parts.objective(objective)
 
@@ -142,7 +144,10 @@ def assemble(
         seed=config.seed,
         device=joined.device,
         validate=FixedNoiseValidation(
-            FlowMatching(noise["time_laws"], noise["condition_noise"], caption_dropout=0.0),
+            _for_rows(
+                FlowMatching(noise["time_laws"], noise["condition_noise"], caption_dropout=0.0),
+                parts,
+            ),
             parts.fixed_batches(stated, per_mode),
         ),
         preview=parts.preview(out / "previews") if settings["preview_every"] else None,
@@ -156,6 +161,14 @@ def assemble(
     loaded = _recorded(out)
     lines = [*(loaded["table"] if loaded else ()), *parts.describe(trainer)]
     return TrainingRun(parts.model, trainer, "\n".join([*lines, *describe_run(trainer, config)]))
+
+
+def _for_rows(objective: FlowMatching, parts: Parts) -> FlowMatching:
+    """The objective with its time laws and condition noise by row of the layout."""
+    if isinstance(objective.time_laws, Mapping):
+        objective.time_laws = parts.by_row(objective.time_laws)
+    objective.condition_noise = dict(parts.by_row(objective.condition_noise))
+    return objective
 
 
 def of_run(modes: ModeSchedule, batch_of: str, processes: int) -> ModeSchedule:

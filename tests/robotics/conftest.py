@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from robotics.data.rlds.fake import fake_dataset
 from robotics.data.windows import WindowDataset
-from robotics.embodiment.table import EMBODIMENTS
 from robotics.model.world_model import WorldModel
 from robotics.training.build import compose_config
 from robotics.training.fit import fit_world
 
+sys.path.insert(0, str(Path(__file__).parent))  # what tests share, by name
+
 TINY = (
-    "embodiment=embedded",
+    "spec=embedded",
     "dataset.image_size=[32,48]",
     "codec.channels=16",
     "codec.fit_windows=40",
@@ -24,7 +28,7 @@ TINY = (
 )
 
 JOINT = (
-    "embodiment=embedded",
+    "spec=embedded",
     "dataset.image_size=[32,48]",
     "dataset.horizon=4",
     "dataset.video_offsets=[1,2,3,4,5]",
@@ -73,7 +77,7 @@ def joint_overrides():
 
 @pytest.fixture(scope="session")
 def windows(rt1_directory):
-    return WindowDataset(rt1_directory, (32, 48), progress=False)
+    return WindowDataset(rt1_directory, (32, 48), progress=False, spec="embedded")
 
 
 @pytest.fixture
@@ -96,7 +100,7 @@ def tiny_world(windows, *overrides: str) -> WorldModel:
     plain = OmegaConf.to_container(config, resolve=True)
     torch.manual_seed(0)
     modes = tuple(plain["modes"])
-    model = fit_world(windows, plain, modes, EMBODIMENTS["embedded"])
+    model = fit_world(windows, plain, modes)
     model.backbone.eval().requires_grad_(False)
     for parameter in model.backbone.parameters():  # the heads start at zero: nothing would show
         parameter.add_(0.05 * torch.randn_like(parameter))

@@ -21,10 +21,10 @@ def batch(rows=3):
     valid = np.array([[True, True], [True, False], [False, False]])[:rows]
     repeated = np.where(valid[..., None, None, None], frames[:, None], 0).astype(np.uint8)
     return {
-        "image": frames,
-        "video": repeated,
+        "image/head": frames,
+        "video/head": repeated,
         "video_valid": valid,
-        "history": repeated[:, ::-1],
+        "history/head": repeated[:, ::-1],
         "history_valid": valid[:, ::-1],
         "action": np.ones((rows, 6, 8)),
     }
@@ -34,15 +34,17 @@ def test_all_frames_of_a_window_share_one_transform():
     samples = batch()
     out = STRONG(samples, [0, 0, 0], [5, 6, 7])
     for row in range(3):
-        assert not np.array_equal(out["image"][row], samples["image"][row])
+        assert not np.array_equal(out["image/head"][row], samples["image/head"][row])
         for name in ("video", "history"):
             for frame, valid in enumerate(samples[f"{name}_valid"][row]):
-                expected = out["image"][row] if valid else 0  # what does not exist stays zero
-                got = out[name][row, frame]
+                expected = out["image/head"][row] if valid else 0  # what does not exist stays zero
+                got = out[f"{name}/head"][row, frame]
                 np.testing.assert_array_equal(got, np.broadcast_to(expected, got.shape))
     for name in ("action", "video_valid", "history_valid"):
         np.testing.assert_array_equal(out[name], samples[name])
-    np.testing.assert_array_equal(samples["image"], batch()["image"])  # the input is not touched
+    np.testing.assert_array_equal(
+        samples["image/head"], batch()["image/head"]
+    )  # the input is not touched
 
 
 @settings(max_examples=30, deadline=None)
@@ -64,7 +66,7 @@ def test_nothing_asked_for_changes_nothing():
     out = Augment(seed=1)(samples, [0, 1, 2], [3, 4, 5])
     for name, values in samples.items():
         np.testing.assert_array_equal(out[name], values)
-    image = samples["image"][0]
+    image = samples["image/head"][0]
     assert apply(image, *IDENTITY) is image
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from robotics.embodiment.coding import Coder
+from robotics.embodiment.columns import column
 from robotics.embodiment.robot import UNITS
 from robotics.embodiment.rotation import as_quaternion, from_quaternion
 from robotics.embodiment.tables import TABLES, load_robot
@@ -107,14 +108,20 @@ POSE = {
 FORMS = ("euler_xyz", "euler_ZYX", "axis_angle", "quaternion_wxyz", "rot6d", "matrix")
 
 
+# A velocity has three values.
+RECORDED = [
+    (recorded, form)
+    for recorded in ("absolute", "delta", "velocity")
+    for form in FORMS[: 3 if recorded == "velocity" else None]
+]
+
+
 @pytest.mark.parametrize("frame", ["base", "tool"])
-@pytest.mark.parametrize("recorded", ["absolute", "delta", "velocity"])
+@pytest.mark.parametrize("against", ["measured", "commanded"])
 @pytest.mark.parametrize("mode", [None, "absolute", "delta", "velocity"])
-@pytest.mark.parametrize("form", FORMS)
-def test_a_pose_in_every_mode_frame_and_form_comes_back(frame, recorded, mode, form):
-    if recorded == "velocity" and form not in FORMS[:3]:
-        pytest.skip("a velocity has three values")
-    row = {"mode": recorded, "frame": frame, "model": {"mode": mode}}
+@pytest.mark.parametrize(("recorded", "form"), RECORDED)
+def test_a_pose_in_every_mode_frame_and_form_comes_back(frame, against, mode, recorded, form):
+    row = {"mode": recorded, "frame": frame, "against": against, "model": {"mode": mode}}
     action = {
         "rotation": {"path": "r", "kind": "rotation", "form": form, **row},
         "position": {"path": "a[0:3]", "kind": "position", "scale": 0.05, **row},
@@ -244,6 +251,70 @@ def test_quaternions_come_back_on_the_side_of_the_measured_one():
         np.testing.assert_allclose(back, sign * path, atol=1e-6)
 
 
+@pytest.mark.parametrize("columns", [False, True])
+def test_a_pose_recorded_as_one_matrix(columns):
+    place = "[12:15]" if columns else "[3:12:4]"
+    form = "homogeneous_columns" if columns else "homogeneous"
+    state = {
+        "position": {"path": f"pose{place}", "kind": "position"},
+        "rotation": {"path": "pose[0:16]", "kind": "rotation", "form": form},
+    }
+    row = {"path": "a[0:3]", "kind": "rotation", "form": "axis_angle", "mode": "delta"}
+    action = {"rotation": row | {"model": {"mode": "absolute"}}}
+    robot = table(state, action)
+    turn, matrix = Rotation.from_euler("xyz", [0.3, -0.2, 0.9]), np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = turn.as_matrix(), [1, 2, 3]
+    pose = (matrix.T if columns else matrix).ravel()
+    recorded = np.concatenate([pose[column(f"pose{place}").values], pose])
+    coder = Coder(robot)
+    expected = np.concatenate([[1, 2, 3], turn.as_matrix()[:, :2].T.ravel()])
+    np.testing.assert_allclose(coder.state(recorded), expected, atol=1e-6)
+    chunk = coder.chunk(np.zeros((1, 3)), recorded)
+    np.testing.assert_allclose(chunk[0], expected[3:], atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["absolute", "delta", "velocity"])
+def test_a_tool_that_turns_about_one_axis(mode):
+    yaw = {"path": "y", "kind": "rotation", "form": "euler_z", "unit": "deg"}
+    robot = table({"yaw": yaw}, {"yaw": yaw | {"mode": mode, "model": {"mode": "delta"}}})
+    coder = Coder(robot)
+    assert coder.action_names == ("yaw.z",) and coder.state_width == 6
+    recorded = {"absolute": [-175.0, 170.0], "delta": [10.0, -5.0], "velocity": [100.0, -50.0]}
+    actions, state = np.array(recorded[mode])[:, None], np.array([175.0])
+    chunk = coder.chunk(actions, state)
+    np.testing.assert_allclose(chunk[:, 0], np.radians([10, -5]), atol=1e-6)  # the short way
+    np.testing.assert_allclose(coder.recorded(chunk, state)[0], actions, atol=1e-4)
+
+
+def test_each_of_two_arms_has_its_own_tool():
+    row = {"mode": "delta", "frame": "tool", "model": {"mode": "absolute"}}
+    state, action = {}, {}
+    for side in ("left", "right"):
+        turn = {"path": "q", "kind": "rotation", "form": "quaternion_xyzw"}
+        state |= {f"{side}_position": {"path": "p", "kind": "position"}, f"{side}_rotation": turn}
+        move = {"path": "m", "kind": "position", **row}
+        turn = {"path": "r", "kind": "rotation", "form": "axis_angle", **row}
+        action |= {f"{side}_position": move, f"{side}_rotation": turn}
+    robot = table(state, action)
+    coder, rng = Coder(robot), np.random.default_rng(0)
+    state, actions = drawn(robot, "state", rng, (3,)), drawn(robot, "action", rng, (3, 4))
+    chunk = coder.chunk(actions, state)
+    for side, place in (("left", 0), ("right", 1)):
+        pose = state[0, 7 * place : 7 * place + 7]
+        move = Rotation.from_quat(pose[3:]).apply(actions[0, 0, 6 * place : 6 * place + 3])
+        reached = chunk[0, 0, coder.slices("action")[f"{side}_position"]]
+        np.testing.assert_allclose(reached, pose[:3] + move, atol=1e-5)
+    assert_same(robot, "action", coder.recorded(chunk, state)[0], actions)
+
+
+def test_scales_may_differ_by_value():
+    arm = {"path": "a[0:3]", "kind": "joints", "mode": "delta", "unit": "deg", "scale": [1, 10, 90]}
+    coder = Coder(table({}, {"arm": arm}))
+    chunk = coder.chunk(np.ones((1, 3)), np.zeros(0))
+    np.testing.assert_allclose(chunk[0], np.radians([1, 10, 90]), rtol=1e-6)
+    np.testing.assert_allclose(coder.recorded(chunk, np.zeros(0))[0], 1, rtol=1e-6)
+
+
 # ---------------------------------------------------------------- grippers
 
 
@@ -306,6 +377,18 @@ def test_pulses_and_commands_that_hold_come_back(known, sign):
 
 
 # ---------------------------------------------------------------- what is refused
+
+
+def test_one_command_of_a_hand_whose_two_fingers_are_measured():
+    hand = {"path": "a", "kind": "gripper", "mode": "pulse", "open": -1, "closed": 1}
+    coder = Coder(table(POSE, {"hand": hand | {"model": {"mode": "absolute"}}}))
+    turn = [1.0, 0, 0, 0]
+    for fingers, before in (([0.04, -0.04], -1), ([0.0, 0.0], 1)):
+        state = np.array([0.0, 0, 0, *turn, *fingers])
+        chunk = coder.chunk(np.zeros((3, 1)), state)
+        np.testing.assert_array_equal(chunk[:, 0], before)
+        back, _ = coder.recorded(-chunk, state)
+        np.testing.assert_array_equal(back[:, 0], [-before, 0, 0])
 
 
 def test_malformed_vectors_are_refused():

@@ -5,6 +5,7 @@ import multiprocessing
 
 import numpy as np
 import pytest
+from rt1_arrays import episode_actions, episode_states, texts
 
 from robotics.data.batches import WindowStream
 from robotics.data.images import decode_image, resize_image
@@ -31,17 +32,17 @@ def test_windows_match_the_episodes(directory, dataset):
     assert [len(steps) for steps in dataset.episodes] == [len(e) for e in episodes]
     assert len(dataset) == sum(LENGTHS) and dataset.num_episodes == 5
     for steps, episode in zip(dataset.episodes, episodes, strict=True):
-        frames = [resize_image(decode_image(image), SIZE) for image in episode.images]
-        actions, proprio = episode.actions(), episode.proprio()
+        frames = [resize_image(decode_image(image), SIZE) for image in episode.cameras["head"]]
+        actions, states = episode_actions(episode), episode_states(episode)
+        instructions = texts(episode)
         for t, index in enumerate(steps):
             sample = dataset.sample(index)
-            np.testing.assert_array_equal(sample["image"], frames[t])
-            np.testing.assert_array_equal(sample["proprio"], proprio[t])
-            assert sample["instruction"] == episode.instruction[t]
+            np.testing.assert_array_equal(sample["image/head"], frames[t])
+            np.testing.assert_array_equal(sample["state"], states[t])
+            np.testing.assert_array_equal(sample["state_recorded"], episode.state[t])
+            assert sample["instruction"] == instructions[t]
             for i in range(6):
-                inside = (
-                    t + i < len(episode) and episode.instruction[t + i] == sample["instruction"]
-                )
+                inside = t + i < len(episode) and instructions[t + i] == sample["instruction"]
                 assert sample["action_valid"][i] == inside
                 expected = actions[t + i] if inside else np.zeros(8)
                 np.testing.assert_array_equal(sample["action"][i], expected)
@@ -49,7 +50,7 @@ def test_windows_match_the_episodes(directory, dataset):
                 valid = t + offset < len(episode) and sample["action_valid"][:offset].all()
                 assert sample["video_valid"][f] == valid
                 expected = frames[t + offset] if valid else np.zeros((*SIZE, 3))
-                np.testing.assert_array_equal(sample["video"][f], expected)
+                np.testing.assert_array_equal(sample["video/head"][f], expected)
 
 
 def test_neighbouring_episodes_of_one_instruction_stay_apart(tmp_path):
@@ -67,9 +68,11 @@ def test_a_batch_is_its_samples_stacked(dataset):
     batch = dataset.batch(indices)
     for row, index in enumerate(indices):
         for name, value in dataset.sample(index).items():
-            np.testing.assert_array_equal(batch[name][row], value)
-    assert "video" not in dataset.batch(indices, video=False)
-    np.testing.assert_array_equal(dataset.frames([[40], [3]])[:, 0], batch["image"][:2])
+            np.testing.assert_array_equal(
+                batch[name] if name == "robot" else batch[name][row], value
+            )
+    assert "video/head" not in dataset.batch(indices, video=False)
+    np.testing.assert_array_equal(dataset.frames([[40], [3]])[:, 0], batch["image/head"][:2])
 
 
 def test_slices_share_the_cache_and_partition_the_windows(directory, dataset, tmp_path):
@@ -108,7 +111,7 @@ def test_the_cache_is_reused_after_episodes_were_added(tmp_path, monkeypatch):
 def test_a_build_that_was_interrupted_is_begun_again(tmp_path, monkeypatch):
     fake_dataset(tmp_path, (4, 5))
     with monkeypatch.context() as patch:
-        patch.setattr("robotics.data.cache.shards.np.savez", lambda *_, **__: 1 / 0)
+        patch.setattr("robotics.data.cache.entries.np.savez", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             WindowDataset(tmp_path, SIZE, progress=False)
     dataset = WindowDataset(tmp_path, SIZE, progress=False)
@@ -119,7 +122,7 @@ def test_a_build_that_was_interrupted_is_begun_again(tmp_path, monkeypatch):
 def test_a_damaged_cache_entry_is_reported(tmp_path):
     fake_dataset(tmp_path, (4,))
     WindowDataset(tmp_path, SIZE, progress=False)
-    (frames,) = (tmp_path / ".cache").glob("*/frames.u8")
+    (frames,) = (tmp_path / ".cache").glob("*/frames-head.u8")
     frames.write_bytes(frames.read_bytes()[:-1])
     with pytest.raises(ValueError, match="delete the directory"):
         WindowDataset(tmp_path, SIZE, progress=False)
@@ -138,13 +141,15 @@ def test_processes_build_one_cache(tmp_path):
 
 
 def test_statistics_are_over_every_step_once(dataset, directory):
-    actions = np.concatenate([episode.actions() for episode in EpisodeReader(directory)])
+    actions = np.concatenate([episode_actions(episode) for episode in EpisodeReader(directory)])
     statistics = dataset.statistics()
     assert statistics["action"].count == sum(LENGTHS)
     np.testing.assert_allclose(statistics["action"].q99, np.quantile(actions, 0.99, axis=0))
-    quaternion = np.concatenate([episode.proprio()[:, 3:7] for episode in EpisodeReader(directory)])
+    quaternion = np.concatenate(
+        [episode_states(episode)[:, 3:7] for episode in EpisodeReader(directory)]
+    )
     assert (quaternion[:, 0] + quaternion[:, 1] >= 0).all()
-    np.testing.assert_allclose(statistics["proprio"].min[3:7], quaternion.min(axis=0))
+    np.testing.assert_allclose(statistics["state"].min[3:7], quaternion.min(axis=0))
 
 
 def test_an_epoch_shows_every_window_once_and_epochs_differ(dataset):

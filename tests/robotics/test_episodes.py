@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from robotics.data.episodes import (
     EpisodeRecorder,
-    proprio_vector,
     run_ends,
 )
 from robotics.data.images import decode_image, encode_image, resize_image
@@ -17,7 +16,6 @@ from robotics.data.rlds.fake import fake_episode
 from robotics.data.windows import action_window, video_window
 from robotics.embodiment.control import Action
 from robotics.embodiment.rotation import rpy_to_axis_angle
-from robotics.embodiment.table import EMBODIMENTS, GRIPPER, TERMINATE, embodiment
 
 
 def observation(value=0):
@@ -34,21 +32,15 @@ def test_recorder_turns_control_into_rt1_conventions():
     recorder.add(observation(), Action(control), "open top drawer")
     recorder.add(observation(), Action(-control, True), "open top drawer", reward=1.0)
     episode = recorder.build()
-    np.testing.assert_allclose(
-        rpy_to_axis_angle(episode.rotation_delta), [control[3:6], -control[3:6]], atol=1e-6
-    )
-    actions = episode.actions()
-    np.testing.assert_array_equal(actions[:, :3], [control[:3], -control[:3]])
-    np.testing.assert_array_equal(actions[:, GRIPPER], [1, -1])
-    np.testing.assert_array_equal(actions[:, TERMINATE], [-1, 1])
-    np.testing.assert_array_equal(episode.proprio()[0], [1, 2, 3, 0, 0, 0, 1, 0.25])
+    turn = rpy_to_axis_angle(episode.part("action.rotation"))
+    np.testing.assert_allclose(turn, [control[3:6], -control[3:6]], atol=1e-6)
+    motion = episode.part("action.position")
+    np.testing.assert_array_equal(motion, [control[:3], -control[:3]])
+    np.testing.assert_array_equal(episode.part("action.gripper"), [[1], [-1]])
+    np.testing.assert_array_equal(episode.terminate, [False, True])
+    np.testing.assert_array_equal(episode.state[0], [1, 2, 3, 0, 0, 0, -1, 0.25])
+    assert episode.instructions == [("open top drawer",)] * 2
     np.testing.assert_array_equal(episode.reward, [0, 1])
-
-
-def test_proprio_is_the_same_for_one_observation_and_for_an_episode():
-    episode = fake_episode(0)
-    one = proprio_vector(episode.tool_pose[3], episode.gripper_closed[3:4])
-    np.testing.assert_array_equal(one, episode.proprio()[3])
 
 
 @settings(max_examples=200, deadline=None)
@@ -89,13 +81,14 @@ def test_video_is_valid_up_to_the_frame_the_last_valid_action_leads_to():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"world_vector": np.zeros((12, 2))}, r"expected world_vector of shape \(12, 3\)"),
+        ({"action": np.zeros((12, 6))}, r"expected action of shape \(12, 7\)"),
         (
-            {"gripper": np.full(12, np.nan)},
-            "expected finite gripper, got NaN or infinity at step 0",
+            {"state": np.pad(np.full((12, 1), np.nan), ((0, 0), (7, 0)))},
+            "expected finite state.gripper, got NaN or infinity at step 0",
         ),
-        ({"instruction": ["a"]}, "got 12 images and 1 instructions"),
-        ({"images": []}, "at least one"),
+        ({"cameras": {"head": [b"a"]}}, "expected 12 pictures of camera head, one a step, got 1"),
+        ({"cameras": {"side": []}}, "cameras: expected one of head"),
+        ({"instructions": []}, "at least one"),
     ],
 )
 def test_malformed_episodes_are_refused(change, message):
@@ -119,9 +112,3 @@ def test_images_survive_the_codec_and_are_averaged_by_area():
     assert np.abs(decode_image(encode_image(image)).astype(int) - image).mean() < 6
     np.testing.assert_array_equal(resize_image(image, (8, 10)), image[::32, ::32])
     assert resize_image(image, (256, 320)) is image
-
-
-def test_embodiments_are_looked_up_by_name():
-    assert embodiment("embedded") is EMBODIMENTS["embedded"]
-    with pytest.raises(ValueError, match="google_robot"):
-        embodiment("nobody")

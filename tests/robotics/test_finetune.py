@@ -160,7 +160,7 @@ def test_a_run_can_start_from_a_checkpoint(words, tmp_path):
     expected = WorldModel.load(source)
     for a, b in zip(run.model.backbone.parameters(), expected.backbone.parameters(), strict=True):
         assert torch.equal(a, b) and a.requires_grad
-    assert run.model.video_codec.hash() == expected.video_codec.hash()
+    assert run.model.robot().codecs["head"].hash() == expected.robot().codecs["head"].hash()
     loaded = checkpoint.read_json(tmp_path / "b/run.json")["loaded"]
     assert not any(sum(part[f]) for part in loaded["parts"].values() for f in part if f != "loaded")
 
@@ -307,8 +307,8 @@ def test_imagining_writes_its_report(words, rt1_directory, tmp_path, capsys):
     assert imagine(arguments) == 0
     assert "share of the mean" in capsys.readouterr().out
     results = json.loads((out / "results.json").read_text())
-    assert results["video"]["counts"]["windows"] == 8
-    assert {"forward", "copy", "forward - copy"} <= results["video"]["all"]["PSNR"].keys()
+    assert results["video"]["head"]["counts"]["windows"] == 8
+    assert {"forward", "copy", "forward - copy"} <= results["video"]["head"]["all"]["PSNR"].keys()
     assert {"inverse", "policy", "mean"} <= results["action"].keys()
     for name in (*results["strips"], *results["videos"]):
         assert (out / name).stat().st_size > 0 and name in (out / "index.html").read_text()

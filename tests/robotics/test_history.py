@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,9 +14,7 @@ from robotics.data.cache.latents import LatentCache, load_codec
 from robotics.data.images import decode_image
 from robotics.data.rlds.reader import EpisodeReader
 from robotics.data.windows import WindowDataset
-from robotics.embodiment.table import EMBODIMENTS
 from robotics.imagine import main as imagine
-from robotics.model.layout import robot_layout
 from robotics.model.modes import MODES, robot_schedule
 from robotics.model.policy import CheckpointPolicy
 from robotics.model.world_model import WorldModel
@@ -29,13 +29,14 @@ SHARES = {"policy": {"probability": 1, "batch_size": 4}}
 
 @pytest.fixture(scope="module")
 def past_windows(rt1_directory):
-    return WindowDataset(rt1_directory, (32, 48), history=2, history_stride=2, progress=False)
+    past = {"history": 2, "history_stride": 2}
+    return WindowDataset(rt1_directory, (32, 48), **past, progress=False, spec="embedded")
 
 
 def fitted(dataset, *words) -> WorldModel:
     config = OmegaConf.to_container(compose_config([*words, "data=x", "out=x"]), resolve=True)
     torch.manual_seed(0)
-    model = fit_world(dataset, config, tuple(config["modes"]), EMBODIMENTS["embedded"])
+    model = fit_world(dataset, config, tuple(config["modes"]))
     model.backbone.eval().requires_grad_(False)
     for parameter in model.backbone.parameters():  # the heads start at zero: nothing would show
         parameter.add_(0.05 * torch.randn_like(parameter))
@@ -53,20 +54,20 @@ def act(world, samples, seed=0):
 
 
 def test_without_history_nothing_of_it_is_there(world, windows, past_windows):
-    assert "history" not in world.layout and world.history_offsets == ()
+    assert "history/head" not in world.layout and world.robot().history_offsets == ()
     assert not any("history" in name for name, _ in world.backbone.named_parameters())
     with_past = past_windows.batch([0, 20])
-    assert "history" in with_past
+    assert "history/head" in with_past
     np.testing.assert_array_equal(act(world, with_past), act(world, windows.batch([0, 20])))
 
 
 def test_history_has_negative_times_and_is_always_given(past_world, past_windows):
-    times = past_world.layout["history"].positions()[:, 0].unique().tolist()
-    assert times == [-4.0, -2.0] and past_world.history_offsets == OFFSETS
+    times = past_world.layout["history/head"].positions()[:, 0].unique().tolist()
+    assert times == [-4.0, -2.0] and past_world.robot().history_offsets == OFFSETS
     for mode in MODES.values():
         batch = past_world.encode(past_windows.batch([0, 5]), mode)
         batch.check(past_world.layout)
-        assert "history" in batch.given
+        assert "history/head" in batch.given
 
 
 def test_past_frames_are_coded_like_the_current_one_and_masked_at_the_start(
@@ -74,18 +75,18 @@ def test_past_frames_are_coded_like_the_current_one_and_masked_at_the_start(
 ):
     steps = np.arange(6)  # of the first episode
     batch = past_world.encode(past_windows.batch(steps), MODES["policy"])
-    valid = batch.valid["history"].reshape(6, 2, -1)
+    valid = batch.valid["history/head"].reshape(6, 2, -1)
     exists = steps[:, None] >= np.array(OFFSETS)
     assert np.array_equal(valid.all(-1).numpy(), exists)
     assert np.array_equal(valid.any(-1).numpy(), exists)
-    coded = batch.latents["history"].unflatten(1, (2, -1))
-    torch.testing.assert_close(coded[5, 0], batch.latents["image"][1], rtol=0, atol=1e-6)
-    torch.testing.assert_close(coded[5, 1], batch.latents["image"][3], rtol=0, atol=1e-6)
+    coded = batch.latents["history/head"].unflatten(1, (2, -1))
+    torch.testing.assert_close(coded[5, 0], batch.latents["image/head"][1], rtol=0, atol=1e-6)
+    torch.testing.assert_close(coded[5, 1], batch.latents["image/head"][3], rtol=0, atol=1e-6)
 
 
 def test_it_acts_on_what_exists_and_on_nothing_else(past_world, past_windows):
     samples = past_windows.batch([0, 5])
-    changed = dict(samples, history=255 - samples["history"])
+    changed = samples | {"history/head": 255 - samples["history/head"]}
     before, after = act(past_world, samples), act(past_world, changed)
     np.testing.assert_array_equal(before[0], after[0])  # all of it masked
     assert np.abs(before[1] - after[1]).max() > 1e-3
@@ -99,13 +100,7 @@ def test_windows_without_the_past_it_needs_are_refused(past_world, windows):
 @pytest.mark.parametrize("offsets", [(5, 2), (2, 4), (4, 0)])
 def test_uneven_offsets_are_refused(world, offsets):
     with pytest.raises(ValueError, match="equal steps"):
-        robot_layout(
-            world.image_codec,
-            world.video_codec,
-            horizon=6,
-            video_offsets=(3, 6),
-            history_offsets=offsets,
-        )
+        replace(world.robot(), history_offsets=offsets).rows()
 
 
 def observations(episode):
@@ -147,7 +142,7 @@ def test_the_policys_past_is_that_of_the_datas_windows(
         expected = past_windows.batch(looked)
         assert 3 <= len(looked) == len(policy.latencies) < len(episode)
         policy.latencies.clear()
-        for name in ("image", "proprio", "history", "history_valid"):
+        for name in ("image/head", "state", "history/head", "history_valid"):
             got = np.concatenate([samples[name] for samples in seen])
             np.testing.assert_array_equal(got, expected[name], err_msg=name)
         assert not expected["history_valid"].all() and expected["history_valid"].any()
@@ -174,8 +169,8 @@ def test_cached_latents_are_those_of_the_pixels(
     ]
     for _ in range(4):
         pixels, cached = (next(stream) for stream in streams)
-        assert torch.equal(pixels.latents["history"], cached.latents["history"])
-        assert torch.equal(pixels.valid["history"], cached.valid["history"])
+        assert torch.equal(pixels.latents["history/head"], cached.latents["history/head"])
+        assert torch.equal(pixels.valid["history/head"], cached.valid["history/head"])
 
 
 def test_a_run_with_history_trains_acts_and_imagines(rt1_directory, tiny_overrides, tmp_path):
@@ -193,11 +188,11 @@ def test_a_run_with_history_trains_acts_and_imagines(rt1_directory, tiny_overrid
     run = build(compose_config([*words, f"out={tmp_path / 'run'}"]))
     assert run.trainer.train() == "finished"
     saved = tmp_path / "run" / "checkpoint"
-    assert WorldModel.load(saved).history_offsets == OFFSETS
+    assert WorldModel.load(saved).robot().history_offsets == OFFSETS
     where = ["--checkpoint", str(saved), "--data", str(rt1_directory)]
     assert imagine([*where, "--out", str(tmp_path / "seen"), "--windows", "4", "--steps", "1"]) == 0
     plain = [word for word in words if "history" not in word]
     other = compose_config([*plain, f"init={saved}", f"out={tmp_path / 'other'}"])
     # Its tokens have nowhere to go in a model without history: dropped, and reported.
-    assert build(other).model.history_offsets == ()
+    assert build(other).model.robot().history_offsets == ()
     assert "history" in (tmp_path / "other" / "init.txt").read_text()

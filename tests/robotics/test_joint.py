@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,13 +12,12 @@ import torch
 
 from robotics.data.rlds.fake import fake_dataset
 from robotics.data.windows import WindowDataset
-from robotics.embodiment.table import EMBODIMENTS
 from robotics.encode import main as encode
 from robotics.finetune import main
 from robotics.imagination import run as imagining
 from robotics.imagination.scores import patch_side, video_scores
 from robotics.imagine import main as imagine
-from robotics.model.modes import MODES
+from robotics.model.modes import MODES, by_row
 from robotics.model.world_model import WorldModel
 from robotics.training.build import build, compose_config
 from robotics.training.fit import fit_world
@@ -39,7 +39,12 @@ def plain(*words):
 @pytest.fixture(scope="module")
 def clips(rt1_directory):
     return WindowDataset(
-        rt1_directory, SIZE, progress=False, horizon=4, video_offsets=(1, 2, 3, 4, 5)
+        rt1_directory,
+        SIZE,
+        progress=False,
+        horizon=4,
+        video_offsets=(1, 2, 3, 4, 5),
+        spec="embedded",
     )
 
 
@@ -47,7 +52,7 @@ def clips(rt1_directory):
 def joint(clips, joint_overrides):
     config = plain("experiment=rt1_small", *joint_overrides)
     torch.manual_seed(0)
-    model = fit_world(clips, config, ("joint",), EMBODIMENTS["embedded"])
+    model = fit_world(clips, config, ("joint",))
     model.backbone.eval().requires_grad_(False)
     for parameter in model.backbone.parameters():
         parameter.add_(0.05 * torch.randn_like(parameter))
@@ -55,33 +60,37 @@ def joint(clips, joint_overrides):
 
 
 def test_the_sequence_is_frame_clip_and_actions(joint, clips):
-    assert joint.layout.names == ("image", "video", "action")
+    assert joint.layout.names == ("image/head", "video/head", "action")
     rows = {row.name: (row.grid, row.channels) for row in joint.layout.modalities}
-    assert rows == {"image": ((1, 4, 6), 16), "video": ((2, 4, 6), 12), "action": ((4, 1, 1), 7)}
+    assert rows == {
+        "image/head": ((1, 4, 6), 16), "video/head": ((2, 4, 6), 12), "action": ((4, 1, 1), 7)
+    }  # fmt: skip
     # Five frames: the first alone, then a group of four, at the time of its last frame.
-    assert joint.layout["video"].positions()[:, 0].unique().tolist() == [1.0, 5.0]
+    assert joint.layout["video/head"].positions()[:, 0].unique().tolist() == [1.0, 5.0]
     samples = clips.batch(np.arange(12))
     batch = joint.encode(samples, MODES["joint"])
     batch.check(joint.layout)
-    assert batch.given == {"image"} and batch.generated == ("video", "action")
-    actions = joint.action.normalise(samples["action"])[..., :7]
+    assert batch.given == {"image/head"} and batch.generated == ("video/head", "action")
+    actions = joint.robot().normalizers["action"].normalise(samples["action"][..., :7])
     assert np.array_equal(batch.latents["action"].numpy(), actions)
     shown = samples["video_valid"]
     expected = np.stack([shown[:, 0], shown[:, 1:].all(1)], 1)
-    assert np.array_equal(batch.valid["video"].unflatten(1, (2, 24)).all(-1).numpy(), expected)
+    assert np.array_equal(batch.valid["video/head"].unflatten(1, (2, 24)).all(-1).numpy(), expected)
     assert 0 < expected[:, 1].sum() < expected[:, 0].sum()
 
 
 def test_video_and_actions_share_their_times_and_the_frame_has_its_own(joint, clips):
     objective = make_objective(compose_config(["experiment=rt1_small"]))
+    objective.time_laws = by_row(objective.time_laws, joint.layout.names)
+    objective.condition_noise = by_row(objective.condition_noise, joint.layout.names)
     batch = joint.encode(clips.batch(np.arange(40)), MODES["joint"])
     scene = objective.scene(joint.layout, batch, torch.Generator().manual_seed(0))
     times, slices = scene.views.student.per_token(), joint.layout.slices(batch.latents)
     pairs = scene.views.student.levels[:, :2]
-    for name in ("video", "action"):
+    for name in ("video/head", "action"):
         mine = times[:, slices[name]]
         assert ((mine == pairs[:, :1]) | (mine == pairs[:, 1:])).all()
-    frame = times[:, slices["image"]]
+    frame = times[:, slices["image/head"]]
     assert (frame == frame[:, :1]).all() and frame.max() <= 0.2 and frame.std() > 0.02
     assert abs(float(frame.mean()) - 0.1) < 0.05
 
@@ -94,8 +103,9 @@ def test_it_acts_and_imagines_and_comes_back_from_disk(joint, clips, tmp_path):
         return world.generate(samples, "joint", steps=2, generator=generators)
 
     before = drawn(joint)
-    assert before["action"].shape == (2, 4, 8) and (before["action"][..., 7] == -1).all()
-    assert before["video"].shape == (2, 5, *SIZE, 3) and before["video"].dtype == np.uint8
+    assert before["action"].shape == (2, 4, 7)  # without the value that terminates
+    assert before["video/head"].shape == (2, 5, *SIZE, 3)
+    assert before["video/head"].dtype == np.uint8
     joint.save(tmp_path)
     after = drawn(WorldModel.load(tmp_path, embodiment="embedded"))
     assert all(np.array_equal(before[name], after[name]) for name in before)
@@ -107,7 +117,9 @@ def test_what_it_imagines_is_measured_with_its_actions(joint, rt1_directory, tmp
     words += ["--out", str(tmp_path / "out"), "--windows", "8", "--steps", "1", "--episode", "0"]
     assert imagine([*words, "--split", "train"]) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert {"joint", "copy", "joint - copy", "codec"} <= results["video"]["all"]["PSNR"].keys()
+    assert {"joint", "copy", "joint - copy", "codec"} <= results["video"]["head"]["all"][
+        "PSNR"
+    ].keys()
     assert {"joint", "mean"} == results["action"].keys()
     assert results["videos"] == ["videos/episode_0000_joint.mp4"]
     assert "joint - copy" in capsys.readouterr().out
@@ -132,23 +144,26 @@ def test_actions_count_without_frames_where_no_mode_was_shown_them(joint, modes,
     shown = np.ones((2, 5), bool)
     shown[:, -1] = False  # as in every window of an episode that is shorter than the clip
     actions = np.random.default_rng(0).normal(size=(2, 4, 6)).astype(np.float32)
-    joined = {"true image": frames[:, 0], "true video": frames, "true video_valid": shown}
+    joined = {"true image/head": frames[:, 0], "true video/head": frames, "true video_valid": shown}
     joined |= {"true action": actions, "true action_valid": np.ones((2, 4), bool)}
-    joined |= {"codec": frames, **{f"video {m}": frames for m in modes}}
+    joined |= {"codec/head": frames, **{f"video/head {m}": frames for m in modes}}
+    joined["there/head"] = np.ones(2, bool)
     joined |= {f"action {m}": np.zeros_like(actions) for m in modes}
-    rows = imagining._scores(joint, joined, np.arange(2), modes)["action"]
+    rows = imagining._scores(joint.robot(), joined, np.arange(2), modes)["action"]
     assert (rows["joint"]["MSE"]["mean"] is not None) is counted
 
 
 def test_what_the_codec_restores_is_not_spoiled_by_what_lies_after_the_end(joint, clips):
     end = clips.episodes[0][-1]
     samples = clips.batch([end - 3])  # three real frames, the last two of them in a broken group
-    held = imagining._padded(samples)
+    held = imagining._padded(samples, "head")
     assert samples["video_valid"][0].tolist() == [True, True, True, False, False]
-    assert np.array_equal(held[0, :3], samples["video"][0, :3])
-    assert (held[0, 3:] == samples["video"][0, 2]).all() and not samples["video"][0, 3:].any()
+    assert np.array_equal(held[0, :3], samples["video/head"][0, :3])
+    assert (held[0, 3:] == samples["video/head"][0, 2]).all() and not samples["video/head"][
+        0, 3:
+    ].any()
     alone = clips.batch([end])
-    assert (imagining._padded(alone) == alone["image"][:, None]).all()
+    assert (imagining._padded(alone, "head") == alone["image/head"][:, None]).all()
 
 
 def test_previews_show_no_frames_that_never_were(joint, clips, tmp_path):
@@ -157,7 +172,7 @@ def test_previews_show_no_frames_that_never_were(joint, clips, tmp_path):
     preview = Preview(joint, clips, tmp_path, windows=12, steps=1)
     preview(joint.backbone, 3)
     picture = np.asarray(Image.open(tmp_path / "step_00000003.png"))
-    valid = preview.samples["video_valid"]
+    valid = preview.samples["embedded"]["video_valid"]
     assert valid.any() and not valid.all()
     for row, column in np.ndindex(valid.shape):
         top, left = 2 * row * (SIZE[0] + 4), (1 + column) * (SIZE[1] + 4)
@@ -217,7 +232,7 @@ def test_nothing_is_imagined_in_silence(joint, tmp_path, capsys):
     (tmp_path / "file").touch()
     joint.save(tmp_path / "joint")
     only = joint.with_backbone(joint.backbone)
-    only.modes = ("policy",)
+    only.robots = {"embedded": replace(joint.robot(), modes=("policy",))}
     only.save(tmp_path / "policy")
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "config.json").write_text('{"schema": 1, "kind": "backbone"}')
@@ -251,7 +266,8 @@ def test_latents_of_clips_are_refused_before_the_data_is_opened(
 def test_a_probe_knows_each_of_its_codecs(joint, tmp_path):
     joint.save(tmp_path / "run" / "checkpoint")
     path = _named([f"a={tmp_path / 'run'}"])["a"]
-    codecs = {"image": joint.image_codec, "video": joint.video_codec.video}
+    codec = joint.robot().codecs["head"]
+    codecs = {"image/head": codec.base, "video/head": codec.video}
     for name, codec in codecs.items():
         check_codec(path, SimpleNamespace(codec=codec.hash(), modality=name))
         with pytest.raises(ValueError, match=f"codec of {name}"):
@@ -263,7 +279,7 @@ def test_the_papers_experiment_can_be_planned_without_weights(capsys):
     printed = capsys.readouterr().out
     total = float(printed.split("parameters  ")[1].split("M")[0]) * 1e6
     assert total == pytest.approx(625e6, rel=0.03)
-    assert "image 320 of 128, video 4160 of 48, action 6 of 7" in printed
+    assert "image/head 320 of 128, video/head 4160 of 48, action 6 of 7" in printed
     assert "100000 steps on 64 GPUs" in printed
     assert main(["--plan", "experiment=embedded"]) == 0
     assert "keypose 1 of 8" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,9 +72,9 @@ def streams(world, dataset, cache, seed=1):
 @pytest.mark.parametrize("split", ["train", "train[1:5]"])
 @pytest.mark.parametrize("dtype", latents.DTYPES)
 def test_batches_from_the_cache_are_those_from_pixels(world, rt1_directory, caches, dtype, split):
-    dataset = WindowDataset(rt1_directory, SIZE, split=split, progress=False)
-    world.video_codec = latents.load_codec(caches / dtype)
-    world.image_codec = world.video_codec.base
+    dataset = WindowDataset(rt1_directory, SIZE, split=split, progress=False, spec="embedded")
+    codecs = {"head": latents.load_codec(caches / dtype)}
+    world.robots = {"embedded": replace(world.robot(), codecs=codecs)}
     pixels, cached = streams(world, dataset, opened(caches / dtype, dataset))
     for _ in range(8):
         expected, got = next(pixels), next(cached)
@@ -120,7 +121,7 @@ def test_a_run_trains_from_the_cache_as_from_pixels(config, tiny_overrides, cach
             ]
         )
         runs.append(build(chosen))
-    assert runs[0].model.video_codec.hash() == runs[1].model.video_codec.hash()
+    assert len({run.model.robot().codecs["head"].hash() for run in runs}) == 1
     for run in runs:
         run.trainer.train_step()
         run.trainer.train_step()
@@ -138,18 +139,18 @@ def test_variants_are_consistent_in_a_window_and_drawn_anew(caches, windows, wor
     seen = set()
     for step in steps:
         matching = [
-            k for k in range(3) if np.array_equal(batch["image_latents"][step], every[k][step])
+            k for k in range(3) if np.array_equal(batch["image_latents/head"][step], every[k][step])
         ]
         assert len(matching) == 1
         seen.update(matching)
         for frame in np.flatnonzero(valid[step]):
             future = every[matching[0]][index[step, frame]]
-            np.testing.assert_array_equal(batch["video_latents"][step, frame], future)
+            np.testing.assert_array_equal(batch["video_latents/head"][step, frame], future)
     assert seen == {0, 1, 2}
-    other = cache.batch(steps, np.ones_like(steps))["image_latents"]
-    assert not np.array_equal(other, batch["image_latents"])
-    again = cache.batch(steps, np.zeros_like(steps))["image_latents"]
-    np.testing.assert_array_equal(again, batch["image_latents"])
+    other = cache.batch(steps, np.ones_like(steps))["image_latents/head"]
+    assert not np.array_equal(other, batch["image_latents/head"])
+    again = cache.batch(steps, np.zeros_like(steps))["image_latents/head"]
+    np.testing.assert_array_equal(again, batch["image_latents/head"])
     # and they are what the key says: that augmentation of the frames, one draw an episode
     assert not np.array_equal(every[0], every[1])
     plain = codec.encode(torch.as_tensor(windows.frames(steps))).numpy()
@@ -270,8 +271,10 @@ def test_the_command_line(world, rt1_directory, tiny_overrides, tmp_path, capsys
     assert f"{len(windows)} frames" in capsys.readouterr().out
     assert main(arguments) == 0
     assert "0 shards written, 2 there already" in capsys.readouterr().out
-    cache = LatentCache(tmp_path / "out", windows, world.image_codec, control_hz=3.0)
-    assert cache.batch([0, 3])["video_latents"].shape == (2, 2, 6, 16)
+    cache = LatentCache(
+        tmp_path / "out", windows, world.robot().image_codec("head"), control_hz=3.0
+    )
+    assert cache.batch([0, 3])["video_latents/head"].shape == (2, 2, 6, 16)
     augmented = [*arguments[:3], str(tmp_path / "b"), *tiny_overrides]
     assert main([*augmented, "--variants", "2", "--augment", "crop_colour"]) == 0
     assert json.loads((tmp_path / "b/key.json").read_text())["augment"]["crop"] == 0.92

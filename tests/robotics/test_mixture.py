@@ -44,7 +44,9 @@ def test_windows_of_a_mixture_are_those_of_its_sets_in_the_order_asked_for(mixtu
     for row, index in enumerate(indices):
         part, place = ("two", index - first) if index >= first else ("one", index)
         for name, value in parts[part].sample(place).items():
-            np.testing.assert_array_equal(batch[name][row], value)
+            np.testing.assert_array_equal(
+                batch[name] if name == "robot" else batch[name][row], value
+            )
     assert set(batch) == set(parts["one"].batch([0]))
     assert mixture.num_episodes == 7
     starts = [e.start for e in parts["one"].episodes] + [
@@ -166,28 +168,50 @@ def test_what_data_may_be(tmp_path, directories):
             parse_mixture(wrong)
 
 
-def test_sets_whose_actions_mean_something_else_are_refused(monkeypatch, parts):
+def test_sets_of_one_robot_that_mean_something_else_are_refused_in_words(parts):
     entries = parse_mixture({"a": {"path": "x", "spec": "rt1"}, "b": {"path": "y"}})
-    check_conventions(entries, "embedded", None)
-    with pytest.raises(ValueError, match="a 3 Hz, b 5 Hz"):
-        check_conventions(entries, "embedded", "bridge")
-    check_conventions(entries, "embedded", "bridge", mixed_rates=True)
-    from dataclasses import replace
-
-    from robotics.data import sources
-    from robotics.embodiment.table import EMBODIMENTS
-
-    rows = EMBODIMENTS | {
-        "other": replace(EMBODIMENTS["embedded"], name="other", gripper_closes=-1)
-    }
-    monkeypatch.setattr(sources, "embodiment", rows.__getitem__)
-    foreign = parse_mixture({"a": {"path": "x", "embodiment": "other"}})
-    with pytest.raises(ValueError, match="gripper_closes"):
-        check_conventions(foreign, "embedded", None)
+    check_conventions(entries)
+    named = {"extends": "rt1", "name": "rt1"}
+    for change, message in (
+        ({"rate": 5}, "robot rt1 of one control rate, got a 3 Hz, b 5 Hz"),
+        ({"embodiment": "other"}, "data.b: .*another embodiment: google_robot against other"),
+        (
+            {"action": {"gripper": {"mode": "absolute", "continuous": True}}},
+            "another action.gripper: .* pulse against .* absolute, any width",
+        ),
+        (
+            {"action": {"rotation": {"form": "axis_angle"}}},
+            "action.rotation: .*roll.* against .*rx",
+        ),
+        ({"action": {"position": {"frame": "tool"}}}, "axes of the base against .* of the tool"),
+        ({"state": {"gripper": None}}, "state.gripper: gripper .*against none"),
+        ({"terminate": None}, "terminate: predicted against not predicted"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_conventions(entries, named | change)
+    check_conventions(entries, named | {"rate": 5}, mixed_rates=True)
+    # Units, senses and paths are the recording's own: the model gets the same of both.
+    same = {"position": {"unit": "mm"}, "gripper": {"open": 1, "closed": -1}}
+    check_conventions(entries, named | {"action": same, "cameras": {"head": {"path": "a/b"}}})
+    # Another name is another robot, which has its own normaliser.
+    check_conventions(entries, named | {"name": "mine", "rate": 5, "terminate": None})
+    check_conventions(parse_mixture({"a": {"path": "x", "embodiment": "other"}}))
+    with pytest.raises(ValueError, match="data.b: .*expected one of"):
+        check_conventions(parse_mixture({"b": {"path": "x", "spec": "no_such"}}))
     with pytest.raises(ValueError, match="weights above 0"):
         DatasetMixture(parts, WEIGHTS | {"one": 0})
     with pytest.raises(ValueError, match="a weight for each"):
         DatasetMixture(parts, {"one": 1})
+
+
+def test_sets_opened_differently_are_no_mixture(parts, directories):
+    for options, message in (
+        ({"horizon": 3}, "same cameras, image sizes, horizon"),
+        ({"spec": {"extends": "rt1", "name": "rt1", "terminate": None}}, "data.two: .*terminate"),
+    ):
+        other = WindowDataset(directories["two"], SIZE, progress=False, **options)
+        with pytest.raises(ValueError, match=message):
+            DatasetMixture({"one": parts["one"], "two": other}, WEIGHTS)
 
 
 def test_a_run_trains_on_a_mixture_and_resumes(directories, tiny_overrides, tmp_path, capsys):
@@ -202,7 +226,7 @@ def test_a_run_trains_on_a_mixture_and_resumes(directories, tiny_overrides, tmp_
     assert "b   25.0%  3 episodes, 40 windows, 0.15 epochs" in run.description
     assert isinstance(run.trainer.batches.windows, MixtureStream)
     statistics = run.trainer.batches.windows.dataset.statistics()
-    assert run.model.action.statistics == statistics["action"]
+    assert run.model.robot().normalizers["action"].statistics == statistics["action"]
     run.trainer.train(until=2)
     again = build(compose_config(words))
     assert again.trainer.step == 2 and again.trainer.batches.windows.drawn == 12

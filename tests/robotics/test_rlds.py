@@ -31,12 +31,11 @@ def shards(directory):
 
 
 def assert_same(a, b):
-    assert list(a.images) == list(b.images)
-    assert list(a.instruction) == list(b.instruction)
+    assert a.cameras == b.cameras
+    assert a.instructions == b.instructions
     assert a.success == b.success
-    np.testing.assert_array_equal(a.actions(), b.actions())
-    np.testing.assert_array_equal(a.proprio(), b.proprio())
-    np.testing.assert_array_equal(a.reward, b.reward)
+    for name in ("state", "action", "terminate", "reward"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
 
 
 def by_length(directory, split="train"):
@@ -64,13 +63,16 @@ def test_tfds_reads_metadata_features_and_records(dataset):
     assert len(steps) == len(ours)
     assert example["aspects"]["success"] == ours.success
     for t, step in enumerate(steps):
-        np.testing.assert_array_equal(step["action"]["world_vector"], ours.world_vector[t])
-        np.testing.assert_array_equal(step["action"]["rotation_delta"], ours.rotation_delta[t])
+        np.testing.assert_array_equal(
+            step["action"]["world_vector"], ours.part("action.position")[t]
+        )
+        turn = ours.part("action.rotation")[t]
+        np.testing.assert_array_equal(step["action"]["rotation_delta"], turn)
         done = bool(ours.terminate[t])
         np.testing.assert_array_equal(step["action"]["terminate_episode"], [done, not done, 0])
         view = step["observation"]
-        assert view["natural_language_instruction"].decode() == ours.instruction[t]
-        np.testing.assert_array_equal(view["base_pose_tool_reached"], ours.tool_pose[t])
+        assert (view["natural_language_instruction"].decode(),) == ours.instructions[t]
+        np.testing.assert_array_equal(view["base_pose_tool_reached"], ours.state[t, :7])
         assert view["image"].shape == (256, 320, 3)
         assert not view["natural_language_embedding"].any()
         assert (step["is_first"], step["is_last"]) == (t == 0, t == len(ours) - 1)
@@ -264,7 +266,7 @@ def test_writer_refuses(tmp_path, dataset):
         (b"no jpeg", "at step 0"),
         (encode_image(np.zeros((8, 8, 3), np.uint8)), "8 x 8"),
     ):
-        object.__setattr__(episode, "images", [image])
+        object.__setattr__(episode, "cameras", {"head": [image]})
         with pytest.raises(ValueError, match=message):
             EpisodeWriter(tmp_path / "empty").write(0, episode)
     foreign = tmp_path / "foreign"
@@ -340,7 +342,7 @@ def change(record, edit):
         (lambda f: f["steps/reward"].float_list.value.append(1), "for each of 3 images, got 4"),
         (
             lambda f: f["steps/action/world_vector"].float_list.value.__setitem__(4, np.nan),
-            "x: expected finite world_vector, got NaN or infinity at step 1",
+            "x: expected finite action.position, got NaN or infinity at step 1",
         ),
         (lambda f: f["aspects/success"].int64_list.ClearField("value"), "expected one value of"),
     ],
@@ -372,14 +374,15 @@ def test_tensorflow_reads_the_same(dataset):
         assert bool(example["aspects"]["success"].numpy()) == ours.success
         for t, step in enumerate(steps):
             view, action = step["observation"], step["action"]
-            np.testing.assert_array_equal(action["world_vector"], ours.world_vector[t])
-            np.testing.assert_array_equal(action["rotation_delta"], ours.rotation_delta[t])
-            assert action["gripper_closedness_action"][0] == ours.gripper[t]
+            np.testing.assert_array_equal(action["world_vector"], ours.part("action.position")[t])
+            turn, gripper = ours.part("action.rotation")[t], ours.part("action.gripper")[t]
+            np.testing.assert_array_equal(action["rotation_delta"], turn)
+            assert action["gripper_closedness_action"] == gripper
             assert (action["terminate_episode"][0] == 1) == ours.terminate[t]
-            assert view["natural_language_instruction"].decode() == ours.instruction[t]
-            assert ours.instruction[t] in INSTRUCTIONS
-            np.testing.assert_array_equal(view["base_pose_tool_reached"], ours.tool_pose[t])
+            assert (view["natural_language_instruction"].decode(),) == ours.instructions[t]
+            assert ours.instructions[t][0] in INSTRUCTIONS
+            np.testing.assert_array_equal(view["base_pose_tool_reached"], ours.state[t, :7])
             # The decoders may round differently.
-            difference = np.abs(view["image"].astype(int) - decode_image(ours.images[t]))
+            difference = np.abs(view["image"].astype(int) - decode_image(ours.cameras["head"][t]))
             assert difference.max() <= 3
     assert count == len(LENGTHS)

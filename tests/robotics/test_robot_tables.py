@@ -2,12 +2,28 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
 
 from robotics.embodiment.coding import Coder
 from robotics.embodiment.columns import column
+from robotics.embodiment.robot import (
+    FRAMES,
+    KINDS,
+    MODES,
+    NORMALISE,
+    VIEWS,
+    Camera,
+    Filter,
+    Instruction,
+    Part,
+    PartModel,
+    Robot,
+    Steps,
+    Window,
+)
 from robotics.embodiment.tables import TABLES, load_robot, shipped
 
 BASE = {
@@ -84,6 +100,38 @@ def test_tables_of_the_same_recordings_share_a_fingerprint():
     assert one.fingerprint() == load_robot(changed(rate=7, name="other")).fingerprint()
 
 
+def test_the_template_explains_every_entry():
+    text = (TABLES / "template.yaml").read_text()
+    words = set(re.findall(r"\w+", text))
+    for kind in (Robot, Camera, Part, PartModel, Instruction, Steps, Window, Filter):
+        entries = {field.name for field in dataclasses.fields(kind)}
+        assert entries <= words, f"{kind.__name__}: {entries - words}"
+    for choices in (KINDS, MODES, FRAMES, VIEWS, NORMALISE):
+        assert set(choices) <= words
+
+
+def test_every_entry_survives_being_stored():
+    content = changed(
+        name="mine", embodiment="arm", terminate="done", reward="reward", success="/good",
+        instruction=["a", "/b"], steps={"drop_first": 1, "drop_last": 2, "lag": -1},
+        window={"horizon": 3, "video_offsets": [2]}, keys={"openpi": {"state": "observation/s"}},
+        filters=[{"path": "/x", "contains": "y"}, {"path": "z", "keep": [1]}],
+    )  # fmt: skip
+    camera = {"size": [4, 5], "rotate": 90, "view": "wrist", "present": "/p", "use": False}
+    content["cameras"]["front"] |= camera
+    content["action"]["position"] |= {
+        "of": "position", "against": "commanded", "frame": "tool", "unit": "mm", "width": 3,
+        "scale": [1, 2, 3], "range": [-1, 1], "names": ["x", "y", "z"],
+        "model": {"mode": "velocity", "normalise": "minmax"},
+    }  # fmt: skip
+    content["action"]["gripper"] |= {"continuous": True, "model": {"binarize": True}}
+    content["state"]["rotation"]["model"] = {"form": "quaternion_wxyz", "sign": [0, 0, 0, 1]}
+    robot = load_robot(content)
+    stored = json.loads(json.dumps(robot.to_dict()))
+    assert load_robot(stored) == robot
+    assert stored["action"]["position"]["scale"] == [1, 2, 3] and stored["embodiment"] == "arm"
+
+
 # ---------------------------------------------------------------- what cannot be
 
 
@@ -135,6 +183,8 @@ def test_tables_of_the_same_recordings_share_a_fingerprint():
         (changed("action.position", path="a[0:2]", frame="tool"), "frame: expected x, y"),
         (changed("action.position.model", normalise="log"), r"model\.normalise: expected one of"),
         (changed("action.rotation.model", sign=[1, 1, 0, 0]), r"rotation\.model\.sign: expected"),
+        (changed("action.rotation", form="homogeneous", path="a[0:16]"), r"form: expected ano"),
+        (changed("state.rotation.model", form="homogeneous"), r"model\.form: expected another"),
         (changed(state=None) | {"action": changed("action.position.model", mode="absolute")[
             "action"]}, r"action\.position\.model\.mode: expected the state"),
         (changed("action.position", path="a[0:2]", width=2), "expected 2 values of state.position"),
@@ -167,7 +217,12 @@ def test_what_the_model_cannot_be_given_is_refused_with_its_place():
 
 
 def test_files_that_are_no_table(tmp_path):
-    for text, message in (("- 1\n", "key: value"), ("a: [", "expected a yaml")):
+    unquoted = "cameras:\n  front: {path: image[0:3]}\n"
+    for text, message in (
+        ("- 1\n", "key: value"),
+        ("a: [", "expected a yaml"),
+        (unquoted, "inside braces a path with brackets needs quotes"),
+    ):
         path = tmp_path / "x.yaml"
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
@@ -193,6 +248,9 @@ def test_a_file_extends_another_and_renames(tmp_path):
     assert mine.action[:2] == rt1.action[:2] and mine.action[2].closed == -1
     assert [part.name for part in mine.state] == ["position", "gripper"]
     assert mine.fingerprint() != rt1.fingerprint()
+    droid = {"extends": "droid", "renames": {"observation/wrist_image_left": "observation/hand"}}
+    assert load_robot(droid).camera("wrist").path == "observation/hand"
+    assert load_robot(droid).keys == shipped("droid").keys  # not the recording's paths
     near = tmp_path / "rt1_twin.yaml"
     near.write_text("extends: mine.yaml\nrate: 11\n")
     assert dataclasses.replace(mine, rate=11, name="rt1_twin") == load_robot(near)
@@ -209,7 +267,8 @@ def test_paths():
     assert column("a/b").key == "steps/a/b" and column("/a/b").key == "a/b"
     assert column("a[2]").values == slice(2, 3) and column("a[2:5]").values == slice(2, 5)
     assert column("observation.state[0:5]").width == 5 and column("a").width is None
-    for path in ("", "/", "a[", "a[3:3]", "a[-1]", "a/[1]", "a[1]b"):
+    assert column("a[3:12:4]").width == 3 and column("a[3:12:4]").values == slice(3, 12, 4)
+    for path in ("", "/", "a[", "a[3:3]", "a[1:3:0]", "a[-1]", "a/[1]", "a[1]b"):
         with pytest.raises(ValueError, match="expected a"):
             column(path)
 

@@ -87,6 +87,7 @@ def test_malformed_rotations_are_refused(bad):
 
 FORMS = [
     "axis_angle", "quaternion_xyzw", "quaternion_wxyz", "rot6d", "matrix",
+    "homogeneous", "homogeneous_columns",
     *(f"euler_{order}" for order in ("xyz", "zyx", "XYZ", "ZYX", "yxz", "ZXY")),
 ]  # fmt: skip
 
@@ -103,8 +104,23 @@ def test_every_form_is_the_same_rotation_and_comes_back(form):
         np.testing.assert_allclose(values.reshape(-1, 3), expected, atol=1e-9)
     if form == "matrix":
         np.testing.assert_allclose(values[0, 0].reshape(3, 3), truth[0].as_matrix(), atol=1e-9)
+    if form.startswith("homogeneous"):
+        square = values[0, 0].reshape(4, 4)
+        square = square.T if form == "homogeneous_columns" else square
+        np.testing.assert_allclose(square[:3, :3], truth[0].as_matrix(), atol=1e-9)
+        np.testing.assert_array_equal(square[3], [0, 0, 0, 1])
     if form == "quaternion_wxyz":
         np.testing.assert_allclose(values[0, 0], np.roll(truth[0].as_quat(), 1), atol=1e-9)
+
+
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_a_turn_about_one_axis(axis):
+    angles = np.linspace(-3.1, 3.1, 15)[:, None]
+    quaternions = as_quaternion(angles, f"euler_{axis}")
+    expected = Rotation.from_euler(axis, angles)
+    assert (Rotation.from_quat(quaternions) * expected.inv()).magnitude().max() < 1e-9
+    for signed in (quaternions, -quaternions):
+        np.testing.assert_allclose(from_quaternion(signed, f"euler_{axis}"), angles, atol=1e-9)
 
 
 def test_six_numbers_that_are_no_rotation_yet_become_the_nearest_by_gram_schmidt():

@@ -83,7 +83,7 @@ def test_datasets_keep_their_statistics_by_content(rt1_directory, tmp_path, monk
     whole = opened("train")
     first = whole.statistics()
     assert first["action"] == Quantiles.of(whole.actions)
-    assert first["proprio"] == Quantiles.of(whole.proprio)
+    assert first["state"] == Quantiles.of(whole.states)
     (file,) = tmp_path.glob("statistics-*.json")
     assert whole.fingerprint in file.name
     monkeypatch.setattr(StreamingStatistics, "update", lambda *_: 1 / 0)

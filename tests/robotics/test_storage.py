@@ -85,7 +85,7 @@ def test_windows_are_those_of_the_local_set(url, local, tmp_path, decoded):
 
 def test_episodes_are_read_alike(url, local):
     for ours, theirs in zip(EpisodeReader(url), EpisodeReader(local), strict=True):
-        assert ours.images == theirs.images
+        assert ours.cameras == theirs.cameras
 
 
 def test_an_index_takes_a_request_for_each_large_record_and_one_for_many_small(memory, asked):

@@ -66,8 +66,8 @@ def test_windows_equal_those_of_the_reference(directory, tmp_path, file_format, 
             axis=1,
         )
         assert sample["instruction"] == texts[0]
-        np.testing.assert_array_equal(sample["proprio"], proprio)
-        np.testing.assert_array_equal(sample["image"], pixels(view["image"][0]))
+        np.testing.assert_array_equal(sample["state"], proprio)
+        np.testing.assert_array_equal(sample["image/head"], pixels(view["image"][0]))
         assert sample["action_valid"].tolist() == [i < steps for i in range(HORIZON)]
         valid = min(steps, HORIZON)
         np.testing.assert_array_equal(sample["action"][:valid], vectors[:valid])
@@ -75,7 +75,7 @@ def test_windows_equal_those_of_the_reference(directory, tmp_path, file_format, 
         for frame, (offset, shown) in enumerate(zip(OFFSETS, sample["video_valid"], strict=True)):
             assert shown == (offset < len(texts) and offset <= steps)
             image = pixels(view["image"][offset]) if shown else np.zeros((*SIZE, 3))
-            np.testing.assert_array_equal(sample["video"][frame], image)
+            np.testing.assert_array_equal(sample["video/head"][frame], image)
     assert count == len(ours)
 
 

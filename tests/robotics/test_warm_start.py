@@ -72,8 +72,9 @@ def test_pretraining_becomes_a_policy(words, tmp_path, capsys, windows):
     shared += ["embed.image.project.weight", "head.video.weight", "embed.video.stem.0.weight"]
     state = ours.state_dict()
     for name in shared:
-        assert torch.equal(state[name], theirs.state_dict()[name]), name
-    assert ours.layout.names == ("image", "video", "action")
+        mine = name.replace(".image.", ".image/head.").replace(".video.", ".video/head.")
+        assert torch.equal(state[mine], theirs.state_dict()[name]), name
+    assert ours.layout.names == ("image/head", "video/head", "action")
     assert ours.layout["action"].channels == 7
 
     loaded = checkpoint.read_json(out / "run.json")["loaded"]
@@ -98,13 +99,13 @@ def test_pretraining_becomes_a_policy(words, tmp_path, capsys, windows):
     assert loaded["parts"]["action"]["added"][1] == sum(
         p.numel() for n, p in ours.named_parameters() if ".action." in n
     )
-    assert "the checkpoint's, patch_pca" in loaded["codecs"]["image"]
-    assert "the checkpoint's, patch_video" in loaded["codecs"]["video"]
+    assert "the checkpoint's, patch_pca" in loaded["codecs"]["image/head"]
+    assert "the checkpoint's, patch_video" in loaded["codecs"]["video/head"]
 
     world = WorldModel.load(out / "checkpoint", embodiment="embedded")
     drawn = world.generate(windows.batch([0, 9]), "joint", steps=2)
-    assert drawn["action"].shape == (2, 4, 8) and (drawn["action"][..., 7] == -1).all()
-    assert drawn["video"].shape == (2, 5, 32, 48, 3)
+    assert drawn["action"].shape == (2, 4, 7)
+    assert drawn["video/head"].shape == (2, 5, 32, 48, 3)
 
 
 def test_student_and_teacher_start_alike_and_from_the_checkpoint(words, tmp_path):
@@ -118,10 +119,11 @@ def test_a_codec_that_does_not_fit_is_fitted_anew_and_its_projection_with_it(wor
     source = media(tmp_path / "media", image_patch=4)
     run = started(words, tmp_path / "run", source)
     loaded = checkpoint.read_json(tmp_path / "run/run.json")["loaded"]
-    assert loaded["codecs"]["image"] == "new: patch 8, the checkpoint's 4"
-    assert loaded["parts"]["image"]["loaded"] == [0, 0] != loaded["parts"]["image"]["dropped"]
-    assert loaded["parts"]["video"]["loaded"][0] > 0
-    base = run.model.image_codec
+    assert loaded["codecs"]["image/head"] == "new: patch 8, the checkpoint's 4"
+    assert loaded["parts"]["image/head"]["loaded"] == [0, 0]
+    assert loaded["parts"]["image"]["dropped"][0] == loaded["parts"]["image/head"]["added"][0]
+    assert loaded["parts"]["video/head"]["loaded"][0] > 0
+    base = run.model.robot().image_codec("head")
     assert base.hash() != load_model(source).codecs["image"].hash() and base.patch == 8
 
 
@@ -182,10 +184,12 @@ def test_another_data_set_brings_its_own_statistics(
     before = WorldModel.load(tmp_path / "a/checkpoint")
     weights = before.backbone.state_dict()
     assert all(torch.equal(v, weights[k]) for k, v in run.trainer.model.state_dict().items())
-    assert run.model.video_codec.hash() == before.video_codec.hash()
-    data = run.trainer.batches.windows.dataset
-    assert run.model.action.statistics == data.statistics()["action"] != before.action.statistics
-    assert run.model.proprio.statistics == data.statistics()["proprio"]
+    robot, old = run.model.robot(), before.robot()
+    assert robot.codecs["head"].hash() == old.codecs["head"].hash()
+    found = run.trainer.batches.windows.dataset.statistics()
+    for group in ("state", "action"):
+        assert robot.normalizers[group].statistics == found[group]
+        assert found[group] != old.normalizers[group].statistics
     batch = next(run.trainer.batches)
     assert batch.latents["action"].shape[1:] == (6, 8)
 
@@ -237,9 +241,9 @@ def test_a_world_model_lends_its_weights_to_another_layout(
     run = started(words, tmp_path / "b", tmp_path / "a", "layout.keypose=true")
     loaded = checkpoint.read_json(tmp_path / "b/run.json")["loaded"]["parts"]
     names = run.model.layout.names
-    assert names == ("image", "proprio", "keypose", "video", "action")
-    assert loaded["proprio"]["loaded"][0] == loaded["keypose"]["added"][0] == 5
-    assert loaded["video"]["loaded"] == [0, 0] and loaded["action"]["resized"][0] == 1
+    assert names == ("image/head", "state", "keypose", "video/head", "action")
+    assert loaded["state"]["loaded"][0] == loaded["keypose"]["added"][0] == 5
+    assert loaded["video/head"]["loaded"] == [0, 0] and loaded["action"]["resized"][0] == 1
     assert np.isfinite(float(run.trainer.train_step() or 0.0))
 
 

@@ -137,8 +137,8 @@ def test_groups_decode_each_frame_once_and_random_windows_many_times(directory, 
             expected = dataset.batch(indices)
             for name, values in lazy.batch(indices).items():
                 np.testing.assert_array_equal(values, expected[name])
-        assert lazy.frame_cache.capacity == budget
-        return lazy.frame_cache.decoded
+        assert lazy.frame_caches["head"].capacity == budget
+        return lazy.frame_caches["head"].decoded
 
     # What the largest group holds and a batch more: the finished group goes as the next comes in.
     assert decoded(2, 27 + 12) <= len(dataset)

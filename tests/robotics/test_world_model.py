@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from robotics.embodiment.tables import load_robot
 from robotics.imagination.scores import action_scores, video_scores
-from robotics.model.layout import robot_layout
-from robotics.model.modes import MODES
+from robotics.model.modes import MODES, rows_of
 from robotics.model.world_model import WorldModel
 from selfflow_wm.checkpoints import SCHEMA, SHIPPED, find_checkpoint, read_config
 from selfflow_wm.intervals import Bootstrap
@@ -28,21 +29,23 @@ def test_batches_hold_the_modalities_of_their_mode(world, windows, name):
     mode = MODES[name]
     batch = world.encode(windows.batch([0, 5, 20]), mode)
     batch.check(world.layout)
-    here = set(world.layout.names)
-    assert set(batch.latents) == set(mode.present) & here and batch.given == set(mode.given) & here
+    here = world.layout.names
+    assert set(batch.latents) == set(rows_of(mode.present, here))
+    assert batch.given == set(rows_of(mode.given, here))
     assert list(batch.latents) == list(world.layout.present(batch.latents))
-    assert here == {"image", "proprio", "video", "action"}  # history and key pose are options
+    assert here == ("image/head", "state", "video/head", "action")  # others are options
 
 
 def test_the_samples_values_survive_encoding(world, windows):
     samples = windows.batch(np.arange(12))
     batch = world.encode(samples, MODES["joint"])
-    action = world.action.denormalise(batch.latents["action"].numpy())
+    normalizers = world.robot().normalizers
+    action = normalizers["action"].denormalise(batch.latents["action"].numpy())
     np.testing.assert_allclose(action, samples["action"], atol=1e-5)
-    proprio = world.proprio.denormalise(batch.latents["proprio"][:, 0].numpy())
-    np.testing.assert_allclose(proprio, samples["proprio"], atol=1e-5)
+    state = normalizers["state"].denormalise(batch.latents["state"][:, 0].numpy())
+    np.testing.assert_allclose(state, samples["state"], atol=1e-5)
     assert np.array_equal(batch.valid["action"].numpy(), samples["action_valid"])
-    per_frame = batch.valid["video"].reshape(12, 2, -1)
+    per_frame = batch.valid["video/head"].reshape(12, 2, -1)
     assert np.array_equal(per_frame.all(-1).numpy(), samples["video_valid"])
     assert np.array_equal(per_frame.any(-1).numpy(), samples["video_valid"])
     assert not samples["video_valid"].all() and samples["video_valid"].any()
@@ -51,11 +54,11 @@ def test_the_samples_values_survive_encoding(world, windows):
 def test_verbs_return_physical_units(world, windows):
     samples = windows.batch([0, 1])
     assert world.act(samples, steps=2, generator=generators(2)).shape == (2, 6, 8)
-    video = world.imagine(samples, steps=2, generator=generators(2))
-    assert video.shape == samples["video"].shape and video.dtype == np.uint8
+    video = world.imagine(samples, steps=2, generator=generators(2))["head"]
+    assert video.shape == samples["video/head"].shape and video.dtype == np.uint8
     assert world.inverse(samples, steps=2, generator=generators(2)).shape == (2, 6, 8)
     both = world.generate(samples, "joint", steps=1, generator=generators(2))
-    assert set(both) == {"action", "video"}
+    assert set(both) == {"action", "video/head"}
 
 
 def test_a_policy_with_keyposes_tells_where_it_is_going(keypose_world, windows):
@@ -64,7 +67,7 @@ def test_a_policy_with_keyposes_tells_where_it_is_going(keypose_world, windows):
     batch = world.encode(samples, MODES["policy"])
     batch.check(world.layout)
     assert batch.generated == ("keypose", "action")
-    encoded = world.proprio.denormalise(batch.latents["keypose"][:, 0].numpy())
+    encoded = world.robot().normalizers["state"].denormalise(batch.latents["keypose"][:, 0].numpy())
     np.testing.assert_allclose(encoded, samples["keypose"], atol=1e-5)
     drawn = world.generate(samples, "policy", steps=2, generator=generators(3))
     assert drawn["keypose"].shape == (3, 8) and drawn["action"].shape == (3, 6, 8)
@@ -84,13 +87,14 @@ def test_one_generator_a_sample_makes_batching_invisible(world, windows):
 
 def test_given_frames_and_actions_matter(world, windows):
     samples = windows.batch([0])
-    base = world.imagine(samples, steps=2, generator=generators(1))
+    base = world.imagine(samples, steps=2, generator=generators(1))["head"]
     samples["action"] = samples["action"] + 1.0
-    assert not np.array_equal(base, world.imagine(samples, steps=2, generator=generators(1)))
+    other = world.imagine(samples, steps=2, generator=generators(1))["head"]
+    assert not np.array_equal(base, other)
 
 
 def test_a_mode_that_was_not_trained_refuses(world, windows):
-    world.modes = ("policy",)
+    world.robots = {"embedded": replace(world.robot(), modes=("policy",))}
     with pytest.raises(ValueError, match="trained in"):
         world.imagine(windows.batch([0]))
 
@@ -98,9 +102,9 @@ def test_a_mode_that_was_not_trained_refuses(world, windows):
 def test_frames_and_actions_share_the_clock(world):
     time = {name: world.layout[name].positions()[:, 0].tolist() for name in world.layout.names}
     assert time["action"] == [0, 1, 2, 3, 4, 5]
-    assert sorted(set(time["video"])) == [3, 6] and set(time["image"]) == {0}
+    assert sorted(set(time["video/head"])) == [3, 6] and set(time["image/head"]) == {0}
     with pytest.raises(ValueError, match="equally spaced"):
-        robot_layout(world.image_codec, world.video_codec, horizon=6, video_offsets=(3,))
+        replace(world.robot(), video_offsets=(3,)).rows()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -116,7 +120,8 @@ def test_saving_and_loading_keeps_what_it_does(world, windows, tmp_path, dtype):
     else:
         np.testing.assert_allclose(after, before, atol=0.05)
     assert loaded.layout == world.layout and loaded.config == {"seed": 5}
-    assert loaded.action == world.action and loaded.proprio == world.proprio
+    assert loaded.robot().normalizers == world.robot().normalizers
+    assert loaded.robot().robot == world.robot().robot
     assert not any(p.requires_grad for p in loaded.backbone.parameters())
 
 
@@ -133,7 +138,7 @@ def edit_weights(path, change):
 
 
 def edit_robot(path, change):
-    edit_config(path, lambda config: change(config["robot"]))
+    edit_config(path, lambda config: change(config["robot"]["robots"]["embedded"]))
 
 
 def edit_old_statistics(path, change):
@@ -143,7 +148,7 @@ def edit_old_statistics(path, change):
     (path / "statistics.json").write_text(json.dumps(values))
 
 
-def other_codec(path, file="codec_video.safetensors"):
+def other_codec(path, file="codec_video_head.safetensors"):
     tensors = load_tensors(path / file)
     name = next(name for name in tensors if name.endswith("mean"))
     tensors[name] = tensors[name] + 1
@@ -153,17 +158,17 @@ def other_codec(path, file="codec_video.safetensors"):
 DAMAGE = {
     "no such checkpoint": (lambda p: p.rename(p.with_name("moved")), "checkpoint directory"),
     "no weights": (lambda p: (p / "model.safetensors").unlink(), "no such file"),
-    "no codec arrays": (lambda p: (p / "codec_video.safetensors").unlink(), "no such file"),
+    "no codec arrays": (lambda p: (p / "codec_video_head.safetensors").unlink(), "no such file"),
     "half of the statistics": (
-        lambda p: edit_robot(p, lambda r: r["statistics"].pop("proprio")),
-        r"\['proprio'\] missing",
+        lambda p: edit_robot(p, lambda r: r["statistics"].pop("state")),
+        "expected statistics of state",
     ),
     "empty statistics": (
-        lambda p: edit_robot(p, lambda r: r.update(statistics={"action": {}, "proprio": {}})),
+        lambda p: edit_robot(p, lambda r: r.update(statistics={"action": {}, "state": {}})),
         "expected a normaliser",
     ),
     "statistics of another robot": (
-        lambda p: edit_robot(p, lambda r: r.update(embodiment="google_robot")),
+        lambda p: edit_robot(p, lambda r: r["table"].update(embodiment="google_robot")),
         "statistics .* trained with",
     ),
     "statistics of another checkpoint": (
@@ -171,15 +176,19 @@ DAMAGE = {
         "statistics .* trained with",
     ),
     "statistics of another kind": (
-        lambda p: edit_robot(p, lambda r: r["statistics"]["proprio"].update(kind="minmax")),
+        lambda p: edit_robot(p, lambda r: r["statistics"]["state"].update(kind="minmax")),
         "statistics .* trained with",
     ),
-    "other schema": (lambda p: edit_config(p, lambda c: c.update(schema=99)), "schema 2, got 99"),
+    "other schema": (lambda p: edit_config(p, lambda c: c.update(schema=99)), "schema 3, got 99"),
     "lacking configuration": (lambda p: edit_config(p, lambda c: c.pop("layout")), "layout"),
     "lacking modes": (lambda p: edit_robot(p, lambda r: r.pop("modes")), "modes"),
-    "unknown robot": (
-        lambda p: edit_robot(p, lambda r: r.update(embodiment="spot")),
-        "embodiment out of",
+    "statistics of other vectors": (
+        lambda p: edit_robot(p, lambda r: r["table"]["state"].pop("gripper")),
+        "expected statistics of 7 values of its state, got 8",
+    ),
+    "broken table": (
+        lambda p: edit_robot(p, lambda r: r["table"].update(rate=0)),
+        "rate: expected",
     ),
     "no robot": (lambda p: edit_config(p, lambda c: c.update(robot=None)), "init="),
     "broken json": (lambda p: (p / "config.json").write_text("{"), "not valid JSON"),
@@ -225,8 +234,8 @@ def test_migration_keeps_the_actions(shipped, tmp_path):
     old = WorldModel.load(shipped)
     generator = np.random.default_rng(0)
     samples = {
-        "image": generator.integers(0, 256, (2, *old.image_size, 3), dtype=np.uint8),
-        "proprio": generator.normal(size=(2, 8)).astype(np.float32),
+        "image/head": generator.integers(0, 256, (2, 96, 128, 3), dtype=np.uint8),
+        "state": generator.normal(size=(2, 8)).astype(np.float32),
         "instruction": ["open the drawer", "close it"],
     }
     assert json.loads((shipped / "config.json").read_text())["schema"] == 1
@@ -239,21 +248,28 @@ def test_migration_keeps_the_actions(shipped, tmp_path):
     ):  # fmt: skip
         np.testing.assert_array_equal(*answer)
     assert new.config == old.config and new.modes == old.modes
-    assert read_config(shipped)["robot"] == read_config(tmp_path / "new")["robot"]
+    before, after = (read_config(path)["robot"] for path in (shipped, tmp_path / "new"))
+    assert before.keys() == after.keys() and before["robots"].keys() == after["robots"].keys()
+    for name, content in before["robots"].items():
+        assert load_robot(content["table"]) == load_robot(after["robots"][name]["table"])
+        rest = {"table", "statistics_hash", "modes"}
+        assert {k: v for k, v in content.items() if k not in rest} == {
+            k: v for k, v in after["robots"][name].items() if k not in rest
+        }
 
 
 def test_a_shipped_checkpoint_goes_by_its_name():
     assert find_checkpoint("self_flow") == SHIPPED / "self_flow"
-    assert WorldModel.load("self_flow").embodiment.name == "embedded"
+    assert WorldModel.load("self_flow").robot().robot.embodiment == "embedded"
     with pytest.raises(ValueError, match="self_flow"):
         find_checkpoint("self_flo")
 
 
 def test_the_oldest_hold_no_hash_of_their_statistics(shipped):
-    expected = WorldModel.load(shipped).action
+    expected = WorldModel.load(shipped).robot().normalizers
     edit_config(shipped, lambda config: config.pop("statistics_hash"))
     edit_old_statistics(shipped, lambda values: values.pop("embodiment"))
-    assert WorldModel.load(shipped).action == expected
+    assert WorldModel.load(shipped).robot().normalizers == expected
 
 
 OLD_DAMAGE = {

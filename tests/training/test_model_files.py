@@ -65,7 +65,7 @@ def drop_a_tensor(path):
 @pytest.mark.parametrize(
     ("damage", "match"),
     [
-        (lambda path: edit(path, schema=99), "schema 2, got 99"),
+        (lambda path: edit(path, schema=99), "schema 3, got 99"),
         (lambda path: edit(path, kind="delete"), "kind"),
         (lambda path: edit(path, kind="unet"), "kind among"),
         (lambda path: edit(path, training="delete"), "training"),

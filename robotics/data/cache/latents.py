@@ -19,7 +19,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from robotics.data.augment import Augment, apply
-from robotics.data.cache.shards import ShardSteps
+from robotics.data.recordings import Source
 from robotics.data.windows import WindowDataset
 from selfflow_wm.codec import ResidualCodec, codec_from_state
 from selfflow_wm.codec.base import ImageCodec
@@ -39,7 +39,7 @@ class LatentCache:
 
     Args:
         directory: written by `python -m robotics.encode`.
-        dataset: any split of the data that was encoded.
+        dataset: any split of the data that was encoded, read with one camera.
         codec: the image codec of the model to train.
         control_hz: rate of the dataset's steps.
         seed: decides, with the epoch, which variant a window gets.
@@ -76,6 +76,7 @@ class LatentCache:
                 f"got none of {len(missing)} of them ({missing[0]} ...): the data or the frames' "
                 "size changed since; encode again into another directory: python -m robotics.encode"
             )
+        self.camera = only_camera(dataset)
         self.dataset, self.variants, self.seed = dataset, int(key["variants"]), int(seed)
         self._maps = []
         for source in dataset.sources:
@@ -88,19 +89,23 @@ class LatentCache:
     def batch(
         self, indices: ArrayLike, epochs: ArrayLike | None = None, *, video: bool = True
     ) -> dict[str, Any]:
-        """`WindowDataset.batch` without frames, but with image_latents float32 (B, n, C) and, if
-        wanted, video_latents (B, F, n, C); with history, history_latents (B, P, n, C). What does
-        not exist is a black frame's latents, as it is when encoded from pixels. All frames of a
-        window are of one variant, drawn by (seed, epoch, window). epochs: (B,), default 0."""
+        """`WindowDataset.batch` without frames, but with image_latents/CAMERA float32 (B, n, C)
+        and, if wanted, video_latents/CAMERA (B, F, n, C); with history, history_latents/CAMERA
+        (B, P, n, C). What does not exist is a black frame's latents, as it is when encoded from
+        pixels. All frames of a window are of one variant, drawn by (seed, epoch, window). epochs:
+        (B,), default 0."""
         steps = np.asarray(indices, np.int64).reshape(-1)
         rows = np.zeros_like(steps) if epochs is None else np.asarray(epochs, np.int64)
-        samples = self.dataset.batch(steps, video=video, pixels=False)
+        dataset, camera = self.dataset, self.camera
+        samples = dataset.batch(steps, video=video, pixels=False, epochs=rows)
         variant = self._variants(steps, rows)
-        samples["image_latents"] = self.latents(steps, variant)
+        samples[f"image_latents/{camera}"] = self.latents(steps, variant)
         if video:
-            samples["video_latents"] = self._frames(*self.dataset.video_steps(steps), variant)
-        if self.dataset.history_offsets:
-            samples["history_latents"] = self._frames(*self.dataset.history_steps(steps), variant)
+            found = self._frames(*dataset.video_steps(steps), variant)
+            samples[f"video_latents/{camera}"] = found
+        if dataset.history_offsets:
+            found = self._frames(*dataset.history_steps(steps), variant)
+            samples[f"history_latents/{camera}"] = found
         return samples
 
     def _frames(self, index: np.ndarray, valid: np.ndarray, variant: np.ndarray) -> np.ndarray:
@@ -110,7 +115,7 @@ class LatentCache:
 
     def latents(self, steps: np.ndarray, variants: np.ndarray) -> np.ndarray:
         """float32 (..., n, C) of the frames of `steps` (...) in the given variants (...)."""
-        flat, chosen = steps.reshape(-1), variants.reshape(-1)
+        flat, chosen = self.dataset.recorded_steps(steps).reshape(-1), variants.reshape(-1)
         shards = np.searchsorted(self._starts, flat, side="right") - 1
         places = flat - self._starts[shards]
         out = np.empty((len(flat), *self._blank.shape), np.float32)
@@ -126,6 +131,17 @@ class LatentCache:
             for epoch, step in zip(epochs, steps, strict=True)
         ]
         return np.array([draw.integers(self.variants) for draw in draws])
+
+
+def only_camera(dataset: WindowDataset) -> str:
+    """The one camera whose frames a directory of latents holds; ValueError where there are more."""
+    if len(dataset.cameras) > 1:
+        raise ValueError(
+            f"expected a data set read with one camera, got {', '.join(dataset.cameras)}: latents "
+            f"are of one. Write dataset.cameras=[{dataset.cameras[0]}], or train from the pixels, "
+            "with latents=null"
+        )
+    return dataset.cameras[0]
 
 
 def codec_key(codec: ImageCodec, control_hz: float) -> dict[str, Any]:
@@ -156,6 +172,7 @@ def make_key(
             f"expected variants >= 1, and an augmentation for more than one, got {variants} with "
             f"{'one' if augment else 'none'}; add --augment crop_colour"
         )
+    only_camera(dataset)
     return {
         **codec_key(codec, control_hz),
         "dtype": dtype,
@@ -207,7 +224,7 @@ def encode_shard(
     directory: Path,
     key: Mapping[str, Any],
     dataset: WindowDataset,
-    source: ShardSteps,
+    source: Source,
     codec: ImageCodec,
     *,
     augment: Augment | None = None,
@@ -224,7 +241,8 @@ def encode_shard(
         _open(directory, key, source.name)
         return False
     first = sum(s.steps for s in dataset.sources[: dataset.sources.index(source)])
-    episodes = [e for e in dataset.episodes if first <= e.start < first + source.steps]
+    recorded = dataset.recorded_episodes
+    episodes = [e for e in recorded if first <= e.start < first + source.steps]
     shape = (key["variants"], source.steps, *key["latent_shape"])
     with atomic_file(final) as temporary:
         out = np.lib.format.open_memmap(temporary, "w+", np.dtype(key["dtype"]), shape)
@@ -233,7 +251,7 @@ def encode_shard(
                 drawn = augment and augment.draw(variant, crc32(source.name.encode()), number)
                 for begin in range(episode.start, episode.stop, CHUNK):
                     steps = np.arange(begin, min(begin + CHUNK, episode.stop))
-                    frames = dataset.frames(steps)
+                    frames = dataset.recorded_frames(steps)
                     if drawn:
                         frames = np.stack([apply(frame, *drawn) for frame in frames])
                     out[variant, steps - first] = _encoded(codec, frames, out.dtype, device)

@@ -15,44 +15,36 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from robotics.data.images import decode_image, resize_image
+from robotics.data.cache.entries import (
+    PRESENT,
+    EntryWriter,
+    longer,
+    look_at,
+    pixels_file,
+    places_file,
+)
+from robotics.data.images import decode_image, resize_image, turn_image
+from robotics.data.recordings import Reading, RecordedSteps, Source
 from robotics.data.rlds import storage
+from robotics.data.rlds.convert import NoSteps
 from robotics.data.rlds.faults import Faults
 from robotics.data.rlds.frames import PLACE, DecodedFrames, StoredFrames, find_images
 from robotics.data.rlds.reader import RecordFormat, ShardSlice, container, index_shard, split_shards
-from robotics.data.rlds.spec import rt1_spec
 from robotics.data.rlds.storage import RemoteFile
 from robotics.data.rlds.tfrecord import RecordSpan
-from robotics.embodiment.table import ACTION_DIM, PROPRIO_DIM
 from selfflow_wm.files import locked
 from selfflow_wm.progress import Progress
 
-VERSION = 2
+VERSION = 3
 """Raise it when the meaning of a cached array changes."""
-
-
-@dataclass(frozen=True)
-class ShardArrays:
-    """All n steps of a shard's E episodes, one after the other."""
-
-    frames: DecodedFrames | StoredFrames
-    """n frames uint8 (H, W, 3), read or decoded when asked for."""
-    action: np.ndarray
-    """float32 (n, 8)."""
-    proprio: np.ndarray
-    """float32 (n, 8)."""
-    instruction_id: np.ndarray
-    """int32 (n,) into `instructions`."""
-    instructions: np.ndarray
-    """Distinct instructions, unicode."""
-    lengths: np.ndarray
-    """int64 (E,) steps of the episodes; 0 for those that were skipped or filtered out."""
 
 
 def fingerprint(spans: Sequence[RecordSpan]) -> str:
@@ -61,37 +53,27 @@ def fingerprint(spans: Sequence[RecordSpan]) -> str:
     return hashlib.sha256(rows.tobytes()).hexdigest()[:20]
 
 
-class ShardSteps(NamedTuple):
-    """A run of a dataset's steps in the cache of decoded frames."""
-
-    name: str
-    """Of the cache entry of the shard: its contents' fingerprint and the frames' size."""
-    first: int
-    """Step of the shard that the run begins with."""
-    steps: int
-
-
 @dataclass(frozen=True)
 class ShardCache:
     """Opens shards as arrays, building what is missing.
 
     Args:
-        directory: where entries lie.
-        format: what the records mean.
-        image_size: height and width of the frames.
-        decoded: keep decoded frames (H * W * 3 bytes a step), or only where they are.
-        draft: where they are decoded when read, decode no more than their size needs.
-        threads: that decode images.
-        faults: what to do about damage.
+        format: what the records hold.
+        reading: which frames are wanted and how, and where entries lie.
     """
 
-    directory: Path
     format: RecordFormat
-    image_size: tuple[int, int]
-    decoded: bool
-    threads: int
-    faults: Faults
-    draft: bool = False
+    reading: Reading
+
+    @property
+    def directory(self) -> Path:
+        """Where entries lie."""
+        return self.reading.cache_dir
+
+    @property
+    def faults(self) -> Faults:
+        """What to do about damage."""
+        return self.reading.faults
 
     def is_cached(self, shard: ShardSlice) -> bool:
         """Whether `open` would find a finished entry."""
@@ -106,8 +88,10 @@ class ShardCache:
         silent = Faults(self.faults.on_error)  # `open` reports and counts
         return self._entry(index_shard(shard, silent, self.directory)).name
 
-    def open(self, shard: ShardSlice, on_episode: Callable[[], None] = lambda: None) -> ShardArrays:
-        """The whole shard's arrays, building the cache entry if there is none.
+    def open(
+        self, shard: ShardSlice, on_episode: Callable[[], None] = lambda: None
+    ) -> RecordedSteps:
+        """The whole shard's steps, building the cache entry if there is none.
 
         The first process builds; others that ask meanwhile wait for it. An entry appears under its
         name only when complete, so a crash leaves nothing that could be mistaken for one.
@@ -125,13 +109,12 @@ class ShardCache:
         return self._load(entry, shard, spans)
 
     def _entry(self, spans: Sequence[RecordSpan]) -> Path:
-        height, width = self.image_size
-        spec = self.format.spec.fingerprint()
-        parts = [f"v{VERSION}", fingerprint(spans)]
-        if spec != rt1_spec().fingerprint():
-            parts.append(spec)
-        parts.append(f"{height}x{width}" if self.decoded else "index")
-        return self.directory / "-".join(parts)
+        sizes = {f"{height}x{width}" for height, width in self.reading.image_sizes.values()}
+        listed = [f"{height}x{width}" for height, width in self.reading.image_sizes.values()]
+        frames = "-".join(sizes if len(sizes) == 1 else listed)
+        robot = self.format.robot.fingerprint(self.format.cameras)
+        parts = [f"v{VERSION}", fingerprint(spans), robot]
+        return self.directory / "-".join([*parts, frames if self.reading.decoded else "index"])
 
     def _build(
         self,
@@ -140,127 +123,122 @@ class ShardCache:
         spans: Sequence[RecordSpan],
         on_episode: Callable[[], None],
     ) -> None:
-        partial = entry.with_suffix(".partial")  # only the lock's holder touches it
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
+        unfinished = entry.with_suffix(".partial")  # only the lock's holder touches it
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
         found = Faults(self.faults.on_error)
-        columns: dict[str, list[np.ndarray]] = {
-            "action": [np.zeros((0, ACTION_DIM), np.float32)],
-            "proprio": [np.zeros((0, PROPRIO_DIM), np.float32)],
-            "places": [np.zeros(0, PLACE)],
-        }
-        instructions: list[str] = []
-        lengths = np.zeros(len(spans), np.int64)
-        with (partial / "frames.u8").open("wb") as file, ThreadPoolExecutor(self.threads) as pool:
+        with ThreadPoolExecutor(self.reading.threads) as pool, ExitStack() as files:
+            writing = EntryWriter(self.format, self.reading, len(spans), unfinished, files)
             for number, span in enumerate(spans):
                 try:
-                    row = self._read(path, number, span, pool)
+                    self._read(path, number, span, pool, writing, found)
                 except ValueError as error:
                     found.report(error, path, number)
                     continue
                 on_episode()
-                if row is None:
-                    found.filtered += 1
-                    continue
-                file.write(row.pop("frames"))
-                instructions += row.pop("instruction")
-                lengths[number] = len(row["action"])
-                for name, values in row.items():
-                    columns[name].append(values)
-            file.flush()
-            os.fsync(file.fileno())
-        if not self.decoded:
-            (partial / "frames.u8").unlink()
-            np.save(partial / "places.npy", np.concatenate(columns["places"]))
-        names, ids = np.unique(np.array(instructions, dtype=np.str_), return_inverse=True)
-        np.savez(
-            partial / "steps.npz",
-            action=np.concatenate(columns["action"]),
-            proprio=np.concatenate(columns["proprio"]),
-            instruction_id=ids.reshape(-1).astype(np.int32),
-            instructions=names,
-            lengths=lengths,
-        )
+            writing.close()
         skipped = [(fault.record, fault.reason) for fault in found.found]
-        if skipped or found.filtered:
-            note = {"skipped": skipped, "filtered": found.filtered}
-            (partial / "left_out.json").write_text(json.dumps(note))
-        partial.rename(entry)
+        if skipped or found.filtered or found.empty:
+            note = {"skipped": skipped, "filtered": found.filtered, "empty": found.empty}
+            (unfinished / "left_out.json").write_text(json.dumps(note))
+        unfinished.rename(entry)
 
     def _read(
-        self, path: Path | RemoteFile, number: int, span: RecordSpan, pool: ThreadPoolExecutor
-    ) -> dict[str, Any] | None:
-        """One episode's arrays, None if it is filtered out; every image is decoded or looked at."""
+        self,
+        path: Path | RemoteFile,
+        number: int,
+        span: RecordSpan,
+        pool: ThreadPoolExecutor,
+        writing: EntryWriter,
+        found: Faults,
+    ) -> None:
+        """Add one episode, unless it is filtered out or empty; every image is decoded, or looked at
+        for its header and end."""
         where = f"{path}, record {number}"
         record = container(path).read_record(path, span, number)
-        episode = self.format.parse(record, where)
-        if episode is None:
-            return None
-        row: dict[str, Any] = {
-            "action": episode.actions(),
-            "proprio": episode.proprio(),
-            "instruction": list(episode.instruction),
-            "frames": b"",
-        }
         try:
-            if self.decoded:
-                row["frames"] = b"".join(pool.map(self._pixels, episode.images))
-            else:
-                self._pixels(episode.images[0])
-                row["places"] = find_images(record, number, episode.images)
-        except ValueError as error:
-            raise ValueError(f"{where}: undecodable image: {error}") from error
-        return row
+            episode = self.format.parse(record, where)
+        except NoSteps:
+            found.empty += 1
+            return
+        if episode is None:
+            found.filtered += 1
+            return
+        frames: dict[str, list[Any]] = {}
+        for name, images in episode.cameras.items():
+            try:
+                if self.reading.decoded:
+                    pixels = partial(self._pixels, name)
+                    frames[name] = list(pool.map(pixels, images))
+                else:
+                    look_at(images)
+                    frames[name] = [find_images(record, number, images)]
+            except ValueError as error:
+                camera = f" of camera {name}" if len(self.format.cameras) > 1 else ""
+                raise ValueError(f"{where}: undecodable image{camera}: {error}") from error
+        writing.add(number, episode, frames)
 
-    def _pixels(self, data: bytes) -> bytes:
-        return resize_image(decode_image(data), self.image_size).tobytes()
+    def _pixels(self, camera: str, data: bytes) -> bytes:
+        image = turn_image(decode_image(data), self.format.robot.camera(camera).rotate)
+        return resize_image(image, self.reading.image_sizes[camera]).tobytes()
 
-    def _load(self, entry: Path, shard: ShardSlice, spans: Sequence[RecordSpan]) -> ShardArrays:
+    def _load(self, entry: Path, shard: ShardSlice, spans: Sequence[RecordSpan]) -> RecordedSteps:
         with np.load(entry / "steps.npz", allow_pickle=False) as arrays:
             steps = {name: arrays[name] for name in arrays.files}
         note = entry / "left_out.json"
         if note.is_file():
             left_out = json.loads(note.read_text())
             self.faults.filtered += left_out["filtered"]
+            self.faults.empty += left_out["empty"]
             for number, reason in left_out["skipped"]:
                 self.faults.report(ValueError(reason), shard.path, number)
-        count = int(steps["lengths"].sum())
-        frames = self._frames(entry, shard, spans, count)
-        expected = {"action": (count, ACTION_DIM), "proprio": (count, PROPRIO_DIM)}
-        if frames is None or any(steps[name].shape != shape for name, shape in expected.items()):
+        count, robot = int(steps["lengths"].sum()), self.format.robot
+        frames = {
+            name: self._frames(entry, name, shard, spans, count) for name in self.format.cameras
+        }
+        expected = {"state": (count, robot.state_width), "action": (count, robot.action_width)}
+        if None in frames.values() or any(
+            steps[name].shape != shape for name, shape in expected.items()
+        ):
             raise ValueError(
                 f"{entry}: expected {count} frames and steps, got other sizes; "
                 "delete the directory, it is built again from the data."
             )
         # Episodes after the damage of a shard count as empty ones.
-        lengths = np.zeros(max(shard.total, len(spans)), np.int64)
-        lengths[: len(steps["lengths"])] = steps["lengths"]
-        return ShardArrays(frames=frames, **(steps | {"lengths": lengths}))
+        episodes = max(shard.total, len(spans))
+        present = {
+            name.removeprefix(PRESENT): longer(steps.pop(name), episodes)
+            for name in list(steps)
+            if name.startswith(PRESENT)
+        }
+        lengths = longer(steps.pop("lengths"), episodes)
+        return RecordedSteps(frames, **steps, lengths=lengths, present=present)  # pyright: ignore
 
     def _frames(
-        self, entry: Path, shard: ShardSlice, spans: Sequence[RecordSpan], count: int
+        self, entry: Path, camera: str, shard: ShardSlice, spans: Sequence[RecordSpan], count: int
     ) -> DecodedFrames | StoredFrames | None:
-        if not self.decoded:
-            places = np.load(entry / "places.npy", mmap_mode="r", allow_pickle=False)
+        size = self.reading.image_sizes[camera]
+        if not self.reading.decoded:
+            places = np.load(places_file(entry, camera), mmap_mode="r", allow_pickle=False)
             if len(places) != count or places.dtype != PLACE:
                 return None
-            return StoredFrames(shard.path, spans, places, self.image_size, self.draft)
-        path = entry / "frames.u8"
-        if path.stat().st_size != int(np.prod((count, *self.image_size, 3))):
+            turn = self.format.robot.camera(camera).rotate
+            return StoredFrames(shard.path, spans, places, size, self.reading.draft, turn)
+        path = pixels_file(entry, camera)
+        if path.stat().st_size != int(np.prod((count, *size, 3))):
             return None
-        return DecodedFrames(path, count, self.image_size)
+        return DecodedFrames(path, count, size)
 
 
 def open_split(
-    directory: str | os.PathLike[str], split: str, cache: ShardCache, progress: bool
-) -> tuple[list[ShardArrays], list[ShardSteps]]:
-    """The arrays of a split's shards, cut to its episodes, and where their steps come from.
-
-    progress: show a bar while entries are built, and say what was left out.
+    directory: str | os.PathLike[str], split: str, cache: ShardCache
+) -> tuple[list[RecordedSteps], list[Source]]:
+    """The steps of a split's shards, cut to its episodes, and where they come from.
 
     Raises:
         ValueError: no such split, nothing in it, or damage that `cache.faults` does not skip.
     """
+    progress = cache.reading.progress
     shards = split_shards(directory, split)
     there = storage.mapped(cache.is_cached, shards, storage.is_url(directory))
     missing = [shard for shard, cached in zip(shards, there, strict=True) if not cached]
@@ -270,17 +248,16 @@ def open_split(
         total, description="decoding episodes", unit="episode", quiet=not progress
     ) as bar:
         for shard in shards:
-            arrays = cache.open(shard, bar.add)
-            parts.append(_cut(arrays, shard.first, shard.count))
-            before = int(arrays.lengths[: shard.first].sum())
-            steps = len(parts[-1].action)
-            sources.append(ShardSteps(cache.entry_name(shard), before, steps))
-    if not sum(len(part.action) for part in parts):
+            whole = cache.open(shard, bar.add)
+            parts.append(whole.episodes(shard.first, shard.count))
+            before = int(whole.lengths[: shard.first].sum())
+            sources.append(Source(cache.entry_name(shard), before, len(parts[-1])))
+    if not sum(len(part) for part in parts):
         left_out = cache.faults.summary() or _other_slices(directory, split)
         raise ValueError(
             f"expected episodes in {split!r} of {directory}, got none. {left_out}".rstrip()
         )
-    if cache.faults.found and progress:
+    if (cache.faults.found or cache.faults.empty) and progress:
         print(cache.faults.summary(), file=sys.stderr)
     return parts, sources
 
@@ -296,14 +273,3 @@ def _other_slices(directory: str | os.PathLike[str], split: str) -> str:
         f"{name!r} has {episodes} episodes; write 'dataset.train_split=\"{name}[:{last}]\"' "
         f"'dataset.validation_split=\"{name}[{last}:]\"'"
     )
-
-
-def _cut(arrays: ShardArrays, first: int, count: int) -> ShardArrays:
-    """Episodes first ... first + count of a shard."""
-    ends = np.concatenate([[0], np.cumsum(arrays.lengths)])
-    steps = slice(int(ends[first]), int(ends[first + count]))
-    parts: Any = {
-        name: getattr(arrays, name)[steps]
-        for name in ("frames", "action", "proprio", "instruction_id")
-    }
-    return replace(arrays, **parts, lengths=arrays.lengths[first : first + count])

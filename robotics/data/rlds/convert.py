@@ -1,60 +1,66 @@
-"""Records of any RLDS dataset as episodes in the toolkit's conventions.
+"""Records of any RLDS data set as episodes, by a robot's table.
 
-A `DatasetSpec` says where things are and what they mean. Values that already are as an `Episode`
-has them (all of RT-1's) pass unchanged, bit for bit.
+The table says where things are; their values stay as recorded. What they mean to a model is
+`robotics.embodiment.coding`.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from robotics.data.episodes import Episode
 from robotics.data.rlds.schema import Leaf, load_tfds, rt1_stored
-from robotics.data.rlds.spec import Column, DatasetSpec, Pose, column, rt1_spec
-from robotics.embodiment.rotation import as_quaternion, axis_angle_to_rpy, rpy_between
+from robotics.embodiment.columns import Column, column
+from robotics.embodiment.robot import Part, Robot
+from robotics.embodiment.tables import shipped
 
 RANGE_SLACK = 0.5
-"""How far gripper values may lie outside their stated range, in widths of it. Real grippers overrun
-it a little; more means that the range is wrong."""
+"""How far values may lie outside their stated range, in widths of it. Real grippers overrun it a
+little; more means that the range is wrong."""
 
 
-def check_features(spec: DatasetSpec, stored: Mapping[str, Leaf], where: str) -> None:
-    """Check a specification against a dataset's features.
+def check_features(
+    robot: Robot, stored: Mapping[str, Leaf], where: str, cameras: Sequence[str] | None = None
+) -> None:
+    """Check a robot's table against a data set's features.
 
     Raises:
         ValueError: a path that is not there (with the nearest that are), or stored as another kind.
     """
-    for place, wanted in spec.columns().items():
+    characters = robot.instruction.encoding == "characters"
+    for place, wanted in robot.columns(cameras):
         if wanted.key not in stored:
             names = difflib.get_close_matches(wanted.key, stored, n=3, cutoff=0.3)
             raise ValueError(
-                f"{where}: expected {wanted.key!r} for {place} of the specification {spec.name}, "
-                f"got no such feature; the nearest are {names or sorted(stored)[:8]}. Name the "
-                "data set's specification with spec=, see configs/robot/template.yaml."
+                f"{where}: expected {wanted.key!r} for {place} of robot {robot.name}, got no such "
+                f"feature; the nearest are {names or sorted(stored)[:8]}. Name the data set's own "
+                "table with spec=, see configs/robot/template.yaml."
             )
-        leaf = stored[wanted.key]
-        text = leaf.kind == "bytes_list"
-        if not place.startswith("filters") and text != (place in ("image", "instruction")):
+        leaf, group = stored[wanted.key], place.partition(".")[0]
+        text = group == "cameras" or (group.startswith("instruction") and not characters)
+        text &= not place.endswith(".present")
+        if not group.startswith("filters") and (leaf.kind == "bytes_list") != text:
             raise ValueError(
-                f"{where}: expected {wanted.key!r} for {place} of the specification {spec.name} as "
-                f"{'numbers' if text else 'bytes'}, got {leaf.kind}."
+                f"{where}: expected {wanted.key!r} for {place} of robot {robot.name} as "
+                f"{'bytes' if text else 'numbers'}, got {leaf.kind}."
             )
         if wanted.values is not None and leaf.width is not None and wanted.values.stop > leaf.width:
             raise ValueError(
                 f"{where}: expected {wanted.key!r} of at least {wanted.values.stop} values for "
-                f"{place} of the specification {spec.name}, got {leaf.width}."
+                f"{place} of robot {robot.name}, got {leaf.width}."
             )
 
 
 def decode_episode(
     record: bytes,
     where: str = "record",
-    spec: DatasetSpec | None = None,
+    robot: Robot | None = None,
     stored: Mapping[str, Leaf] | None = None,
+    cameras: Sequence[str] | None = None,
 ) -> Episode:
     """One record as an episode.
 
@@ -64,22 +70,23 @@ def decode_episode(
     Args:
         record: serialised `tf.train.Example`.
         where: file and record, for the messages.
-        spec: what is where; RT-1's by default.
+        robot: what is where; RT-1's by default.
         stored: how features are stored; RT-1's by default.
+        cameras: names of those to read; default: those the table uses.
 
     Raises:
+        NoSteps: the episode is empty.
         ValueError: no `Example`, a column absent, of another kind or size, text that is not UTF-8,
-            a gripper far outside its range, NaN or infinity, or no steps.
+            values far outside their range, NaN or infinity.
     """
-    spec = spec or rt1_spec()
-    return convert(_Columns(record, where, rt1_stored() if stored is None else stored, spec), spec)
+    robot = robot or shipped()
+    stored = rt1_stored() if stored is None else stored
+    columns = RecordColumns(record, where, stored, robot, cameras)
+    return convert(columns, robot, cameras)
 
 
-def wanted(record: bytes, where: str, spec: DatasetSpec, stored: Mapping[str, Leaf]) -> bool:
-    """Whether the specification's filters keep this episode."""
-    if not spec.filters:
-        return True
-    return kept(_Columns(record, where, stored, spec), spec)
+class NoSteps(ValueError):
+    """An episode without steps, which some data sets have."""
 
 
 class Columns(Protocol):
@@ -87,38 +94,44 @@ class Columns(Protocol):
 
     where: str
     """File and episode, for the messages."""
-    images: list[bytes]
-    """JPEG or PNG of every step."""
     steps: int
 
-    def array(self, place: Column, width: int) -> np.ndarray: ...
+    def images(self, place: Column) -> list[bytes]:
+        """JPEG or PNG of every step."""
+        ...
 
-    def texts(self, place: Column) -> list[str]: ...
+    def array(self, place: Column, width: int | None) -> np.ndarray:
+        """(steps, width) numbers; width None: all there are."""
+        ...
 
-    def one(self, place: Column) -> Any: ...
+    def texts(self, place: Column) -> list[str]:
+        """A text of every step."""
+        ...
 
-    def first(self, place: Column) -> Any: ...
+    def one(self, place: Column) -> Any:
+        """The single value of an episode's feature."""
+        ...
+
+    def first(self, place: Column) -> Any:
+        """A value to filter by: of the episode, or of its first step."""
+        ...
 
 
-def selected(values: np.ndarray, place: Column, width: int) -> np.ndarray:
+def selected(values: np.ndarray, place: Column, width: int | None) -> np.ndarray:
     """The values (steps, width) that a column names of a feature's; ValueError where it names
     another number."""
     values = values if place.values is None else values[:, place.values]
-    if values.shape[1] != width:
+    if width is not None and values.shape[1] != width:
         raise ValueError(
             f"expected {width} values of {place.key!r} a step, got {values.shape[1]}; take them "
-            f"with brackets in the specification, [0:{width}]."
+            f"with brackets in the table, [0:{width}]."
         )
     return values
 
 
-def kept(columns: Columns, spec: DatasetSpec) -> bool:
-    """Whether the specification's filters keep this episode."""
-    for row in spec.filters:
-        value = columns.first(column(row.path))
-        if value not in row.keep if row.keep is not None else value in (row.drop or ()):
-            return False
-    return True
+def kept(columns: Columns, robot: Robot) -> bool:
+    """Whether the table's filters keep this episode."""
+    return all(row.passes(columns.first(column(row.path))) for row in robot.filters)
 
 
 def parse_example(record: bytes, where: str) -> Any:
@@ -133,17 +146,33 @@ def parse_example(record: bytes, where: str) -> Any:
         raise ValueError(f"{where}: expected a tf.train.Example, got {error}.") from error
 
 
-class _Columns:
-    """The columns of one record, checked against how they should be stored."""
+class RecordColumns:
+    """The columns of one record, checked against how they should be stored.
+
+    Raises:
+        NoSteps: no step's feature has values.
+    """
 
     def __init__(
-        self, record: bytes, where: str, stored: Mapping[str, Leaf], spec: DatasetSpec
+        self,
+        record: bytes,
+        where: str,
+        stored: Mapping[str, Leaf],
+        robot: Robot,
+        cameras: Sequence[str] | None = None,
     ) -> None:
-        self.where, self.stored, self.spec = where, stored, spec
+        self.where, self.stored, self.robot = where, stored, robot
         self.example = parse_example(record, where)
         self.columns = self.example.features.feature
-        self.images = list(self.raw(column(spec.image).key))
-        self.steps = len(self.images)
+        of_steps = [key for key in self.columns if key.startswith("steps/")]
+        if of_steps and not any(map(self._filled, of_steps)):
+            raise NoSteps(f"{where}: expected an episode of at least one step, got none.")
+        self.steps = len(self.raw(column(robot.used_cameras(cameras)[0].path).key))
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def _filled(self, key: str) -> bool:
+        kind = self.columns[key].WhichOneof("kind")
+        return kind is not None and len(getattr(self.columns[key], kind).value) > 0
 
     def raw(self, key: str) -> Any:
         """The stored list of a column."""
@@ -153,12 +182,21 @@ class _Columns:
             got = self.columns[key].WhichOneof("kind") if key in self.columns else "no such key"
             raise ValueError(
                 f"{self.where}: expected {key!r} as {kind}, got {got}; the record must have what "
-                f"features.json and the specification {self.spec.name} state."
+                f"features.json and the table of robot {self.robot.name} state."
             )
         return getattr(self.columns[key], str(kind)).value
 
-    def array(self, place: Column, width: int) -> np.ndarray:
+    def images(self, place: Column) -> list[bytes]:
+        """The encoded picture of every step."""
+        return self._of_steps(place)
+
+    def array(self, place: Column, width: int | None) -> np.ndarray:
         """(steps, width) values of a column, as stored (float64 or int64)."""
+        if place.key not in self._arrays:
+            self._arrays[place.key] = self._whole(place)
+        return selected(self._arrays[place.key], place, width)
+
+    def _whole(self, place: Column) -> np.ndarray:
         values = np.array(self.raw(place.key))
         if not place.of_step:
             values = np.tile(values, self.steps)
@@ -170,14 +208,12 @@ class _Columns:
                 f"{self.where}: expected {whole} values of {place.key!r} for each of {self.steps} "
                 f"images, got {values.size} in all."
             )
-        return selected(values.reshape(self.steps, whole), place, width)
+        return values.reshape(self.steps, whole)
 
     def texts(self, place: Column) -> list[str]:
         """UTF-8 text of every step."""
-        values = list(self.raw(place.key))
-        values = values if place.of_step else values * self.steps
         texts = []
-        for step, value in enumerate(values):
+        for step, value in enumerate(self._of_steps(place)):
             try:
                 texts.append(value.decode("utf-8"))
             except UnicodeDecodeError as error:
@@ -186,6 +222,16 @@ class _Columns:
                     f"step {step} ({error.reason})."
                 ) from error
         return texts
+
+    def _of_steps(self, place: Column) -> list[bytes]:
+        values = list(self.raw(place.key))
+        values = values if place.of_step else values * self.steps
+        if len(values) != self.steps:
+            raise ValueError(
+                f"{self.where}: expected one value of {place.key!r} for each of {self.steps} "
+                f"images, got {len(values)}."
+            )
+        return values
 
     def one(self, place: Column) -> Any:
         """The single value of an episode's feature."""
@@ -206,115 +252,96 @@ class _Columns:
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def convert(columns: Columns, spec: DatasetSpec) -> Episode:
+def convert(columns: Columns, robot: Robot, cameras: Sequence[str] | None = None) -> Episode:
     """The episode that `columns` hold; ValueError, naming `where`, for what cannot be one."""
+    if columns.steps == 0:
+        raise NoSteps(f"{columns.where}: expected an episode of at least one step, got none.")
     try:
-        return _convert(columns, spec)
+        return _convert(columns, robot, cameras)
     except ValueError as error:
         if str(error).startswith(columns.where):
             raise
         raise ValueError(f"{columns.where}: {error}") from error
 
 
-def _convert(columns: Columns, spec: DatasetSpec) -> Episode:
-    steps = columns.steps
-    success = spec.success is None or bool(columns.one(column(spec.success)))
-    position, rotation = _measured(columns, spec.proprio)
-    closed = _closedness(columns, spec.proprio, "proprio")
-    translation, turn = _commanded(columns, spec, position, rotation)
-    opening = _closedness(columns, spec.action, "action")
-    if spec.action.gripper is not None:
-        # To [-1, 1]; RT-1's range already is that and must not be rounded.
-        opening = opening if spec.action.gripper_range == (-1.0, 1.0) else opening * 2 - 1
-    reward = np.zeros(steps)
-    if spec.reward is not None:
-        reward = columns.array(column(spec.reward), 1)[:, 0]
-    elif steps and success:
+def _convert(columns: Columns, robot: Robot, cameras: Sequence[str] | None) -> Episode:
+    success = robot.success is None or bool(columns.one(column(robot.success)))
+    reward = np.zeros(columns.steps)
+    if robot.reward is not None:
+        reward = columns.array(column(robot.reward), 1)[:, 0]
+    elif success:
         reward[-1] = 1.0
     return Episode(
-        columns.images,
-        columns.texts(column(spec.instruction)),
-        world_vector=translation,
-        rotation_delta=turn,
-        gripper=opening,
-        terminate=_terminate(columns, spec),
-        tool_pose=np.concatenate([position, rotation], axis=1),
-        gripper_closed=closed,
+        robot,
+        {
+            row.name: columns.images(column(row.path))
+            for row in robot.used_cameras(cameras)
+            if row.present is None or columns.first(column(row.present))
+        },
+        state=_vector(columns, robot.state, "state"),
+        action=_vector(columns, robot.action, "action"),
+        instructions=_instructions(columns, robot),
+        terminate=_terminate(columns, robot),
         reward=reward,
         success=success,
     )
 
 
-def _measured(columns: Columns, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
-    """Position (T, 3) and quaternion xyzw (T, 4); zeros where nothing was measured."""
-    position, quaternion = np.zeros((columns.steps, 3)), np.zeros((columns.steps, 4))
-    if pose.position is not None:
-        position = columns.array(column(pose.position), 3)
-    if pose.rotation is not None:
-        width = 4 if pose.rotation_kind.startswith("quaternion") else 3
-        values = columns.array(column(pose.rotation), width)
-        if pose.rotation_kind == "quaternion_xyzw":
-            quaternion = values  # as recorded, whatever its length
-        elif pose.rotation_kind == "quaternion_wxyz":
-            quaternion = np.roll(values, -1, axis=1)
-        else:
-            quaternion = as_quaternion(values, pose.rotation_kind)
-    return position, quaternion
+def _vector(columns: Columns, parts: Sequence[Part], group: str) -> np.ndarray:
+    """float32 (T, all the parts' values), each part within its range."""
+    found = np.zeros((columns.steps, sum(part.width for part in parts)), np.float32)
+    start = 0
+    for part in parts:
+        values = columns.array(column(part.path), part.width)
+        _check_range(part, f"{group}.{part.name}", values, columns.where)
+        found[:, start : start + part.width] = values
+        start += part.width
+    return found
 
 
-def _commanded(
-    columns: Columns, spec: DatasetSpec, position: np.ndarray, rotation: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Translation (T, 3) and roll-pitch-yaw (T, 3) of the action, both deltas in the base frame."""
-    action = spec.action
-    translation = columns.array(column(str(action.position)), 3)
-    turn = np.zeros((columns.steps, 3))
-    if action.kind == "absolute":
-        translation = translation - position
-    if action.rotation is None:
-        return translation, turn
-    kind = action.rotation_kind
-    values = columns.array(column(action.rotation), 4 if kind.startswith("quaternion") else 3)
-    if action.kind == "absolute":
-        measured = as_quaternion(rotation, "quaternion_xyzw")
-        turn = rpy_between(measured, as_quaternion(values, kind))
-    elif kind == "euler_xyz":
-        turn = values
-    elif kind == "axis_angle":
-        turn = axis_angle_to_rpy(values)
+def _check_range(part: Part, name: str, values: np.ndarray, where: str) -> None:
+    """ValueError where a value lies far outside its range, or a gripper's between open and closed.
+    NaN and infinity are the episode's to find."""
+    if part.range is not None:
+        ends, entry = np.array(part.range), "range"
+    elif part.kind == "gripper":
+        ends, entry = np.array([part.open, part.closed], np.float64), "open and closed"
     else:
-        quaternion = as_quaternion(values, kind)
-        turn = rpy_between(np.broadcast_to([0.0, 0.0, 0.0, 1.0], quaternion.shape), quaternion)
-    return translation, turn
-
-
-def _closedness(columns: Columns, pose: Pose, place: str) -> np.ndarray:
-    """(T,) gripper: in [0, 1], 1 closed; a range of [-1, 1] that the action has stays."""
-    if pose.gripper is None:
-        return np.zeros(columns.steps)
-    values = columns.array(column(pose.gripper), 1)[:, 0].astype(np.float64)
-    low, high = pose.gripper_range
+        return
+    low, high = ends.min(axis=0), ends.max(axis=0)
     slack = RANGE_SLACK * (high - low)
     outside = (values < low - slack) | (values > high + slack)
+    outside &= np.isfinite(values)
     if outside.any():
-        step = int(np.argmax(outside))
+        step, place = np.argwhere(outside)[0].tolist()
+        first, last = (float(np.broadcast_to(end, part.width)[place]) for end in (low, high))
         raise ValueError(
-            f"{columns.where}: expected {place}.gripper {pose.gripper!r} in [{low:g}, {high:g}], "
-            f"got {values[step]:g} at step {step}; state the range in {place}.gripper_range."
+            f"{where}: expected {name} {part.path!r} in [{first:g}, {last:g}], got "
+            f"{values[step, place]:g} at step {step}; state {entry} of {name} as they are."
         )
-    closes = pose.gripper_closes == "positive"
-    if place == "action" and (low, high) == (-1.0, 1.0):
-        return values if closes else -values
-    if (low, high) != (0.0, 1.0):
-        values = (values - low) / (high - low)
-    return values if closes else 1.0 - values
 
 
-def _terminate(columns: Columns, spec: DatasetSpec) -> np.ndarray:
-    """(T,) bool: the sub-task is finished with the step."""
-    path = spec.action.terminate or spec.is_terminal
-    if path is not None:
-        return columns.array(column(path), 1)[:, 0] > 0.5
+def _instructions(columns: Columns, robot: Robot) -> list[tuple[str, ...]]:
+    """(T,) one text of every path."""
+    rows = []
+    for path in robot.instruction.paths:
+        if robot.instruction.encoding == "characters":
+            rows.append([_characters(row) for row in columns.array(column(path), None)])
+        else:
+            rows.append(columns.texts(column(path)))
+    return list(zip(*rows, strict=True)) if rows else [()] * columns.steps
+
+
+def _characters(points: np.ndarray) -> str:
+    """Code points (n,), ended by a 0, as text."""
+    ends = np.flatnonzero(points == 0)
+    return "".join(chr(int(point)) for point in points[: ends[0] if len(ends) else None])
+
+
+def _terminate(columns: Columns, robot: Robot) -> np.ndarray:
+    """(T,) bool: the sub-task is finished with the step; without a path, with the last one."""
+    if robot.terminate is not None:
+        return columns.array(column(robot.terminate), 1)[:, 0] > 0.5
     last = np.zeros(columns.steps, bool)
     last[-1:] = True
     return last

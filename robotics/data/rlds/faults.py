@@ -42,7 +42,9 @@ class Faults:
         self.on_error = on_error
         self.found: list[Fault] = []
         self.filtered = 0
-        """Episodes the specification's filters left out; not a fault."""
+        """Episodes the table's filters left out; not a fault."""
+        self.empty = 0
+        """Episodes without steps, which are left out; not a fault."""
 
     def report(
         self, error: ValueError, path: object, record: int | None, episodes: int = 1
@@ -69,5 +71,7 @@ class Faults:
             if len(self.found) > SHOWN:
                 lines.append(f"  ... and {len(self.found) - SHOWN} more")
         if self.filtered:
-            lines.append(f"left out {self.filtered} episodes by the specification's filters")
+            lines.append(f"left out {self.filtered} episodes by the table's filters")
+        if self.empty:
+            lines.append(f"left out {self.empty} episodes without steps")
         return "\n".join(lines)

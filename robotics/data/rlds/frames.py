@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from crc32c import crc32c
 
-from robotics.data.images import decode_image, resize_image
+from robotics.data.images import decode_image, resize_image, turn_image
 from robotics.data.rlds import tfrecord
 from robotics.data.rlds.reader import container
 from robotics.data.rlds.storage import RemoteFile
@@ -57,13 +57,22 @@ class SharedFile:
 
     def read(self, count: int, position: int) -> bytes:
         """Up to `count` bytes, fewer only where the file ends."""
-        file = _opened(self.path, self._inode)  # held: another thread may push it out and close it
+        file = self._open()  # held: another thread may push it out and close it
         return os.pread(file.fileno(), count, position)
 
     def read_into(self, out: memoryview, position: int) -> int:
         """Fill `out` as far as the file goes; returns the number of bytes."""
-        file = _opened(self.path, self._inode)
+        file = self._open()
         return os.preadv(file.fileno(), [out], position)
+
+    def _open(self) -> io.FileIO:
+        try:
+            return _opened(self.path, self._inode)
+        except OSError as error:
+            raise ValueError(
+                f"{self.path}: expected the file that was there when the data set was opened, got "
+                f"{error.strerror}; put it back and start again."
+            ) from error
 
 
 @functools.lru_cache(maxsize=32)
@@ -95,6 +104,12 @@ class DecodedFrames:
         part.count, part.first = max(stop - start, 0), self.first + start
         return part
 
+    def decode(self, step: int) -> np.ndarray:
+        """One frame."""
+        out = np.empty((*self.image_size, 3), np.uint8)
+        self.read_into(step, out)
+        return out
+
     def read_into(self, step: int, out: np.ndarray) -> None:
         """Fill `out`, a contiguous uint8 (H, W, 3)."""
         flat = out.reshape(-1)
@@ -112,9 +127,10 @@ class StoredFrames:
     Args:
         path: the shard.
         spans: of its records.
-        places: (n,) of `PLACE`.
+        places: (n,) of `PLACE`; of length 0: there is no image, the frame is black.
         image_size: height and width wanted.
         draft: decode JPEGs no larger than need be, see `robotics.data.images.decode_image`.
+        turn: degrees by which the images are turned, see `robotics.data.images.turn_image`.
     """
 
     def __init__(
@@ -124,10 +140,12 @@ class StoredFrames:
         places: np.ndarray,
         image_size: tuple[int, int],
         draft: bool = False,
+        turn: int = 0,
     ) -> None:
         self.path, self.spans, self.places, self.image_size = path, spans, places, image_size
-        self.draft = draft
-        self._file = SharedFile(path) if isinstance(path, Path) else None
+        self.draft, self.turn = draft, turn
+        # A shard that is missing has no records, and nothing of it is ever read.
+        self._file = SharedFile(path) if isinstance(path, Path) and len(spans) else None
 
     def __len__(self) -> int:
         return len(self.places)
@@ -139,13 +157,21 @@ class StoredFrames:
 
     def decode(self, step: int) -> np.ndarray:
         """One frame; ValueError where it is damaged."""
-        number = int(self.places[step]["record"])
-        where = f"{self.path}, record {number}"
+        number, _, length, _ = self.places[step].item()
+        if not length:
+            return np.zeros((*self.image_size, 3), np.uint8)
+        height, width = self.image_size
+        draft = (width, height) if self.turn % 180 else (height, width)
+        data = self.encoded(step)
         try:
-            image = decode_image(self.encoded(step), self.image_size if self.draft else None)
-            return resize_image(image, self.image_size)
+            image = decode_image(data, draft if self.draft else None)
         except ValueError as error:
-            raise ValueError(f"{where}: undecodable image: {error}") from error
+            raise ValueError(f"{self.path}, record {number}: undecodable image: {error}") from error
+        return resize_image(turn_image(image, self.turn), self.image_size)
+
+    def read_into(self, step: int, out: np.ndarray) -> None:
+        """Fill `out`, uint8 (H, W, 3)."""
+        out[...] = self.decode(step)
 
     def encoded(self, step: int) -> bytes:
         """The encoded image, its checksum verified.

@@ -1,4 +1,4 @@
-"""A record's columns as they are stored, without a specification.
+"""A record's columns as they are stored, without a robot's table.
 
 For looking at data whose conventions are not known yet, or are doubted;
 `robotics.data.rlds.convert` makes episodes.
@@ -77,7 +77,7 @@ class RawFormat:
 
 
 def raw_format(directory: str | os.PathLike[str], split: str) -> RawFormat:
-    """Open a data set without a specification.
+    """Open a data set without a robot's table.
 
     Raises:
         ValueError: no data set there, unreadable metadata, another file format, no such split.

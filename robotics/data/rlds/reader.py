@@ -14,12 +14,13 @@ import numpy as np
 
 from robotics.data.episodes import Episode
 from robotics.data.rlds import arrayrecord, storage, tfrecord
-from robotics.data.rlds.convert import check_features, decode_episode, wanted
+from robotics.data.rlds.convert import NoSteps, RecordColumns, check_features, convert, kept
 from robotics.data.rlds.faults import Faults
 from robotics.data.rlds.schema import Leaf, load_tfds, stored_features
-from robotics.data.rlds.spec import DatasetSpec, load_spec
 from robotics.data.rlds.storage import RemoteFile
 from robotics.data.rlds.tfrecord import RecordSpan
+from robotics.embodiment.robot import Robot
+from robotics.embodiment.tables import load_robot
 from selfflow_wm.files import atomic_file
 
 CONTAINERS: dict[str, ModuleType] = {"tfrecord": tfrecord, "array_record": arrayrecord}
@@ -113,8 +114,10 @@ def split_shards(directory: str | os.PathLike[str], split: str = "train") -> lis
 class RecordFormat(NamedTuple):
     """What is needed to make episodes of a dataset's records."""
 
-    spec: DatasetSpec
+    robot: Robot
     stored: Mapping[str, Leaf]
+    cameras: tuple[str, ...]
+    """Those that are read."""
 
     def decode(self, path: Path | RemoteFile, number: int, span: RecordSpan) -> Episode | None:
         """Record `number` of a shard, its checksum verified; None if a filter leaves it out."""
@@ -124,23 +127,27 @@ class RecordFormat(NamedTuple):
 
     def parse(self, record: bytes, where: str) -> Episode | None:
         """A record's data as an episode; None if a filter leaves it out."""
-        if not wanted(record, where, self.spec, self.stored):
+        columns = RecordColumns(record, where, self.stored, self.robot, self.cameras)
+        if not kept(columns, self.robot):
             return None
-        return decode_episode(record, where, self.spec, self.stored)
+        return convert(columns, self.robot, self.cameras)
 
 
 def record_format(
-    directory: str | os.PathLike[str], spec: str | Path | Mapping[str, Any] | DatasetSpec | None
+    directory: str | os.PathLike[str],
+    spec: str | Path | Mapping[str, Any] | Robot | None,
+    cameras: Sequence[str] | None = None,
 ) -> RecordFormat:
-    """The specification (see `load_spec`), checked against the dataset's features.
+    """A robot's table (see `load_robot`), checked against the dataset's features.
 
     Raises:
-        ValueError: the dataset or the specification is wrong, or one does not fit the other.
+        ValueError: the dataset or the table is wrong, or one does not fit the other.
     """
-    checked = load_spec(spec)
+    robot = load_robot(spec)
+    names = tuple(row.name for row in robot.used_cameras(cameras))
     stored = stored_features(record_features(directory))
-    check_features(checked, stored, str(directory))
-    return RecordFormat(checked, stored)
+    check_features(robot, stored, str(directory), names)
+    return RecordFormat(robot, stored, names)
 
 
 def record_features(directory: str | os.PathLike[str]) -> Any:
@@ -257,12 +264,14 @@ class EpisodeReader(Sequence[Episode]):
     Args:
         directory: TFDS dataset directory, or a URL, see `split_shards`.
         split: see `split_shards`.
-        spec: where things are, see `load_spec`; RT-1's by default.
+        spec: the robot's table, see `load_robot`; RT-1's by default.
+        cameras: names of those to read; default: those the table uses.
         on_error: "error", or "skip": iterating then continues after damage and counts it in
             `faults`. Asking for a damaged episode by number always raises.
+        faults: where damage is counted instead, and its policy.
 
-    Iterating leaves out what the specification's filters leave out; by number, such an episode
-    raises `ValueError`.
+    Iterating leaves out episodes without steps and those that the table's filters drop; by number,
+    such an episode raises `ValueError`.
     """
 
     def __init__(
@@ -270,11 +279,13 @@ class EpisodeReader(Sequence[Episode]):
         directory: str | os.PathLike[str],
         split: str = "train",
         *,
-        spec: str | Path | Mapping[str, Any] | DatasetSpec | None = None,
+        spec: str | Path | Mapping[str, Any] | Robot | None = None,
+        cameras: Sequence[str] | None = None,
         on_error: str = "error",
+        faults: Faults | None = None,
     ) -> None:
-        self.faults = Faults(on_error)
-        self.format = record_format(directory, spec)
+        self.faults = faults or Faults(on_error)
+        self.format = record_format(directory, spec, cameras)
         self._records: list[tuple[Path | RemoteFile, int, RecordSpan]] = []
         for shard in split_shards(directory, split):
             spans = index_shard(shard, self.faults)
@@ -296,7 +307,7 @@ class EpisodeReader(Sequence[Episode]):
         if episode is None:
             raise ValueError(
                 f"{path}, record {number}: expected an episode that the filters of "
-                f"{self.format.spec.name} keep; iterate over the reader to skip the others."
+                f"{self.format.robot.name} keep; iterate over the reader to skip the others."
             )
         return episode
 
@@ -304,6 +315,9 @@ class EpisodeReader(Sequence[Episode]):
         for path, number, span in self._records:
             try:
                 episode = self.format.decode(path, number, span)
+            except NoSteps:
+                self.faults.empty += 1
+                continue
             except ValueError as error:
                 self.faults.report(error, path, number)
                 continue

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from robotics.data.episodes import Episode
+from robotics.embodiment.columns import column
 
 DATASET_NAME = "fractal20220817_data"
 DATASET_VERSION = "0.1.0"
@@ -95,36 +96,37 @@ def rt1_features() -> Any:
 
 
 def encode_episode(episode: Episode) -> bytes:
-    """An episode as RT-1's serialised `tf.train.Example`.
+    """An episode as RT-1's serialised `tf.train.Example`; its table's paths are RT-1's.
 
     Known values are written, the rest are zeros or empty strings: attributes, base displacements,
     boxes, bounds, values "to go", `src_rotation` and `natural_language_embedding` (there is no text
     encoder here; the instruction itself is stored).
 
     Raises:
-        ValueError: an image is not a JPEG of 256 x 320.
+        ValueError: a path that RT-1 does not have, or an image that is not a JPEG of 256 x 320.
     """
-    steps = []
+    robot, steps = episode.robot, []
+    commanded = episode.part("action.gripper")
     for t in range(len(episode)):
         last = t == len(episode) - 1
         done = bool(episode.terminate[t])
         action: dict[str, Any] = {
             name: np.zeros(shape, np.float32) for name, shape in _ACTION_VECTORS.items()
         }
-        action["world_vector"] = episode.world_vector[t]
-        action["rotation_delta"] = episode.rotation_delta[t]
-        action["gripper_closedness_action"] = episode.gripper[t : t + 1]
-        # One-hot of terminate, continue, and a third mode that arm data never uses.
-        action["terminate_episode"] = np.array([done, not done, 0], np.int32)
         observation: dict[str, Any] = {
             name: np.zeros(shape, np.float32) for name, shape in _OBSERVATION_VECTORS.items()
         }
-        observation["base_pose_tool_reached"] = episode.tool_pose[t]
-        observation["gripper_closed"] = episode.gripper_closed[t : t + 1]
+        step = {"action": action, "observation": observation}
+        for group in ("state", "action"):
+            for part in getattr(robot, group):
+                _put(step, part.path, episode.part(f"{group}.{part.name}")[t])
+        # One-hot of terminate, continue, and a third mode that arm data never uses.
+        action["terminate_episode"] = np.array([done, not done, 0], np.int32)
         if t > 0:
-            observation["gripper_closedness_commanded"] = episode.gripper[t - 1 : t]
-        observation["image"] = _checked_image(episode.images[t], t)
-        observation["natural_language_instruction"] = episode.instruction[t]
+            observation["gripper_closedness_commanded"] = commanded[t - 1]
+        (image,) = (images[t] for images in episode.cameras.values())
+        observation["image"] = _checked_image(image, t)
+        (observation["natural_language_instruction"],) = episode.instructions[t]
         steps.append(
             {
                 "action": action,
@@ -148,6 +150,18 @@ def encode_episode(episode: Episode) -> bytes:
     return rt1_features().serialize_example(
         {"aspects": aspects, "attributes": attributes, "steps": steps}
     )
+
+
+def _put(step: dict[str, dict[str, Any]], path: str, values: np.ndarray) -> None:
+    """Write a part's values where the path says."""
+    place = column(path)
+    group, _, name = place.name.partition("/")
+    if not place.of_step or name not in step.get(group, {}):
+        raise ValueError(
+            f"expected paths of RT-1's features, got {path!r}; its records are written of episodes "
+            "whose table extends rt1."
+        )
+    step[group][name][slice(None) if place.values is None else place.values] = values
 
 
 def _checked_image(image: bytes, step: int) -> bytes:

@@ -1,0 +1,117 @@
+"""What is measured of a robot's data set and of the policy trained on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from robotics.data.windows import WindowDataset, action_window
+from robotics.embodiment.robot import UNITS, Part
+from robotics.embodiment.rotation import as_quaternion
+from robotics.model.policy import Policy
+from robotics.model.world_model import WorldModel
+
+STEPS = 2
+"""Euler steps of every prediction, as a policy takes by default."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Error of predicted chunks on episodes that training did not see."""
+
+    model: float
+    """Mean absolute error in standard deviations of the training data."""
+    mean: float
+    """That of predicting the mean action."""
+    gain: float
+    """1 - model / mean."""
+    low: float
+    high: float
+    """95% bootstrap interval of `gain` over episodes."""
+
+
+def held_out_error(
+    checkpoint: Path, data: WindowDataset, robot: str | None = None, windows: int = 256
+) -> HeldOut:
+    """Of the policy mode, over at most `windows` windows of `data`."""
+    world = WorldModel.load(checkpoint)
+    normalizer = world.robot(robot).normalizers["action"]
+    statistics = normalizer.statistics
+    mean, deviation = np.asarray(statistics.mean), np.asarray(statistics.std)
+    varies = deviation > 1e-6
+    index = np.unique(np.linspace(0, len(data) - 1, windows).astype(int))
+    errors: dict[str, list[np.ndarray]] = {"model": [], "mean": []}
+    for first in range(0, len(index), 32):
+        part = index[first : first + 32]
+        samples = data.batch(part, video=False)
+        if robot is not None:
+            samples["robot"] = robot
+        generator = torch.Generator().manual_seed(first)
+        chunk = world.generate(samples, "policy", steps=STEPS, generator=generator)["action"]
+        true, valid = samples["action"], samples["action_valid"]
+        for name, guess in (("model", chunk), ("mean", mean)):
+            off = np.abs(np.broadcast_to(guess, true.shape) - true)[..., varies]
+            scaled = (off / deviation[varies]).mean(-1)
+            errors[name].append((scaled * valid).sum(1) / valid.sum(1))
+    rows = {name: np.concatenate(values) for name, values in errors.items()}
+    return _with_interval(rows, data.episode_start[index])
+
+
+def _with_interval(rows: dict[str, np.ndarray], episode: np.ndarray) -> HeldOut:
+    names = np.unique(episode)
+    sums = {k: np.array([v[episode == name].sum() for name in names]) for k, v in rows.items()}
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, len(names), (2000, len(names)))
+    gains = 1 - sums["model"][drawn].sum(1) / sums["mean"][drawn].sum(1)
+    low, high = np.quantile(gains, [0.025, 0.975])
+    model, mean = (float(rows[name].mean()) for name in ("model", "mean"))
+    return HeldOut(model, mean, 1 - model / mean, float(low), float(high))
+
+
+def round_trip(data: WindowDataset) -> float:
+    """Largest difference between recorded actions and what comes back of the model's values of
+    them, over every chunk of `data`: of rotations the angle, rad; of other values in units of the
+    largest of their part, or of 1 where that is less."""
+    worst = 0.0
+    for first in range(0, len(data), 512):
+        steps = np.arange(first, min(first + 512, len(data)))
+        index, valid = action_window(steps, data.segment_end[steps], data.horizon)
+        recorded, state = data.recorded_action[index], data.recorded_state[steps]
+        before = np.where(steps > data.episode_start[steps], steps - 1, steps)
+        flags = np.zeros(index.shape, bool)
+        chunk = data.coder.chunk(recorded, state, flags)
+        back, _ = data.coder.recorded(chunk, state, data.recorded_action[before])
+        for part, place in zip(
+            data.robot.action, data.robot.slices("action").values(), strict=True
+        ):
+            off = _difference(part, back[..., place], recorded[..., place])
+            worst = max(worst, float(off[valid].max(initial=0.0)))
+    return worst
+
+
+def _difference(part: Part, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(..., H)."""
+    if part.kind != "rotation":
+        size = max(float(np.abs(other).max()), 1.0)
+        return np.abs(one - other).max(-1) / size
+    factor = UNITS[part.unit or "none"] * np.asarray(part.scale)
+    a, b = (as_quaternion(values * factor, str(part.form)) for values in (one, other))
+    # 2 arcsin of half the distance is exact for small angles, arccos of the product is not.
+    apart = np.minimum(np.linalg.norm(a - b, axis=-1), np.linalg.norm(a + b, axis=-1))
+    return 4 * np.arcsin(np.clip(apart / 2, 0, 1))
+
+
+def acts_alike(
+    checkpoint: Path, observation: dict[str, Any], instruction: str, robot: str | None = None
+) -> tuple[bool, bool]:
+    """Whether a policy acts on a raw recorded observation, and through the server bit for bit the
+    same."""
+    policy = Policy.load(checkpoint, robot=robot, steps=STEPS)
+    policy.reset(instruction, seed=0)
+    ours = policy.chunk(observation)
+    theirs = asked(checkpoint, observation, instruction, robot)
+    return bool(np.isfinite(ours).all()), np.array_equal(ours, theirs)
