@@ -12,33 +12,37 @@ EXAMPLES = """examples:
   python -m robotics.inspect data/embedded
   python -m robotics.inspect data/mine --spec my_robot.yaml --episodes 1000 --out runs/inspection
   python -m robotics.inspect data/mine --split "train[:10%]"
+  python -m robotics.inspect data/mine --json | jq .headline
 
-Without --spec the shipped specifications are tried (rt1, bridge); if none fits, one is guessed from
-the names, shapes and values, and the guesses are marked. Conventions of the specification (sense
-of the gripper, kind of rotation, delta or absolute, frame, unit) are compared with the measured
-motion. Only a sample is read; it is the same in every run.
+Without --spec the shipped tables are tried; if none fits, one is drafted from the names, shapes and
+values, and how sure every entry is stands beside it. What the data do not decide is asked: answer
+by a line of the table and run again with --spec. With a table, each of its conventions is compared
+with what the robot measured: agrees, contradicts, or cannot tell. Only a sample is read; it is the
+same in every run.
 
 Written to --out: index.html (everything, in one file), proposed.yaml (for --spec and spec=),
 inspection.json (the numbers).
 
-Exit codes: 0 nothing wrong, 1 errors in the data, 2 bad input."""
+Exit codes: 0 nothing wrong, 1 errors in the data or the table, 2 undetermined (a question is open)
+or bad input."""
 
 
 def build_parser() -> Parser:
     """The command line of `python -m robotics.inspect`."""
     parser = Parser(
         prog="python -m robotics.inspect",
-        description="Report what is in an RLDS/TFDS data set, what is wrong, and how to read it.",
+        description="Report what is in an RLDS or LeRobot data set, what is wrong, and how to read it.",
         epilog=EXAMPLES,
     )
     add = parser.add_argument
-    add("data", metavar="PATH|URL", help="directory with dataset_info.json")
-    add("--spec", metavar="NAME|YAML", help="how to read it (default: found or guessed)")
+    add("data", metavar="PATH|URL", help="directory with dataset_info.json or meta/info.json")
+    add("--spec", metavar="NAME|YAML", help="how to read it (default: found or drafted)")
     add("--split", default="train", help="split or slice (default: train)")
     add("--episodes", type=at_least(0), default=300, metavar="N",
         help="most episodes that are read, by a fixed seed; 0: all (default: 300)")  # fmt: skip
     add("--out", type=Path, default=None, metavar="DIR",
         help="where to write (default: runs/inspect-NAME)")  # fmt: skip
+    add("--json", action="store_true", help="print inspection.json instead of tables")
     return parser
 
 
@@ -61,9 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.data, arguments.split, arguments.spec, arguments.episodes, progress
         )
     write(examined, out)
-    print_examination(Console(), examined)
-    print(f"written: {out / 'index.html'}, proposed.yaml, inspection.json")
-    return 1 if examined.count("error") else 0
+    if arguments.json:
+        print((out / "inspection.json").read_text())
+    else:
+        print_examination(Console(), examined)
+        print(f"written: {out / 'index.html'}, proposed.yaml, inspection.json")
+    return examined.exit_code
 
 
 if __name__ == "__main__":

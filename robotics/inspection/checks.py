@@ -3,306 +3,410 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 
-from robotics.data.rlds.spec import DatasetSpec
-from robotics.inspection import gripper, motion
-from robotics.inspection.findings import Finding
-from robotics.inspection.scan import PLACES, Scan, stored_parts
+from robotics.embodiment.columns import column
+from robotics.embodiment.robot import Robot
+from robotics.inspection import cards, gripper, motion, values
+from robotics.inspection.examination import Examination
+from robotics.inspection.findings import Finding, listed
+from robotics.inspection.proposal import stamped_rate
+from robotics.inspection.scan import Scan, Track
 
 MANY = 0.3
 """Share of steps or episodes above which a habit of the data is a warning."""
-FAR = 5.0
-"""Outliers lie further than this many widths of [q01, q99] outside of it."""
-JUMP = 0.3
-"""m: a measured position further than this from the previous one is no motion."""
-SCALES = (0.5, 2.0)
-"""Gains of the measured over the commanded motion that pass as "the same unit"."""
+SHORT = 3
+"""Steps below which an episode holds no motion."""
 SHOWN = 12
 """Faults listed one by one."""
+LONG_TEXT = 48
+"""Bytes of an instruction above which its length is said."""
 
 Findings = Iterator[Finding]
 _error, _warning, _info = (partial(Finding, severity) for severity in ("error", "warning", "info"))
 
 
-def all_findings(
-    result: Scan,
-    spec: DatasetSpec,
-    motions: Sequence[motion.Motion],
-    grip: gripper.Grip | None,
-    verdicts: Sequence[motion.Verdict],
-) -> list[Finding]:
+def all_findings(examined: Examination) -> list[Finding]:
     """Everything worth reporting, in the order of the checks."""
+    result, robot = examined.result, examined.robot
     return [
-        *damage(result),
-        *conventions(verdicts, motions, grip),
-        *vectors(result, spec),
-        *instructions(result, spec),
-        *frames(result),
-        *ends(result, spec),
-        rate(result, spec),
+        *damage(result, robot),
+        *cards.contradictions(examined.verdicts),
+        *map(cards.asked, examined.questions),
+        *motions(examined),
+        *grippers(examined),
+        *values.findings(result, robot),
+        *instructions(result, robot),
+        *cameras(result, robot),
+        *ends(result, robot),
+        *rate(result, examined),
+        *modes(examined),
     ]
 
 
-def damage(result: Scan) -> Findings:
+# ---------------------------------------------------------------- records
+
+
+def damage(result: Scan, robot: Robot) -> Findings:
     """Records that cannot be trained on, and columns that are not as stated."""
     copy = "Copy or generate the file again, or train with on_error=skip, which leaves them out."
     for fault in result.faults.found[:SHOWN]:
         lost = f" ({fault.episodes} episodes)" if fault.episodes != 1 else ""
-        yield _error("records", fault.reason + lost, copy)
+        yield _error("records", fault.reason + lost, copy, "records.damaged", "damaged records",
+                     "Training stops there.", "on_error=skip", weight=9.0)  # fmt: skip
     if (more := len(result.faults.found) - SHOWN) > 0:
-        yield _error("records", f"{more} more damaged records", copy)
+        yield _error("records", f"{more} more damaged records", copy, "records.damaged")
     if not result.episodes:
         text = f"none of {result.sampled} records became an episode"
-        if result.faults.filtered:
-            text += f"; the filters leave out {result.faults.filtered}"
-        yield _error("records", text, "Fix the records or the specification.")
+        yield _error("records", text, "Copy the data set again.", "records.none", weight=10.0)
     for problem, count in result.problems.most_common(SHOWN):
-        yield _warning("records", f"{count} records: {problem}", "Fix features.json.")
-    for key, count in result.not_finite.most_common(SHOWN):
-        text = f"{key} has NaN or infinity in {count} episodes"
-        yield _warning("records", text, "Refused where the specification reads it.")
-    if damaged := result.texts.damaged:
-        text = f"{len(damaged)} episodes have text that is not UTF-8: {', '.join(damaged[:3])}"
-        yield _error("instructions", text, "Store instructions as UTF-8.")
+        yield _warning("records", f"{count} records: {problem}", "Fix the data set's description.",
+                       "records.column")  # fmt: skip
+    used = {wanted.key for _, wanted in robot.columns()}
+    for key, episodes in result.not_finite.items():
+        name = key.removeprefix("steps/")
+        text = f"{name} has NaN or infinity in episodes {listed(episodes)}"
+        if key in used:
+            yield _error("records", text, "Repair or leave out these episodes.", "records.nan",
+                         f"NaN in {name}", "Training refuses such an episode.", "on_error=skip",
+                         tuple(episodes), weight=8.0)  # fmt: skip
+        else:
+            yield _info("records", text + ", which is not read", code="records.nan_unused")
+    for key, episodes in result.not_utf8.items():
+        text = f"{key.removeprefix('steps/')} is not UTF-8 in episodes {listed(episodes)}"
+        if key in {column(path).key for path in robot.instruction.paths}:
+            yield _error("instructions", text, "Store instructions as UTF-8.", "instructions.utf8",
+                         "instructions that are not UTF-8", "Training refuses them.",
+                         "on_error=skip", tuple(episodes), weight=7.0)  # fmt: skip
+    if result.empty:
+        text = f"{len(result.empty)} episodes have no steps: {listed(result.empty)}"
+        yield _warning("records", text, "They are counted and skipped.", "episodes.empty",
+                       "episodes without steps", "Nothing is learned of them.", "",
+                       tuple(result.empty))  # fmt: skip
 
 
-def conventions(
-    verdicts: Sequence[motion.Verdict],
-    motions: Sequence[motion.Motion],
-    grip: gripper.Grip | None,
-) -> Findings:
-    """Whether the evidence agrees with the specification."""
-    for row in verdicts:
-        if row.answer != motion.CONTRADICTS:
-            yield _info(row.topic, f"{row.question}: {row.answer}. {row.numbers}.")
+# ---------------------------------------------------------------- motion and gripper
+
+
+def motions(examined: Examination) -> Findings:
+    """What the fits say beyond the stated conventions."""
+    for evidence in examined.motions:
+        place, best = f"action.{evidence.part}", evidence.best
+        if not evidence.decided and not evidence.by_axis:
+            if any(row.topic == place and row.code == "axes" for row in examined.verdicts):
+                continue
+            text = (
+                f"no reading explains the measured motion of {place} (the best, {best.reading}: "
+                f"{best.explained:.0%} of {best.moved:.2g} a step)"
+            )
+            remedy = "Check that the table names commanded and measured values of the same arm."
+            yield _warning(place, text, remedy, "motion.unexplained",
+                           f"{place} does not move what it should")  # fmt: skip
+    moving = {part.kind for part in examined.robot.action} & {"position", "rotation", "joints"}
+    if moving and not examined.motions:
+        text = "too few measured values to compare the commanded motion with"
+        yield _info("motion", text, "State the measured pose or joints.", "motion.unmeasured")
+    for row in examined.verdicts:
+        if row.code == "lead":
+            text = f"the motion follows its command late: {row.numbers}"
+            remedy = (
+                "Usual for a robot that is slow to react. If the actions are recorded early "
+                "instead, state steps: {lag: -1}."
+            )
+            lag = min(motion_.best.lag for motion_ in examined.motions if motion.late(motion_, 0))
+            yield _warning("steps", text, remedy, "steps.lead",
+                           f"the robot moves {lag} step{'s' * (lag > 1)} after its command",
+                           "At most a delay that the policy learns with the rest.",
+                           f"steps: {{lag: {-lag}}}")  # fmt: skip
+
+
+def grippers(examined: Examination) -> Findings:
+    """Both senses, timing and copies."""
+    for grip in examined.grips:
+        place = f"action.{grip.part}"
+        inverted = any(row.topic == place and row.code == "gripper.sense"
+                       and row.answer == "contradicts" for row in examined.verdicts)  # fmt: skip
+        if examined.stated and not inverted and (grip.begin_closed or 0.0) >= gripper.BEGINS:
+            part = next(row for row in examined.robot.action if row.name == grip.part)
+            entries = [
+                (f"{group}.{row.name}.{key}", gripper._plain(value))  # pyright: ignore
+                for group, row in (("action", part), ("state", examined.robot.commanded(part)))
+                if row is not None
+                for key, value in (("open", row.closed), ("closed", row.open))
+            ]
+            text = (
+                f"{grip.begin_closed:.0%} of the episodes begin with a closed gripper, as the "
+                "table reads it"
+            )
+            remedy = "Unusual: open and closed may be exchanged in both. Look at the first frames."
+            yield _warning(place, text, remedy, "gripper.both",
+                           f"open and closed of {grip.part} may be exchanged, in action and state",
+                           "The same on this robot; a simulator, another robot or Bridge's rule "
+                           "would read it the other way.", cards.lines(entries), weight=3.0)  # fmt: skip
+        lag, alike = grip.best
+        if abs(alike) < gripper.CLEAR or inverted:
             continue
-        text = f"{row.question}: specified {row.stated}, the data say {row.found}. {row.numbers}."
-        remedy = "Use proposed.yaml, which corrects it."
-        if not motion.correction(row) and row.topic != "gripper":
-            remedy = "Rotate the actions into the base frame when the data are converted."
-        elif row.found.startswith("euler_") and row.found != "euler_xyz":
-            remedy = "Convert to roll-pitch-yaw about fixed axes; this order is not read."
-        yield _error(row.topic, text, remedy)
-    for evidence in motions:
-        yield from _motion(evidence)
-    if {evidence.name for evidence in motions} < {"translation", "rotation"}:
-        text = "too few measured poses to compare the commanded motion with"
-        yield _info("motion", text, "State proprio.position and rotation.")
-    if grip is not None and grip.begin_closed is not None and grip.begin_closed > 0.8:
-        text = f"{grip.begin_closed:.0%} of the episodes begin with a closed gripper"
-        remedy = "Unusual: both gripper_closes may be inverted. Look at the first frames."
-        yield _warning("gripper", text, remedy)
+        if lag < 0:
+            text = (
+                f"the gripper's command follows the measured gripper by {-lag} steps "
+                f"(correlation {alike:+.2f})"
+            )
+            late = any(row.code == "lag" and row.answer == "contradicts" for row in examined.verdicts)
+            if not late:
+                yield _warning(place, text, "Recorded late: shift it when the data are converted.",
+                               "gripper.late", f"{place} is recorded {-lag} steps late",
+                               "The policy would learn to close after the gripper has closed.",
+                               weight=2.0)  # fmt: skip
+        elif grip.equal > 0.98 and grip.steps:
+            text = f"command and measurement are the same in {grip.equal:.0%} of the steps"
+            yield _info(place, text, "A copy of the measurement: it cannot lead.", "gripper.equal")
+        else:
+            text = f"the command leads the measured gripper by {lag} steps ({alike:+.2f})"
+            yield _info(place, text, code="gripper.leads")
 
 
-def _motion(evidence: motion.Motion) -> Findings:
-    unit = "m" if evidence.name == "translation" else "rad"
-    stated, best = evidence.stated, evidence.fits[0]
-    matrix = evidence.matrix
-    if matrix is not None and evidence.matrix_explains - evidence.gain_explains > 0.2:
-        rows = "; ".join(" ".join(f"{value:+.2f}" for value in row) for row in matrix)
-        text = (
-            f"measured = M commanded explains {evidence.matrix_explains:.0%}, one gain "
-            f"only {evidence.gain_explains:.0%}; M = [{rows}]"
-        )
-        remedy = "Axes, signs or units of commands and poses differ: convert one of them."
-        yield _error("translation", text, remedy)
+# ---------------------------------------------------------------- instructions
+
+
+def instruction_counts(result: Scan, robot: Robot) -> Counter[str]:
+    """First instruction of every episode -> episodes."""
+    paths = robot.instruction.paths
+    if robot.instruction.encoding == "characters":
+        return Counter()
+    return Counter(track.instruction(paths) for track in result.tracks)
+
+
+def instructions(result: Scan, robot: Robot) -> Findings:
+    """Empty, long, changing and nearly equal instructions."""
+    paths = robot.instruction.paths
+    if not paths:
+        yield _info("instructions", "the table names no instruction", "Episodes have none: the "
+                    "policy is not told what to do.", "instructions.none")  # fmt: skip
         return
-    if best.explained < motion.EXPLAINS:
-        text = (
-            f"no convention explains the measured {evidence.name} (the best, {best.convention}: "
-            f"{best.explained:.0%} of {evidence.moved:.2g} {unit} a step)"
-        )
-        remedy = "Check that the specification names commanded and measured pose of the same tool."
-        yield _warning(evidence.name, text, remedy)
-    if stated.explained < motion.EXPLAINS:
-        return  # a verdict reports it
-    if stated.lag > 0:
-        text = f"the measured {evidence.name} follows its command {stated.lag} steps late"
-        yield _info(evidence.name, text, "Actions may be shifted against observations.")
-    if not SCALES[0] <= stated.gain <= SCALES[1]:
-        text = (
-            f"a commanded {unit} moves the tool by {stated.gain:.3g} {unit} "
-            f"({stated.explained:.0%} of the motion explained)"
-        )
-        remedy = f"Scaled or normalised commands? A controller that takes {unit} needs that factor."
-        yield _warning(evidence.name, text, remedy)
-    if evidence.spread:
-        mrad = f"{1000 * evidence.spread:.2g} mrad (99th percentile)"
-        text = f"roll-pitch-yaw and axis-angle readings of the commands differ by up to {mrad}"
-        yield _info("rotation", text)
-
-
-def vectors(result: Scan, spec: DatasetSpec) -> Findings:
-    """Constant dimensions, outliers, values cut off at bounds, quaternions, jumps."""
-    for place, (low, high) in stored_parts(result.ranges, spec).items():
-        constant = np.flatnonzero(high - low <= 1e-9)
-        if len(constant):
-            names = ", ".join(f"[{i}] = {low[i]:g}" for i in constant)
-            remedy = "Dead sensor or unused axis: nothing can be learned of it; check the path."
-            yield _warning("statistics", f"{place}: constant {names}", remedy)
-    for place in PLACES:
-        values = {track.name: track.parts[place] for track in result.tracks if place in track.parts}
-        if values:
-            yield from _distribution(place, list(values.values()), list(values), spec)
-
-
-def _distribution(
-    place: str, values: list[np.ndarray], names: list[str], spec: DatasetSpec
-) -> Findings:
-    pose = spec.action if place.startswith("action") else spec.proprio
-    everything = np.concatenate(values)
-    if place.endswith("rotation") and pose.rotation_kind.startswith("quaternion"):
-        off = np.abs(np.linalg.norm(everything, axis=1) - 1) > 0.02
-        if off.any():
-            text = f"{place}: {off.mean():.1%} of the quaternions are not of length 1"
-            yield _error("rotation", text, "State another rotation_kind or path.")
+    if robot.instruction.encoding == "characters":
         return
-    if place == "proprio.position":
-        yield from _jumps(values, names)
-    if place.endswith("gripper"):
-        return
-    low, high = np.quantile(everything, [0.01, 0.99], axis=0)
-    width = np.maximum(high - low, 1e-6)
-    outside = (everything < low - FAR * width) | (everything > high + FAR * width)
-    for index in np.flatnonzero(outside.any(0)):
-        rows = everything[:, index]
-        worst = int(np.argmax(np.abs(rows - rows.mean())))
-        episode = int(np.searchsorted(np.cumsum([len(v) for v in values]), worst, side="right"))
-        text = (
-            f"{place}[{index}]: {int(outside[:, index].sum())} values further than {FAR:g} widths "
-            f"of [q01, q99] outside of it, worst {rows[worst]:.3g} in {names[episode]}"
-        )
-        remedy = "They decide normalizer.kind=minmax, and pull means; look at that episode."
-        yield _warning("statistics", text, remedy)
-    if place.startswith("action"):
-        yield from _saturated(place, everything)
-
-
-def _jumps(values: list[np.ndarray], names: list[str]) -> Findings:
-    jumps = []
-    for name, rows in zip(names, values, strict=True):
-        steps = np.linalg.norm(np.diff(rows, axis=0), axis=1)
-        if steps.max(initial=0) > JUMP:
-            jumps.append((float(steps.max()), name, int(np.argmax(steps))))
-    if jumps:
-        size, name, step = max(jumps, key=lambda jump: jump[0])
-        where = f"{size:.2f} m ({name}, step {step})"
-        text = f"{len(jumps)} episodes have jumps of the tool, up to {where}"
-        yield _warning("statistics", text, "Lost tracking, or millimetres: look at the frames.")
-
-
-def _saturated(place: str, values: np.ndarray) -> Findings:
-    low, high = values.min(0), values.max(0)
-    moving = high - low > 1e-9
-    share = ((values == low) | (values == high)).mean(0)
-    distinct = [len(np.unique(column)) for column in values.T]
-    cut = [i for i in np.flatnonzero(moving & (share > 0.05)) if distinct[i] > 10]
-    if not cut:
-        return
-    names = ", ".join(f"[{i}] {share[i]:.0%} at {low[i]:.3g} or {high[i]:.3g}" for i in cut)
-    text = f"{place}: many values exactly at the ends of their range: {names}"
-    if all(abs(low[i]) == abs(high[i]) == 1.0 for i in cut):
-        yield _warning("statistics", text, "Normalised to [-1, 1], not m or rad?")
-    else:
-        yield _info("statistics", text, "Commands limited by the controller.")
-
-
-def instructions(result: Scan, spec: DatasetSpec) -> Findings:
-    """Empty and nearly equal instructions."""
-    texts = result.texts
-    if texts.empty:
-        text = f"{texts.empty} of {result.episodes} episodes have an empty instruction"
-        drop = f'filters: [{{path: {spec.instruction}, drop: [""]}}] in the specification.'
-        yield _warning("instructions", text, f"Leave them out: {drop}")
-    plain = Counter(" ".join(text.lower().rstrip(".").split()) for text in texts.episodes)
+    counts = instruction_counts(result, robot)
+    empty = [track.number for track in result.tracks if not track.instruction(paths).strip()]
+    if empty:
+        text = f"{len(empty)} of {len(result.tracks)} episodes have no instruction: {listed(empty)}"
+        drop = f'filters: [{{path: {paths[0]}, drop: [""]}}]'
+        remedy = "They train as episodes without one, or are left out by a filter."
+        yield _warning("instructions", text, remedy, "instructions.empty",
+                       f"{len(empty)} episodes without an instruction",
+                       "The policy would learn to act without being told.", drop,
+                       tuple(empty))  # fmt: skip
+    plain = Counter(" ".join(text.lower().rstrip(".").split()) for text in counts)
     if twins := sum(count - 1 for text, count in plain.items() if text):
         text = f"{twins} instructions differ from another only in case, spaces or a full stop"
-        yield _info("instructions", text, "Write each in one way.")
-    if texts.changing:
-        text = f"the instruction changes within {texts.changing} episodes"
-        yield _info("instructions", text, "Chunks of actions end there.")
-    if texts.episodes and len(plain) == 1 and result.episodes > 1:
-        yield _info("instructions", "all episodes have the same instruction")
+        yield _info("instructions", text, "Write each in one way.", "instructions.twins")
+    keys = [column(path).key for path in paths]
+    changing = [
+        track.number for track in result.tracks
+        if any(len(set(track.texts.get(key, ()))) > 1 for key in keys)
+    ]  # fmt: skip
+    if changing:
+        text = f"the instruction changes within {len(changing)} episodes"
+        yield _info("instructions", text, "Chunks of actions end there.", "instructions.changing",
+                    episodes=tuple(changing))  # fmt: skip
+    if len([text for text in counts if text]) == 1 and result.episodes > 1:
+        yield _info("instructions", "all episodes have the same instruction", code="instructions.one")
+    yield from _long(result.tracks, keys)
 
 
-def frames(result: Scan) -> Findings:
-    """Sizes, copies and empty frames."""
-    seen = result.frames
-    if seen.last_repeated:
-        often = seen.last_repeated > 0.05 * result.episodes
-        text = (
-            f"the last frame is a copy of the one before in {seen.last_repeated} of "
-            f"{result.episodes} episodes"
-        )
-        remedy = "Padding: drop the last step when the data are converted."
-        yield (_warning if often else _info)("frames", text, remedy)
-    share = (seen.repeated - seen.last_repeated) / max(seen.seen, 1)
-    if share > 0.02:
-        text = f"{share:.0%} of {seen.seen} frames are copies of the one before"
-        remedy = "A camera slower than the control rate, or one that froze: subsample the steps."
-        yield _warning("frames", text, remedy)
-    if seen.flat:
-        text = f"{seen.flat} of {seen.seen} frames show a single colour"
-        yield _warning("frames", text, "Is the right camera named?")
-    if len(seen.sizes) > 1:
-        sizes = ", ".join(f"{h} x {w}: {n}" for (h, w), n in seen.sizes.most_common(5))
-        yield _info("frames", f"frames of several sizes: {sizes}")
+def _long(tracks: list[Track], keys: list[str]) -> Findings:
+    sizes = {
+        track.number: max((len(text.encode()) for key in keys for text in track.texts.get(key, ())),
+                          default=0)
+        for track in tracks
+    }  # fmt: skip
+    longest = max(sizes.values(), default=0)
+    if longest > LONG_TEXT:
+        which = sorted((n for n in sizes if sizes[n] > LONG_TEXT), key=lambda n: -sizes[n])
+        text = f"the longest instruction has {longest} bytes, in episode {which[0]}"
+        yield _info("instructions", text, "A model's longest text follows from the data; a text "
+                    "that is longer than a trained model's is cut off and counted.",
+                    "instructions.long", episodes=tuple(which))  # fmt: skip
 
 
-def ends(result: Scan, spec: DatasetSpec) -> Findings:
-    """Idle steps, ends of episodes and flags."""
-    count, episodes, steps = result.ends, result.episodes, result.steps
-    if not episodes:
+# ---------------------------------------------------------------- cameras
+
+
+def cameras(result: Scan, robot: Robot) -> Findings:
+    """Every camera: sizes, black and constant pictures, copies."""
+    used = {column(camera.path).key: camera for camera in robot.cameras}
+    for key, seen in result.cameras.items():
+        name = key.removeprefix("steps/")
+        camera = used.get(key)
+        chosen = camera is not None and camera in robot.used_cameras()
+        if camera is None:
+            text = f"{name} is a camera that the table does not name"
+            yield _info("cameras", text, f"cameras: {{NAME: {{path: {name}}}}} adds it.",
+                        "cameras.unread")  # fmt: skip
+        if len(seen.sizes) > 1:
+            sizes = ", ".join(f"{h} x {w}: {n} episodes" for (h, w), n in seen.sizes.most_common(5))
+            yield _warning("cameras", f"{name} has pictures of several sizes: {sizes}",
+                           "They are resized to one.", "cameras.sizes")  # fmt: skip
+        elif camera is not None and camera.size and seen.sizes and camera.size not in seen.sizes:
+            (size,) = seen.sizes
+            text = f"{name} has pictures of {size[0]} x {size[1]}, the table says {camera.size}"
+            yield _warning("cameras", text, "Correct size.", "cameras.size",
+                           line=f"cameras: {{{camera.name}: {{size: [{size[0]}, {size[1]}]}}}}")  # fmt: skip
+        flagged = camera is not None and camera.present is not None
+        yield from _black(name, seen, result.episodes, chosen, flagged)
+    still = _still(result)
+    for key, episodes in still.items():
+        if len(episodes) > MANY * max(len(result.tracks), 1) and key in used:
+            name = key.removeprefix("steps/")
+            text = f"{name} shows the same picture from first to last in {len(episodes)} episodes"
+            yield _warning("cameras", text, "A camera that froze, or the wrong column.",
+                           "cameras.constant", episodes=tuple(episodes))  # fmt: skip
+
+
+def _black(name: str, seen, episodes: int, chosen: bool, flagged: bool) -> Findings:  # noqa: ANN001
+    whole = seen.black_episodes
+    if seen.black and len(whole) == episodes:
+        text = f"{name} is black in every episode"
+        build = _warning if chosen else _info
+        yield build("cameras", text, "Leave the camera out: use: false.", "cameras.black",
+                    f"{name} is black", "The model would spend part of its input on nothing.",
+                    episodes=tuple(whole))  # fmt: skip
+    elif whole:
+        text = f"{name} is black in {len(whole)} of {episodes} episodes: {listed(whole)}"
+        words = "masked there by its flag" if flagged else "no flag of the episode says so"
+        build = _info if flagged or not chosen else _warning
+        yield build("cameras", f"{text}; {words}", "" if flagged else "Name a flag as present:, or "
+                    "leave the camera or these episodes out.", "cameras.black",
+                    f"{name} is black in some episodes", "The model would take black for a view.",
+                    episodes=tuple(whole))  # fmt: skip
+    flat = seen.flat - seen.black
+    if flat > 0.01 * seen.seen:
+        text = f"{flat} of {seen.seen} pictures of {name} show a single colour"
+        yield _warning("cameras", text, "Is the right camera named?", "cameras.flat")
+
+
+def _still(result: Scan) -> dict[str, list[int]]:
+    """Camera -> episodes in which nothing but black moves: every picture is the first one."""
+    found: dict[str, list[int]] = {}
+    for track in result.tracks:
+        for key, seen in track.pictures.items():
+            copies = len(seen.digests) > 3 and (seen.digests == seen.digests[0]).all()
+            if copies and not seen.black.all():
+                found.setdefault(key, []).append(track.number)
+    return found
+
+
+# ---------------------------------------------------------------- ends and rate
+
+
+def ends(result: Scan, robot: Robot) -> Findings:
+    """Very short episodes, ends of tasks, first and last steps."""
+    short = [track.number for track in result.tracks if track.steps < SHORT]
+    if short:
+        text = f"{len(short)} episodes have fewer than {SHORT} steps: {listed(short)}"
+        yield _warning("ends", text, "Cut off while recording?", "episodes.short",
+                       "very short episodes", "", "", tuple(short))  # fmt: skip
+    yield from _terminate(result, robot)
+    yield from _zero_ends(result, robot)
+    wrong = [track.number for track in result.tracks if not _flags_fit(track)]
+    if wrong:
+        text = f"is_first or is_last marks another step in {len(wrong)} episodes: {listed(wrong)}"
+        yield _warning("ends", text, "Episodes cut or joined?", "ends.flags", episodes=tuple(wrong))
+    if robot.success is not None:
+        rows = [track.values(robot.success) for track in result.tracks]
+        failed = [
+            track.number for track, row in zip(result.tracks, rows, strict=True)
+            if row is not None and row.size and row.flat[0] < 0.5
+        ]  # fmt: skip
+        if failed:
+            text = f"{len(failed)} of {len(rows)} episodes failed"
+            yield _info("ends", text, "A filter leaves them out.", "ends.failed",
+                        line=f"filters: [{{path: {robot.success}, keep: [true]}}]",
+                        episodes=tuple(failed))  # fmt: skip
+
+
+def _terminate(result: Scan, robot: Robot) -> Findings:
+    if robot.terminate is None:
         return
-    share = result.still / steps
-    text = f"{share:.1%} of the steps command nothing (below 1 mm and 5 mrad, gripper as before)"
-    remedy = 'no_ops="{position: 1e-3, rotation: 5e-3}" starts no training window at them.'
-    yield (_warning if share > MANY else _info)("ends", text, remedy if result.still else "")
-    if count.never:
-        text = f"{count.never} of {episodes} episodes never terminate"
-        remedy = "State action.terminate or is_terminal; else a policy does not learn to stop."
-        yield _warning("ends", text, remedy)
-    source = spec.action.terminate or spec.is_terminal or "the last step, by default"
-    text = (
-        f"terminate (of {source}) is set at the last step in {count.at_end} of {episodes}, "
-        f"at several steps in a row in {count.repeated}, and the same instruction continues "
-        f"after it in {count.going_on}"
-    )
-    if count.going_on > MANY * episodes:
-        yield _warning("ends", text, "It should mark the end of a sub-task.")
-    else:
-        yield _info("ends", text)
-    if count.idle_last:
-        text = f"the last step commands no motion in {count.idle_last} of {episodes} episodes"
-        yield _info("ends", text, "Usual where it terminates; else padding.")
-    if count.wrong_flags:
-        text = f"is_first or is_last marks another step in {count.wrong_flags} episodes"
-        yield _warning("ends", text, "Episodes cut or joined?")
-    if spec.success is not None and count.success < episodes:
-        text = f"{episodes - count.success} of {episodes} episodes failed"
-        remedy = f"filters: [{{path: {spec.success}, keep: [true]}}] leaves them out."
-        yield _info("ends", text, remedy)
-    if short := sum(length < 3 for length in result.lengths):
-        text = f"{short} episodes have fewer than 3 steps"
-        yield _warning("ends", text, "Cut off while recording?")
+    rows = {
+        track.number: row[:, 0] > 0.5
+        for track in result.tracks
+        if (row := track.values(robot.terminate)) is not None
+    }
+    never = [number for number, row in rows.items() if not row.any()]
+    if never:
+        text = f"{robot.terminate} is never set in {len(never)} of {len(rows)} episodes"
+        yield _warning("ends", text, "A policy does not learn to stop there.", "ends.never",
+                       episodes=tuple(never))  # fmt: skip
+    early = [n for n, row in rows.items() if (row[:-1] & ~row[1:]).any()]
+    if early and len(early) > MANY * len(rows):
+        text = f"{robot.terminate} is set before the end in {len(early)} of {len(rows)} episodes"
+        yield _info("ends", text, "It should mark the end of a sub-task.", "ends.early")
 
 
-def rate(result: Scan, spec: DatasetSpec) -> Finding:
-    """Time stamps against the stated control rate."""
-    for key, values in result.intervals.items():
-        interval = float(np.median(values))
-        if interval <= 0:
+def _zero_ends(result: Scan, robot: Robot) -> Findings:
+    """Actions of the first or last step that are all zero, in most episodes and there alone."""
+    parts = [part for part in robot.action if part.mode in ("delta", "velocity")]
+    parts = [part for part in parts if part.kind != "gripper"]
+    first, last, inside, count = 0, 0, 0.0, 0
+    for track in result.tracks:
+        rows = [row for part in parts if (row := track.values(part.path)) is not None]
+        if not rows or track.steps < SHORT:
             continue
-        # Seconds, or milli-, micro- or nanoseconds: whichever comes nearest.
-        rates = [10**power / interval for power in (0, 3, 6, 9)]
-        hertz = min(rates, key=lambda hz: abs(np.log(hz / spec.control_hz)))
-        text = f"{key}: {hertz:.3g} steps a second, the specification: {spec.control_hz:g}"
-        if abs(np.log(hertz / spec.control_hz)) > 0.1:
-            return _warning("rate", text, "Correct control_hz.")
-        return _info("rate", text)
-    text = f"{spec.control_hz:g} steps a second by the specification; no time stamps to check it"
-    return _info("rate", text)
+        zero = (np.abs(np.concatenate(rows, axis=1)) < 1e-9).all(1)
+        first, last, count = first + bool(zero[0]), last + bool(zero[-1]), count + 1
+        inside += float(zero[1:-1].mean())
+    if not count or inside / count > 0.1:
+        return
+    for where, number, dropped in (
+        ("first", first, robot.steps.drop_first), ("last", last, robot.steps.drop_last),
+    ):  # fmt: skip
+        if number > 0.8 * count and count > 1 and not dropped:
+            text = f"the action of the {where} step is zero in {number} of {count} episodes"
+            yield _warning("ends", text, f"Padding: drop the {where} step.", f"ends.zero_{where}",
+                           f"the {where} action is padding", "The policy would learn to wait.",
+                           f"steps: {{drop_{where}: 1}}")  # fmt: skip
+
+
+def _flags_fit(track: Track) -> bool:
+    expected = np.arange(track.steps)
+    for name, at in (("steps/is_first", 0), ("steps/is_last", track.steps - 1)):
+        flags = track.numbers.get(name)
+        if flags is not None and not np.array_equal(flags[:, 0] > 0.5, expected == at):
+            return False
+    return True
+
+
+def rate(result: Scan, examined: Examination) -> Findings:
+    """The stated rate against the format's own or time stamps."""
+    stated = examined.robot.rate
+    known = examined.source.rate
+    found = ("the data set", known) if known else stamped_rate(result.tracks[:5])
+    if found is None:
+        text = f"{stated:g} steps a second; no time stamps to check it"
+        if examined.stated:
+            yield _info("rate", text + " by the table", code="rate.unchecked")
+        else:
+            yield _warning("rate", f"assumed: {text}", "RLDS holds no rate. State your robot's: "
+                           "rate: 15", "rate.assumed", f"the rate is not in the data: {stated:g} Hz "
+                           "assumed", "Chunks, future frames and velocities are counted in it.",
+                           "rate: 15")  # fmt: skip
+        return
+    text = f"{found[0]}: {found[1]:.3g} steps a second, the table: {stated:g}"
+    if abs(np.log(found[1] / stated)) > 0.1:
+        yield _error("rate", text, "Correct rate.", "rate.wrong", f"the rate is {found[1]:.3g} Hz, "
+                     f"not {stated:g}", "The robot would move faster or slower than it learned.",
+                     f"rate: {found[1]:.3g}")  # fmt: skip
+    else:
+        yield _info("rate", text, code="rate.fits")
+
+
+def modes(examined: Examination) -> Findings:
+    """What can be trained where there is no action."""
+    if not examined.robot.action:
+        text = "no action among the features: the video mode alone trains"
+        yield _info("action", text, "Name one under action: where there is one.", "action.none",
+                    "video without actions")  # fmt: skip
+

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from robotics.data.rlds.convert import check_features
 from robotics.data.rlds.faults import Faults
-from robotics.data.rlds.raw import RawFormat, raw_format
+from robotics.data.rlds.raw import RawSource
 from robotics.data.rlds.schema import Leaf
-from robotics.data.rlds.spec import DatasetSpec, load_spec
-from robotics.inspection import checks, gripper, motion, proposal
-from robotics.inspection.draft import Proposal, as_yaml, corrected
+from robotics.embodiment.robot import Robot
+from robotics.embodiment.tables import TABLES, load_robot
+from robotics.inspection import checks, proposal, roles, verdicts
+from robotics.inspection.draft import Draft, Question, as_yaml
 from robotics.inspection.examination import Examination
-from robotics.inspection.findings import Finding, worst_first
-from robotics.inspection.scan import preview, sample_places, scan
+from robotics.inspection.findings import worst_first
+from robotics.inspection.fits import AGREES, CONTRADICTS, UNCLEAR, Verdict
+from robotics.inspection.scan import Track, preview, sample_places, scan
+from robotics.inspection.sources import open_source
 from selfflow_wm.files import write_file, write_json
 from selfflow_wm.progress import Progress
 
-KNOWN = ("rt1", "bridge")
-"""Shipped specifications that are tried, in this order, before one is guessed."""
+NOT_TRIED = ("template", "embedded", "google_robot", "widowx")
+"""Shipped tables whose features are another's, or nobody's."""
+KNOWN_AS = {"rt1": "fractal", "rt1_base": "fractal"}
+"""Table -> what its data set is called."""
+ROUNDS = 4
+"""A correction may show what was hidden behind it: degrees in the state hide those of the action."""
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The table an examination starts with."""
+
+    draft: Draft
+    origin: str
+    stated: bool
+    questions: tuple[Question, ...] = ()
 
 
 def examine(
@@ -33,74 +51,207 @@ def examine(
     """Read a sample of a split and say what is in it.
 
     Args:
-        directory: TFDS data set directory.
+        directory: TFDS or LeRobot data set.
         split: split or slice of it.
-        spec: name or path of a specification; None tries the shipped ones and then guesses.
+        spec: name or path of a robot's table; None tries the shipped ones and then drafts one.
         episodes: most that are read, 0 for all.
         progress: bar to advance, its total set to the number of episodes to read.
 
     Raises:
-        ValueError: no such data set or split, or a specification that does not fit it.
+        ValueError: no such data set or split, or a table that does not fit it.
     """
-    data = raw_format(directory, split)
+    source = open_source(directory, split)
     faults = Faults("skip")
-    places, total = sample_places(data, episodes, faults)
-    chosen, origin, draft = _choose(directory, data, places, spec)
-    result = scan(data, places, total, chosen, faults, progress)
-    compared = (motion.translation(result.tracks, chosen), motion.rotation(result.tracks, chosen))
-    motions = [row for row in compared if row is not None]
-    verdicts = [row for one in motions for row in motion.verdicts(one)]
-    grip = gripper.evidence(result.tracks, chosen)
-    if grip is not None:
-        verdicts.append(gripper.verdict(grip))
-    findings = checks.all_findings(result, chosen, motions, grip, verdicts)
-    if draft is None:
-        base = spec if spec is None or not Path(spec).is_file() else str(Path(spec).resolve())
-        content = {"extends": base or chosen.name}
-        draft = corrected(chosen.name, content, verdicts, grip)
-    else:
-        findings.append(_guessed(draft))
-        draft = corrected(chosen.name, draft.content, verdicts, grip).over(draft)
+    places = sample_places(source, episodes, faults)
+    seen = preview(source, places)
+    chosen = _choose(source, seen, spec)
+    result = scan(source, places, faults, progress)
+    tracks = result.tracks or seen
+    draft = chosen.draft.copy()
+    found, motions, grips = verdicts.verify(tracks, draft.robot())
+    kinds = roles.known(tracks, source)
+    found += roles.verdicts(kinds, draft.robot())
+    first, robot = found, draft.robot()
+    for _ in range(ROUNDS):
+        before = draft.copy()
+        if not draft.apply(found):
+            break
+        try:
+            again, *_ = verdicts.verify(tracks, draft.robot())
+        except ValueError:  # the corrections do not go together
+            draft = before
+            break
+        new = [row for row in again if row.entries]
+        first += [row for row in new if not _known(row, first)]
+        found = new
+    if not chosen.stated:
+        robot = draft.robot()
+        first, motions, grips = verdicts.verify(tracks, robot)
+        first += roles.verdicts(kinds, robot)
+        draft.questions += list(_questions(first))
+    draft.questions += list(chosen.questions)
+    examination = Examination(
+        source, robot, chosen.origin, chosen.stated, result, motions, grips, first,
+        roles.dimensions(kinds, robot, first, draft), draft.questions, [], "",
+    )  # fmt: skip
+    findings = checks.all_findings(examination)
     heading = (
         f"How to read {directory} ({split}), proposed by python -m robotics.inspect from "
-        f"{result.sampled} of {total} episodes,\nbeginning with: {origin}.\n"
+        f"{result.sampled} of {result.total} episodes,\nbeginning with: {chosen.origin}.\n"
         "configs/robot/template.yaml explains every entry."
     )
-    text = as_yaml(draft, heading)
-    return Examination(
-        directory, split, data, chosen, origin, result, motions, grip, verdicts,
-        worst_first(findings), text,
-    )  # fmt: skip
+    return replace(
+        examination, findings=worst_first(findings), proposed=as_yaml(draft, heading)
+    )
 
 
-def _choose(
-    directory: str | Path, data: RawFormat, places: list[Any], spec: str | None
-) -> tuple[DatasetSpec, str, Proposal | None]:
+def _known(row: Verdict, rows: Sequence[Verdict]) -> bool:
+    return any(
+        other.topic == row.topic and other.code == row.code and other.answer == CONTRADICTS
+        for other in rows
+    )
+
+
+# ---------------------------------------------------------------- which table
+
+
+def _choose(source: RawSource, tracks: Sequence[Track], spec: str | None) -> _Chosen:
     if spec is not None:
-        given = load_spec(spec)
-        check_features(given, data.stored, str(directory))
-        return given, f"the specification {spec}", None
-    for name in KNOWN:
-        if _fits(name, data.stored):
-            words = f"the shipped specification {name}, whose features the data set has"
-            return load_spec(name), words, None
-    draft = proposal.guess(preview(data, places), data.stored)
-    return load_spec(draft.content), "guesses from names, shapes and values", draft
+        given = load_robot(spec)
+        if problems := missing(given, source.stored):
+            raise ValueError(f"{source.directory}: {problems[0]}")
+        base = str(Path(spec).resolve()) if Path(spec).is_file() else spec
+        return _Chosen(Draft({"extends": base}), f"the table {spec}", True)
+    fitting = [name for name in shipped_names() if not missing(load_robot(name), source.stored)]
+    good = [name for name in fitting if _is_it(name, source, tracks)]
+    if good:
+        best = min(good, key=lambda name: (len(name), name))
+        questions = (_which(good),) if len(good) > 1 else ()
+        words = f"the shipped table {best}, whose features the data set has"
+        return _Chosen(Draft({"extends": best}), words, True, questions)
+    draft = proposal.propose(tracks, source)
+    words = "names, shapes and values; no shipped table fits"
+    if fitting:
+        words = f"names, shapes and values; its features are as in {fitting[0]}, its values not"
+    return _Chosen(draft, words, False)
 
 
-def _fits(name: str, stored: Mapping[str, Leaf]) -> bool:
-    try:
-        check_features(load_spec(name), stored, name)
-    except ValueError:
-        return False
-    return True
+def shipped_names() -> list[str]:
+    """Tables that are tried, those that read more columns first."""
+    names = [file.stem for file in TABLES.glob("*.yaml") if file.stem not in NOT_TRIED]
+    return sorted(names, key=lambda name: (-len(list(load_robot(name).columns())), name))
 
 
-def _guessed(draft: Proposal) -> Finding:
-    notes = [f"{name}: {note}" for name, note in draft.notes.items() if note]
-    text = "no specification fits, so one was guessed. " + "; ".join(notes) + "."
-    remedy = "Read proposed.yaml, correct it, and run this again with --spec proposed.yaml."
-    return Finding("warning", "specification", text, remedy)
+def _is_it(name: str, source: RawSource, tracks: Sequence[Track]) -> bool:
+    """Whether a table whose features fit is this data set's: by name, or because the data agree."""
+    title = source.name.lower()
+    known = KNOWN_AS.get(name, name)
+    if title and (title.startswith(known.split("_")[0]) or known in title):
+        return True
+    rows, motions, _ = verdicts.verify(tracks, load_robot(name))
+    return bool(motions) and not any(row.answer == CONTRADICTS for row in rows)
+
+
+def _which(names: Sequence[str]) -> Question:
+    lines = []
+    for name in names:
+        robot = load_robot(name)
+        paths = dict.fromkeys(part.path.partition("[")[0] for part in robot.action)
+        lines.append(f"spec={name}: the action is {', '.join(paths)}")
+    text = (
+        f"{len(names)} shipped tables read this data set; which action does your robot execute? "
+        f"Taken here: {min(names, key=lambda name: (len(name), name))}."
+    )
+    return Question("action", text, tuple(lines),
+                    "A policy returns the column that it was trained on.", "action")  # fmt: skip
+
+
+def missing(robot: Robot, stored: Mapping[str, Leaf]) -> list[str]:
+    """What a table names and a data set does not have, or has as something else."""
+    problems = []
+    cameras = [camera.name for camera in robot.cameras]
+    for place, wanted in robot.columns(cameras):
+        leaf = stored.get(wanted.key)
+        if leaf is None:
+            near = difflib.get_close_matches(wanted.key, stored, n=3, cutoff=0.3)
+            problems.append(
+                f"expected {wanted.key!r} for {place} of the table {robot.name}, got no such "
+                f"feature; the nearest are {near or sorted(stored)[:8]}. State its path in the "
+                "table, or leave --spec out to have one drafted."
+            )
+            continue
+        text = leaf.kind == "bytes_list"
+        named = place.startswith("cameras.") and not place.endswith(".present")
+        named |= place.startswith("instruction") and robot.instruction.encoding == "utf-8"
+        if not place.startswith("filters") and text != named:
+            problems.append(
+                f"expected {wanted.key!r} for {place} of the table {robot.name} as "
+                f"{'bytes' if named else 'numbers'}, got {leaf.kind}; state another path."
+            )
+        elif wanted.values is not None and leaf.width and wanted.values.stop > leaf.width:
+            problems.append(
+                f"expected {wanted.key!r} of at least {wanted.values.stop} values for {place} of "
+                f"the table {robot.name}, got {leaf.width}; correct the brackets."
+            )
+    for group in ("state", "action"):
+        for part in getattr(robot, group):
+            wanted = dict(robot.columns(cameras))[f"{group}.{part.name}"]
+            leaf = stored.get(wanted.key)
+            if leaf is not None and wanted.values is None and leaf.width not in (None, part.width):
+                problems.append(
+                    f"expected {part.width} values of {wanted.key!r} for {group}.{part.name} of "
+                    f"the table {robot.name}, got {leaf.width}; write brackets or width."
+                )
+    return problems
+
+
+# ---------------------------------------------------------------- what a draft leaves open
+
+
+def _questions(found: Sequence[Verdict]) -> list[Question]:
+    """Conventions that a draft guessed and the data do not decide, where they matter."""
+    questions: dict[tuple[str, str], Question] = {}
+    decided = {(row.topic.partition(".")[2], row.code) for row in found if row.answer == AGREES}
+    for row in found:
+        name = row.topic.partition(".")[2]
+        code = row.code.removeprefix("state_")
+        if row.answer != UNCLEAR or not row.matters or code not in ("form", "frame", "mode"):
+            continue
+        if (name, row.code) in decided or (code == "form" and (name, "form") in decided and "quaternion" in row.stated):  # fmt: skip  # noqa: E501
+            continue
+        questions.setdefault((name, code), _asked(row, name, code))
+    return list(questions.values())
+
+
+def _asked(row: Verdict, name: str, code: str) -> Question:
+    quaternion = "quaternion" in row.stated
+    choices = {
+        "form": ("quaternion_xyzw", "quaternion_wxyz") if quaternion
+        else ("euler_xyz", "euler_zyx", "axis_angle"),
+        "frame": ("base", "tool"),
+        "mode": ("delta", "absolute"),
+    }[code]  # fmt: skip
+    what = {
+        "form": "which order do its quaternions have" if quaternion else "which form do its rotations have",
+        "frame": "about which axes are its changes",
+        "mode": "are its values changes or targets",
+    }[code]  # fmt: skip
+    groups = ("action", "state") if code == "form" and quaternion else ("action",)
+    lines = tuple(
+        ", ".join(f"{group}: {{{name}: {{{code}: {choice}}}}}" for group in groups)
+        for choice in choices
+    )
+    why = {
+        "form": "Read in another form, targets and measured rotations differ by turns that the "
+        "robot never made.",
+        "frame": "Changes about other axes move elsewhere as soon as the tool is turned.",
+        "mode": "Targets become changes from the measured state; changes do not.",
+    }[code]
+    text = f"{row.topic}: {what}? The data do not tell ({row.numbers}); the draft has {row.stated}."
+    return Question(code, text, lines, why, row.topic)
+
+
+# ---------------------------------------------------------------- files
 
 
 def write(examined: Examination, out: Path) -> None:
@@ -115,21 +266,34 @@ def write(examined: Examination, out: Path) -> None:
 def summary(examined: Examination) -> dict[str, Any]:
     """The numbers as JSON values."""
     result = examined.result
-    statistics = {
-        name: values.result().to_dict()
-        for name, values in result.statistics.items()
-        if values.count
-    }
+    verdict = {0: "ok", 1: "wrong", 2: "undetermined"}[examined.exit_code]
+    texts = checks.instruction_counts(result, examined.robot)
     return {
+        "verdict": verdict,
+        "headline": examined.headline,
         "directory": str(examined.directory),
         "split": examined.split,
-        "specification": examined.origin,
+        "table": examined.origin,
         "episodes": {"split": result.total, "sampled": result.sampled, "read": result.episodes},
         "steps": result.steps,
         "findings": [finding.to_dict() for finding in examined.findings],
-        "verdicts": [vars(verdict) for verdict in examined.verdicts],
+        "questions": [
+            {**vars(question), "lines": list(question.lines)} for question in examined.questions
+        ],
+        "dimensions": [vars(row) for row in examined.dimensions],
+        "verdicts": [
+            {**vars(row), "entries": [list(entry) for entry in row.entries]}
+            for row in examined.verdicts
+        ],
+        "cameras": {
+            key.removeprefix("steps/"): {
+                "sizes": [[*size, count] for size, count in seen.sizes.items()],
+                "frames": seen.seen, "black": seen.black, "one_colour": seen.flat,
+            }
+            for key, seen in result.cameras.items()
+        },
         "faults": [vars(fault) for fault in result.faults.found],
-        "instructions": dict(result.texts.episodes.most_common()),
-        "statistics": statistics,
-        "no_ops": result.still,
-    }
+        "instructions": dict(texts.most_common()),
+        "proposed": examined.proposed,
+    }  # fmt: skip
+

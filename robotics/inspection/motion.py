@@ -1,341 +1,471 @@
-"""Does the measured motion follow the commands, and under which convention?
+"""Does the measured motion follow the commands, and under which reading of them?
 
-Every convention of the stored action predicts a displacement p and a turn p (a rotation vector,
-base frame) of each step; measured are m = x[t+1+lag] - x[t+lag] and the turn likewise. A gain g is
-fitted, m = g p, by least squares, and a convention is as good as the share of the measured motion
-it explains, 1 - |m - g p|^2 / |m|^2. Two conventions are compared by their squared residuals in
-blocks of `BLOCK` steps, so that noise within an episode does not pass for evidence.
+For every action part that commands a measured one: delta or absolute, in the base's or the tool's
+frame, in which form of rotation, with which factor and how many steps apart. Poses are compared as
+group elements, joints value by value. Which of several readings are true shows only where they
+differ: what the data do not decide is said to be undecided.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from robotics.data.rlds.spec import DatasetSpec
+from robotics.embodiment.robot import UNITS, Part, Robot
 from robotics.embodiment.rotation import as_quaternion
+from robotics.inspection.fits import (
+    EVIDENCE_STEPS,
+    EXPLAINS,
+    FEW,
+    LAGS,
+    Fit,
+    Reading,
+    Rows,
+    fitted,
+    paired,
+    sane,
+)
 from robotics.inspection.scan import Track
 
-LAGS = (0, 1, 2, 3)
-OUTLYING = 20.0
-"""Commands longer than this many medians are left out of the evidence."""
-BLOCK = 10
-EVIDENCE_STEPS = 20_000
-"""Steps that are evaluated; more would change no verdict."""
-FEW = 30
-"""Steps below which the data do not decide."""
-SURE, LIKELY = 4.0, 3.0
-"""Standard errors by which another convention, and the stated one, must win."""
-MARGIN = 0.1
-"""Share of the residual that another convention must remove to contradict the specification."""
-EXPLAINS = 0.4
-"""Share of the motion that must be explained before the data decide."""
 ORDERS = ("xyz", "xzy", "yxz", "yzx", "zxy", "zyx")
-"""Orders of rotations about fixed axes; "zyx" is also roll-pitch-yaw about the moving axes."""
-AGREES, CONTRADICTS, UNCLEAR = "agrees", "contradicts", "cannot tell"
-
-
-@dataclass(frozen=True)
-class Convention:
-    """One way to read an action (and the measured rotation)."""
-
-    kind: str
-    """"delta" or "absolute"."""
-    frame: str
-    """"base" or "tool"; of absolute targets "base"."""
-    rotation: str = ""
-    """"euler_xyz", ..., "axis_angle", "quaternion_xyzw", "quaternion_wxyz"; none for positions."""
-    measured: str = ""
-    """How the measured rotation is stored."""
-
-    def __str__(self) -> str:
-        words = [self.kind, f"{self.frame} frame" if self.kind == "delta" else "", self.rotation]
-        return ", ".join(word for word in words if word)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How well one convention explains what was measured."""
-
-    convention: Convention
-    explained: float
-    """Share of the squared motion, at most 1."""
-    gain: float
-    lag: int
-    """Steps between a command and the motion."""
-    residual: float
-    """Root mean square of what is left, m or rad."""
-    blocks: np.ndarray
-    """Residuals squared, summed over blocks of steps, in shares of the whole motion."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One question to the data and its answer."""
-
-    topic: str
-    question: str
-    answer: str
-    """`AGREES`, `CONTRADICTS` or `UNCLEAR`."""
-    stated: str
-    """By the specification."""
-    found: str
-    """By the data; equal to `stated` unless they contradict."""
-    numbers: str
+"""Orders of rotations about fixed axes; "zyx" is also roll-pitch-yaw about the turned axes."""
+EULER = tuple(f"euler_{order}" for order in ORDERS)
+COMPONENTS = "component by component"
+"""A reading of three angles as separate values, as joints are or as angles are subtracted."""
+SMALL = 0.02
+"""rad: forms that differ by less over the whole recording make no difference."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """Evidence of translations or of rotations."""
+    """Evidence about one action part."""
 
-    name: str
-    """"translation" or "rotation"."""
+    part: str
+    kind: str
+    """Out of `robotics.embodiment.robot.KINDS`."""
     fits: list[Fit]
-    """Best first; the specified one is among them."""
+    """Best first; the stated one is among them."""
     stated: Fit
-    steps: int
-    moved: float
-    """Root mean square of the measured motion of a step, m or rad."""
+    prescale: float = 1.0
+    """Factor on the commands under which the fits were made; 1: the table's own."""
+    axis_gain: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """(width,) gain of each value by itself, which may be negative, under `axis_mode`."""
+    axis_explained: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    axis_mode: str = "delta"
     matrix: np.ndarray | None = None
-    """(3, 3) least squares: measured = matrix @ commanded, under the stated convention."""
+    """(3, 3) of translations, least squares: measured = matrix @ commanded."""
     matrix_explains: float = 0.0
     """By it, over the axes that move at all."""
     gain_explains: float = 0.0
     """By one gain for these axes."""
     spread: float = 0.0
-    """rad: how far apart the Euler and axis-angle readings of the commands are, 99th percentile."""
+    """rad: how far apart the readings of the commanded rotation are, 99th percentile."""
+    state_spread: float = 0.0
+    """rad: the same of the measured rotation's steps."""
+    levels: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """(width,) of absolute commands: slope of the measured value over the commanded one."""
+
+    @property
+    def best(self) -> Fit:
+        """The reading that explains most."""
+        return self.fits[0]
+
+    @property
+    def decided(self) -> bool:
+        """Whether any reading explains enough for the data to say something."""
+        return self.best.explained >= EXPLAINS
+
+    @property
+    def by_axis(self) -> bool:
+        """Whether each value by itself, with a factor and a sign of its own, is explained, though
+        no reading with one gain explains them all."""
+        moving = self.axis_explained[self.axis_explained > 0]
+        return not self.decided and len(moving) > 0 and float(np.median(moving)) > 0.6
 
 
-def translation(tracks: Sequence[Track], spec: DatasetSpec) -> Motion | None:
-    """Compare the conventions of the commanded translation; None without measured positions."""
-    parts = _limited(tracks, "position")
-    if not parts:
-        return None
-    conventions = [Convention("delta", "base"), Convention("absolute", "base")]
-    kind = spec.proprio.rotation_kind
-    if all("proprio.rotation" in p and _usable(p["proprio.rotation"], kind) for p in parts):
-        conventions.insert(1, Convention("delta", "tool"))
-
-    def predict(p: dict[str, np.ndarray], convention: Convention) -> np.ndarray:
-        command, x = p["action.position"], p["proprio.position"]
-        if convention.kind == "absolute":
-            return command - x
-        if convention.frame == "tool":
-            return Rotation.from_quat(as_quaternion(p["proprio.rotation"], kind)).apply(command)
-        return command
-
-    stored = [p["action.position"] for p in parts]
-    moved = [np.diff(p["proprio.position"], axis=0) for p in parts]
-    fits, predictions = [], {}
-    for convention in conventions:
-        predicted = _sane([predict(p, convention) for p in parts], stored)
-        predictions[convention] = predicted
-        if (fit := _fit(convention, predicted, moved)) is not None:
-            fits.append(fit)
-    motion = _motion("translation", fits, Convention(spec.action.kind, "base"))
-    if motion is None:
-        return None
-    best = motion.stated
-    commanded, measured = _paired(predictions[best.convention], moved, best.lag)
-    matrix = np.linalg.lstsq(commanded, measured, rcond=None)[0].T
-    moving = measured.std(0) > 1e-9  # a dead axis is another finding
-    p, m = commanded[:, moving], measured[:, moving]
-    gain = float((p * m).sum()) / max(float((p**2).sum()), 1e-18)
-    shares = [
-        1 - float((left**2).sum()) / max(float((m**2).sum()), 1e-18)
-        for left in ((measured - commanded @ matrix.T)[:, moving], m - gain * p)
-    ]
-    return replace(motion, matrix=matrix, matrix_explains=shares[0], gain_explains=shares[1])
+def factor(part: Part) -> np.ndarray:
+    """What a recorded 1 is in m or rad, one number or one a value."""
+    return np.asarray(part.scale) * UNITS[part.unit or "none"]
 
 
-def rotation(tracks: Sequence[Track], spec: DatasetSpec) -> Motion | None:
-    """Compare the conventions of the commanded rotation; None without measured rotations."""
-    parts = _limited(tracks, "rotation")
-    if not parts:
-        return None
-    commands = _kinds(parts[0]["action.rotation"].shape[1], orders=True)
-    measures = _kinds(parts[0]["proprio.rotation"].shape[1], orders=False)
-    measures = [m for m in measures if all(_usable(p["proprio.rotation"], m) for p in parts)]
-    commands = [k for k in commands if all(_usable(p["action.rotation"], k) for p in parts)]
-    fits = []
-    for measured in measures:
-        poses = [_rotations(p["proprio.rotation"], measured) for p in parts]
-        turns = [
-            (r[1:] * r[:-1].inv()).as_rotvec() if len(r) > 1 else np.zeros((0, 3)) for r in poses
-        ]
-        for command in commands:
-            stored = [_rotations(p["action.rotation"], command) for p in parts]
-            for kind, frame in (("delta", "base"), ("delta", "tool"), ("absolute", "base")):
-                predicted = [_turn(a, r, kind, frame) for a, r in zip(stored, poses, strict=True)]
-                predicted = _sane(predicted, [p["action.rotation"] for p in parts])
-                convention = Convention(kind, frame, command, measured)
-                if (fit := _fit(convention, predicted, turns)) is not None:
-                    fits.append(fit)
-    kinds = spec.action.rotation_kind, spec.proprio.rotation_kind
-    motion = _motion("rotation", fits, Convention(spec.action.kind, "base", *kinds))
-    if motion is None or "axis_angle" not in commands:
-        return motion
-    values = np.concatenate([p["action.rotation"] for p in parts])
-    apart = _rotations(values, "euler_xyz").inv() * _rotations(values, "axis_angle")
-    return replace(motion, spread=float(np.quantile(apart.magnitude(), 0.99)))
-
-
-def _motion(name: str, fits: list[Fit], specified: Convention) -> Motion | None:
-    stated = next((fit for fit in fits if fit.convention == specified), None)
-    if stated is None:
-        return None
-    moved = stated.residual / np.sqrt(max(1 - stated.explained, 1e-12))
-    fits = sorted(fits, key=lambda fit: -fit.explained)
-    return Motion(name, fits, stated, len(stated.blocks) * BLOCK, float(moved))
-
-
-def _limited(tracks: Sequence[Track], name: str) -> list[dict[str, np.ndarray]]:
-    """The first episodes with this commanded and measured part, up to `EVIDENCE_STEPS`."""
-    kept, steps = [], 0
-    for track in tracks:
-        if steps < EVIDENCE_STEPS and {f"action.{name}", f"proprio.{name}"} <= track.parts.keys():
-            steps += track.steps
-            kept.append(track.parts)
-    return kept if steps >= FEW else []
-
-
-def _kinds(width: int, orders: bool) -> list[str]:
-    if width == 4:
-        return ["quaternion_xyzw", "quaternion_wxyz"]
-    if width != 3:
-        return []
-    return [f"euler_{order}" for order in (ORDERS if orders else ("xyz",))] + ["axis_angle"]
-
-
-def _usable(values: np.ndarray, kind: str) -> bool:
-    width = 4 if kind.startswith("quaternion") else 3
-    if values.shape[1] != width:
-        return False
-    return width == 3 or bool((np.abs(values).max(1) > 1e-6).all())
-
-
-def _rotations(values: np.ndarray, kind: str) -> Rotation:
-    if kind.startswith("euler_"):  # the toolkit itself reads euler_xyz alone
-        return Rotation.from_euler(kind.removeprefix("euler_"), values)
-    return Rotation.from_quat(as_quaternion(values, kind))
-
-
-def _turn(action: Rotation, pose: Rotation, kind: str, frame: str) -> np.ndarray:
-    """(T, 3) the turn a command asks for, as a rotation vector in the base frame."""
-    if kind == "absolute":
-        return (action * pose.inv()).as_rotvec()
-    turn = action.as_rotvec()
-    return pose.apply(turn) if frame == "tool" else turn
-
-
-def _paired(
-    predicted: Sequence[np.ndarray], moved: Sequence[np.ndarray], lag: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Commands (n, 3) of all episodes and the motion (n, 3) that follows `lag` steps later.
-
-    The same commands for every lag, so that lags compare. Commands left out by `_sane` are missing.
-    """
-    commands, motions = [], []
-    for p, m in zip(predicted, moved, strict=True):
-        count = max(len(m) - max(LAGS), 0)
-        finite = np.isfinite(p[:count]).all(1)
-        commands.append(p[:count][finite])
-        motions.append(m[lag : lag + count][finite])
-    return np.concatenate(commands), np.concatenate(motions)
-
-
-def _sane(predicted: list[np.ndarray], stored: list[np.ndarray]) -> list[np.ndarray]:
-    """`predicted` with NaN where the command is an outlier: one of 5 m would decide every fit."""
-    sizes = [np.linalg.norm(values, axis=1) for values in stored]
-    commanded = np.concatenate(sizes)
-    commanded = commanded[commanded > 0]
-    limit = OUTLYING * np.median(commanded) if len(commanded) else np.inf
-    return [
-        np.where((size > limit)[:, None], np.nan, values)
-        for values, size in zip(predicted, sizes, strict=True)
-    ]
-
-
-def _fit(
-    convention: Convention, predicted: Sequence[np.ndarray], moved: Sequence[np.ndarray]
-) -> Fit | None:
-    best = None
-    for lag in LAGS:
-        p, m = _paired(predicted, moved, lag)
-        whole = float((m**2).sum())
-        if len(m) < FEW or whole < 1e-12 * len(m):
-            return None
-        square = float((p**2).sum())
-        gain = float((p * m).sum()) / square if square > 1e-18 else 0.0
-        left = ((m - gain * p) ** 2).sum(1)
-        explained = 1 - float(left.sum()) / whole
-        if best is None or explained > best.explained + 1e-9:
-            ends = np.arange(0, len(left), BLOCK)
-            blocks = np.add.reduceat(left, ends) / whole
-            best = Fit(convention, explained, gain, lag, float(np.sqrt(left.mean())), blocks)
-    return best
-
-
-def advantage(rival: Fit, fit: Fit) -> float:
-    """Standard errors by which `rival` leaves less than `fit`; negative when it leaves more."""
-    gained = fit.blocks - rival.blocks
-    spread = float(np.sqrt((gained**2).sum()))
-    return float(gained.sum()) / spread if spread > 1e-12 else 0.0
-
-
-def _answer(stated: Fit, rival: Fit) -> str:
-    if max(stated.explained, rival.explained) < EXPLAINS:
-        return UNCLEAR
-    sure = advantage(rival, stated)
-    left, other = 1 - stated.explained, 1 - rival.explained
-    if sure > SURE and other < (1 - MARGIN) * left and rival.gain > 0:
-        return CONTRADICTS
-    return AGREES if sure < -LIKELY and left < other else UNCLEAR
-
-
-def verdicts(motion: Motion) -> list[Verdict]:
-    """What the data say of each part of the stated convention of a `translation` or `rotation`."""
-    stated = motion.stated
-    rows = [("kind", "delta or absolute"), ("frame", "base or tool frame")]
-    if motion.name == "rotation":
-        rows += [("rotation", "kind of the commanded rotation")]
-        rows += [("measured", "kind of the measured rotation")]
-    found = []
-    for name, question in rows:
-        value = getattr(stated.convention, name)
-        alike = [fit for fit in motion.fits if getattr(fit.convention, name) == value]
-        rivals = [fit for fit in motion.fits if getattr(fit.convention, name) != value]
-        if name == "frame":
-            if stated.convention.kind == "absolute":
-                continue
-            rivals = [fit for fit in rivals if fit.convention.kind == "delta"]
-        if name != "kind":  # what was decided before does not count again
-            decided = motion.fits[0].convention.kind
-            rivals = [fit for fit in rivals if fit.convention.kind == decided] or rivals
-        if not rivals:
-            continue
-        mine, rival = (max(fits, key=lambda fit: fit.explained) for fits in (alike, rivals))
-        answer = _answer(mine, rival)
-        numbers = (
-            f"{value} explains {mine.explained:.1%} of the measured motion (gain {mine.gain:.2f}, "
-            f"lag {mine.lag}), {getattr(rival.convention, name)} {rival.explained:.1%}; difference "
-            f"{abs(advantage(rival, mine)):.1f} standard errors, {motion.steps} steps"
-        )
-        winner = getattr(rival.convention, name) if answer == CONTRADICTS else value
-        found.append(Verdict(motion.name, question, answer, value, winner, numbers))
+def shifted(rows: np.ndarray, lag: int) -> np.ndarray:
+    """rows[t + lag] at t, NaN outside."""
+    found = np.full(rows.shape, np.nan)
+    count = len(rows)
+    first, last = max(0, -lag), min(count, count - lag)
+    if last > first:
+        found[first:last] = rows[first + lag : last + lag]
     return found
 
 
-def correction(row: Verdict) -> tuple[str, str, str] | None:
-    """The entry of a specification (group, name and value) that a contradiction asks for."""
-    entries = {
-        "delta or absolute": ("action", "kind"),
-        "kind of the commanded rotation": ("action", "rotation_kind"),
-        "kind of the measured rotation": ("proprio", "rotation_kind"),
-    }
-    if row.answer != CONTRADICTS or row.question not in entries:
+def paired_rows(
+    tracks: Sequence[Track], parts: Sequence[Part]
+) -> list[list[np.ndarray]]:
+    """Recorded values of these parts, (T, width) an episode each, of the first episodes that have
+    all of them, finite, up to `EVIDENCE_STEPS`; empty lists below `FEW` steps."""
+    found: list[list[np.ndarray]] = [[] for _ in parts]
+    steps = 0
+    for track in tracks:
+        rows = [track.values(part.path) for part in parts]
+        good = all(
+            row is not None and row.shape[1] == part.width and np.isfinite(row).all()
+            for row, part in zip(rows, parts, strict=True)
+        )
+        if not good or steps >= EVIDENCE_STEPS:
+            continue
+        steps += track.steps
+        for place, row in zip(found, rows, strict=True):
+            place.append(row)  # pyright: ignore
+    return found if steps >= FEW else [[] for _ in parts]
+
+
+def motions(tracks: Sequence[Track], robot: Robot) -> list[Motion]:
+    """Evidence about every action part that moves and whose state is measured."""
+    found = []
+    for part in robot.action:
+        state = robot.commanded(part)
+        if state is None or part.kind == "gripper":
+            continue
+        if part.kind == "position":
+            motion = translation(tracks, part, state, turn_of(robot, state))
+        elif part.kind == "rotation":
+            motion = rotation(tracks, part, state)
+        else:
+            motion = components(tracks, part, state)
+        if motion is not None:
+            found.append(motion)
+    return found
+
+
+def turn_of(robot: Robot, position: Part) -> Part | None:
+    """The measured rotation of the same tool: the next one in the table."""
+    after = robot.state[robot.state.index(position) + 1 :]
+    for part in (*after, *robot.state):
+        if part.kind == "rotation":
+            return part
+        if part.kind == "position" and part in after:
+            break
+    return None
+
+
+# ---------------------------------------------------------------- values one by one
+
+
+def components(tracks: Sequence[Track], part: Part, state: Part) -> Motion | None:
+    """Joints, bases and other values, each by itself."""
+    commands, values = paired_rows(tracks, (part, state))
+    if not values or part.width != state.width:
         return None
-    return *entries[row.question], row.found
+    commands = [rows * factor(part) for rows in commands]
+    values = [rows * factor(state) for rows in values]
+    moved = [np.diff(rows, axis=0) for rows in values]
+    spread = np.concatenate(moved).std(0)
+    size = np.where(spread > 1e-9, spread, np.inf)  # a dead value says nothing
+    limited = sane([rows / size for rows in commands]) if part.mode != "absolute" else commands
+    keep = [np.isfinite(rows).all(1, keepdims=True) for rows in limited]
+
+    def predict(mode: str, number: int, lag: int) -> np.ndarray:
+        rows = np.where(keep[number], commands[number], np.nan)
+        if mode == "absolute":
+            rows = rows - shifted(values[number], lag)
+        return rows / size
+
+    scaled = [rows / size for rows in moved]
+    fits = []
+    for mode in ("delta", "absolute"):
+        fit = fitted(Reading(mode, ""), lambda n, k, m=mode: predict(m, n, k), scaled)
+        if fit is not None:
+            fits.append(fit)
+    stated = _stated(fits, Reading("absolute" if part.mode == "absolute" else "delta", ""))
+    if stated is None:
+        return None
+    fits.sort(key=lambda fit: -fit.explained)
+    best = fits[0].reading.mode if fits[0].explained >= EXPLAINS else stated.reading.mode
+    gain, explained = axes(*paired(lambda n, k: predict(best, n, k), scaled, fits[0].lag))
+    return Motion(
+        part.name, part.kind, fits, stated, axis_gain=gain, axis_explained=explained,
+        axis_mode=best,
+        levels=slopes(commands, values, fits[0].lag) if best == "absolute" else np.zeros(0),
+    )  # fmt: skip
+
+
+def axes(p: np.ndarray, m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gain (width,) of each value and the share of its motion that it explains."""
+    square = (p**2).sum(0)
+    gain = np.divide((p * m).sum(0), square, out=np.zeros(p.shape[1]), where=square > 1e-18)
+    whole = np.maximum((m**2).sum(0), 1e-18)
+    return gain, 1 - ((m - gain * p) ** 2).sum(0) / whole
+
+
+def slopes(commands: Rows, values: Rows, lag: int) -> np.ndarray:
+    """(width,) slope of the value reached over the one commanded; 1 where the units are equal."""
+    a, x = [], []
+    for command, value in zip(commands, values, strict=True):
+        reached = shifted(value, lag + 1)
+        good = np.isfinite(reached).all(1)
+        a.append(command[good])
+        x.append(reached[good])
+    a, x = np.concatenate(a), np.concatenate(x)
+    a, x = a - a.mean(0), x - x.mean(0)
+    square = (a**2).sum(0)
+    return np.divide((a * x).sum(0), square, out=np.ones(a.shape[1]), where=square > 1e-12)
+
+
+def _stated(fits: Sequence[Fit], reading: Reading) -> Fit | None:
+    return next((fit for fit in fits if fit.reading == reading), None)
+
+
+# ---------------------------------------------------------------- positions
+
+
+def translation(
+    tracks: Sequence[Track], part: Part, state: Part, turn: Part | None
+) -> Motion | None:
+    """Compare the readings of a commanded position; None without measured ones."""
+    parts = (part, state) if turn is None else (part, state, turn)
+    commands, values, *turns = paired_rows(tracks, parts)
+    if not values:
+        return None
+    commands = [rows * factor(part) for rows in commands]
+    values = [rows * factor(state) for rows in values]
+    moved = {"base": [np.diff(rows, axis=0) for rows in values]}
+    if turns and usable(turns[0], turn.form or "") and part.width == 3:  # pyright: ignore
+        poses = [rotations(rows, turn) for rows in turns[0]]  # pyright: ignore
+        moved["tool"] = [
+            r[:-1].inv().apply(m) for r, m in zip(poses, moved["base"], strict=True)
+        ]
+    limited = sane(commands) if part.mode != "absolute" else commands
+
+    def predict(mode: str, number: int, lag: int) -> np.ndarray:
+        if mode == "absolute":
+            return commands[number] - shifted(values[number], lag)
+        return limited[number]
+
+    fits = []
+    for mode, frame in (("delta", "base"), ("delta", "tool"), ("absolute", "base")):
+        if frame in moved:
+            fit = fitted(
+                Reading(mode, frame), lambda n, k, m=mode: predict(m, n, k), moved[frame]
+            )
+            fits += [fit] if fit is not None else []
+    absolute = part.mode == "absolute"
+    wanted = Reading("absolute", "base") if absolute else Reading("delta", part.frame)
+    stated = _stated(fits, wanted)
+    if stated is None:
+        return None
+    fits.sort(key=lambda fit: -fit.explained)
+    best = fits[0]
+    read = best if best.explained >= EXPLAINS else stated
+    p, m = paired(
+        lambda n, k: predict(read.reading.mode, n, k), moved[read.reading.frame], read.lag
+    )
+    gain, explained = axes(p, m)
+    matrix = np.linalg.lstsq(p, m, rcond=None)[0].T
+    moving = m.std(0) > 1e-9  # a dead axis is another finding
+    shares = [
+        1 - float((left[:, moving] ** 2).sum()) / max(float((m[:, moving] ** 2).sum()), 1e-18)
+        for left in (m - p @ matrix.T, m - p * gain)
+    ]
+    absolute = read.reading.mode == "absolute"
+    levels = slopes(commands, values, read.lag) if absolute else np.zeros(0)
+    return Motion(
+        part.name, part.kind, fits, stated, 1.0, gain, explained, read.reading.mode, matrix,
+        shares[0], shares[1], levels=levels,
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- rotations
+
+
+def forms(width: int, few: bool = False) -> list[str]:
+    """Forms of rotations of this many values; few: without the unusual orders."""
+    if width == 3:
+        return [*(("euler_xyz", "euler_zyx") if few else EULER), "axis_angle"]
+    known = {4: ["quaternion_xyzw", "quaternion_wxyz"], 6: ["rot6d"], 9: ["matrix"]}
+    return known.get(width, [])
+
+
+def usable(rows: Rows, form: str) -> bool:
+    """Whether all of these values can be rotations of this form."""
+    if form.startswith("quaternion"):
+        return all(bool((np.abs(values).max(1) > 1e-6).all()) for values in rows)
+    return bool(form)
+
+
+def rotations(values: np.ndarray, part: Part, form: str | None = None) -> Rotation:
+    """Recorded values as rotations, read as the part's form or another."""
+    form = form or part.form or ""
+    if form.startswith("euler") or form == "axis_angle":
+        values = values * factor(part)
+    return Rotation.from_quat(as_quaternion(values, form))
+
+
+def same_form(form: str) -> str:
+    """Rotations about turned axes as the same ones about fixed axes."""
+    order = form.removeprefix("euler_")
+    return f"euler_{order[::-1].lower()}" if form.startswith("euler_") and order.isupper() else form
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """Measured rotations under one form."""
+
+    poses: list[Rotation]
+    base: list[np.ndarray]
+    """(T - 1, 3) turns as rotation vectors in the base frame."""
+    tool: list[np.ndarray]
+
+    @classmethod
+    def of(cls, rows: Rows, part: Part, form: str) -> _Turns:
+        poses = [rotations(values, part, form) for values in rows]
+        base = [(r[1:] * r[:-1].inv()).as_rotvec() for r in poses]
+        tool = [r[:-1].inv().apply(turn) for r, turn in zip(poses, base, strict=True)]
+        return cls(poses, base, tool)
+
+
+def rotation(tracks: Sequence[Track], part: Part, state: Part) -> Motion | None:
+    """Compare the readings of a commanded rotation; None without measured ones."""
+    commands, values = paired_rows(tracks, (part, state))
+    if not values or min(map(len, values)) < 2:
+        return None
+    measures = [form for form in forms(state.width, few=True) if usable(values, form)]
+    written = same_form(state.form or "")
+    measures += [written] if written not in measures and usable(values, written) else []
+    measured = {form: _Turns.of(values, state, form) for form in measures}
+    ways = [form for form in forms(part.width) if usable(commands, form)]
+    if not measured or not ways:
+        return None
+    scale = _linear_scale(part, commands, measured.get(written) or measured[measures[0]])
+    fits = []
+    for form in ways:
+        read = replace(part, scale=tuple(np.broadcast_to(scale * np.asarray(part.scale), 3))) \
+            if part.width == 3 else part
+        turned = [rotations(rows, read, form) for rows in commands]
+        for name, turns in measured.items():
+            fits += _rotation_fits(form, name, turned, turns, commands)
+    if part.width == 3 and state.width == 3:
+        fits += _component_fits(part, state, commands, values, scale)
+    absolute = part.mode == "absolute"
+    wanted = Reading(
+        "absolute" if absolute else "delta", "base" if absolute else part.frame,
+        same_form(part.form or ""), written,
+    )  # fmt: skip
+    stated = _stated(fits, wanted)
+    if stated is None:
+        return None
+    fits.sort(key=lambda fit: -fit.explained)
+    read = fits[0] if fits[0].explained >= EXPLAINS else stated
+    gain, explained = _rotation_axes(part, commands, scale, measured, read)
+    return Motion(
+        part.name, part.kind, fits, stated, scale, gain, explained, read.reading.mode,
+        spread=_spread(part, commands, scale), state_spread=_step_spread(measured),
+        levels=np.zeros(0),
+    )  # fmt: skip
+
+
+def _linear_scale(part: Part, commands: Rows, turns: _Turns) -> float:
+    """Factor on commands of three values under which they are about as large as the turns; 1 where
+    they already are, or are no changes."""
+    if part.width != 3:
+        return 1.0
+    limited = sane([rows * factor(part) for rows in commands])
+    rows = [
+        fitted(Reading("delta", frame), lambda n, k: limited[n], getattr(turns, frame))
+        for frame in ("base", "tool")
+    ]
+    best = max((fit for fit in rows if fit), key=lambda fit: fit.explained, default=None)
+    if best is None or best.explained < EXPLAINS or not best.gain:
+        return 1.0
+    size = abs(best.gain)
+    return 1.0 if 0.6 < size < 1.6 else float(size)
+
+
+def _rotation_fits(
+    form: str, measured: str, turned: list[Rotation], turns: _Turns, commands: Rows
+) -> list[Fit]:
+    vectors = [rows.as_rotvec() for rows in turned]
+    found = []
+    for frame in ("base", "tool"):
+        reading = Reading("delta", frame, form, measured)
+        found.append(fitted(reading, lambda n, k: vectors[n], getattr(turns, frame)))
+
+    def target(number: int, lag: int) -> np.ndarray:
+        pose, count = turns.poses[number], len(commands[number])
+        index = np.arange(count) + lag
+        inside = (index >= 0) & (index < count)
+        at = np.clip(index, 0, count - 1)
+        rows = (turned[number] * pose[at].inv()).as_rotvec()
+        return np.where(inside[:, None], rows, np.nan)
+
+    found.append(fitted(Reading("absolute", "base", form, measured), target, turns.base))
+    return [fit for fit in found if fit is not None]
+
+
+def _component_fits(
+    part: Part, state: Part, commands: Rows, values: Rows, scale: float
+) -> list[Fit]:
+    """Three angles as separate values, differences taken around the circle."""
+    measured = [rows * factor(state) for rows in values]
+    moved = [wrapped(np.diff(rows, axis=0)) for rows in measured]
+    limited = sane([rows * factor(part) * scale for rows in commands])
+    targets = [rows * factor(part) for rows in commands]
+    pairs = {
+        "delta": lambda n, k: limited[n],
+        "absolute": lambda n, k: wrapped(targets[n] - shifted(measured[n], k)),
+    }
+    fits = [
+        fitted(Reading(mode, "", COMPONENTS, COMPONENTS), predict, moved)
+        for mode, predict in pairs.items()
+    ]
+    return [fit for fit in fits if fit is not None]
+
+
+def wrapped(angles: np.ndarray) -> np.ndarray:
+    """Angles in rad into [-pi, pi)."""
+    return (angles + np.pi) % (2 * np.pi) - np.pi
+
+
+def _rotation_axes(
+    part: Part, commands: Rows, scale: float, measured: dict[str, _Turns], best: Fit
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gain of each axis under the best reading of changes; empty for targets."""
+    reading = best.reading
+    if reading.mode == "absolute" or reading.measured not in measured or part.width != 3:
+        return np.zeros(0), np.zeros(0)
+    limited = sane([rows * factor(part) * scale for rows in commands])
+    return axes(*paired(lambda n, k: limited[n], getattr(measured[reading.measured], reading.frame), best.lag))  # fmt: skip  # noqa: E501
+
+
+def _spread(part: Part, commands: Rows, scale: float) -> float:
+    if part.width != 3:
+        return 0.0
+    values = np.concatenate(commands) * factor(part) * scale
+    read = {form: Rotation.from_quat(as_quaternion(values, form)) for form in forms(3, few=True)}
+    one = read["euler_xyz"].inv()
+    return max(
+        float(np.quantile((one * other).magnitude(), 0.99))
+        for form, other in read.items()
+        if form != "euler_xyz"
+    )
+
+
+def _step_spread(measured: dict[str, _Turns]) -> float:
+    """How far apart the forms put the turn of a step, 99th percentile."""
+    if len(measured) < 2:
+        return 0.0
+    rows = [np.concatenate(turns.base) for turns in measured.values()]
+    return max(float(np.quantile(np.linalg.norm(rows[0] - other, axis=1), 0.99)) for other in rows[1:])  # fmt: skip  # noqa: E501
+
+
+def late(motion: Motion, lag: int) -> bool:
+    """Whether another lag than `lag` clearly explains more."""
+    best = motion.best
+    if best.lag == lag or not motion.decided or lag not in best.lags:
+        return False
+    return (1 - best.explained) < 0.6 * (1 - best.lags[lag])
+
+
+__all__ = ["LAGS", "Motion", "components", "motions", "rotation", "translation"]

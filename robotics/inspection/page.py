@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from robotics.inspection import plots, tables
+from robotics.inspection import checks, plots, tables
 from robotics.inspection.examination import Examination
 from selfflow_wm import pages
 
@@ -12,20 +12,20 @@ from selfflow_wm import pages
 def render(examined: Examination) -> str:
     """The page's text."""
     result = examined.result
-    translation = next((row for row in examined.motions if row.name == "translation"), None)
+    translation = next((row for row in examined.motions if row.kind == "position"), None)
     pictures = [
-        ("Episodes and instructions", plots.lengths(result), ""),
+        ("Episodes and instructions", plots.lengths(examined), ""),
         (
             "Which convention explains the motion",
             plots.explained(examined.motions),
             "Blue: as specified. Each bar: the share of the measured motion of a step that the "
             "commands explain when read in this way, with one gain fitted.",
         ),
-        ("Commanded and measured translation", plots.scatter(result, translation), ""),
-        ("Gripper", plots.gripper_timeline(result, examined.grip), "Stored values, step by step."),
+        ("Commanded and measured translation", plots.scatter(examined, translation), ""),
+        ("Gripper", plots.gripper_timeline(examined), "Stored values, step by step."),
         (
             "Values as stored",
-            plots.histograms(result),
+            plots.histograms(examined),
             "Counts, linear to 10 and logarithmic above. Red: 1% and 99% quantiles.",
         ),
     ]
@@ -33,7 +33,7 @@ def render(examined: Examination) -> str:
         Path(__file__).with_name("page.html.j2"),
         title=f"{str(examined.directory).rstrip('/').rsplit('/', 1)[-1]}, {examined.split}",
         directory=str(examined.directory),
-        totals=tables.totals(examined),
+        totals=examined.headline,
         errors=examined.count("error"),
         facts=tables.facts(examined),
         findings=examined.findings,
@@ -42,7 +42,7 @@ def render(examined: Examination) -> str:
         pictures=[row for row in pictures if row[1]],
         columns=tables.COLUMNS,
         statistics=tables.statistics_rows(examined),
-        instructions=result.texts.episodes.most_common(50),
+        instructions=checks.instruction_counts(result, examined.robot).most_common(50),
         schema=tables.schema_rows(examined),
         proposed=examined.proposed,
     )

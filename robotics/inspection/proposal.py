@@ -1,305 +1,405 @@
-"""A specification for a data set that has none: guessed from names, shapes and evidence.
+"""A table for a data set that has none: from names, shapes and evidence.
 
-It needs nothing but records. The file marks every entry that is a guess.
+It needs nothing but episodes as they are stored. What it cannot tell, it asks.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from robotics.data.rlds.raw import RawEpisode
-from robotics.data.rlds.schema import Leaf
-from robotics.data.rlds.spec import ROTATION_KINDS, DatasetSpec, load_spec
-from robotics.inspection import gripper, motion
-from robotics.inspection.draft import Proposal, invert_gripper
-from robotics.inspection.scan import Track, stored_parts
+from robotics.data.rlds.raw import RawSource
+from robotics.inspection import grip_ends, naming, pieces, structure
+from robotics.inspection.draft import Draft, Question
+from robotics.inspection.pieces import CERTAIN, LIKELY, OPEN, Piece
+from robotics.inspection.scan import Track
+from robotics.inspection.structure import Choice, Role
 
-IMAGE_MARKS = (b"\xff\xd8\xff", b"\x89PNG")
-COMMAND = re.compile("action|command")
-WRIST = re.compile(r"wrist|hand|gripper|depth|mask|goal")
-TEXT_NAMES = ("natural_language_instruction", "language_instruction", "instruction", "task",
-              "language", "prompt", "command", "text", "goal")  # fmt: skip
-POSITION_NAMES = r"world_vector|translation|position|xyz|pos\b|cartesian"
-ROTATION_NAMES = r"rotation|orientation|rpy|euler|quat|axis_angle|rot"
-GRIPPER_NAMES = r"gripper|grasp|finger|closed"
-FALLBACK_HZ = 10.0
-SCAN_WIDTH = 64
-"""Widest vector that is searched for a pose."""
+WRIST = re.compile(r"wrist|hand|gripper|eye_in")
+NO_PICTURE = re.compile(r"depth|mask|segment|goal")
+TEXTS = ("natural_language_instruction", "language_instruction", "instruction", "task", "language",
+         "prompt", "command", "text", "goal")  # fmt: skip
+FALLBACK_RATE = 10.0
 
 
-def guess(samples: Sequence[RawEpisode], stored: Mapping[str, Leaf]) -> Proposal:
-    """A specification that `load_spec` takes.
+def propose(tracks: Sequence[Track], source: RawSource) -> Draft:
+    """A draft that `load_robot` takes.
 
     Raises:
-        ValueError: no images, no text or no action of at least three values among the features.
+        ValueError: no cameras among the features.
     """
-    guess = _Guess(samples, stored)
-    guess.rate()
-    guess.cameras()
-    guess.instruction()
-    guess.action()
-    guess.proprio()
-    guess.rotations()
-    guess.grippers()
-    guess.rest()
-    load_spec(guess.content)
-    return guess
+    draft = Draft({})
+    rate(draft, tracks, source)
+    cameras(draft, tracks)
+    instruction(draft, tracks, source)
+    first = tracks[0].numbers if tracks else {}
+    widths = {key: rows.shape[1] for key, rows in first.items() if key.startswith("steps/")}
+    found = pieces.by_key(tracks, widths, source.names)
+    parts(draft, tracks, found)
+    rest(draft, found, source)
+    return draft
 
 
-class _Guess(Proposal):
-    """A proposal in the making; each method states some of its entries."""
+def rate(draft: Draft, tracks: Sequence[Track], source: RawSource) -> None:
+    """Steps a second, and the window that follows from it."""
+    value, sure, why = FALLBACK_RATE, OPEN, "NOT IN THE DATA: state your robot's steps a second"
+    if source.rate:
+        value, sure, why = float(source.rate), CERTAIN, "as the data set states it"
+    elif found := stamped_rate(tracks):
+        value, sure, why = found[1], LIKELY, f"from {found[0]}"
+    draft.set("rate", round(value, 2))
+    draft.notes["rate"] = (sure, why)
+    longest = int(np.median([track.steps for track in tracks])) if tracks else 12
+    second = max(1, round(value))
+    horizon = int(np.clip(min(2 * second, longest // 2), 2, 50))
+    offsets = sorted({max(1, min(second, longest // 4)), max(2, min(2 * second, longest // 2))})
+    draft.set("window", {"horizon": horizon, "video_offsets": offsets})
 
-    def __init__(self, samples: Sequence[RawEpisode], stored: Mapping[str, Leaf]) -> None:
-        super().__init__({})
-        self.samples, self.stored = samples, stored
 
-    def rate(self) -> None:
-        for raw in self.samples:
-            for key, values in raw.numbers.items():
-                if key.startswith("steps/") and "timestamp" in key and len(values) > 2:
-                    interval = float(np.median(np.diff(values[:, 0])))
-                    if 1e-3 < interval < 10:
-                        rate = round(1 / interval, 2)
-                        self.set("control_hz", rate, f"from {key}, taken as seconds")
-                        return
-        self.set("control_hz", FALLBACK_HZ, "NOT IN THE DATA: state your robot's actions a second")
-
-    def cameras(self) -> None:
-        keys = [
-            key
-            for key in self._steps(numbers=False)
-            if any(raw.texts.get(key, [b""])[0].startswith(IMAGE_MARKS) for raw in self.samples)
-        ]
-        keys = [key for key in keys if "depth" not in key.lower()]
-        if not keys:
-            raise ValueError(
-                "expected encoded images (JPEG or PNG) among the steps' features, got none; images "
-                "stored as arrays must be encoded first."
-            )
-        keys.sort(key=lambda key: (bool(WRIST.search(key.lower())), not key.endswith("image")))
-        cameras = {re.sub(r"\W+", "_", key.rsplit("/", 1)[-1]): _path(key) for key in keys}
-        self.set("cameras", cameras, "the first is read; order them, or name one with camera:")
-
-    def instruction(self) -> None:
-        def score(key: str) -> tuple[int, bool]:
-            name = key.rsplit("/", 1)[-1].lower()
-            rank = next((i for i, word in enumerate(TEXT_NAMES) if word in name), len(TEXT_NAMES))
-            return rank, not key.startswith("steps/")
-
-        keys = []
-        for key, leaf in self.stored.items():
-            values = [value for raw in self.samples for value in raw.texts.get(key, [])[:1]]
-            image = any(value.startswith(IMAGE_MARKS) for value in values)
-            if leaf.kind == "bytes_list" and values and not image:
-                keys.append(key)
-        if not keys:
-            raise ValueError("expected a text feature, got none; instructions are needed.")
-        best = min(keys, key=score)
-        self.set("instruction", _path(best), "by its name" if len(keys) > 1 else "the only text")
-        texts = [value for raw in self.samples for value in raw.texts.get(best, [])[:1]]
-        if any(not value.strip() for value in texts):
-            row = {"path": _path(best), "drop": [""]}
-            self.set("filters", [row], "some episodes carry no instruction")
-
-    def action(self) -> None:
-        keys = [key for key in self._steps(numbers=True) if COMMAND.search(key.lower())]
-        widths = {key: self.stored[key].width or 0 for key in keys}
-        whole = [key for key in keys if widths[key] >= 4 and not re.search("joint", key.lower())]
-        named = _named(keys, widths)
-        if "position" in named and named["position"] not in whole:
-            for part, key in named.items():
-                self.set(f"action.{part}", _path(key), "by its name and width")
-            if "rotation" in named and widths[named["rotation"]] == 4:
-                self.set("action.rotation_kind", "quaternion_xyzw", "four values")
-            return
-        if not whole:
-            raise ValueError(f"expected an action of three values or more, got {keys or 'none'}.")
-        key = min(whole, key=lambda key: (widths[key] > 10, key.count("/"), len(key)))
-        width, note = widths[key], f"the order in which {widths[key]} values usually come"
-        self.set("action.position", _path(key, 0, 3), note)
-        values = self._rows(key)
-        quaternion = width >= 7 and _is_quaternion(values[:, 3:7])
-        turn = 4 if quaternion else 3 if width >= 6 else 0
-        if turn:
-            self.set("action.rotation", _path(key, 3, 3 + turn), note)
-        if quaternion:
-            self.set("action.rotation_kind", "quaternion_xyzw", "length 1 in every step")
-        if width > 3 + turn:
-            self.set("action.gripper", _path(key, 3 + turn), note)
-        last = values[:, -1]
-        if width == 3 + turn + 2 and set(np.unique(last)) <= {0.0, 1.0}:
-            self.set("action.terminate", _path(key, width - 1), "the last value is 0 or 1")
-
-    def proprio(self) -> None:
-        action_keys = {self.content["action"]["position"].partition("[")[0]}
-        keys = [
-            key
-            for key in self._steps(numbers=True)
-            if _path(key) not in action_keys and not COMMAND.search(key.lower())
-        ]
-        found = self._search_position(keys)
-        if found is None:
-            self.notes["proprio"] = (
-                "no stored values move as the actions command: proprioception reads as zeros"
-            )
-            return
-        key, first, kind, explained = found
-        note = f"moves as the action commands: {explained:.0%} explained"
-        self.set("proprio.position", _path(key, first, first + 3), note)
-        words = {"absolute": "targets", "delta": "changes"}[kind]
-        self.set("action.kind", kind, f"{words} explain {explained:.0%} of the motion")
-        width, values = self.stored[key].width or 0, self._rows(key)
-        rest = first + 3
-        named = _named(keys, {key: self.stored[key].width or 0 for key in keys})
-        if width >= rest + 4 and _is_quaternion(values[:, rest : rest + 4]):
-            self.set("proprio.rotation", _path(key, rest, rest + 4), "length 1 in every step")
-            self.set("proprio.rotation_kind", "quaternion_xyzw", "the usual order")
-            rest += 4
-        elif width >= rest + 3:
-            self.set("proprio.rotation", _path(key, rest, rest + 3), "after the position")
-            rest += 3
-        elif "rotation" in named:
-            self.set("proprio.rotation", _path(named["rotation"]), "by its name and width")
-            if self.stored[named["rotation"]].width == 4:
-                self.set("proprio.rotation_kind", "quaternion_xyzw", "the usual order")
-        elif kind == "absolute":
-            self.content["action"].pop("rotation", None)
-            self.notes["action.rotation"] = "left out: no measured rotation to subtract"
-        if "gripper" in named:
-            self.set("proprio.gripper", _path(named["gripper"]), "by its name and width")
-        elif width > rest and "gripper" in self.content["action"]:
-            self.set("proprio.gripper", _path(key, width - 1), "the last value")
-
-    def _search_position(self, keys: Sequence[str]) -> tuple[str, int, str, float] | None:
-        """Which three neighbouring values move as the action commands: key, first value, kind of
-        action, share explained; None when none does."""
-        command = {"position": self.content["action"]["position"]}
-        best: tuple[str, int, str, float] | None = None
-        for key in keys:
-            width = self.stored[key].width or 0
-            for first in range(min(width, SCAN_WIDTH) - 2):
-                position = {"position": _path(key, first, first + 3)}
-                evidence = motion.translation(*self._as_read(action=command, proprio=position))
-                if evidence is None:
-                    continue
-                fit = evidence.fits[0]
-                better = best is None or fit.explained > best[3]
-                if better and fit.explained > motion.EXPLAINS and fit.gain > 0:
-                    best = key, first, fit.convention.kind, fit.explained
-        return best
-
-    def rotations(self) -> None:
-        for group in ("action", "proprio"):
-            entries = self.content.get(group, {})
-            if "rotation" in entries and "rotation_kind" not in entries:
-                note = "the usual one; the data do not tell"
-                self.set(f"{group}.rotation_kind", "euler_xyz", note)
-        evidence = motion.rotation(*self._as_read())
-        if evidence is None:
-            return
-        for row in motion.verdicts(evidence):
-            if (entry := motion.correction(row)) and entry[2] in ROTATION_KINDS:
-                self.set(f"{entry[0]}.rotation_kind", entry[2], row.numbers)
-            place = "action" if "commanded" in row.question else "proprio"
-            if row.answer == motion.AGREES and "kind of" in row.question:
-                self.notes[f"{place}.rotation_kind"] = row.numbers
-
-    def grippers(self) -> None:
-        tracks, _ = self._as_read()
-        for group in ("action", "proprio"):
-            place = f"{group}.gripper"
-            values = [track.parts[place] for track in tracks if place in track.parts]
-            if not values:
+def stamped_rate(tracks: Sequence[Track]) -> tuple[str, float] | None:
+    """Column of time stamps and the steps a second they give, taken as seconds or a thousandth, a
+    millionth or a billionth of one."""
+    for track in tracks:
+        for key, values in track.numbers.items():
+            if not naming.TIME.search(key.lower()) or len(values) < 4:
                 continue
-            low, high = _range(np.concatenate(values))
-            self.set(f"{place}_range", [low, high], "the values that occur")
-            first = np.mean([rows[0, 0] > (low + high) / 2 for rows in values])
-            name = self.content[group]["gripper"].lower()
-            closes = "positive" if first <= 0.5 else "negative"
-            note = "most episodes begin at the other end, where grippers are open"
-            if re.search("clos", name):
-                closes, note = "positive", "by its name"
-            elif re.search("open|width|aperture", name):
-                closes, note = "negative", "by its name"
-            self.set(f"{place}_closes", closes, note)
-        grip = gripper.evidence(*self._as_read())
-        if grip is None or not grip.correlations:
-            return
-        row = gripper.verdict(grip)
-        if row.answer == motion.CONTRADICTS:
-            part = "proprio" if self.notes["action.gripper_closes"] == "by its name" else "action"
-            invert_gripper(self, part, "to fit the other one: " + row.numbers)
-        elif row.answer == motion.AGREES:
-            self.notes["action.gripper_closes"] += "; fits the measured gripper"
-
-    def rest(self) -> None:
-        for name in ("reward", "is_terminal"):
-            leaf = self.stored.get(f"steps/{name}")
-            self.set(name, name if leaf is not None and leaf.width == 1 else None)
-        flags = [key for key, leaf in self.stored.items() if leaf.kind == "int64_list"]
-        flags = [key for key in flags if key.endswith("success") and "already" not in key]
-        flag = next((_path(key) for key in flags if not key.startswith("steps/")), None)
-        self.set("success", flag, "by its name" if flag else "")
-
-    def _as_read(self, **groups: Any) -> tuple[list[Track], DatasetSpec]:
-        """Vectors of the samples as a specification with these groups reads them, and that."""
-        content = self.content
-        names = ("control_hz", "cameras", "instruction", *(() if groups else ("action", "proprio")))
-        spec = load_spec({name: content[name] for name in names if name in content} | groups)
-        tracks = []
-        for number, raw in enumerate(self.samples):
-            parts = stored_parts(raw.numbers, spec)
-            if parts and all(np.isfinite(values).all() for values in parts.values()):
-                tracks.append(Track(str(number), raw.steps, parts))
-        return tracks, spec
-
-    def _steps(self, numbers: bool) -> list[str]:
-        return [
-            key
-            for key, leaf in self.stored.items()
-            if key.startswith("steps/") and (leaf.kind != "bytes_list") == numbers
-        ]
-
-    def _rows(self, key: str) -> np.ndarray:
-        parts = [raw.numbers[key] for raw in self.samples if key in raw.numbers]
-        return np.concatenate(parts) if parts else np.zeros((0, 1))
+            interval = float(np.median(np.diff(values[:, 0])))
+            if interval <= 0:
+                continue
+            for power in (0, 3, 6, 9):
+                hertz = 10**power / interval
+                if 0.5 < hertz < 400:
+                    return key.removeprefix("steps/"), hertz
+    return None
 
 
-def _path(key: str, first: int | None = None, last: int | None = None) -> str:
-    """A key as specifications write it."""
-    text = key.removeprefix("steps/") if key.startswith("steps/") else "/" + key
-    if first is None:
-        return text
-    return f"{text}[{first}]" if last is None else f"{text}[{first}:{last}]"
+# ---------------------------------------------------------------- pictures and texts
 
 
-def _named(keys: Sequence[str], widths: Mapping[str, int]) -> dict[str, str]:
-    """Parts that are separate features, by name and width."""
-    wanted = (("position", POSITION_NAMES, (3,)), ("rotation", ROTATION_NAMES, (3, 4)),
-              ("gripper", GRIPPER_NAMES, (1,)))  # fmt: skip
-    found: dict[str, str] = {}
-    for part, pattern, allowed in wanted:
-        for key in keys:
-            name = key.rsplit("/", 1)[-1].lower()
-            free = part not in found and key not in found.values()
-            fits = widths[key] in allowed and re.search(pattern, name)
-            if free and fits and "base_displacement" not in name:
-                found[part] = key
+def cameras(draft: Draft, tracks: Sequence[Track]) -> None:
+    """Every camera, those that show nothing marked as not used."""
+    keys = list(dict.fromkeys(key for track in tracks for key in track.pictures))
+    keys = [key for key in keys if not NO_PICTURE.search(key.lower())]
+    if not keys:
+        raise ValueError(
+            "expected encoded images (JPEG or PNG) among the features of steps, got none; encode "
+            "images that are stored as arrays when the data are converted."
+        )
+    keys.sort(key=lambda key: (bool(WRIST.search(key.lower())), not key.endswith("image"), key))
+    for key in keys:
+        name = re.sub(r"\W+", "_", re.split(r"[/.]", key)[-1]) or "camera"
+        seen = [track.pictures[key] for track in tracks if key in track.pictures]
+        row: dict[str, Any] = {"path": key.removeprefix("steps/")}
+        sizes = {shown.size for shown in seen}
+        if len(sizes) == 1:
+            row["size"] = list(sizes.pop())
+        if WRIST.search(key.lower()):
+            row["view"] = "wrist"
+        black = np.array([bool(shown.black.all()) for shown in seen])
+        flag = present_flag(tracks, key)
+        if flag is not None and black.any():
+            row["present"] = "/" + flag
+        why = f"black in {black.sum()} of {len(black)} episodes"
+        if black.all():
+            row["use"] = False
+            row.pop("present", None)
+            why = "black in every episode: not used"
+        if black.any():
+            draft.notes[f"cameras.{name}"] = (CERTAIN, why)
+        draft.set(f"cameras.{name}", row)
+
+
+def present_flag(tracks: Sequence[Track], camera: str) -> str | None:
+    """The episode's flag that is false exactly where this camera is black."""
+    having = [track for track in tracks if camera in track.pictures]
+    shown = [not bool(track.pictures[camera].black.all()) for track in having]
+    name = re.split(r"[/.]", camera)[-1]
+    found = []
+    for key in having[0].numbers if having else ():
+        if key.startswith("steps/"):
+            continue
+        values = [track.numbers[key] for track in having if key in track.numbers]
+        flags = [bool(row.flat[0]) for row in values if row.shape == (1, 1)]
+        if len(flags) == len(shown) and flags == shown and set(flags) != {True}:
+            if len(set(flags)) == 2 or name in key:
+                found.append(key)
+    return min(found, key=lambda key: (name not in key, len(key)), default=None)
+
+
+def instruction(draft: Draft, tracks: Sequence[Track], source: RawSource) -> None:
+    """Where the instruction is; several of one name are alternatives."""
+    codes = [
+        key
+        for key, leaf in source.stored.items()
+        if leaf.kind == "int64_list" and (leaf.width or 0) >= 32
+        and any(word in key.lower() for word in TEXTS)
+    ]  # fmt: skip
+    if codes:
+        paths = [codes[0].removeprefix("steps/")]
+        draft.set("instruction", {"paths": paths, "encoding": "characters"})
+        draft.notes["instruction"] = (LIKELY, "whole numbers under the name of a text")
+        return
+    ranks: dict[str, int] = {}
+    for key in dict.fromkeys(key for track in tracks for key in track.texts):
+        name = re.split(r"[/.]", key)[-1].lower()
+        values = [track.texts[key][0] for track in tracks if track.texts.get(key)]
+        if any(re.search(r"[/\\]\S+[/\\.]|\.\w{2,4}$", value) for value in values[:20]):
+            continue  # a path of a file
+        rank = next((i for i, word in enumerate(TEXTS) if word in name), None)
+        if rank is not None:
+            ranks[key] = rank
+    if not ranks:
+        draft.set("instruction", None)
+        draft.notes["instruction"] = (CERTAIN, "no text of an instruction among the features")
+        return
+    best = min(ranks, key=lambda key: (ranks[key], not key.startswith("steps/"), len(key)))
+    alike = [best, *(key for key in ranks if re.fullmatch(re.escape(best) + r"_?\d+", key))]
+    paths = [pieces.path(key, 0, 1, 1) for key in alike]
+    draft.set("instruction", paths[0] if len(paths) == 1 else paths)
+    if len(paths) > 1:
+        draft.notes["instruction"] = (LIKELY, "one that is not empty is drawn for every sample")
+
+
+# ---------------------------------------------------------------- parts
+
+
+def parts(draft: Draft, tracks: Sequence[Track], found: dict[str, list[Piece]]) -> None:
+    """State and action, and what is open about them."""
+    state = structure.measured(found)
+    ways = structure.alternatives(found)
+    choices = [structure.choose(tracks, name, rows, state) for name, rows in ways]
+    if not choices:
+        draft.set("state", _rows(_alone(state)))
+        draft.set("action", None)
+        draft.notes["action"] = (CERTAIN, "no action among the features: only the video mode trains")
+        return
+    choices.sort(key=lambda choice: (-_solid(choice), -round(choice.explained, 2)))
+    best = choices[0]
+    roles = named(best.roles)
+    actions = {name: _action(name, role) for name, role in roles.items()}
+    states = {name: _state(role.of) for name, role in roles.items() if role.of is not None}
+    for name, role in _uncommanded(states, state, best).items():
+        states[name] = _state(role)
+    order = {(row.key, row.first): number for number, row in enumerate(state)}
+    draft.set("state", _sorted(states, order) or None)
+    draft.set("action", actions)
+    for name, role in roles.items():
+        draft.notes[f"action.{name}"] = _because(role)
+        if role.of is not None:
+            piece = role.of.piece
+            draft.notes[f"state.{name}"] = (piece.sure, piece.why)
+    if len(choices) > 1:
+        draft.questions.append(_which(choices))
+    draft.questions += _open(best, roles)
+    grip_ends.fill(draft, tracks, roles)
+    used = {role.piece.key for role in best.roles}
+    used |= {role.of.piece.key for role in best.roles if role.of is not None}
+    used |= {"steps/" + str(row["path"]).partition("[")[0] for row in states.values()}
+    draft.unused = {
+        key.removeprefix("steps/"): ", ".join(_words(piece) for piece in rows)
+        for key, rows in found.items()
+        if key not in used and naming.kind(key) not in ("flag", "time")
+    }
+
+
+def _words(piece: Piece) -> str:
+    what = piece.kind if piece.kind not in ("arm", "unused") else "six values" \
+        if piece.kind == "arm" else naming.kind(piece.key) or "values"  # fmt: skip
+    return f"{what} ({piece.why})" if piece.why else what
+
+
+def _solid(choice: Choice) -> int:
+    """Choices without open questions, and whose motion is explained, come first."""
+    kinds = {role.kind for role in choice.roles}
+    arm = bool(kinds & {"position", "joints"})
+    known = not any(role.piece.sure == OPEN for role in choice.roles)
+    absolute = any(role.mode == "absolute" and role.kind == "joints" for role in choice.roles)
+    return 4 * arm + 2 * known + (choice.explained > 0.4) + absolute
+
+
+def named(roles: Sequence[Role]) -> dict[str, Role]:
+    """Parts by name: position, rotation, joints, gripper; with an arm's name where there are
+    several arms."""
+    plain = {"position": "position", "rotation": "rotation", "joints": "joints", "arm": "joints",
+             "gripper": "gripper", "base": "base"}  # fmt: skip
+    kinds = [plain.get(role.kind, "other") for role in roles]
+    arms = max((kinds.count(kind) for kind in ("position", "joints", "gripper")), default=1)
+    found: dict[str, Role] = {}
+    number, seen = 1, set()
+    for role, kind in zip(roles, kinds, strict=True):
+        name = kind
+        if arms > 1 and kind != "base":
+            if kind in seen:
+                number, seen = number + 1, set()
+            seen.add(kind)
+            arm = role.piece.arm or f"arm{number}"
+            name = f"{arm}_{kind}"
+        base, count = name, 2
+        while name in found:
+            name, count = f"{base}{count}", count + 1
+        found[name] = role
     return found
 
 
-def _is_quaternion(values: np.ndarray) -> bool:
-    return bool(len(values) and (np.abs(np.linalg.norm(values, axis=1) - 1) < 0.02).all())
+def _action(name: str, role: Role) -> dict[str, Any]:
+    row = _state(role)
+    row["mode"] = role.mode
+    if role.kind == "gripper":
+        row["mode"] = "absolute"
+    return row
 
 
-def _range(values: np.ndarray) -> tuple[float, float]:
-    low, high = float(values.min()), float(values.max())
-    for bounds in ((0.0, 1.0), (-1.0, 1.0)):
-        slack = 0.1 * (bounds[1] - bounds[0])
-        if bounds[0] - slack <= low and bounds[1] - 3 * slack <= high <= bounds[1] + slack:
-            return bounds
-    return (round(low, 4), round(high, 4)) if high > low + 1e-3 else (0.0, 1.0)
+def _state(role: Role) -> dict[str, Any]:
+    piece = role.piece
+    kind = "joints" if piece.kind == "arm" else piece.kind
+    row: dict[str, Any] = {"path": piece.path, "kind": kind}
+    default = {"position": 3, "gripper": 1, "rotation": piece.size}.get(kind)
+    if "[" not in piece.path and piece.size != default:
+        row["width"] = piece.size
+    if kind == "rotation":
+        row["form"] = piece.form
+    if piece.names and kind in ("joints", "base", "other") and len(piece.names) == piece.size:
+        row["names"] = list(piece.names)
+    return row
+
+
+def _because(role: Role) -> tuple[str, str]:
+    why = role.piece.why
+    if role.of is not None and role.explained and role.kind != "gripper":
+        why += f"; {role.mode}: explains {role.explained:.0%} of the motion of {role.of.piece.path}"
+    return role.piece.sure, why
+
+
+def _uncommanded(states: dict[str, Any], state: list[Piece], best: Choice) -> dict[str, Role]:
+    """Measured parts beside the commanded ones that belong to the same robot."""
+    taken = [role.of.piece for role in best.roles if role.of is not None]
+    found: dict[str, Role] = {}
+    kinds = {piece.kind for piece in taken}
+    for piece in state:
+        if any(structure._overlaps(piece, other) for other in taken):  # pyright: ignore
+            continue
+        beside = any(piece.key == other.key for other in taken)
+        alone = not taken and piece.sure != OPEN
+        grip = piece.kind == "gripper" and "gripper" not in kinds
+        if piece.kind in ("dead", "other") or not (beside or alone or grip):
+            continue
+        name = "joints" if piece.kind == "arm" else piece.kind
+        while name in states or name in found:
+            name += "_2"
+        found[name] = Role(piece)
+    return found
+
+
+def _alone(state: list[Piece]) -> dict[str, Role]:
+    return named([Role(piece) for piece in state if piece.kind not in ("dead", "other")])
+
+
+def _rows(roles: dict[str, Role]) -> dict[str, Any] | None:
+    rows = {name: _state(role) for name, role in roles.items()}
+    for row in rows.values():
+        if row["kind"] == "gripper":
+            row |= {"open": 0.0, "closed": 1.0}
+    return rows or None
+
+
+def _sorted(rows: dict[str, Any], order: dict[tuple[str, int], int]) -> dict[str, Any]:
+    def place(name: str) -> tuple[str, int]:
+        path, _, rest = str(rows[name]["path"]).partition("[")
+        return path, int(re.match(r"\d*", rest).group() or 0)  # pyright: ignore
+
+    keys = {key.removeprefix("steps/"): number for (key, _), number in sorted(order.items())}
+    return {
+        name: rows[name]
+        for name in sorted(rows, key=lambda name: (keys.get(place(name)[0], 99), *place(name)))
+    }
+
+
+def _which(choices: Sequence[Choice]) -> Question:
+    """Which of several columns is the action."""
+    lines = []
+    for choice in choices:
+        kinds = ", ".join(
+            f"{role.mode} {'six values' if role.kind == 'arm' else role.kind}".strip()
+            for role in choice.roles
+        )
+        lines.append(f"{choice.name}: {kinds}; explains {choice.explained:.0%} of the motion")
+    text = (
+        f"{len(choices)} columns could be the action; the draft takes {choices[0].name}. Which one "
+        "does your robot execute?"
+    )
+    why = "A policy returns the column that it was trained on."
+    return Question("action", text, tuple(lines), why, "action")
+
+
+def _open(best: Choice, roles: dict[str, Role]) -> list[Question]:
+    found = []
+    for name, role in roles.items():
+        piece = role.piece
+        if role.kind in ("joints", "arm") and piece.sure == OPEN and piece.size == 6:
+            found.append(_arm_question(name, role))
+        elif role.kind in ("joints", "position", "other") and piece.sure == OPEN:
+            if role.kind == "position" and role.explained > 0.4 and piece.size == 3 \
+                    and any(other.kind == "rotation" for other in best.roles):  # fmt: skip
+                continue
+            text = (
+                f"action.{name}, {piece.path}: {piece.size} values without a name that tells; the "
+                f"draft reads them as {role.kind}. Are they joints or something else?"
+            )
+            lines = tuple(
+                f"action: {{{name}: {{kind: {kind}}}}}, and state: alike"
+                for kind in ("joints", "position" if piece.size in (2, 3) else "other", "base")
+            )
+            found.append(Question("kind", text, lines, "Units, and the pose's axes.", f"action.{name}"))
+    if "mode" in best.questions:
+        for name, role in roles.items():
+            if role.of is None and role.kind not in ("gripper",):
+                text = (
+                    f"action.{name}, {role.piece.path}: no measured values move as it says; the "
+                    f"draft reads {role.mode}. Are these targets, changes or velocities?"
+                )
+                lines = tuple(
+                    f"action: {{{name}: {{mode: {mode}}}}}"
+                    for mode in ("absolute", "delta", "velocity")
+                )
+                why = "Targets are turned into changes from the measured state; changes are not."
+                found.append(Question("mode", text, lines, why, f"action.{name}"))
+    return found
+
+
+def _arm_question(name: str, role: Role) -> Question:
+    piece = role.piece
+    end = piece.first + 3
+    key = piece.key.removeprefix("steps/")
+    text = (
+        f"action.{name}, {piece.path}: six joints, or a position and three angles of the tool? "
+        f"{piece.why}; the draft reads joints. Which is it?"
+    )
+    lines = (
+        f"joints: {{path: \"{piece.path}\", kind: joints, mode: {role.mode}}}",
+        f"position: {{path: \"{key}[{piece.first}:{end}]\", kind: position, mode: {role.mode}}}, "
+        f"rotation: {{path: \"{key}[{end}:{piece.last}]\", kind: rotation, form: euler_xyz, "
+        f"mode: {role.mode}}}",
+    )  # fmt: skip
+    why = "Angles of a tool add up as rotations, joints one by one."
+    return Question("arm", text, lines, why, f"action.{name}")
+
+
+def rest(draft: Draft, found: dict[str, list[Piece]], source: RawSource) -> None:
+    """End of the task, reward and success."""
+    for rows in found.values():
+        for piece in rows:
+            if piece.kind == "terminate" and draft.content.get("action"):
+                first = pieces.path(piece.key, piece.first, piece.first + 1, piece.width)
+                draft.set("terminate", first)
+    for name in ("reward", "next.reward"):
+        leaf = source.stored.get(f"steps/{name}")
+        if leaf is not None and leaf.width == 1:
+            draft.set("reward", name)
+    flags = [key for key, leaf in source.stored.items() if leaf.kind == "int64_list"]
+    flags = [key for key in flags if key.endswith("success") and "already" not in key]
+    flag = next((key for key in flags if not key.startswith("steps/")), None)
+    if flag is not None:
+        draft.set("success", "/" + flag)

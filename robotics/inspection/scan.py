@@ -1,100 +1,105 @@
 """One pass over a sample of a data set's episodes; what stays in memory is bounded.
 
-Episodes are read in a random order of fixed seed, so the first N are the same in every run, and
-what is kept of only some of them is a fair sample.
+Nothing here knows a robot's table: columns are kept as they are stored. Episodes are read in a
+random order of fixed seed, so the first N are the same in every run, and what is kept of only some
+of them is a fair sample.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from robotics.data.episodes import Episode, no_op_steps, run_ends
 from robotics.data.images import decode_image, resize_image
-from robotics.data.rlds.convert import decode_episode, wanted
 from robotics.data.rlds.faults import Faults
-from robotics.data.rlds.raw import RawEpisode, RawFormat, read_raw
-from robotics.data.rlds.reader import container, index_shard
-from robotics.data.rlds.spec import DatasetSpec, column
-from robotics.data.rlds.storage import RemoteFile
-from robotics.data.rlds.tfrecord import RecordSpan
-from robotics.data.statistics import StreamingStatistics
+from robotics.data.rlds.raw import RawEpisode, RawPlace, RawSource
+from robotics.embodiment.columns import Column, column
 from selfflow_wm.progress import Progress
 
 SEED = 0
 TRACK_STEPS = 200_000
-"""Steps whose vectors are kept for evidence and plots (about 40 MB); later ones only count."""
-MOST_TEXTS = 10_000
-"""Different instructions that are counted one by one."""
+"""Steps whose vectors are kept for evidence and plots (about 100 MB); later ones only count."""
+WIDEST = 64
+"""Values of the widest vector that is looked into; wider ones are embeddings."""
 STRIPS, STRIP_FRAMES, STRIP_HEIGHT = 4, 8, 96
-STILL_POSITION, STILL_ROTATION = 1e-3, 5e-3
-"""m and rad: a smaller command, with the gripper as before, asks for nothing."""
+THUMB = 8
+"""Height and width of the small grey copy of every frame."""
 FLAT = 2.0
 """A frame whose pixels deviate less than this (of 255) shows nothing."""
-PLACES = tuple(f"{group}.{name}" for group in ("action", "proprio")
-               for name in ("position", "rotation", "gripper"))  # fmt: skip
+IMAGE_MARKS = (b"\xff\xd8\xff", b"\x89PNG")
 
-Place = tuple[Path | RemoteFile, int, RecordSpan]
+
+@dataclass(frozen=True)
+class Pictures:
+    """One camera's frames of one episode."""
+
+    digests: np.ndarray
+    """(T,) uint64 of the stored bytes: equal where frames are copies."""
+    thumbs: np.ndarray
+    """(T, THUMB, THUMB) uint8, grey."""
+    flat: np.ndarray
+    """(T,) bool: of a single colour."""
+    black: np.ndarray
+    """(T,) bool: of black."""
+    size: tuple[int, int]
+    """Height and width of the first frame."""
+
+    @property
+    def copies(self) -> np.ndarray:
+        """(T,) bool: exactly the bytes of the frame before."""
+        return np.concatenate([[False], self.digests[1:] == self.digests[:-1]])
 
 
 @dataclass(frozen=True)
 class Track:
-    """Vectors of one episode, as stored."""
+    """One episode as stored, pictures reduced to `Pictures`."""
 
+    number: int
+    """Of the episode, in the order of the split."""
     name: str
+    """File and record, for people."""
     steps: int
-    parts: dict[str, np.ndarray]
-    """"action.position", ... -> (T, width)."""
+    numbers: dict[str, np.ndarray]
+    """Flattened key -> float64 (T, width), of steps, or (1, width) of the episode."""
+    texts: dict[str, tuple[str, ...]]
+    """Flattened key -> T texts, of steps, or 1 of the episode."""
+    pictures: dict[str, Pictures]
+    """Flattened key of a camera -> its frames."""
+
+    def values(self, path: str | Column) -> np.ndarray | None:
+        """(T, width) of a path of the table ("action[0:3]"); None where it is absent."""
+        wanted = column(path) if isinstance(path, str) else path
+        found = self.numbers.get(wanted.key)
+        if found is None or wanted.values is None:
+            return found
+        return found[:, wanted.values] if found.shape[1] >= wanted.values.stop else None
+
+    def instruction(self, paths: Sequence[str]) -> str:
+        """The first text of these paths that is not empty, at the first step."""
+        for path in paths:
+            for text in self.texts.get(column(path).key, ())[:1]:
+                if text.strip():
+                    return text
+        return ""
 
 
 @dataclass
 class Frames:
-    """Counts over the camera's frames."""
+    """Counts over one camera's frames."""
 
     seen: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    repeated: int = 0
-    """Frames with exactly the bytes of the one before."""
-    last_repeated: int = 0
-    """Episodes whose last frame is such a copy."""
     flat: int = 0
     """Frames of a single colour."""
-
-
-@dataclass
-class Texts:
-    """Counts over instructions."""
-
-    episodes: Counter[str] = field(default_factory=Counter)
-    """Episodes that have the instruction at their first step."""
-    empty: int = 0
-    """Episodes with an empty instruction at any step."""
-    changing: int = 0
-    """Episodes whose instruction changes on the way."""
-    damaged: list[str] = field(default_factory=list)
-    """Episodes with text that is not UTF-8."""
-
-
-@dataclass
-class Ends:
-    """Counts over how episodes end."""
-
-    at_end: int = 0
-    """Episodes that terminate at the last step."""
-    never: int = 0
-    repeated: int = 0
-    """Episodes that terminate at two steps or more in a row."""
-    going_on: int = 0
-    """Episodes that continue, under the same instruction, after a step that terminates."""
-    idle_last: int = 0
-    """Episodes whose last step commands no motion."""
-    success: int = 0
-    wrong_flags: int = 0
-    """Episodes whose is_first or is_last is not at the first or last step alone."""
+    black: int = 0
+    black_episodes: list[int] = field(default_factory=list)
+    """Episodes that are black from the first step to the last."""
 
 
 @dataclass
@@ -110,23 +115,22 @@ class Scan:
     tracks: list[Track] = field(default_factory=list)
     tracked: int = 0
     """Steps of the tracks."""
-    frames: Frames = field(default_factory=Frames)
-    texts: Texts = field(default_factory=Texts)
-    ends: Ends = field(default_factory=Ends)
-    still: int = 0
-    """Steps that command nothing."""
-    statistics: dict[str, StreamingStatistics] = field(
-        default_factory=lambda: {name: StreamingStatistics(8) for name in ("action", "proprio")}
-    )
-    """Of the vectors that training sees."""
+    cameras: dict[str, Frames] = field(default_factory=dict)
+    """Flattened key of a camera -> counts."""
     ranges: dict[str, np.ndarray] = field(default_factory=dict)
     """Flattened key -> (2, width) smallest and largest value of every number stored."""
-    not_finite: Counter[str] = field(default_factory=Counter)
+    not_finite: dict[str, list[int]] = field(default_factory=dict)
+    """Flattened key -> episodes with NaN or infinity in it."""
+    not_utf8: dict[str, list[int]] = field(default_factory=dict)
+    """Flattened key of a text -> episodes where it is not UTF-8."""
+    empty: list[int] = field(default_factory=list)
+    """Episodes without steps."""
     problems: Counter[str] = field(default_factory=Counter)
-    """Columns that are not as features.json states, of records that train nevertheless."""
+    """Columns that are not as the format's own description states."""
     intervals: dict[str, list[float]] = field(default_factory=dict)
     """Flattened key of a time stamp -> median step of each episode, as stored."""
-    strips: list[tuple[str, list[np.ndarray]]] = field(default_factory=list)
+    strips: list[tuple[str, dict[str, list[np.ndarray]]]] = field(default_factory=list)
+    """Name of an episode and, by camera, some of its frames."""
 
     @property
     def episodes(self) -> int:
@@ -139,171 +143,170 @@ class Scan:
         return sum(self.lengths)
 
 
-def sample_places(data: RawFormat, limit: int, faults: Faults) -> tuple[list[Place], int]:
-    """Where the sampled records lie, and how many the split has.
-
-    Args:
-        data: the split.
-        limit: most records; 0 takes all.
-        faults: takes what is wrong with whole files.
-    """
-    places: list[Place] = []
-    for shard in data.shards:
-        spans = index_shard(shard, faults)
-        last = min(shard.first + shard.count, len(spans))
-        places += [(shard.path, number, spans[number]) for number in range(shard.first, last)]
-    total = sum(shard.count for shard in data.shards)
+def sample_places(source: RawSource, limit: int, faults: Faults) -> list[RawPlace]:
+    """Which episodes are read, in their order; `limit` 0 takes all."""
+    places = source.places(faults)
     order = np.random.default_rng(SEED).permutation(len(places))
-    chosen = order if limit == 0 else order[:limit]
-    return [places[i] for i in chosen], total
+    return [places[i] for i in (order if limit == 0 else order[:limit])]
 
 
-def preview(data: RawFormat, places: list[Place], limit: int = 60) -> list[RawEpisode]:
-    """The first readable ones of the sampled records, without their images."""
+def preview(source: RawSource, places: Sequence[RawPlace], limit: int = 60) -> list[Track]:
+    """The first readable ones of the sampled episodes, with three of each camera's pictures."""
     found = []
-    for path, number, span in places[:limit]:
+    unused = Scan(0, 0, Faults("skip"), strips=[("", {})] * STRIPS)
+    for place in places[:limit]:
         try:
-            record = container(path).read_record(path, span, number)
-            raw = read_raw(record, f"{path}, record {number}", data.stored)
+            raw = source.read(place)
+            texts = {
+                key: [rows[i] for i in sorted({0, len(rows) // 2, len(rows) - 1})]
+                if is_picture(rows)
+                else rows
+                for key, rows in raw.texts.items()
+            }
+            shown = {key: rows[:1] for key, rows in raw.pictures.items()}
+            shorter = RawEpisode(raw.steps, raw.numbers, texts, raw.problems, shown)
+            if raw.steps:
+                found.append(_track(unused, shorter, place.number, str(place.number)))
         except ValueError:
             continue  # the scan reports it
-        for values in raw.texts.values():
-            values[2:] = [value if len(value) < 1000 else value[:8] for value in values[2:]]
-        found.append(raw)
     return found
 
 
+class _Decoded(Sequence[Any]):
+    """Pictures of a video as pixels: encoding them again would cost more than all the rest."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, step: Any) -> Any:
+        return self.rows.decode(step)
+
+
+def is_picture(rows: Sequence[bytes]) -> bool:
+    """Whether these are encoded pictures."""
+    return hasattr(rows, "decode") or any(row.startswith(IMAGE_MARKS) for row in rows[:3])
+
+
 def scan(
-    data: RawFormat,
-    places: list[Place],
-    total: int,
-    spec: DatasetSpec,
+    source: RawSource,
+    places: Sequence[RawPlace],
     faults: Faults,
     progress: Progress | None = None,
+    visit: Callable[[RawPlace, RawEpisode], None] | None = None,
 ) -> Scan:
-    """Read the records at `places`; `progress` counts them."""
-    result = Scan(total=total, sampled=len(places), faults=faults)
+    """Read the episodes at `places`; `progress` counts them, `visit` takes each readable one."""
+    result = Scan(total=source.total, sampled=len(places), faults=faults)
     progress = progress or Progress(0, quiet=True)
     progress.total = len(places)
-    for path, number, span in places:
-        where = f"{path}, record {number}"
+    for place in places:
+        name = f"{Path(str(place.path)).name}, record {place.record}"
         try:
-            record = container(path).read_record(path, span, number)
-            raw = read_raw(record, where, data.stored)
-            _note_raw(result, raw, spec, f"{path.name}, record {number}")
-            if not wanted(record, where, spec, data.stored):
-                faults.filtered += 1
+            raw = source.read(place)
+            if raw.steps == 0:
+                result.empty.append(place.number)
                 continue
-            episode = decode_episode(record, where, spec, data.stored)
-            _note_frames(result, episode, where)
+            track = _track(result, raw, place.number, name)
         except ValueError as error:
-            faults.report(error, path, number)
+            faults.report(error, place.path, place.record)
         else:
-            _note_episode(result, episode, raw, spec)
+            _note(result, track, raw)
+            if visit is not None:
+                visit(place, raw)
         finally:
             progress.add()
     return result
 
 
-def _note_raw(result: Scan, raw: RawEpisode, spec: DatasetSpec, name: str) -> None:
+def _note(result: Scan, track: Track, raw: RawEpisode) -> None:
     result.problems.update(raw.problems)
+    result.lengths.append(track.steps)
     for key, values in raw.numbers.items():
-        finite = np.isfinite(values)
-        if not finite.all():
-            result.not_finite[key] += 1
-        if not len(values) or not finite.any(0).all():
+        _note_numbers(result, key, values, track.number)
+    for key, seen in track.pictures.items():
+        count = result.cameras.setdefault(key, Frames())
+        count.seen += len(seen.flat)
+        count.sizes[seen.size] += 1
+        count.flat += int(seen.flat.sum())
+        count.black += int(seen.black.sum())
+        if seen.black.all():
+            count.black_episodes.append(track.number)
+    if result.tracked < TRACK_STEPS:
+        result.tracks.append(track)
+        result.tracked += track.steps
+
+
+def _note_numbers(result: Scan, key: str, values: np.ndarray, number: int) -> None:
+    finite = np.isfinite(values)
+    if not finite.all():
+        result.not_finite.setdefault(key, []).append(number)
+    if not len(values) or not finite.any(0).all():
+        return
+    low = np.where(finite, values, np.inf).min(0)
+    high = np.where(finite, values, -np.inf).max(0)
+    known = result.ranges.setdefault(key, np.stack([low, high]))
+    known[0], known[1] = np.minimum(known[0], low), np.maximum(known[1], high)
+    if "timestamp" in key.lower() and key.startswith("steps/") and len(values) > 2:
+        result.intervals.setdefault(key, []).append(float(np.median(np.diff(values[:, 0]))))
+
+
+def _track(result: Scan, raw: RawEpisode, number: int, name: str) -> Track:
+    """What is kept of an episode. Raises ValueError where a picture does not decode."""
+    texts: dict[str, tuple[str, ...]] = {}
+    pictures: dict[str, Pictures] = {}
+    strip: dict[str, list[np.ndarray]] = {}
+    known: dict[bytes, str] = {}
+    encoded: dict[str, Sequence[Any]] = dict(raw.pictures)
+    for key, rows in raw.texts.items():
+        if key.startswith("steps/") and is_picture(rows):
+            rows = _Decoded(rows) if hasattr(rows, "decode") else rows
+            encoded[key] = rows
             continue
-        low = np.where(finite, values, np.inf).min(0)
-        high = np.where(finite, values, -np.inf).max(0)
-        known = result.ranges.setdefault(key, np.stack([low, high]))
-        known[0], known[1] = np.minimum(known[0], low), np.maximum(known[1], high)
-        if "timestamp" in key.lower() and key.startswith("steps/") and len(values) > 2:
-            result.intervals.setdefault(key, []).append(float(np.median(np.diff(values[:, 0]))))
-    parts = stored_parts(raw.numbers, spec)
-    finite = all(np.isfinite(values).all() for values in parts.values())
-    if parts and finite and result.tracked < TRACK_STEPS:
-        result.tracks.append(Track(name, raw.steps, parts))
-        result.tracked += raw.steps
-    for value in raw.texts.get(column(spec.instruction).key, []):
         try:
-            value.decode("utf-8")
+            texts[key] = tuple(known.setdefault(row, row.decode()) for row in rows)
         except UnicodeDecodeError:
-            result.texts.damaged.append(name)
-            break
-
-
-def stored_parts(numbers: Mapping[str, np.ndarray], spec: DatasetSpec) -> dict[str, np.ndarray]:
-    """The vectors a specification names, as stored, by place; those of steps only."""
-    parts = {}
-    for place, wanted_column in spec.columns().items():
-        values = numbers.get(wanted_column.key)
-        if place in PLACES and wanted_column.of_step and values is not None:
-            taken = wanted_column.values
-            parts[place] = values if taken is None else values[:, taken]
-    return parts
-
-
-def _note_frames(result: Scan, episode: Episode, where: str) -> None:
-    """Decode every frame. Raises ValueError when one does not."""
-    count, images = result.frames, episode.images
-    shown: set[int] = set()
-    if len(result.strips) < STRIPS:
-        shown = set(np.linspace(0, len(images) - 1, STRIP_FRAMES).round().astype(int).tolist())
-    strip, sizes, flat = [], [], 0
-    for step, data in enumerate(images):
-        try:
-            frame = decode_image(data)
-        except ValueError as error:
-            raise ValueError(f"{where}: undecodable image: {error}") from error
-        sizes.append(frame.shape[:2])
-        flat += float(frame[::8, ::8].std()) < FLAT
-        if step in shown:
-            width = round(STRIP_HEIGHT * frame.shape[1] / frame.shape[0])
-            strip.append(resize_image(frame, (STRIP_HEIGHT, width)))
-    copies = [one == other for one, other in zip(images[1:], images[:-1], strict=True)]
-    count.seen += len(images)
-    count.sizes.update(sizes)
-    count.flat += flat
-    count.repeated += sum(copies)
-    count.last_repeated += bool(copies and copies[-1])
+            result.not_utf8.setdefault(key, []).append(number)
+            texts[key] = tuple(row.decode(errors="replace") for row in rows)
+    for key, rows in encoded.items():
+        shown: list[np.ndarray] | None = [] if len(result.strips) < STRIPS else None
+        pictures[key] = _pictures(rows, f"{name}, {key}", shown)
+        if shown:
+            strip[key] = shown
     if strip:
-        result.strips.append((f"{Path(where).name}: {episode.instruction[0]}", strip))
+        result.strips.append((name, strip))
+    numbers = {key: rows for key, rows in raw.numbers.items() if rows.shape[1] <= WIDEST}
+    return Track(number, name, raw.steps, numbers, texts, pictures)
 
 
-def _note_episode(result: Scan, episode: Episode, raw: RawEpisode, spec: DatasetSpec) -> None:
-    result.lengths.append(len(episode))
-    actions = episode.actions()
-    result.statistics["action"].update(actions)
-    result.statistics["proprio"].update(episode.proprio())
-    start = np.zeros(len(episode), np.int64)
-    still = no_op_steps(actions, start, STILL_POSITION, STILL_ROTATION)
-    result.still += int(still.sum())
-    texts, ends = result.texts, result.ends
-    first = episode.instruction[0]
-    if first in texts.episodes or len(texts.episodes) < MOST_TEXTS:
-        texts.episodes[first] += 1
-    texts.empty += any(not text.strip() for text in episode.instruction)
-    texts.changing += len(set(episode.instruction)) > 1
-    terminate = episode.terminate
-    ends.at_end += bool(terminate[-1])
-    ends.never += not terminate.any()
-    ends.repeated += bool((terminate[1:] & terminate[:-1]).any())
-    # The end of a sub-task's run of one instruction is where terminating belongs.
-    segment_ends = run_ends(np.array(episode.instruction, dtype=object).astype(str))
-    early = _continues_after_end(terminate, segment_ends)
-    ends.going_on += early
-    motion = np.linalg.norm(actions[-1, :3]), np.linalg.norm(actions[-1, 3:6])
-    ends.idle_last += bool(motion[0] <= STILL_POSITION and motion[1] <= STILL_ROTATION)
-    ends.success += bool(episode.success)
-    expected = np.arange(len(episode))
-    for name, at in (("steps/is_first", 0), ("steps/is_last", len(episode) - 1)):
-        flags = raw.numbers.get(name)
-        if flags is not None and not np.array_equal(flags[:, 0] > 0.5, expected == at):
-            ends.wrong_flags += 1
-            break
-
-
-def _continues_after_end(terminate: np.ndarray, segment_ends: np.ndarray) -> bool:
-    """Whether a step that does not terminate follows one that does, in the same sub-task."""
-    inside = np.arange(1, len(terminate)) < segment_ends[:-1]
-    return bool((terminate[:-1] & ~terminate[1:] & inside).any())
+def _pictures(rows: Sequence[Any], where: str, shown: list[np.ndarray] | None) -> Pictures:
+    wanted = set(np.linspace(0, len(rows) - 1, STRIP_FRAMES).round().astype(int).tolist())
+    digests, thumbs, flat, black = [], [], [], []
+    size = (0, 0)
+    for step, row in enumerate(rows):
+        data = row.tobytes() if isinstance(row, np.ndarray) else row
+        digest = hashlib.blake2b(data, digest_size=8).digest()
+        digests.append(int.from_bytes(digest, "little"))
+        if step and digests[-1] == digests[-2] and not (shown is not None and step in wanted):
+            for values in (thumbs, flat, black):  # a copy need not be decoded again
+                values.append(values[-1])
+            continue
+        try:
+            draft = (32, 32) if step and shown is None else None
+            frame = row if isinstance(row, np.ndarray) else decode_image(row, draft)
+        except ValueError as error:
+            raise ValueError(f"{where}: step {step}: undecodable image: {error}") from error
+        size = size if step else (frame.shape[0], frame.shape[1])
+        small = resize_image(frame, (THUMB, THUMB)).mean(-1)
+        thumbs.append(small.astype(np.uint8))
+        deviation = float(frame[::4, ::4].std(axis=(0, 1)).max())
+        flat.append(deviation < FLAT)
+        black.append(flat[-1] and small.max() < 8)
+        if shown is not None and step in wanted:
+            width = round(STRIP_HEIGHT * frame.shape[1] / frame.shape[0])
+            shown.append(resize_image(frame, (STRIP_HEIGHT, width)))
+    return Pictures(
+        np.array(digests, np.uint64), np.array(thumbs, np.uint8),
+        np.array(flat, bool), np.array(black, bool), size,
+    )  # fmt: skip

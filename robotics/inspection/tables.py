@@ -1,17 +1,21 @@
-"""An examination in the terminal."""
+"""An examination in the terminal: one headline, what to do, then the evidence."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
+from robotics.embodiment.columns import column
+from robotics.inspection import checks
 from robotics.inspection.examination import Examination
+from robotics.inspection.motion import factor
 
 COLOURS = {"error": "bold red", "question": "bold magenta", "warning": "yellow", "info": "dim"}
 VERDICTS = {"agrees": "green", "cannot tell": "dim", "contradicts": "bold red"}
-ACTION_NAMES = ("Δx m", "Δy m", "Δz m", "roll", "pitch", "yaw", "gripper", "terminate")
-PROPRIO_NAMES = ("x m", "y m", "z m", "qx", "qy", "qz", "qw", "closed")
-NAMES = {"action": ACTION_NAMES, "proprio": PROPRIO_NAMES}
+SURE = {"certain": "green", "likely": "yellow", "undetermined": "bold magenta", "stated": "dim",
+        "contradicted": "bold red"}  # fmt: skip
 INSTRUCTIONS = 10
 COLUMNS = ("q01", "q99", "mean", "std", "min", "max")
 
@@ -22,90 +26,141 @@ def number(value: float) -> str:
 
 
 def statistics_rows(examined: Examination) -> list[tuple[str, str, list[str]]]:
-    """Vector, dimension and its `COLUMNS`."""
+    """Vector, value and its `COLUMNS`, in m and rad; grippers as recorded."""
     rows = []
-    for vector, values in examined.result.statistics.items():
-        if not values.count:
-            continue
-        found = values.result()
-        for index, name in enumerate(NAMES[vector]):
-            rows.append((vector, name, [number(getattr(found, key)[index]) for key in COLUMNS]))
+    for group in ("state", "action"):
+        for part in getattr(examined.robot, group):
+            found = [track.values(part.path) for track in examined.result.tracks]
+            found = [row for row in found if row is not None and row.shape[1] == part.width]
+            if not found:
+                continue
+            values = np.concatenate(found)
+            values = values[np.isfinite(values).all(1)]
+            if not len(values):
+                continue
+            plain = part.kind == "gripper" or (part.form or "").startswith("quaternion")
+            values = values if plain else values * factor(part)
+            ends = np.quantile(values, [0.01, 0.99], axis=0)
+            shown = (*ends, values.mean(0), values.std(0), values.min(0), values.max(0))
+            for i in range(part.width):
+                name = part.names[i] if part.names else f"{i}" if part.width > 1 else ""
+                label = f"{part.name}.{name}".rstrip(".")
+                rows.append((group, label, [number(float(row[i])) for row in shown]))
     return rows
 
 
 def schema_rows(examined: Examination) -> list[tuple[str, str, str]]:
-    """Key, shape and what the specification takes it for."""
+    """Key, shape and what the table takes it for."""
     used: dict[str, list[str]] = {}
-    for place, column in examined.spec.columns().items():
-        used.setdefault(column.key, []).append(place)
+    cameras = [camera.name for camera in examined.robot.cameras]
+    for place, wanted in examined.robot.columns(cameras):
+        used.setdefault(wanted.key, []).append(place)
     return [
-        (key, shape, ", ".join(used.get(key, []))) for key, shape in examined.data.shapes.items()
+        (key, shape, ", ".join(used.get(key, []))) for key, shape in examined.source.shapes.items()
     ]
+
+
+def camera_rows(examined: Examination) -> list[tuple[str, str, str, str]]:
+    """Name, path, size and remarks of every camera."""
+    named = {column(camera.path).key: camera for camera in examined.robot.cameras}
+    used = examined.robot.used_cameras()
+    rows = []
+    for key, seen in examined.result.cameras.items():
+        camera = named.get(key)
+        sizes = ", ".join(f"{h} x {w}" for h, w in seen.sizes)
+        words = []
+        if seen.black_episodes:
+            words.append(f"black in {len(seen.black_episodes)} of {examined.result.episodes}")
+        if camera is None:
+            words.append("not named by the table")
+        elif camera not in used:
+            words.append("not used")
+        name = "" if camera is None else f"{camera.name} ({camera.view})"
+        rows.append((name, key.removeprefix("steps/"), sizes, ", ".join(words)))
+    return rows
 
 
 def facts(examined: Examination) -> list[tuple[str, str]]:
     """The data set in a few lines."""
-    result = examined.result
+    result, robot = examined.result, examined.robot
     lengths = sorted(result.lengths) or [0]
-    texts = result.texts.episodes
-    sizes = ", ".join(f"{h} x {w}" for h, w in result.frames.sizes) or "none decoded"
-    share = f" ({result.still / result.steps:.1%})" if result.steps else ""
+    texts = checks.instruction_counts(result, robot)
+    empty = sum(count for text, count in texts.items() if not text.strip())
+    many = f"{len([text for text in texts if text.strip()])} different, {empty} episodes without"
+    if not robot.instruction.paths:
+        many = "none"
     return [
         ("read", examined.sample),
-        ("specification", f"{examined.origin}; {examined.spec.fingerprint()}"),
+        ("table", examined.origin),
         ("episodes", f"{result.episodes} read, {result.faults.episodes} damaged, "
-                     f"{result.faults.filtered} left out by filters"),
+                     f"{len(result.empty)} without steps"),
         ("steps", f"{result.steps}; {lengths[0]} to {lengths[-1]} an episode, "
                   f"median {lengths[len(lengths) // 2]}"),
-        ("control rate", f"{examined.spec.control_hz:g} Hz by the specification"),
-        ("frames", sizes),
-        ("instructions", f"{len(texts)} different, {result.texts.empty} episodes with none, "
-                         f"{len(result.texts.damaged)} with one that is not UTF-8"),
-        ("no-op steps", f"{result.still}{share}"),
+        ("rate", f"{robot.rate:g} Hz by the table"),
+        ("instructions", many),
     ]  # fmt: skip
 
 
 def print_examination(console: Any, examined: Examination) -> None:
-    """Tables of everything, findings last."""
+    """The headline, findings with what to do, and the evidence behind them."""
     from rich.markup import escape
     from rich.table import Table
 
     def show(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-        for heading in headings:
-            table.add_column(heading, overflow="fold")
+        table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0),
+                      show_header=any(headings))  # fmt: skip
+        for place, heading in enumerate(headings):
+            last = place == len(headings) - 1
+            table.add_column(heading, overflow="fold", ratio=None, no_wrap=False if last else None)
         for row in rows:
             table.add_row(*row)
-        console.print(table)
+        if table.row_count:
+            console.print(table)
 
-    title = f"{examined.directory}, {examined.split}"
-    show(title, ("", ""), ((name, escape(text)) for name, text in facts(examined)))
-    schema = (map(escape, row) for row in schema_rows(examined))
-    show("\nschema", ("key", "stored as", "read as"), map(tuple, schema))
-    commonest = examined.result.texts.episodes.most_common(INSTRUCTIONS)
+    colour = {0: "bold green", 1: "bold red", 2: "bold magenta"}[examined.exit_code]
+    console.print(f"[{colour}]{escape(examined.headline)}[/]", highlight=False)
+    console.print(f"[dim]{escape(str(examined.directory))}, {examined.split}[/]", highlight=False)
+    for place, row in enumerate(row for row in examined.findings if row.severity != "info"):
+        head = row.title or row.topic
+        console.print(f"\n{place + 1}. [{COLOURS[row.severity]}]{row.severity}[/] {escape(head)}",
+                      highlight=False)  # fmt: skip
+        words = [row.text, row.why]
+        if row.episodes:
+            words.append("episodes " + ", ".join(map(str, row.episodes[:12])))
+        for text in filter(None, words):
+            console.print(f"   {escape(text)}", highlight=False)
+        if row.severity == "question":
+            for line in row.details.get("lines", ()):
+                console.print(f"   [cyan]either[/] {escape(line)}", highlight=False)
+        elif row.remedy or row.line:
+            console.print(f"   [cyan]→[/] {escape(row.remedy)}", highlight=False)
+            if row.line:
+                console.print(f"     [cyan]{escape(row.line)}[/]", highlight=False)
+    dimensions = (
+        (escape(row.path), escape(row.what), f"[{SURE.get(row.sure, 'dim')}]{row.sure}[/]",
+         escape(row.why)) for row in examined.dimensions
+    )  # fmt: skip
+    show("\nwhat every value is", ("values", "what", "how sure", "evidence"), dimensions)
+    show("\ncameras", ("name", "path", "size", ""), (map(escape, row) for row in camera_rows(examined)))
+    verdicts = (
+        (f"{row.topic}: {row.question}", escape(row.stated),
+         f"[{VERDICTS[row.answer]}]{row.answer}[/]")
+        for row in examined.verdicts
+    )  # fmt: skip
+    show("\nconventions", ("question", "table", "data"), verdicts)
+    commonest = checks.instruction_counts(examined.result, examined.robot).most_common(INSTRUCTIONS)
     texts = ((str(times), escape(text) or "[red](empty)[/]") for text, times in commonest)
     show("\ninstructions (at the first step)", ("episodes", "instruction"), texts)
-    vectors = ((vector, name, *values) for vector, name, values in statistics_rows(examined))
-    show("\nvectors as training sees them", ("", "", *COLUMNS), vectors)
-    verdicts = (
-        (f"{row.topic}: {row.question}", row.stated, f"[{VERDICTS[row.answer]}]{row.answer}[/]")
-        for row in examined.verdicts
-    )
-    headings = ("question", "specified", "verdict")
-    show("\nconventions compared with what was measured", headings, verdicts)
-    findings = (
-        (
-            f"[{COLOURS[row.severity]}]{row.severity}[/]",
-            row.topic,
-            escape(row.text) + (f"\n[dim]→ {escape(row.remedy)}[/]" if row.remedy else ""),
-        )
-        for row in examined.findings
-    )
-    show("\nfindings", ("", "", ""), findings)
+    rest = ((row.topic, escape(row.text)) for row in examined.findings if row.severity == "info")
+    show("\nalso seen", ("", ""), rest)
+    show("\nread", ("", ""), ((name, escape(text)) for name, text in facts(examined)))
     console.print(totals(examined), highlight=False)
 
 
 def totals(examined: Examination) -> str:
     """One line of counts."""
-    errors, warnings = examined.count("error"), examined.count("warning")
-    return f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}"
+    words = []
+    for severity in ("error", "question", "warning"):
+        count = examined.count(severity)
+        words.append(f"{count} {severity}{'s' * (count != 1)}")
+    return ", ".join(words)

@@ -1,4 +1,4 @@
-"""A record's columns as they are stored, without a robot's table.
+"""A record's columns as they are stored, without the table of a robot.
 
 For looking at data whose conventions are not known yet, or are doubted;
 `robotics.data.rlds.convert` makes episodes.
@@ -7,15 +7,25 @@ For looking at data whose conventions are not known yet, or are doubted;
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from robotics.data.rlds.convert import parse_example
-from robotics.data.rlds.reader import ShardSlice, record_features, split_shards
+from robotics.data.rlds.faults import Faults
+from robotics.data.rlds.reader import (
+    ShardSlice,
+    container,
+    index_shard,
+    record_features,
+    split_shards,
+)
 from robotics.data.rlds.schema import Leaf, feature_shapes, stored_features
+from robotics.data.rlds.storage import RemoteFile
+from robotics.data.rlds.tfrecord import RecordSpan
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,9 @@ class RawEpisode:
     """Flattened key -> bytes of images or texts, T of a step's feature, 1 of the episode's."""
     problems: list[str]
     """Columns that are absent, of another kind or not as long as the others."""
+    pictures: dict[str, Sequence[np.ndarray]] = field(default_factory=dict)
+    """Flattened key -> T pictures uint8 (H, W, 3), of a source that holds no encoded ones (RLDS has
+    them among `texts`)."""
 
 
 def read_raw(record: bytes, where: str, stored: Mapping[str, Leaf]) -> RawEpisode:
@@ -66,21 +79,110 @@ def _of_step(key: str) -> bool:
     return key.startswith("steps/")
 
 
-@dataclass(frozen=True)
-class RawFormat:
-    """A split's records and how they are stored."""
+class RawPlace(NamedTuple):
+    """Where one episode is."""
 
+    number: int
+    """In the order of the split."""
+    path: Any
+    record: int
+    """In the file."""
+    span: Any = None
+
+
+class RawSource(Protocol):
+    """A split's episodes as they are stored, of any format."""
+
+    @property
+    def directory(self) -> str | os.PathLike[str]: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def name(self) -> str:
+        """Of the data set."""
+        ...
+
+    @property
+    def rate(self) -> float | None:
+        """Steps a second where the format states it."""
+        ...
+
+    @property
+    def total(self) -> int:
+        """Episodes of the split, by the metadata."""
+        ...
+
+    @property
+    def stored(self) -> Mapping[str, Leaf]:
+        """Flattened key ("steps/action") -> how it is stored."""
+        ...
+
+    @property
+    def shapes(self) -> Mapping[str, str]:
+        """Flattened key -> shape and type, for people."""
+        ...
+
+    @property
+    def names(self) -> Mapping[str, tuple[str, ...]]:
+        """Flattened key -> names of its values, where the format has them."""
+        ...
+
+    def places(self, faults: Faults) -> list[RawPlace]:
+        """Every episode that is there; what is wrong with whole files goes to `faults`."""
+        ...
+
+    def read(self, place: RawPlace) -> RawEpisode:
+        """One episode; ValueError where it is damaged."""
+        ...
+
+
+@dataclass(frozen=True)
+class RldsSource:
+    """`RawSource` of a TFDS data set."""
+
+    directory: str | os.PathLike[str]
+    split: str
+    name: str
     shards: list[ShardSlice]
     stored: Mapping[str, Leaf]
     shapes: Mapping[str, str]
-    """Flattened key -> shape and type as features.json has them, for people."""
+    rate: float | None = None
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Episodes of the split, by the metadata."""
+        return sum(shard.count for shard in self.shards)
+
+    def places(self, faults: Faults) -> list[RawPlace]:
+        """Every record that is there."""
+        found: list[RawPlace] = []
+        first = 0
+        for shard in self.shards:
+            spans: Sequence[RecordSpan] = index_shard(shard, faults)
+            last = min(shard.first + shard.count, len(spans))
+            found += [
+                RawPlace(first + record - shard.first, shard.path, record, spans[record])
+                for record in range(shard.first, last)
+            ]
+            first += shard.count
+        return found
+
+    def read(self, place: RawPlace) -> RawEpisode:
+        """One record; ValueError where it is damaged."""
+        path: Path | RemoteFile = place.path
+        record = container(path).read_record(path, place.span, place.record)
+        return read_raw(record, f"{path}, record {place.record}", self.stored)
 
 
-def raw_format(directory: str | os.PathLike[str], split: str) -> RawFormat:
-    """Open a data set without a robot's table.
+def rlds_source(directory: str | os.PathLike[str], split: str = "train") -> RldsSource:
+    """Open a data set without the table of a robot.
 
     Raises:
         ValueError: no data set there, unreadable metadata, another file format, no such split.
     """
     shards, features = split_shards(directory, split), record_features(directory)
-    return RawFormat(shards, stored_features(features), feature_shapes(features))
+    name = Path(shards[0].path.name).name.partition("-")[0] if shards else ""
+    return RldsSource(
+        directory, split, name, shards, stored_features(features), feature_shapes(features)
+    )

@@ -1,0 +1,431 @@
+"""Which columns are the action and the state, and which parts they have: from names, values, and
+from which measured values move as the commands say.
+
+That state and action agree proves nothing about what they are: both may be the same joints. Six
+values without a name are a tool's pose only where their turns add up as rotations do and not value
+by value, where an angle wraps, or where names say so; else the question is left open.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from robotics.embodiment.robot import Part
+from robotics.inspection import motion, naming
+from robotics.inspection.fits import AGREES, CONTRADICTS, EXPLAINS, answer
+from robotics.inspection.pieces import CERTAIN, LIKELY, OPEN, Piece, path
+from robotics.inspection.scan import Track
+
+
+@dataclass(frozen=True)
+class Role:
+    """A piece of the action or the state, and what was decided about it."""
+
+    piece: Piece
+    mode: str = ""
+    """Of commands: delta, absolute, velocity."""
+    of: Role | None = None
+    """The measured piece it commands."""
+    explained: float = 0.0
+    """Share of that one's motion."""
+
+    @property
+    def kind(self) -> str:
+        return self.piece.kind
+
+
+@dataclass
+class Choice:
+    """One way to take the action, with the state it moves."""
+
+    name: str
+    """Its columns, for people."""
+    roles: list[Role] = field(default_factory=list)
+    questions: list[str] = field(default_factory=list)
+    """Codes of what stayed open: "arm", "mode"."""
+
+    @property
+    def explained(self) -> float:
+        """Largest share of motion that any of its parts explains."""
+        return max((role.explained for role in self.roles), default=0.0)
+
+
+def part_of(piece: Piece, name: str, mode: str | None = None) -> Part:
+    """A piece as a part of a table, its conventions at their defaults."""
+    kind = "joints" if piece.kind in ("arm", "dead") else piece.kind
+    kind = "other" if kind in ("unused", "terminate") else kind
+    form = piece.form if kind == "rotation" else None
+    names = piece.names if len(piece.names) == piece.size else ()
+    return Part(name, piece.path, kind, piece.size, form=form, mode=mode, names=names)
+
+
+def split_arm(piece: Piece, why: str, sure: str) -> tuple[Piece, Piece]:
+    """Six values as a position and a rotation."""
+    middle = piece.first + 3
+    return (
+        replace(piece, last=middle, kind="position", why=why, sure=sure),
+        replace(piece, first=middle, kind="rotation", form="euler_xyz", why=why, sure=sure),
+    )
+
+
+# ---------------------------------------------------------------- which columns
+
+
+def alternatives(found: dict[str, list[Piece]]) -> list[tuple[str, list[Piece]]]:
+    """Ways to take the action: name and pieces, of columns that are commanded by their names."""
+    columns = {
+        key: [piece for piece in rows if piece.kind not in ("unused", "dead", "terminate")]
+        for key, rows in found.items()
+        if naming.is_command(key)
+    }
+    columns = {key: rows for key, rows in columns.items() if rows}
+    whole, single, grippers, bases = {}, {}, {}, {}
+    for key, rows in columns.items():
+        kinds = {piece.kind for piece in rows}
+        if kinds <= {"gripper"}:
+            grippers[key] = rows
+        elif kinds <= {"base"}:
+            bases[key] = rows
+        elif kinds <= {"position"} or kinds <= {"rotation"}:
+            single[key] = rows
+        elif kinds <= {"other"}:
+            continue
+        else:
+            whole[key] = rows
+    ways = [([key], rows) for key, rows in whole.items()]
+    if single:
+        ways.insert(0, (list(single), list(itertools.chain(*single.values()))))
+    if not ways and (grippers or bases):
+        ways = [([], [])]
+    named = []
+    for keys, rows in ways:
+        rows, keys = list(rows), list(keys)
+        for extra, kind in ((grippers, "gripper"), (bases, "base")):
+            if extra and not any(piece.kind == kind for piece in rows):
+                key = _nearest(extra, keys)
+                rows += extra[key]
+                keys.append(key)
+        named.append((" + ".join(key.removeprefix("steps/") for key in keys), rows))
+    return named
+
+
+def _nearest(keys: Iterable[str], others: Sequence[str]) -> str:
+    """The key in the same folder as the others, else the first."""
+    folders = {key.rpartition("/")[0] for key in others}
+    return min(keys, key=lambda key: (key.rpartition("/")[0] not in folders, len(key)))
+
+
+def measured(found: dict[str, list[Piece]]) -> list[Piece]:
+    """Pieces of what is measured."""
+    kinds = ("position", "rotation", "joints", "gripper", "base", "arm", "other")
+    rows = [
+        piece
+        for key, row in found.items()
+        if not naming.is_command(key)
+        for piece in row
+        if piece.kind in kinds
+    ]
+    # Columns of the state proper before derived ones, names that tell more before shorter ones.
+    return sorted(rows, key=lambda piece: piece.sure == OPEN)
+
+
+# ---------------------------------------------------------------- what commands what
+
+
+def choose(tracks: Sequence[Track], name: str, pieces: list[Piece], state: list[Piece]) -> Choice:
+    """Decide what each commanded piece is and which measured one it moves."""
+    choice = Choice(name)
+    free = list(state)
+    for piece in pieces:
+        if piece.kind == "gripper":
+            continue  # after the arms, so that the nearest can be taken
+        for role in _roles(tracks, piece, free, choice):
+            choice.roles.append(role)
+            if role.of is not None:
+                # A pose that came out of six unnamed values replaces them.
+                free = _taken(free, role.of.piece)
+    _grippers(tracks, [piece for piece in pieces if piece.kind == "gripper"], state, choice)
+    order = {(piece.key, piece.first): number for number, piece in enumerate(pieces)}
+    choice.roles.sort(
+        key=lambda role: order.get((role.piece.key, role.piece.first), _before(order, role.piece))
+    )
+    return choice
+
+
+def _taken(free: list[Piece], piece: Piece) -> list[Piece]:
+    """What is measured, with one piece known: the other half of six values is known with it."""
+    found = [piece]
+    for row in free:
+        if not _overlaps(row, piece):
+            found.append(row)
+        elif row.kind == "arm" and row.size != piece.size:
+            halves = split_arm(row, piece.why, piece.sure)
+            found += [half for half in halves if not _overlaps(half, piece)]
+    return found
+
+
+def _before(order: dict[tuple[str, int], int], piece: Piece) -> float:
+    """Place of the second half of a divided piece."""
+    return max(
+        (number + 0.5 for (key, first), number in order.items()
+         if key == piece.key and first <= piece.first), default=0.0,
+    )  # fmt: skip
+
+
+def _overlaps(one: Piece, other: Piece) -> bool:
+    return one.key == other.key and one.first < other.last and other.first < one.last
+
+
+def _roles(tracks: Sequence[Track], piece: Piece, state: list[Piece], choice: Choice) -> list[Role]:
+    if piece.kind == "arm":
+        return _arm(tracks, piece, state, choice)
+    if piece.kind == "rotation":
+        return [_rotation(tracks, piece, state, choice)]
+    return [_single(tracks, piece, state, choice)]
+
+
+def _single(tracks: Sequence[Track], piece: Piece, state: list[Piece], choice: Choice) -> Role:
+    """A position, joints, a base or another vector."""
+    best: Role | None = None
+    for row in state:
+        row = _as(row, piece)
+        if row is None:
+            continue
+        evidence = _compared(tracks, piece, row)
+        if evidence is None:
+            continue
+        fit = evidence.best
+        if best is None or fit.explained > best.explained + 1e-3:
+            best = Role(piece, fit.reading.mode, Role(row), fit.explained)
+    if best is not None and best.explained >= EXPLAINS:
+        return replace(best, mode=_named_mode(piece, best.mode))
+    choice.questions.append("mode")
+    return Role(piece, _named_mode(piece, _guessed_mode(tracks, piece)))
+
+
+def _as(row: Piece, piece: Piece) -> Piece | None:
+    """A measured piece as one that this command can move."""
+    if row.kind == "arm" and piece.kind == "position" and piece.size == 3:
+        return split_arm(row, "moves as the commanded position", LIKELY)[0]
+    if row.kind == "arm" and piece.kind == "joints" and piece.size == row.size:
+        return replace(row, kind="joints", why="moves as the commanded joints")
+    same = row.kind == piece.kind or {row.kind, piece.kind} <= {"position", "other", "base"}
+    return row if same and row.size == piece.size else None
+
+
+def _compared(tracks: Sequence[Track], piece: Piece, row: Piece) -> motion.Motion | None:
+    part = part_of(piece, "command", "delta")
+    state = part_of(row, "measured")
+    if piece.kind == "position" and piece.size == 3:
+        return motion.translation(tracks, replace(part, kind="position"), state, None)
+    return motion.components(tracks, part, state)
+
+
+def _named_mode(piece: Piece, mode: str) -> str:
+    return "velocity" if mode == "delta" and naming.is_velocity(piece.key) else mode
+
+
+def _guessed_mode(tracks: Sequence[Track], piece: Piece) -> str:
+    """Targets go on where the last one was, changes do not."""
+    steps, spread = [], []
+    for track in tracks:
+        values = track.values(piece.path)
+        if values is not None and len(values) > 2 and np.isfinite(values).all():
+            steps.append(np.diff(values, axis=0))
+            spread.append(values)
+    if not steps:
+        return "delta"
+    ratio = np.concatenate(steps).std(0) / np.maximum(np.concatenate(spread).std(0), 1e-9)
+    return "absolute" if float(np.median(ratio)) < 0.3 else "delta"
+
+
+def _rotation(tracks: Sequence[Track], piece: Piece, state: list[Piece], choice: Choice) -> Role:
+    best: Role | None = None
+    for row in state:
+        if row.kind == "arm":
+            row = split_arm(row, "beside the position that is commanded", LIKELY)[1]
+        elif row.kind == "position" and row.size == 3 and row.sure == OPEN:
+            row = replace(row, kind="rotation", form="euler_xyz")
+        elif row.kind != "rotation":
+            continue
+        evidence = motion.rotation(
+            tracks, part_of(piece, "command", "delta"), part_of(row, "measured")
+        )
+        if evidence is not None and (best is None or evidence.best.explained > best.explained):
+            best = Role(piece, evidence.best.reading.mode, Role(row), evidence.best.explained)
+    if best is not None and best.explained >= EXPLAINS:
+        return replace(best, mode=_named_mode(piece, best.mode))
+    partner = next((role for role in choice.roles if role.kind == "position"), None)
+    row = _beside(partner, state) if partner is not None else None
+    mode = partner.mode if partner is not None and partner.of is not None else None
+    if mode is None:
+        choice.questions.append("mode")
+        mode = _named_mode(piece, _guessed_mode(tracks, piece))
+    return Role(piece, mode, None if row is None else Role(row))
+
+
+def _beside(partner: Role, state: list[Piece]) -> Piece | None:
+    """The measured rotation that follows the measured position."""
+    if partner.of is None:
+        return None
+    after = partner.of.piece
+    return next(
+        (row for row in state
+         if row.kind == "rotation" and row.key == after.key and row.first == after.last), None,
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- six values without a name
+
+
+def _arm(tracks: Sequence[Track], piece: Piece, state: list[Piece], choice: Choice) -> list[Role]:
+    pose = _as_pose(tracks, piece, state)
+    joints = _as_joints(tracks, piece, state)
+    if pose is not None and (joints is None or _prefers_pose(pose, joints)):
+        return pose[:2]
+    if joints is not None:
+        if joints.piece.sure == OPEN:
+            choice.questions.append("arm")
+        return [replace(joints, mode=_named_mode(piece, joints.mode))]
+    choice.questions += ["arm", "mode"]
+    return [Role(replace(piece, kind="joints"), _named_mode(piece, _guessed_mode(tracks, piece)))]
+
+
+def _prefers_pose(pose: list[Role], joints: Role) -> bool:
+    """Whether a proven pose is also the better explanation, or the joints are unproven."""
+    if pose[0].piece.sure == CERTAIN and joints.piece.sure == CERTAIN:
+        return min(role.explained for role in pose[:2]) > joints.explained + 0.05
+    return pose[0].piece.sure == CERTAIN
+
+
+def _as_joints(tracks: Sequence[Track], piece: Piece, state: list[Piece]) -> Role | None:
+    best: Role | None = None
+    for row in state:
+        if row.kind not in ("joints", "arm"):
+            continue
+        sure = row.sure if row.kind == "joints" else OPEN
+        cut = replace(row, last=row.first + piece.size, kind="joints")
+        if row.size < piece.size or (row.kind == "arm" and row.size != piece.size):
+            continue
+        taken = replace(piece, kind="joints", sure=sure, why=f"moves {cut.path} value by value")
+        evidence = motion.components(
+            tracks, part_of(taken, "command", "delta"), part_of(cut, "measured")
+        )
+        if evidence is None or evidence.best.explained < EXPLAINS:
+            continue
+        role = Role(taken, evidence.best.reading.mode, Role(cut), evidence.best.explained)
+        better = best is None or role.explained > best.explained + 1e-3
+        best = role if better else best
+    return best
+
+
+def _as_pose(tracks: Sequence[Track], piece: Piece, state: list[Piece]) -> list[Role] | None:
+    """Six commanded values as a position and a rotation; None where nothing moves like that."""
+    found: list[Role] | None = None
+    for where, turn in _poses(state):
+        move, rotate = split_arm(piece, f"moves {where.path}", LIKELY)
+        shift = motion.translation(
+            tracks, part_of(move, "command", "delta"), part_of(where, "measured"), None
+        )
+        turned = motion.rotation(
+            tracks, part_of(rotate, "command", "delta"), part_of(turn, "measured")
+        )
+        if shift is None or shift.best.explained < EXPLAINS or turned is None:
+            continue
+        sure, why = _proof(tracks, where, turn, turned)
+        rows = [
+            Role(replace(move, sure=sure, why=why), _named_mode(piece, shift.best.reading.mode),
+                 Role(replace(where, sure=sure, why=why)), shift.best.explained),
+            Role(replace(rotate, sure=sure, why=why), _named_mode(piece, turned.best.reading.mode),
+                 Role(replace(turn, sure=sure, why=why)), turned.best.explained),
+        ]  # fmt: skip
+        better = found is None or rows[0].explained > found[0].explained + 1e-3
+        if better and sure != OPEN:
+            found = rows
+    return found
+
+
+def _poses(state: list[Piece]) -> list[tuple[Piece, Piece]]:
+    """Measured positions with the rotation behind each."""
+    rows = [split_arm(row, row.why, OPEN) for row in state if row.kind == "arm"]
+    for place in state:
+        if place.kind == "position" and place.size == 3:
+            rows += [
+                (place, turn)
+                for turn in state
+                if turn.kind == "rotation" and (turn.key != place.key or turn.first == place.last)
+            ]
+    return rows
+
+
+def _proof(
+    tracks: Sequence[Track], where: Piece, turn: Piece, turned: motion.Motion
+) -> tuple[str, str]:
+    """How sure it is that these measured values are a pose, and why."""
+    if turn.kind == "rotation" and turn.sure == CERTAIN and where.sure == CERTAIN:
+        return CERTAIN, turn.why
+    if why := wraps(tracks, turn):
+        return CERTAIN, why
+    group = [fit for fit in turned.fits if fit.reading.measured != motion.COMPONENTS]
+    single = [fit for fit in turned.fits if fit.reading.measured == motion.COMPONENTS]
+    if not group or not single or turned.best.reading.mode == "absolute":
+        return OPEN, "targets and measurements agree whether they are joints or a pose"
+    one, other = (max(fits, key=lambda fit: fit.explained) for fits in (group, single))
+    numbers = (
+        f"as rotations the commands explain {one.explained:.1%} of the turns, value by value "
+        f"{other.explained:.1%}"
+    )
+    says = answer(one, other)
+    if says == AGREES:
+        return CERTAIN, "its turns add up as rotations: " + numbers
+    return OPEN, ("it moves value by value: " if says == CONTRADICTS else "") + numbers
+
+
+def wraps(tracks: Sequence[Track], turn: Piece) -> str:
+    """Why three values are angles of a rotation: one jumps around the circle; "" where none does."""
+    rows = [row for track in tracks if (row := track.values(path(
+        turn.key, turn.first, turn.last, turn.width))) is not None]  # fmt: skip
+    jumps = sum(int((np.abs(np.abs(np.diff(row, axis=0)) - 2 * np.pi) < 0.6).sum()) for row in rows)
+    largest = max((float(np.abs(row).max()) for row in rows), default=0.0)
+    if jumps and largest < np.pi + 0.01:
+        return f"an angle goes around the circle at pi, {jumps} times"
+    return ""
+
+
+# ---------------------------------------------------------------- grippers
+
+
+def _grippers(
+    tracks: Sequence[Track], pieces: list[Piece], state: list[Piece], choice: Choice
+) -> None:
+    free = [row for row in state if row.kind == "gripper"]
+    for number, piece in enumerate(pieces):
+        scores = [(_together(tracks, piece, row), row) for row in free]
+        best = max(scores, key=lambda score: score[0], default=(0.0, None))
+        row = best[1]
+        if row is not None and best[0] < 0.3 and len(free) > 1:
+            row = free[min(number, len(free) - 1)]
+        free = [other for other in free if other is not row]
+        choice.roles.append(Role(piece, "absolute", None if row is None else Role(row), best[0]))
+
+
+def _together(tracks: Sequence[Track], piece: Piece, row: Piece) -> float:
+    """Largest correlation in size of a command with a measurement some steps later."""
+    best = 0.0
+    for lag in (0, 1, 2, 4):
+        u, g = [], []
+        for track in tracks:
+            one, other = track.values(piece.path), track.values(row.path)
+            if one is None or other is None or len(one) <= lag + 1:
+                continue
+            u.append(one[: len(one) - lag, 0])
+            g.append(other[lag:, 0])
+        if u:
+            a, b = np.concatenate(u), np.concatenate(g)
+            if a.std() > 1e-9 and b.std() > 1e-9 and np.isfinite(a).all() and np.isfinite(b).all():
+                best = max(best, abs(float(np.corrcoef(a, b)[0, 1])))
+    return best
