@@ -27,6 +27,7 @@ from robotics.embodiment.robot import Robot
 from robotics.embodiment.tables import load_robot
 from robotics.inspection.findings import Finding
 from robotics.inspection.groups import Place
+from robotics.inspection.scan import reduced
 from robotics.inspection.survey import Survey
 from selfflow_wm.cli import Parser, at_least, run_main
 
@@ -139,7 +140,9 @@ def surveyed(robot: Robot, raws: Sequence[RawEpisode], shards: int = 2) -> Surve
     survey = Survey(robot, Place("data/set"))
     each = -(-len(raws) // shards)
     for number, raw in enumerate(raws):
-        survey.add(recording(raw, robot, f"train:{number}", f"{number // each:05d}"))
+        keys = {row.name: column(row.path).key for row in robot.cameras}
+        seen = {n: reduced(raw.texts[key], key) for n, key in keys.items() if key in raw.texts}
+        survey.add(recording(raw, robot, f"train:{number}", f"{number // each:05d}"), seen)
     return survey
 
 

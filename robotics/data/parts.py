@@ -30,8 +30,8 @@ class Recording:
     parts: Mapping[str, np.ndarray]
     """"state.position", "action.gripper", ... -> (T, width) finite values, in m and rad where the
     table states unit and scale; grippers as stored."""
-    frames: Mapping[str, list[bytes]]
-    """Camera -> encoded picture of every step; a camera that the episode lacks is missing."""
+    cameras: tuple[str, ...]
+    """Cameras that the episode has: all but those whose `present` flag is false."""
     texts: tuple[str, ...]
     """Instructions at the first step, of every path; "" where one is empty or not text."""
     facts: Mapping[str, str | float] = field(default_factory=dict)
@@ -55,12 +55,7 @@ def recording(raw: RawEpisode, robot: Robot, name: str, shard: str = "") -> Reco
             values = _values(raw, part)
             if values is not None and np.isfinite(values).all():
                 parts[f"{group}.{part.name}"] = values
-    frames = {}
-    for camera in robot.cameras:
-        rows = raw.texts.get(column(camera.path).key)
-        shown = True if camera.present is None else _flag(raw, camera.present)
-        if rows and shown:
-            frames[camera.name] = rows
+    cameras = [row.name for row in robot.cameras if row.present is None or _flag(raw, row.present)]
     flags = {key: rows[:, 0] > 0.5 for key in ("is_first", "is_last", "is_terminal")
              if (rows := raw.numbers.get(f"steps/{key}")) is not None}  # fmt: skip
     if robot.terminate is not None:
@@ -74,8 +69,8 @@ def recording(raw: RawEpisode, robot: Robot, name: str, shard: str = "") -> Reco
         if key.startswith("steps/") and rows.shape[1] == 1 and STAMP.search(key.lower())
     }
     return Recording(
-        name, shard, raw.steps, parts, frames, _texts(raw, robot), _facts(raw), stamps, flags,
-        damaged,
+        name, shard, raw.steps, parts, tuple(cameras), _texts(raw, robot), _facts(raw), stamps,
+        flags, damaged,
     )  # fmt: skip
 
 

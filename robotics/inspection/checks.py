@@ -265,7 +265,7 @@ def cameras(result: Scan, robot: Robot) -> Findings:
                            "cameras.constant", episodes=tuple(episodes))  # fmt: skip
 
 
-def _black(name: str, seen, episodes: int, chosen: bool, flagged: bool) -> Findings:  # noqa: ANN001
+def _black(name: str, seen, episodes: int, chosen: bool, flagged: bool) -> Findings:
     whole = seen.black_episodes
     if seen.black and len(whole) == episodes:
         text = f"{name} is black in every episode"

@@ -35,7 +35,7 @@ class Print:
     signature: np.ndarray
     """float32 (POINTS * width): the numbers at moments spread over the episode."""
     grey: np.ndarray
-    """float16: thumbnails of its cameras."""
+    """uint8: thumbnails of its cameras."""
 
 
 def fit(recording: Recording, looks: Mapping[str, Look]) -> Print:
@@ -51,8 +51,8 @@ def fit(recording: Recording, looks: Mapping[str, Look]) -> Print:
         moments = np.linspace(0, len(values) - 1, POINTS).round().astype(int)
         signature = values[moments].astype(np.float32).ravel()
     shown = [look for look in looks.values() if len(look.hashes)]
-    frames = np.unique(shown[0].hashes) if shown else np.zeros(0, np.uint64)
-    grey = np.concatenate([look.thumbs.ravel() for look in shown] or [np.zeros(0, np.float16)])
+    frames = shown[0].hashes if shown else np.zeros(0, np.uint64)
+    grey = np.concatenate([look.thumbs.ravel() for look in shown] or [np.zeros(0, np.uint8)])
     return Print(rows, frames, recording.steps, signature, grey)
 
 

@@ -88,7 +88,7 @@ def _sense(tracks: Sequence[Track], command: Piece, state: Piece | None) -> tupl
         same = together(tracks, command, state)
         if abs(same) > CLEAR:
             return said * (1 if same > 0 else -1), CERTAIN, "by the name of its command"
-    if 0 <= low and 0.005 < high < WIDTH and state is not None:
+    if low >= 0 and 0.005 < high < WIDTH and state is not None:
         return 1, LIKELY, f"a width, to {high:.3g} m"
     begins = float(np.mean([row[0, 0] > (low + high) / 2 for row in rows])) if rows else 0.5
     text = f"{max(begins, 1 - begins):.0%} of the episodes begin at this end, and grippers begin open"

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from robotics.data.images import decode_image, resize_image
-from robotics.data.parts import Recording
 from robotics.embodiment.robot import Robot
 from robotics.inspection.findings import Finding, listed
 from robotics.inspection.groups import Origin, Place, common
 from robotics.inspection.robust import runs
+from robotics.inspection.scan import Pictures
 
-FLAT = 2.0
-"""A frame whose pixels deviate less than this (of 255) shows nothing."""
 FROZEN = 5
 """Frames without a change, in a row, while the robot moves."""
 LONGER = 3
 """Times the usual longest stretch without a change that a frozen one must last."""
-LOOKED = 24
-"""Frames of an episode and camera that are decoded to see whether they show something."""
-SMALL = (8, 10)
-"""Height and width of the thumbnails that near copies are looked for with."""
 
 
 @dataclass(frozen=True)
@@ -32,68 +25,38 @@ class Look:
 
     frames: int
     flat: float
-    """Share of single-coloured frames among those looked at."""
+    """Share of single-coloured frames."""
     brightness: float
     still: list[tuple[int, int]]
     """Stretches of equal frames (first, one past the last) in which the robot moves."""
     longest: int
     """Steps of the longest stretch of equal frames, whatever the robot does."""
     thumbs: np.ndarray
-    """float16 (3, *SMALL): grey first, middle and last frame."""
-    hashes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
-    """Of every encoded frame that shows something."""
+    """uint8 (3, H, W): grey first, middle and last frame, small."""
+    hashes: np.ndarray
+    """uint64 of the frames that show something, without repetitions."""
 
 
-def look(frames: Sequence[bytes], moved: np.ndarray | None) -> Look:
-    """Look at the pictures of one camera.
+def look(seen: Pictures, moved: np.ndarray | None) -> Look:
+    """What the pictures of one camera show.
 
     Args:
-        frames: encoded, one a step.
+        seen: of every step.
         moved: (T - 1,) motion of each step in usual steps of the episode; None: nothing measured.
-
-    Raises:
-        ValueError: a picture that does not decode.
     """
-    count = len(frames)
-    hashes = np.array([hash(data) & 0xFFFFFFFFFFFFFFFF for data in frames], np.uint64)
-    same = hashes[1:] == hashes[:-1]
-    chosen = np.linspace(0, count - 1, min(count, LOOKED)).round().astype(int)
-    seen: dict[int, tuple[float, float, np.ndarray]] = {}
-    for step in sorted({*chosen.tolist(), 0, count // 2, count - 1}):
-        seen[step] = _seen(frames[step])
-    flat = {step: deviation < FLAT for step, (deviation, _, _) in seen.items()}
-    still = []
-    longest = 0
-    for first, last in runs(same):
+    count = len(seen.digests)
+    still, longest = [], 0
+    for first, last in runs(seen.copies[1:]):
         longest = max(longest, last - first + 1)
-        if last - first + 1 < FROZEN:
-            continue
-        # A camera that shows nothing is another finding.
-        near = min(seen, key=lambda step: abs(step - first))
-        if flat[near] and flat[min(seen, key=lambda step: abs(step - last))]:
-            continue
+        if last - first + 1 < FROZEN or (seen.flat[first] and seen.flat[last]):
+            continue  # a camera that shows nothing is another finding
         if moved is None or moved[first:last].sum() > 0.5 * (last - first):
             still.append((first, last + 1))
-    thumbs = np.stack([seen[step][2] for step in (0, count // 2, count - 1)])
-    shows = not all(flat.values())
+    hashes = np.unique(seen.digests[~seen.flat])
     return Look(
-        count, float(np.mean(list(flat.values()))),
-        float(np.mean([bright for _, bright, _ in seen.values()])), still, longest, thumbs,
-        hashes if shows else hashes[:0],
+        count, float(seen.flat.mean()), float(seen.thumbs.mean()), still, longest,
+        seen.thumbs[[0, count // 2, count - 1]], hashes,
     )  # fmt: skip
-
-
-def _seen(data: bytes) -> tuple[float, float, np.ndarray]:
-    """Standard deviation of the pixels, brightness, thumbnail."""
-    image = decode_image(data, draft=(96, 128))
-    grey = resize_image(image, SMALL).astype(np.float32).mean(2)
-    pixels = image[::4, ::4]
-    return float(pixels.std()), float(pixels.mean()), grey.astype(np.float16)
-
-
-def fit(recording: Recording, moved: np.ndarray | None) -> dict[str, Look]:
-    """Each camera that the episode has; `ValueError` for a picture that does not decode."""
-    return {name: look(frames, moved) for name, frames in recording.frames.items() if frames}
 
 
 def findings(

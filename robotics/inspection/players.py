@@ -9,12 +9,18 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from robotics.data.images import resize_image
+from robotics.data.images import decode_image, resize_image
+from robotics.data.parts import recording
+from robotics.data.rlds.raw import RawPlace
+from robotics.embodiment.columns import column
 from robotics.embodiment.robot import Robot
+from robotics.inspection.examination import Examination
+from robotics.inspection.watch import Watched
 from selfflow_wm.pages import embedded
 from selfflow_wm.strips import font
 from selfflow_wm.videos import open_mp4
@@ -26,6 +32,8 @@ TRACE = 80
 LEAST_WIDTH, MOST_WIDTH = 480, 896
 MOST_FRAMES = 240
 """Longer episodes are shown faster."""
+WATCHED, TYPICAL, CAMERAS = 6, 2, 4
+"""Episodes of the watch list and typical ones, and cameras of each, that a page plays."""
 BUDGET = 5_000_000
 """Bytes of all videos of a page."""
 COLOURS = ("#3f6fb5", "#b3382c", "#22794a", "#b8860b", "#6b3fb5", "#008b8b", "#c2508a", "#5a5f69")
@@ -44,6 +52,18 @@ class Player:
     """mp4 in base64."""
     width: int
     height: int
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Which episodes a page plays."""
+
+    watch: Sequence[Watched]
+    typical: Sequence[int]
+    places: Mapping[int, RawPlace]
+    """Episode -> where it is."""
+    marks: Mapping[int, Sequence[tuple[int, int]]]
+    """Episode -> stretches of steps to colour."""
 
 
 Shots = Mapping[str, Callable[[int], np.ndarray]]
@@ -135,24 +155,24 @@ def _traces(
     for first, last in marks:
         box = (_across(first, steps, width), 14, _across(last, steps, width) + 1, TRACE - 4)
         paint.rectangle(box, MARK)
-    left, colour = 4, 0
+    left = 4
     paint.text((left, 1), group, INK, font())
     left += 8 * len(group)
-    for name, values in parts.items():
+    for number, (name, values) in enumerate(parts.items()):
+        colour = COLOURS[number % len(COLOURS)]
         low, high = float(values.min()), float(values.max())
         span = max(high - low, 1e-9)
-        for column in values.T:
+        for line in values.T:
             points = [
                 (_across(step, steps, width), TRACE - 6 - (TRACE - 24) * (value - low) / span)
-                for step, value in enumerate(column.tolist())
+                for step, value in enumerate(line.tolist())
             ]
             if len(points) > 1:
-                paint.line(points, COLOURS[colour % len(COLOURS)], 1)
+                paint.line(points, colour, 1)
         label = f"{name.partition('.')[2]} {low:.3g} … {high:.3g}"
         if left + 6 * len(label) < width - 70:
-            paint.text((left, 1), label, COLOURS[colour % len(COLOURS)], font())
+            paint.text((left, 1), label, colour, font())
             left += round(font().getlength(label)) + 14
-        colour += 1
     return image
 
 
@@ -178,6 +198,48 @@ def _label(
     if shadow is not None:
         paint.text((place[0] + 1, place[1] + 1), text, shadow, font())
     paint.text(place, text, colour, font())
+
+
+def players(examined: Examination) -> list[Player]:
+    """The first episodes to watch, and a few that are like most, read again."""
+    shown: Shown | None = examined.extra.get("shown")
+    if shown is None:
+        return []
+    return within_budget(_rendered(examined, shown))
+
+
+def _rendered(examined: Examination, shown: Shown) -> Iterator[Player | None]:
+    robot = examined.robot
+    rows = [(row.number, row.reasons) for row in shown.watch[:WATCHED]]
+    rows += [(number, ()) for number in shown.typical[:TYPICAL]]
+    for number, reasons in rows:
+        try:
+            raw = examined.source.read(shown.places[number])
+        except ValueError:
+            continue  # a finding says so
+        episode = recording(raw, robot, f"{examined.split}:{number}")
+        shots: dict[str, Callable[[int], np.ndarray]] = {}
+        for camera in robot.cameras:
+            key = column(camera.path).key
+            found: Any = raw.pictures.get(key) or raw.texts.get(key)
+            if found and camera.name in episode.cameras and len(shots) < CAMERAS:
+                shots[camera.name] = _shot(found, camera.rotate)
+        said = next((text for text in episode.texts if text), "")
+        title = f"{number}: {said}" if said else str(number)
+        marks = shown.marks.get(number, ())
+        yield player(number, title, reasons, shots, episode.parts, robot, marks)
+
+
+def _shot(rows: Any, rotate: int) -> Callable[[int], np.ndarray]:
+    def shot(step: int) -> np.ndarray:
+        row = rows.decode(step) if hasattr(rows, "decode") else rows[step]
+        try:
+            picture = row if isinstance(row, np.ndarray) else decode_image(row)
+        except ValueError:  # a finding says so
+            picture = np.zeros((HEIGHT, HEIGHT, 3), np.uint8)
+        return np.ascontiguousarray(np.rot90(picture, -rotate // 90))
+
+    return shot
 
 
 def within_budget(players: Iterator[Player | None], budget: int = BUDGET) -> list[Player]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from robotics.data.parts import Recording, speeds
+from robotics.data.parts import Recording, recording, speeds
+from robotics.data.rlds.raw import RawEpisode, RawPlace
+from robotics.embodiment.columns import column
 from robotics.embodiment.robot import Robot
 from robotics.inspection import (
     duplicates,
@@ -20,6 +23,7 @@ from robotics.inspection import (
 )
 from robotics.inspection.findings import Finding, worst_first
 from robotics.inspection.groups import Origin, Place
+from robotics.inspection.scan import Pictures, Track
 
 CAUSES = {
     "episodes.mode": ("episodes.unit", "episodes.scale", "episodes.unexplained"),
@@ -60,14 +64,23 @@ class Survey:
         self._prints: dict[int, duplicates.Print] = {}
         self.features: dict[int, Mapping[str, float]] = {}
 
-    def add(self, recording: Recording) -> None:
-        """Take in one episode.
+    def visit(self, place: RawPlace, raw: RawEpisode, track: Track) -> None:
+        """Take in one episode of a scan."""
+        shard = Path(str(place.path)).name
+        episode = recording(raw, self.robot, f"{self.place.split}:{place.number}", shard)
+        keys = {row.name: column(row.path).key for row in self.robot.cameras}
+        seen = {n: track.pictures[key] for n, key in keys.items() if key in track.pictures}
+        self.add(episode, seen)
 
-        Raises:
-            ValueError: a picture that does not decode; the episode is then left out.
-        """
+    def add(self, recording: Recording, seen: Mapping[str, Pictures]) -> None:
+        """Take in one episode; seen: its pictures, by camera."""
         number = int(recording.name.rpartition(":")[2])
-        looks = pictures.fit(recording, self._moved(recording))
+        moved = self._moved(recording)
+        looks = {
+            name: pictures.look(seen[name], moved)
+            for name in recording.cameras
+            if name in seen and len(seen[name].digests)
+        }
         timing = times.fit(recording, self.robot, self._pairs)
         self.origins.append(Origin(number, recording.shard, recording.facts))
         self._looks[number], self._times[number] = looks, timing
@@ -110,6 +123,16 @@ class Survey:
             found += grips.findings(name, rows, total, origins, place)
         return worst_first(_causes(found))
 
+    def marks(self) -> dict[int, list[tuple[int, int]]]:
+        """Episode -> stretches of steps (first, one past the last) with something to look at."""
+        found: dict[int, list[tuple[int, int]]] = {}
+        for number, timing in self._times.items():
+            rows = [(step, step + 1) for step in timing.jumps] + list(timing.stuck)
+            rows += [row for look in self._looks[number].values() for row in look.still]
+            if rows:
+                found[number] = rows
+        return found
+
     def watch(self, findings: list[Finding]) -> list[watch.Watched]:
         """The episodes to watch, worst first; findings: all that name episodes."""
         residuals: dict[int, float] = {}
@@ -136,3 +159,35 @@ def _causes(found: list[Finding]) -> list[Finding]:
         if not any(set(row.episodes) <= set(other.episodes) for other in causes):
             kept.append(row)
     return kept
+
+
+SAME = {
+    "records.nan": ("records.nan",),
+    "frames.black": ("cameras.black",),
+    "frames.blackout": ("cameras.flat",),
+    "frames.frozen": ("cameras.constant",),
+    "episodes.cut": ("ends.flags", "ends.never"),
+    "gripper.both": ("gripper.both",),
+    "gripper.inverted": ("gripper.inverted",),
+}
+"""Code of a finding with its episodes -> codes of pooled ones that say the same of the whole."""
+
+
+def joined(pooled: Sequence[Finding], single: Sequence[Finding]) -> list[Finding]:
+    """Findings of the whole set and of single episodes, what both say once, worst first."""
+    codes = {row.code for row in pooled}
+    said = {code for row in single for code in SAME.get(row.code, ())}
+    kept = [row for row in pooled if row.code not in said]
+    kept += [row for row in single if row.code != "instructions.empty" or row.code not in codes]
+    return worst_first(kept)
+
+
+def odd(findings: Sequence[Finding], total: int) -> set[int]:
+    """Episodes whose conventions differ from most others': they do not belong into a common fit."""
+    different = {
+        number
+        for row in findings
+        if row.severity == "error" and row.code.startswith(("episodes.", "gripper."))
+        for number in row.episodes
+    }
+    return different if len(different) <= 0.5 * total else set()

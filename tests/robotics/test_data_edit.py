@@ -12,7 +12,7 @@ from robotics.data.edit import edit
 from robotics.data.edit_plan import Edit
 from robotics.data.images import encode_image
 from robotics.data.rlds.fake import write_dataset
-from robotics.data.rlds.raw import raw_format, read_raw
+from robotics.data.rlds.raw import read_raw, rlds_source
 from robotics.data.rlds.reader import container, index_shard, split_shards
 
 TABLE = """
@@ -76,7 +76,7 @@ def records(directory, split="train"):
 
 
 def columns(directory, number):
-    stored = raw_format(directory, "train").stored
+    stored = rlds_source(directory, "train").stored
     return read_raw(records(directory)[number], "record", stored)
 
 
