@@ -13,7 +13,7 @@ import numpy as np
 
 from robotics.data.parts import Recording
 from robotics.embodiment.robot import Part, Robot
-from robotics.inspection.findings import Finding, listed
+from robotics.inspection.findings import Finding
 from robotics.inspection.groups import Origin, Place, common
 from robotics.inspection.robust import mode
 
@@ -112,13 +112,15 @@ def _onset(switches: np.ndarray, command: np.ndarray, fingers: np.ndarray) -> fl
 
 
 def findings(
-    place: str,
+    action: Part,
+    state: Part | None,
     grips: Mapping[int, Grip],
     total: int,
     origins: Sequence[Origin],
     where: Place,
 ) -> list[Finding]:
     """Episodes whose gripper differs from the others'."""
+    place = f"action.{action.name}"
     numbers = np.array(sorted(grips), int)
     if len(numbers) < 3:
         return []
@@ -128,8 +130,9 @@ def findings(
                "first_command", "first_measured", "last_command")}  # fmt: skip
     found: list[tuple[str, str, str, np.ndarray]] = []
     found += _senses(column)
-    found += _ranges(column, "low", "high", "commands")
-    found += _ranges(column, "measured_low", "measured_high", "measurements")
+    found += _ranges(column, "low", "high", "commands", action)
+    if state is not None:
+        found += _ranges(column, "measured_low", "measured_high", "measurements", state)
     stuck = np.array([row.stuck for row in rows])
     if 0 < stuck.sum() < SHORT * len(rows):
         text = "the command opens or closes and the measured gripper never moves"
@@ -138,7 +141,7 @@ def findings(
     made = []
     for code, title, text, odd in found:
         chosen = numbers[odd].tolist()
-        text = f"{place}: {text}. Episodes {listed(chosen)}"
+        text = f"{place}: {text}"
         if group := common(chosen, origins):
             text += f"; {group}"
         made.append(Finding(
@@ -190,7 +193,7 @@ def _senses(column: Mapping[str, np.ndarray]) -> list[tuple[str, str, str, np.nd
 
 
 def _ranges(
-    column: Mapping[str, np.ndarray], low: str, high: str, what: str
+    column: Mapping[str, np.ndarray], low: str, high: str, what: str, part: Part
 ) -> list[tuple[str, str, str, np.ndarray]]:
     lows, highs = column[low], column[high]
     width = highs - lows
@@ -199,8 +202,12 @@ def _ranges(
         return []
     bottom, _ = mode(lows)
     top, _ = mode(highs)
-    beyond = (highs > top + 0.3 * usual) | (lows < bottom - 0.3 * usual)
-    narrow = (width > 1e-9) & (width < 0.2 * usual)
+    # What the table allows is no other range: some episodes open and others only close.
+    ends = np.concatenate([np.ravel(part.open), np.ravel(part.closed)])
+    slack = 0.3 * max(usual, 1e-9)
+    beyond = highs > max(top, ends.max()) + slack
+    beyond |= lows < min(bottom, ends.min()) - slack
+    narrow = (width > 1e-9) & (width < 0.2 * usual) & (part.mode != "pulse")
     found = []
     if 0 < beyond.sum() <= len(lows) / 2:
         text = f"the {what} reach beyond the usual {bottom:.3g} ... {top:.3g}"

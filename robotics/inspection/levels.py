@@ -14,7 +14,7 @@ import numpy as np
 
 from robotics.data.parts import Recording
 from robotics.embodiment.robot import Part, Robot
-from robotics.inspection.findings import Finding, listed
+from robotics.inspection.findings import Finding
 from robotics.inspection.groups import Origin, Place, common
 from robotics.inspection.robust import mode
 
@@ -79,7 +79,7 @@ def findings(
     found = []
     for (code, words), places in odd.items():
         chosen = sorted(set().union(*places.values()))
-        text = f"{' and '.join(places)}: {words}. Episodes {listed(chosen)}"
+        text = f"{' and '.join(places)}: {words}"
         if group := common(chosen, origins):
             text += f"; {group}"
         dead = code == "episodes.dead"

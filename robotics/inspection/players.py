@@ -29,6 +29,8 @@ HEIGHT = 144
 """Pixels of a camera's picture; its width follows."""
 TRACE = 80
 """Pixels of the traces of state or action."""
+CONTROLS = 40
+"""Pixels left free for what a browser lays over a video that stands still."""
 LEAST_WIDTH, MOST_WIDTH = 480, 896
 MOST_FRAMES = 240
 """Longer episodes are shown faster."""
@@ -105,7 +107,7 @@ def player(
         for group in ("state", "action")
         if any(name.startswith(group) for name in parts)
     ]
-    height = _sixteen(top + TRACE * len(traces))
+    height = _sixteen(top + TRACE * len(traces) + CONTROLS)
     below = Image.new("RGB", (width, height - top), PAPER)
     for place, trace in enumerate(traces):
         below.paste(trace, (0, TRACE * place))
@@ -122,7 +124,7 @@ def player(
             sheet.paste(below, (0, top))
             paint = ImageDraw.Draw(sheet)
             x = _across(step, steps, width)
-            paint.line((x, top, x, height), INK, 1)
+            paint.line((x, top, x, height - CONTROLS), INK, 1)
             _label(paint, (width - 64, top + 1), f"step {step}", QUIET, None)
             yield np.asarray(sheet)
 
@@ -169,8 +171,8 @@ def _traces(
             ]
             if len(points) > 1:
                 paint.line(points, colour, 1)
-        label = f"{name.partition('.')[2]} {low:.3g} … {high:.3g}"
-        if left + 6 * len(label) < width - 70:
+        label = f"{name.partition('.')[2]} {low:.2g} … {high:.2g}"
+        if left + font().getlength(label) < width - 66:
             paint.text((left, 1), label, colour, font())
             left += round(font().getlength(label)) + 14
     return image
@@ -210,7 +212,7 @@ def players(examined: Examination) -> list[Player]:
 
 def _rendered(examined: Examination, shown: Shown) -> Iterator[Player | None]:
     robot = examined.robot
-    rows = [(row.number, row.reasons) for row in shown.watch[:WATCHED]]
+    rows = [(row.number, row.reasons) for row in _varied(shown.watch)]
     rows += [(number, ()) for number in shown.typical[:TYPICAL]]
     for number, reasons in rows:
         try:
@@ -228,6 +230,17 @@ def _rendered(examined: Examination, shown: Shown) -> Iterator[Player | None]:
         title = f"{number}: {said}" if said else str(number)
         marks = shown.marks.get(number, ())
         yield player(number, title, reasons, shots, episode.parts, robot, marks)
+
+
+def _varied(watch: Sequence[Watched]) -> list[Watched]:
+    """`WATCHED` episodes: the first one of each reason before others of the same."""
+    known: set[str] = set()
+    new, rest = [], []
+    for row in watch:
+        (rest if known >= set(row.reasons) else new).append(row)
+        known |= set(row.reasons)
+    chosen = [*new, *rest][:WATCHED]
+    return [row for row in watch if row in chosen]
 
 
 def _shot(rows: Any, rotate: int) -> Callable[[int], np.ndarray]:

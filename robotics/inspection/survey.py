@@ -119,8 +119,9 @@ class Survey:
             *pictures.findings(self._looks, robot, total, origins, place),
             *duplicates.findings(self._prints, total, origins, place),
         ]
-        for name, rows in self._grips.items():
-            found += grips.findings(name, rows, total, origins, place)
+        for action, state in grips.pairs(robot):
+            rows = self._grips.get(f"action.{action.name}", {})
+            found += grips.findings(action, state, rows, total, origins, place)
         return worst_first(_causes(found))
 
     def marks(self) -> dict[int, list[tuple[int, int]]]:

@@ -94,7 +94,7 @@ def _jumps(
         if way is None:
             continue
         moved, commanded = way[STATED]
-        asked, share = _best(moved, commanded)
+        asked, share = _expected(moved, commanded)
         if share < 0.5:
             continue
         compared.add(pair.state.name)
@@ -118,20 +118,24 @@ def _jumps(
     return sorted(jumps), stuck
 
 
-def _best(moved: np.ndarray, commanded: Callable[[int], np.ndarray]) -> tuple[np.ndarray, float]:
-    """What was asked for by the lag that explains most, and how much it explains of the usual
-    steps: jumps must not spoil the fit."""
+def _expected(
+    moved: np.ndarray, commanded: Callable[[int], np.ndarray]
+) -> tuple[np.ndarray, float]:
+    """The motion that the commands around a step and the motion before it let expect, and how much
+    of the usual motion that explains: jumps must not spoil the fit, and a robot that is slow to
+    react does not jump."""
     sizes = np.linalg.norm(moved, axis=1)
     usual = sizes <= 3 * np.quantile(sizes, 0.75)
-    best, share = np.zeros_like(moved), -np.inf
-    for lag in LAGS:
-        p = commanded(lag)
-        ratio = (p[usual] * moved[usual]).sum() / max(float((p[usual] ** 2).sum()), 1e-18)
-        left = float(((moved - ratio * p)[usual] ** 2).sum())
-        found = 1 - left / max(float((moved[usual] ** 2).sum()), 1e-18)
-        if found > share:
-            best, share = ratio * p, found
-    return best, share
+    before = np.concatenate([moved[:1], moved[:-1]])
+    inputs = np.stack([*(commanded(lag) for lag in LAGS), before], axis=2)
+    flat = inputs[usual].reshape(-1, inputs.shape[2])
+    # A little ridge: neighbouring commands are nearly alike.
+    ridge = 1e-4 * np.trace(flat.T @ flat) / flat.shape[1] * np.eye(flat.shape[1])
+    weights = np.linalg.solve(flat.T @ flat + ridge + 1e-18 * np.eye(len(ridge)),
+                              flat.T @ moved[usual].ravel())  # fmt: skip
+    expected = inputs @ weights
+    left = float(((moved - expected)[usual] ** 2).sum())
+    return expected, 1 - left / max(float((moved[usual] ** 2).sum()), 1e-18)
 
 
 # ---------------------------------------------------------------- findings
