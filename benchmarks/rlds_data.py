@@ -12,6 +12,7 @@ from robotics.data.images import encode_image
 from robotics.data.rlds import arrayrecord
 from robotics.data.rlds.schema import IMAGE_SHAPE
 from robotics.data.rlds.writer import EpisodeWriter
+from robotics.embodiment.tables import shipped
 from selfflow_wm.files import atomic_directory
 
 POOL = 64
@@ -58,14 +59,15 @@ def _episode(number: int, steps: int, images: list[bytes]) -> Episode:
     generator = np.random.default_rng([number, 1])
     pose = generator.normal(size=(steps, 7))
     pose[:, 3:] /= np.linalg.norm(pose[:, 3:], axis=1, keepdims=True)
+    motion = generator.normal(0, 0.02, (steps, 3))
+    turn = generator.normal(0, 0.05, (steps, 3))
+    gripper = generator.choice([-1.0, 1.0], steps)
     return Episode(
-        [images[(17 * number + step) % len(images)] for step in range(steps)],
-        [f"pick thing {number % 50}"] * steps,
-        world_vector=generator.normal(0, 0.02, (steps, 3)),
-        rotation_delta=generator.normal(0, 0.05, (steps, 3)),
-        gripper=generator.choice([-1.0, 1.0], steps),
+        shipped(),
+        {"head": [images[(17 * number + step) % len(images)] for step in range(steps)]},
+        state=np.column_stack([pose, generator.uniform(size=steps)]),
+        action=np.column_stack([motion, turn, gripper]),
+        instructions=[(f"pick thing {number % 50}",)] * steps,
         terminate=np.arange(steps) == steps - 1,
-        tool_pose=pose,
-        gripper_closed=generator.uniform(size=steps),
         reward=np.arange(steps) == steps - 1,
     )

@@ -4,8 +4,8 @@ Run by `benchmarks.rlds`, one process a contender: NAME and a JSON of settings a
 line on stdin asks for that many batches, every reply is a line of JSON. Each window is 9 frames
 (the current and the 8 next) at the training size, their actions, and the first step's
 proprioception and instruction; windows that the episode's end cuts are left out by all. A batch
-has at least image uint8 (B, 9, H, W, 3), or its first frames as image (B, H, W, 3) and the others
-as video (B, 8, H, W, 3), and action (B, 8 or 9, ...), the motion first.
+has at least image/head uint8 (B, 9, H, W, 3), or its first frames as that (B, H, W, 3) and the
+others as video/head (B, 8, H, W, 3), and action (B, 8 or 9, ...), the motion first.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def ours(name: str, a: Any) -> Iterator[dict[str, np.ndarray]]:
 
 def all_frames(batch: dict[str, np.ndarray]) -> np.ndarray:
     """A batch's frames uint8 (B, 9, H, W, 3)."""
-    if "video" not in batch:
-        return batch["image"]
-    return np.concatenate([batch["image"][:, None], batch["video"]], axis=1)
+    if "video/head" not in batch:
+        return batch["image/head"]
+    return np.concatenate([batch["image/head"][:, None], batch["video/head"]], axis=1)
 
 
 def _motion(action: Any, join: Any) -> Any:
@@ -88,7 +88,7 @@ def data_source(_: str, a: Any) -> Iterator[dict[str, np.ndarray]]:
                 actions.append(
                     np.stack([_motion(step["action"], np.concatenate) for step in window])
                 )
-            yield {"image": np.stack(images), "action": np.stack(actions)}
+            yield {"image/head": np.stack(images), "action": np.stack(actions)}
 
 
 def dlimp_style(_: str, a: Any) -> Iterator[dict[str, np.ndarray]]:
@@ -105,7 +105,7 @@ def dlimp_style(_: str, a: Any) -> Iterator[dict[str, np.ndarray]]:
         count = tf.shape(view["image"])[0]
         index = tf.range(count - FRAMES + 1)[:, None] + tf.range(FRAMES)
         return {
-            "image": tf.gather(view["image"], index),
+            "image/head": tf.gather(view["image"], index),
             "action": tf.gather(_motion(action, tf.concat), index),
             "proprio": tf.gather(view["base_pose_tool_reached"], index[:, 0]),
             "text": tf.gather(view["natural_language_instruction"], index[:, 0]),
@@ -117,8 +117,8 @@ def dlimp_style(_: str, a: Any) -> Iterator[dict[str, np.ndarray]]:
         return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
 
     def decode(window: Any) -> Any:
-        frames = tf.stack([frame(data) for data in tf.unstack(window["image"], num=FRAMES)])
-        return window | {"image": frames}
+        frames = tf.stack([frame(data) for data in tf.unstack(window["image/head"], num=FRAMES)])
+        return window | {"image/head": frames}
 
     builder: Any = tfds.builder_from_directory(a.directory)
     data = builder.as_dataset(
@@ -143,7 +143,7 @@ def rlds_tuned(_: str, a: Any) -> Iterator[dict[str, np.ndarray]]:
         view, action = row["observation"], row["action"]
         image = tf.io.decode_jpeg(view["image"], ratio=2)
         return {
-            "image": tf.ensure_shape(image, (*a.size, 3)),
+            "image/head": tf.ensure_shape(image, (*a.size, 3)),
             "action": _motion(action, tf.concat),
             "proprio": view["base_pose_tool_reached"],
             "text": view["natural_language_instruction"],
@@ -196,7 +196,7 @@ def serve(name: str, settings: dict[str, Any]) -> None:
         began = time.perf_counter()
         for _ in range(int(line)):
             batch = next(batches)
-            size = sum(batch[key].size for key in ("image", "video") if key in batch)
+            size = sum(batch[key].size for key in ("image/head", "video/head") if key in batch)
             assert size == expected, f"{name}: expected {expected} bytes of frames, got {size}"
         used = cpu()
         # From reply to reply: what a prefetching thread does in between counts too.

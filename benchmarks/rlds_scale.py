@@ -48,7 +48,7 @@ def extrapolate(directory: Path, size: Any, cache_mb: float) -> None:
     shards = len(dataset.sources)
     rows = [
         ("pixels on disk, decoded=true", f"{RT1_STEPS * frame / 1e9:.0f} GB"),
-        ("index on disk, decoded=false", f"{RT1_STEPS * (PLACE.itemsize + 68) / 1e6:.0f} MB"),
+        ("index on disk, decoded=false", f"{RT1_STEPS * (PLACE.itemsize + 65) / 1e6:.0f} MB"),
         ("vectors and numbering in RAM", f"{vectors:.0f} MB ({per_step:.0f} B a step)"),
         ("order of one epoch in RAM", f"{8 * RT1_STEPS / 1e6:.0f} MB; made in {order:.1f} CPU s"),
         ("decoded frames in RAM", f"{cache_mb:g} MB, whatever the set's size"),

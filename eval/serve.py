@@ -20,8 +20,10 @@ def build_parser() -> Parser:
   python -m eval.serve --port 8000 policy.steps=16 policy.device=cuda
   python -m eval.simpler --task open_drawer --policy ws://localhost:8000
 
-It returns all actions of the predicted chunk, whatever policy.execute is: the client decides how
-many to execute. GET /healthz returns OK. There is no access control: listen on a trusted network.
+It returns all actions of the predicted chunk, as the robot's recordings have them; its metadata say
+what that is. The client decides how many to execute, and policy.execute is what the server takes it
+to be where the client does not say. GET /healthz returns OK. There is no access control: listen on
+a trusted network.
 """,
     )
     add = parser.add_argument
@@ -30,6 +32,7 @@ many to execute. GET /healthz returns OK. There is no access control: listen on 
         help="a name in checkpoints/, a checkpoint's directory, or a run's (its newest); default: "
         "self_flow",
     )  # fmt: skip
+    add("--robot", metavar="NAME", help="of a checkpoint with several robots, the one to act for")
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     add("--port", type=_port, default=8000, help="default %(default)s; 0 picks a free one")
     add("overrides", nargs="*", metavar="key=value", help="hydra overrides of configs/eval.yaml")
@@ -46,7 +49,8 @@ def _port(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m eval.serve`; returns the exit code."""
     args = build_parser().parse_intermixed_args(argv)
-    server = serve_checkpoint(args.checkpoint, args.host, args.port, load_config(args.overrides))
+    config = load_config(args.overrides)
+    server = serve_checkpoint(args.checkpoint, args.host, args.port, config, robot=args.robot)
     print(f"serving at ws://{args.host}:{server.port}", flush=True)
     try:
         server.serve_forever()

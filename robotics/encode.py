@@ -1,4 +1,4 @@
-"""Encode every frame of an RLDS data set once, so that training reads latents, not pictures.
+"""Encode every frame of a data set once, so that training reads latents, not pictures.
 
 python -m robotics.encode --data DIR --out DIR experiment=embedded
 python -m robotics.encode --data DIR --out DIR --checkpoint runs/sf/checkpoint experiment=embedded
@@ -15,7 +15,7 @@ from selfflow_wm.cli import Parser, at_least, exit_code
 
 HELP = """\
 The overrides after the flags are those of python -m robotics.finetune (experiment=..., dataset=...,
-codec=..., embodiment=..., seed=...): they select the frames and, without --checkpoint, the codec
+codec=..., spec=..., seed=...): they select the frames and, without --checkpoint, the codec
 that is fitted to dataset.train_split. Then train with the same overrides and latents=OUT.
 
 After an interruption, rerun the same command: it resumes. To share the work, give each process its
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry; returns the exit status, see `selfflow_wm.cli.exit_code`."""
     parser = Parser(prog="python -m robotics.encode", description=__doc__, epilog=HELP)
     add = parser.add_argument
-    add("--data", required=True, metavar="DIR", help="RLDS data set")
+    add("--data", required=True, metavar="DIR", help="data set of a robot")
     parser.add_shared("out", help="directory of the latents")
     parser.add_shared("checkpoint", required=False, help="take the codec of this checkpoint")
     add("--split", default="train", help="whole split to encode (%(default)s)")

@@ -1,4 +1,4 @@
-"""Train one world model on an RLDS robot data set.
+"""Train one world model on recordings of a robot, or of several.
 
 python -m robotics.finetune experiment=embedded objective=self_flow data=DIR out=DIR
 """
@@ -18,23 +18,27 @@ if TYPE_CHECKING:
     from selfflow_wm.training.run import TrainingRun
 
 HELP = """\
-data=DIR         RLDS data set (the directory with dataset_info.json); needed
-                 or several sets with weights: a yaml (configs/dataset/mixture_template.yaml) or
-                 data="{a: {path: DIR, spec: rt1, weight: 3}, b: {path: DIR}}"
+data=DIR         data set (of RLDS the directory with dataset_info.json); needed
+                 or several sets with weights, of one robot or of several: a yaml
+                 (configs/dataset/mixture_template.yaml) or
+                 data="{a: {path: DIR, spec: rt1, weight: 3}, b: {path: DIR, spec: aloha}}"
 out=DIR          directory of the run: checkpoint/, checkpoints/, state/, metrics.jsonl,
                  previews/; needed. A run that stopped resumes from its state
-spec=NAME        how to read the data: a file of configs/robot (rt1, embedded, bridge) or
-                 the path of yours, started from template.yaml there; default rt1
+spec=NAME        the robot and how its data are read: a file of configs/robot (rt1, embedded,
+                 bridge_dataset, droid, aloha ...) or the path of yours, started from
+                 template.yaml there; default rt1
 on_error=skip    leave damaged episodes out and count them; default error: stop at the first
 experiment=NAME  what to start from, see configs/experiment: embedded (the MuJoCo robot), simpler
                  (SIMPLER's), rt1_small, rt1_paper
 init=DIR         start from a checkpoint, or a run's newest, of selfflow_wm.pretrain or of this
-                 command: the modalities may be others, width and depth may not. What was loaded,
-                 added and dropped is printed and recorded in run.json and init.txt
+                 command: the modalities may be others, width and depth may not. A new robot joins
+                 those of the checkpoint, which stay in it (init_drop=true leaves them out). What
+                 was loaded, added and dropped is printed and recorded in run.json and init.txt
 objective=NAME   a file of configs/objective: flow_matching, dual_timestep, self_flow,
                  self_flow_separated, diffusion_forcing, sra, repa
 codec=NAME       how frames become tokens: patch_pca (default), image_and_video, published
-modes=NAME       what is generated, how often: mixed (default), policy_only, joint_only
+modes=NAME       what is generated, how often: mixed (default), policy_only, joint_only,
+                 video_only (for recordings without actions)
 model=NAME       tiny (default), small, 290m, 420m, 625m, 1b, 4b
 augment=NAME     a file of configs/augment: crop_colour; off by default
 latents=DIR      train from latents written by python -m robotics.encode

@@ -48,7 +48,7 @@ use_extras() {
     VENV="$ROOT/.venv-$1"
     case "$1" in
         extras)
-            EXTRAS=diffusers,evaluation,gcs,media,ray,repa
+            EXTRAS=diffusers,evaluation,gcs,ray,repa
             SIZE="3.0 GB on disk, some 5 GB more with torch's CUDA build"
             ;;
         rlds)

@@ -61,7 +61,7 @@ compile requirements/extras.lock "\
 #   pip install -r requirements/extras.lock
 # ./run test-extras extras installs it into an environment of its own. Written by scripts/lock.sh." \
     pyproject.toml --extra array_record --extra diffusers --extra evaluation --extra gcs \
-    --extra media --extra ray --extra repa \
+    --extra ray --extra repa \
     "${every_python[@]}" --no-annotate --constraint requirements.lock "$@"
 
 compile requirements/rlds.lock "\

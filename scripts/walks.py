@@ -127,9 +127,8 @@ def action() -> list[str]:
 
     policy = CheckpointPolicy(ROOT / "checkpoints" / "self_flow", execute=1)
     policy.reset("open top drawer", seed=0)
-    height, width = policy.world.embodiment.camera_size
     observation: Observation = {
-        "image": np.zeros((height, width, 3), np.uint8),
+        "image": np.zeros((*(policy.bridge.harness.cameras[0].size or ()), 3), np.uint8),
         "tool_pose": np.array([0.4, 0.0, 0.3, 0.0, 0.0, 0.0, 1.0], np.float32),
         "gripper_closed": np.zeros(1, np.float32),
     }

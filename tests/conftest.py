@@ -18,7 +18,6 @@ EXTRAS = {
     "evaluation": ("transformers",),
     "gcs": ("fsspec", "gcsfs"),
     "lerobot": ("lerobot",),
-    "media": ("av",),
     "ray": ("ray",),
     "repa": ("transformers",),
     "rlds": ("rlds", "tensorflow"),

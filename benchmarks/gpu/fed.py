@@ -39,20 +39,25 @@ def run(bench: Bench) -> None:
     """See the module."""
     torch.set_float32_matmul_precision("high")
     root = bench.path.parent / "fed"
-    robot = [(f"robot, {way}", way) for way in ("decoded in advance", "decoded when read")]
-    media = [(f"pictures, {n} workers", n) for n in (WORKERS[:2] if bench.tiny else WORKERS)]
-    bench.plan(["data", *(name for name, _ in (*robot, *media))])
+    workers = WORKERS[:2] if bench.tiny else WORKERS
+    robot = [
+        (f"robot, {way}, {n} workers", way, n)
+        for way in ("decoded in advance", "decoded when read")
+        for n in WORKERS[:2]
+    ]
+    media = [(f"pictures, {n} workers", n) for n in workers]
+    bench.plan(["data", *(name for name, *_ in (*robot, *media))])
     made = bench.cell("data", lambda: _make(bench, root))
     if made is None:
         return
     bench.note(
-        "robot data has no reading workers: the training process reads, two threads decode; "
-        f"pictures are read by threads of it; {len(os.sched_getaffinity(0))} cores"
+        "workers are threads of the training process, which read the next batches during a step; "
+        f"without any, two threads decode robot data; {len(os.sched_getaffinity(0))} cores"
     )
-    for name, way in robot:
-        bench.cell(name, lambda name=name, way=way: _robot(bench, name, root, way))
-    for name, workers in media:
-        bench.cell(name, lambda name=name, n=workers: _media(bench, name, root, n))
+    for name, way, n in robot:
+        bench.cell(name, lambda name=name, way=way, n=n: _robot(bench, name, root, way, n))
+    for name, n in media:
+        bench.cell(name, lambda name=name, n=n: _media(bench, name, root, n))
 
 
 def _make(bench: Bench, root: Path) -> Path:
@@ -69,11 +74,12 @@ def _make(bench: Bench, root: Path) -> Path:
     return rlds
 
 
-def _robot(bench: Bench, name: str, root: Path, way: str) -> None:
+def _robot(bench: Bench, name: str, root: Path, way: str, workers: int) -> None:
     from robotics.training.build import build, compose_config
 
     data = next((root / "rlds").glob("*x*"))
     words = [*ROBOT, *_usual(bench), f"data={data}", f"out={root / 'robot'}"]
+    words += [f"workers={workers}"]
     words += [f"decoded={'true' if way == 'decoded in advance' else 'false'}"]
     words += TINY_ROBOT if bench.tiny else []
     _compare(bench, name, build(compose_config(words)).trainer)
@@ -105,13 +111,15 @@ def _compare(bench: Bench, name: str, trainer: Any) -> None:
     read = wall(trainer.train_step, bench.device, steps)
     reading = wall(lambda: next(stream), bench.device, steps)
     share = max(0.0, 1 - there / read)
+    size = _size(trainer)
     bench.row(
-        "steps and their data", data=name, batch=_size(stream), step_ms=1e3 * there,
+        "steps and their data", data=name, batch=size, step_ms=1e3 * there,
         step_with_reading_ms=1e3 * read, reading_alone_ms=1e3 * reading, waiting=f"{share:.0%}",
-        samples_per_s=_size(stream) / read,
+        samples_per_s=size / read,
     )  # fmt: skip
     bench.figure(f"waiting for data, {name}", round(100 * share, 1), "%")
 
 
-def _size(stream: Any) -> int:
+def _size(trainer: Any) -> int:
+    stream = getattr(trainer.batches, "stream", trainer.batches)
     return stream.schedule.batch_size(stream.schedule.names[0])

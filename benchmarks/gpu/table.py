@@ -77,7 +77,16 @@ ROWS: tuple[tuple[str, str, str], ...] = (
         "robot",
         r"chunk, 625M policy, compiled CUDA graph.*",
     ),
-    ("waiting for robot data", "fed", r"waiting for data, robot, decoded when read"),
+    (
+        "waiting for robot data, 0 workers",
+        "fed",
+        r"waiting for data, robot, decoded when read, 0 workers",
+    ),
+    (
+        "waiting for robot data, 4 workers",
+        "fed",
+        r"waiting for data, robot, decoded when read, 4 workers",
+    ),
     ("waiting for pictures, 0 workers", "fed", r"waiting for data, pictures, 0 workers"),
     ("waiting for pictures, 12 workers", "fed", r"waiting for data, pictures, 12 workers"),
     ("success of `self_flow` trained there", "train", r"success, self_flow"),

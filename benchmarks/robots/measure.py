@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from websockets.sync.client import connect
 
-from robotics.data.windows import WindowDataset, action_window
-from robotics.embodiment.robot import UNITS, Part
+from eval.policies.options import load_config
+from eval.policies.remote import messages
+from eval.policies.remote.server import serve_checkpoint
+from robotics.data.formats import open_recording
+from robotics.data.images import decode_image
+from robotics.data.window_steps import action_window
+from robotics.data.windows import WindowDataset
+from robotics.embodiment.robot import UNITS, Part, Robot
 from robotics.embodiment.rotation import as_quaternion
 from robotics.model.policy import Policy
 from robotics.model.world_model import WorldModel
+from selfflow_wm.checkpoints import find_checkpoint, read_config
 
 STEPS = 2
 """Euler steps of every prediction, as a policy takes by default."""
@@ -76,15 +85,16 @@ def round_trip(data: WindowDataset) -> float:
     """Largest difference between recorded actions and what comes back of the model's values of
     them, over every chunk of `data`: of rotations the angle, rad; of other values in units of the
     largest of their part, or of 1 where that is less."""
-    worst = 0.0
+    worst, actions = 0.0, data.recorded_action
+    ends = np.array([row.stop for row in data.episodes])
     for first in range(0, len(data), 512):
         steps = np.arange(first, min(first + 512, len(data)))
-        index, valid = action_window(steps, data.segment_end[steps], data.horizon)
-        recorded, state = data.recorded_action[index], data.recorded_state[steps]
+        last = ends[np.searchsorted(ends, steps, side="right")]
+        index, valid = action_window(steps, last, data.horizon)
+        recorded, state = actions[index], data.recorded_state[steps]
         before = np.where(steps > data.episode_start[steps], steps - 1, steps)
-        flags = np.zeros(index.shape, bool)
-        chunk = data.coder.chunk(recorded, state, flags)
-        back, _ = data.coder.recorded(chunk, state, data.recorded_action[before])
+        chunk = data.coder.chunk(recorded, state, np.zeros(index.shape, bool))
+        back, _ = data.coder.recorded(chunk, state, actions[before])
         for part, place in zip(
             data.robot.action, data.robot.slices("action").values(), strict=True
         ):
@@ -105,6 +115,28 @@ def _difference(part: Part, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return 4 * np.arcsin(np.clip(apart / 2, 0, 1))
 
 
+def windows(run: Path, data: Path, spec: str, split: str) -> WindowDataset:
+    """The windows of one set as a run cut them."""
+    settings = read_config(find_checkpoint(run))["training"]["dataset"]
+    cut = ("horizon", "video_offsets", "history", "history_stride")
+    size = settings["image_size"]
+    chosen: Any = {name: settings[name] for name in cut}
+    return WindowDataset(data, size, split=split, spec=spec, progress=False, **chosen)
+
+
+def raw_observation(data: Path, robot: Robot) -> tuple[dict[str, Any], str]:
+    """The middle step of the last episode, as recorded: frames at their own size, the state; and
+    its instruction."""
+    episode = list(open_recording(data, robot).episodes("train"))[-1]
+    step = len(episode) // 2
+    observation: dict[str, Any] = {
+        camera: decode_image(images[step]) for camera, images in episode.cameras.items()
+    }
+    if robot.state:
+        observation["state"] = episode.state[step]
+    return observation, next(iter(episode.instructions[step]), "")
+
+
 def acts_alike(
     checkpoint: Path, observation: dict[str, Any], instruction: str, robot: str | None = None
 ) -> tuple[bool, bool]:
@@ -113,5 +145,27 @@ def acts_alike(
     policy = Policy.load(checkpoint, robot=robot, steps=STEPS)
     policy.reset(instruction, seed=0)
     ours = policy.chunk(observation)
-    theirs = asked(checkpoint, observation, instruction, robot)
+    theirs = _served(checkpoint, observation, instruction, robot)[:, : ours.shape[1]]
     return bool(np.isfinite(ours).all()), np.array_equal(ours, theirs)
+
+
+def _served(
+    checkpoint: Path, observation: dict[str, Any], instruction: str, robot: str | None
+) -> np.ndarray:
+    """A served checkpoint's chunk for the same observation."""
+    config = load_config([f"policy.steps={STEPS}"])
+    server = serve_checkpoint(str(checkpoint), "127.0.0.1", 0, config, robot=robot)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        with connect(f"ws://127.0.0.1:{server.port}", max_size=messages.MAX_BYTES) as socket:
+            socket.recv()
+            request = {**observation, "prompt": instruction, "episode/seed": 0}
+            socket.send(messages.pack({**request, "episode/call": 0}))
+            answer = socket.recv()
+            if isinstance(answer, str):
+                raise RuntimeError(answer)
+            return messages.unpack(answer)["actions"]
+    finally:
+        server.shutdown()
+        thread.join()

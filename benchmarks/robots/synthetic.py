@@ -61,7 +61,7 @@ def _columns(robot: Robot, seed: int, seconds: float) -> dict[str, list[Any]]:
     steps = min(map(len, arms))
     found: dict[str, list[Any]] = {}
     for number, row in enumerate(robot.cameras):
-        view = View(seed + 500 * number, row.size or SIZE, row.view)
+        view = View(number, seed, row.size or SIZE, row.view)
         turns = (360 - row.rotate) // 90 % 4
         shots = [view.picture(arms[_side(row.name)], step) for step in range(steps)]
         found[row.path] = [_jpeg(np.rot90(shot, turns)) for shot in shots]

@@ -115,11 +115,12 @@ def _joints(position: np.ndarray, rotation: list[Rotation]) -> np.ndarray:
 
 
 class View:
-    """Pictures of an arm from one camera."""
+    """Pictures of an arm from one camera of a laboratory: the same room, another light."""
 
-    def __init__(self, seed: int, size: tuple[int, int], kind: str) -> None:
-        rng = np.random.default_rng([seed, 99])
+    def __init__(self, number: int, seed: int, size: tuple[int, int], kind: str) -> None:
+        rng = np.random.default_rng([number, 99])
         self.size, self.kind = size, kind
+        self._light = np.random.default_rng([seed, 99]).uniform(-15, 15, 3)
         grey = 100 + rng.random((8, 10, 1)) * 60 + rng.random((8, 10, 3)) * 20
         coarse = grey.astype(np.uint8)
         self._table = Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)
@@ -130,7 +131,8 @@ class View:
         image = self._table.copy()
         draw = ImageDraw.Draw(image)
         self._wrist(draw, arm, step) if self.kind == "wrist" else self._room(draw, arm, step)
-        return np.clip(np.asarray(image, np.float32) + self._grain, 0, 255).astype(np.uint8)
+        seen = np.asarray(image, np.float32) + self._grain + self._light
+        return np.clip(seen, 0, 255).astype(np.uint8)
 
     def _room(self, draw: ImageDraw.ImageDraw, arm: Arm, step: int) -> None:
         scale = self.size[1] / 320

@@ -4,14 +4,19 @@ A simulator lives in its folder (or in another package) and is found by name alo
 `eval.envs.registry`. Only `make_env` of `Simulator` has to be implemented; everything else has a
 default that suits a simulator without an expert whose start states are drawn from seeds.
 
-The environments that `make_env` returns are gymnasium's, with observations and actions of
-`robotics.embodiment.control`; besides `reset(seed=...)` and `step` they have, unwrapped,
+The environments that `make_env` returns are gymnasium's; besides `reset(seed=...)` and `step` they
+have, unwrapped,
 
-    embodiment                 name in robotics.embodiment.table
+    robot                      the table of its robot: paths are keys of the observation, and what
+                               `step` takes are the parts of its action, one after the other;
+                               robotics.embodiment.control.tool_robot for an arm moved by its tool
+    embodiment                 in place of it, the name of a shipped table whose robot it is, with
+                               observations and actions of robotics.embodiment.control
     instruction                of the current sub-task
     is_final_subtask           whether a terminate ends the episode
     advance_to_next_subtask()  what a terminate does before the last one
     camera_image()             uint8 (H, W, 3), rendered now
+    camera_images()            optional: several, by key of the observation
     start_simulator()          optional: start a child process, or raise
     cell, stand_ins            optional: name of the start state, and its stand-ins
 

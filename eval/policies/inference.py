@@ -21,7 +21,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from multiprocessing.managers import BaseManager
 from pathlib import Path
@@ -30,7 +30,10 @@ from typing import Any
 import numpy as np
 
 from eval.policies.spec import PolicySpec
-from robotics.embodiment.table import Embodiment, embodiment
+from robotics.embodiment.coding import Coder
+from robotics.embodiment.normalize import Normalizer
+from robotics.embodiment.robot import Robot
+from robotics.embodiment.tables import load_robot
 from selfflow_wm.processes import ONE_THREAD, end_with_parent, error_line, started_with
 
 WAIT = 0.004
@@ -39,8 +42,7 @@ LOADING = 600.0
 """s; within which the model has to be ready."""
 Arrays = dict[str, np.ndarray]
 Request = dict[str, Any]
-"""Mode, steps, shift, instruction, noise (a generator's state), and what there is of `_ARRAYS`."""
-_ARRAYS = ("image", "proprio", "history", "history_valid")
+"""Robot, mode, steps, shift, instruction, noise (a generator's state), and arrays: the sample's."""
 
 
 class _Manager(BaseManager):
@@ -48,6 +50,46 @@ class _Manager(BaseManager):
 
 
 _Manager.register("batcher")
+
+
+@dataclass(frozen=True)
+class SharedRobot:
+    """A robot in that model, see `robotics.model.policy.ActingRobot`."""
+
+    robot: Robot
+    coder: Coder
+    normalizers: dict[str, Normalizer]
+    horizon: int
+    history_offsets: tuple[int, ...]
+    image_sizes: dict[str, tuple[int, int]]
+    modes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> SharedRobot:
+        """From `described`."""
+        robot = load_robot(told["table"])
+        return cls(
+            robot,
+            Coder(robot, terminate=told["terminate"]),
+            {key: Normalizer.from_dict(row) for key, row in told["normalizers"].items()},
+            told["horizon"],
+            told["history_offsets"],
+            told["image_sizes"],
+            told["modes"],
+        )
+
+
+def described(model: Any) -> dict[str, Any]:
+    """A robot of a `WorldModel` as plain values."""
+    return {
+        "table": model.robot.to_dict(),
+        "terminate": model.coder.terminate,
+        "normalizers": {key: row.to_dict() for key, row in model.normalizers.items()},
+        "horizon": model.horizon,
+        "history_offsets": tuple(model.history_offsets),
+        "image_sizes": {key: tuple(size) for key, size in model.image_sizes.items()},
+        "modes": tuple(model.modes),
+    }
 
 
 class SharedWorld:
@@ -66,21 +108,8 @@ class SharedWorld:
                 "rerun the same command, it continues"
             ) from None
         self._batcher = manager.batcher()
-        described = self._ask("describe")
-        self.embodiment: Embodiment = embodiment(described["embodiment"])
-        self.modes: tuple[str, ...] = described["modes"]
-        self.horizon: int = described["horizon"]
-        self.image_size: tuple[int, int] = described["image_size"]
-        self.history_offsets: tuple[int, ...] = described["history_offsets"]
-
-    @property
-    def action(self) -> SharedWorld:
-        """What limits actions."""
-        return self
-
-    def clip(self, values: np.ndarray) -> np.ndarray:
-        """Actions (..., 8) limited to the range of the training data."""
-        return self._ask("clip", values)
+        told = self._ask("describe")
+        self.robots = {name: SharedRobot.of(row) for name, row in told.items()}
 
     def generate(
         self,
@@ -91,14 +120,15 @@ class SharedWorld:
         shift: float,
         generator: Sequence[Any],
     ) -> Arrays:
-        """{"action": (1, H, 8)} for one sample; advances its `torch.Generator` as if used here."""
+        """{"action": (1, H, A')} for one sample; advances its `torch.Generator` as if used here."""
         import torch
 
         (one,) = generator
-        request = {name: np.asarray(samples[name][0]) for name in _ARRAYS if name in samples}
-        request |= {
-            "mode": mode_name, "steps": steps, "shift": shift,
+        arrays = {name: row[0] for name, row in samples.items() if isinstance(row, np.ndarray)}
+        request = {
+            "robot": samples["robot"], "mode": mode_name, "steps": steps, "shift": shift,
             "instruction": samples["instruction"][0], "noise": one.get_state().numpy(),
+            "arrays": arrays,
         }  # fmt: skip
         found = self._ask("ask", request)
         one.set_state(torch.from_numpy(found["noise"]))
@@ -124,16 +154,7 @@ class Batcher:
     def describe(self) -> dict[str, Any]:
         """What `SharedWorld` mirrors; a worker's first call."""
         self._clients.append(threading.current_thread())
-        world = self._world
-        return {
-            "embodiment": world.embodiment.name, "modes": tuple(world.modes),
-            "horizon": world.horizon, "image_size": tuple(world.image_size),
-            "history_offsets": tuple(world.history_offsets),
-        }  # fmt: skip
-
-    def clip(self, values: np.ndarray) -> np.ndarray:
-        """See `SharedWorld.clip`."""
-        return self._world.action.clip(values)
+        return {name: described(model) for name, model in self._world.robots.items()}
 
     def ask(self, request: Request) -> Arrays:
         """The answer of `predict` to one request, once `serve_forever` has come to it."""
@@ -187,10 +208,10 @@ class Batcher:
             generator.set_state(torch.from_numpy(request["noise"].copy()))
         first = requests[0]
         samples: dict[str, Any] = {
-            name: np.stack([request[name] for request in filled])
-            for name in _ARRAYS
-            if name in first
+            name: np.stack([request["arrays"][name] for request in filled])
+            for name in first["arrays"]
         }
+        samples["robot"] = first["robot"]
         samples["instruction"] = [request["instruction"] for request in filled]
         actions = self._world.generate(
             samples, first["mode"], steps=first["steps"], shift=first["shift"], generator=generators
@@ -203,8 +224,8 @@ class Batcher:
 
 def batch_key(request: Request) -> tuple:
     """What requests must share to be samples of one call."""
-    shapes = tuple((name, request[name].shape) for name in _ARRAYS if name in request)
-    return request["mode"], request["steps"], request["shift"], shapes
+    shapes = tuple((name, row.shape) for name, row in sorted(request["arrays"].items()))
+    return request["robot"], request["mode"], request["steps"], request["shift"], shapes
 
 
 @contextlib.contextmanager

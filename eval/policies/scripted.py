@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from eval.envs.contract import Simulator
+from eval.envs.robots import robot_of
 from eval.envs.tasks import Task
-from robotics.embodiment.control import CONTROL_DIM, Action, Observation
+from robotics.embodiment.control import CONTROL_DIM, Action, Observation, takes_tool_control
 
 EXECUTED = "executed"
 """Folder in a collected dataset with the executed actions of each episode."""
@@ -43,7 +44,8 @@ class ExpertPolicy:
 
 
 class RandomPolicy:
-    """Uniform actions within small bounds, seeded per episode; never terminates.
+    """Uniform actions within small bounds, seeded per episode; never terminates. For robots that
+    are not moved by their tool, within the environment's action space.
 
     Args:
         translation: bound on each Δxyz, m.
@@ -53,8 +55,21 @@ class RandomPolicy:
     needs_observation = False
 
     def __init__(self, translation: float = 0.02, rotation: float = 0.1) -> None:
-        self._bounds = np.array([translation] * 3 + [rotation] * 3 + [1.0])
+        self._high = np.array([translation] * 3 + [rotation] * 3 + [1.0])
+        self._low = -self._high
         self._rng = np.random.default_rng(0)
+
+    def attach(self, env: Any, task: Task, simulator: Simulator) -> None:
+        """Act in `env` from now on."""
+        if takes_tool_control(robot_of(env)):
+            return
+        space = env.action_space
+        if not np.isfinite([space.low, space.high]).all():
+            raise ValueError(
+                f"policy: expected an action space with bounds, got {space}; state some, or choose "
+                "another --policy"
+            )
+        self._low, self._high = space.low, space.high
 
     def reset(self, instruction: str, seed: int | None = None) -> None:
         """Start an episode, whose random numbers follow from `seed`."""
@@ -65,7 +80,8 @@ class RandomPolicy:
 
     def act(self, observation: Observation | None) -> Action:
         """A random action."""
-        control = self._rng.uniform(-1.0, 1.0, CONTROL_DIM) * self._bounds
+        middle, half = (self._high + self._low) / 2, (self._high - self._low) / 2
+        control = middle + self._rng.uniform(-1.0, 1.0, half.shape) * half
         return Action(control.astype(np.float32), False)
 
 
@@ -117,14 +133,14 @@ class ReplayPolicy:
     def act(self, observation: Observation | None) -> Action:
         """The next executed action; stands still and terminates once they are used up."""
         if self._step >= len(self._control):
-            return Action(np.zeros(CONTROL_DIM, np.float32), True)
+            return Action(np.zeros(self._control.shape[1:], np.float32), True)
         action = Action(self._control[self._step], bool(self._terminate[self._step]))
         self._step += 1
         return action
 
 
 def executed_path(directory: Path, task: str, seed: int) -> Path:
-    """`DIR/executed/<task>-<seed>.npz`: control (T, 7) float32, terminate (T,) bool, embodiment."""
+    """`DIR/executed/<task>-<seed>.npz`: control (T, A) float32, terminate (T,) bool, embodiment."""
     return directory / EXECUTED / f"{task}-{seed}.npz"
 
 

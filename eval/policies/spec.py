@@ -75,7 +75,8 @@ def parse_policy(
         path = find_checkpoint(checkpoint or shipped)
         # The mode that "auto" stands for is recorded in the run's settings.
         mode = _acting_mode(path, options["policy"]["mode_name"])
-        return PolicySpec("checkpoint", str(path), {**options["policy"], "mode_name": mode})
+        given = {**options["policy"], "mode_name": mode}
+        return PolicySpec("checkpoint", str(path), {k: v for k, v in given.items() if v != ""})
     if kind == "expert" and not rest:
         return PolicySpec("expert")
     if kind == "random" and not rest:

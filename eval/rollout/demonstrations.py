@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from eval.envs.contract import Limits
+from eval.envs.robots import robot_of
 from eval.policies.scripted import ExpertPolicy, executed_path
 from eval.rollout.run import EpisodeRunner
 from robotics.data.episodes import EpisodeRecorder
@@ -119,7 +120,7 @@ class Collector(EpisodeRunner):
         from robotics.data.rlds import EpisodeWriter
 
         super().__init__(
-            setup.backend, lambda name: PerturbedExpert(setup.perturbation), setup.limits
+            setup.backend, lambda robot: PerturbedExpert(setup.perturbation), setup.limits
         )
         self._out = Path(setup.out)
         self._writer = EpisodeWriter(setup.out, provenance=setup.provenance)
@@ -133,7 +134,7 @@ class Collector(EpisodeRunner):
         watcher = DemonstrationWatcher(lambda: self.policy.intended)
         result = self.run(task, seed, [watcher], beat)
         if result.success:
-            embodiment = self.env.unwrapped.embodiment
+            embodiment = robot_of(self.env).embodiment
             save_executed(self._out, task, seed, watcher.executed, embodiment)
             self._writer.write(key, watcher.recorder.build(success=True), task=task, seed=seed)
         else:

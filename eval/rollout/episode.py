@@ -121,8 +121,17 @@ def run_episode(
 
 
 def observe(env: Any, state: dict[str, np.ndarray], *, image: bool) -> Observation:
-    """The state of an `obs_mode="state"` environment, with a rendered image if requested."""
-    observation = Observation(tool_pose=state["tool_pose"], gripper_closed=state["gripper_closed"])
+    """What an environment showed besides pictures, with those rendered now if requested.
+
+    An environment of several cameras has `camera_images()`: key of the observation -> picture; its
+    first one is "image" for those who watch.
+    """
+    observation: Any = dict(state)
     if image:
-        observation["image"] = env.unwrapped.camera_image()
+        scene = env.unwrapped
+        if hasattr(scene, "camera_images"):
+            pictures = scene.camera_images()
+            observation |= {"image": next(iter(pictures.values())), **pictures}
+        else:
+            observation["image"] = scene.camera_image()
     return observation

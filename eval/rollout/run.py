@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from eval.envs.contract import Limits
 from eval.envs.registry import find_simulator
+from eval.envs.robots import robot_of
 from eval.policies.make import make_policy
 from eval.policies.spec import PolicySpec
 from eval.results.records import EpisodeLog, Record, write_json
@@ -19,6 +20,7 @@ from eval.rollout.executors import make_pool
 from eval.rollout.plan import EpisodePlan, Job
 from eval.rollout.workers import Outcome
 from robotics.embodiment.control import Policy
+from robotics.embodiment.robot import Robot
 
 CHECKED = 8
 """Start states that workers try before their first episode, each another one, so that a bad state
@@ -42,12 +44,12 @@ class EpisodeRunner:
 
     Args:
         backend: names the simulator.
-        policy: builds the policy for environments of an embodiment, given its name.
+        policy: builds the policy for the environments of a robot.
         limits: passed on to a simulator that runs in a child process.
     """
 
     def __init__(
-        self, backend: str, policy: Callable[[str], Policy], limits: Limits | None = None
+        self, backend: str, policy: Callable[[Robot], Policy], limits: Limits | None = None
     ) -> None:
         self.simulator = find_simulator(backend)
         self.simulator.prepare()
@@ -67,7 +69,7 @@ class EpisodeRunner:
         task = self.simulator.tasks[name]
         self.env = self.simulator.make_env(task, self._limits)
         if self.policy is None:
-            self.policy = self._make_policy(self.env.unwrapped.embodiment)
+            self.policy = self._make_policy(robot_of(self.env))
         if attach := getattr(self.policy, "attach", None):  # a privileged policy's
             attach(self.env, task, self.simulator)
         if begin := getattr(self.env.unwrapped, "start_simulator", None):
@@ -122,7 +124,9 @@ class Evaluator(EpisodeRunner):
 
     def __init__(self, setup: EvalSetup) -> None:
         self._setup = setup
-        super().__init__(setup.backend, lambda name: make_policy(setup.policy, name), setup.limits)
+        super().__init__(
+            setup.backend, lambda robot: make_policy(setup.policy, robot), setup.limits
+        )
 
     def __call__(self, job: Job, beat: Callable[[], None]) -> Record:
         """Run an episode; its line of `episodes.jsonl`."""

@@ -17,7 +17,7 @@ from robotics.data.cache.latents import LatentCache
 from robotics.data.mixture import DatasetMixture, shuffled
 from robotics.data.order import grouped_order, permutation
 from robotics.data.windows import WindowDataset
-from selfflow_wm.data import Mode, ModeSchedule
+from selfflow_wm.data import Mode, ModeSchedule, UnusableSample
 from selfflow_wm.layout import Batch
 
 _GROUPED = 9  # separates the draws of grouped orders from others with the same seed
@@ -247,7 +247,7 @@ class ModeStream:
     drawn by its share among those that can train the mode.
 
     `next` is `draw`, `read` and `encode` in a row. After a draw the position is that of the next
-    one, so draws may run ahead of reading, and other processes may read.
+    one, so draws may run ahead of reading, and other threads may read (`selfflow_wm.data.ahead`).
 
     accumulate: batches of one mode and robot in a row, as many as the trainer adds up to a step.
     keep: the windows to draw, all by default. augment: transforms the frames of every window, with
@@ -322,12 +322,16 @@ class ModeStream:
 
     def read(self, draw: Draw) -> dict[str, Any]:
         """The samples of a draw: frames read and augmented, or latents looked up. It depends on
-        nothing else, and may be called in any order."""
+        nothing else, and may be called in any order and by several threads. UnusableSample for
+        damaged data."""
         video = "video" in draw.mode.present
         if self.latents is not None:
             return self.latents.batch(draw.indices, draw.epochs, video=video)
         dataset = self.streams[draw.robot].dataset
-        samples = dataset.batch(draw.indices, video=video, epochs=draw.epochs)
+        try:
+            samples = dataset.batch(draw.indices, video=video, epochs=draw.epochs)
+        except ValueError as error:
+            raise UnusableSample(str(error)) from error
         if self.augment is None:
             return samples
         return self.augment(samples, draw.epochs.tolist(), draw.indices.tolist())

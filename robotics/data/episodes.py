@@ -16,7 +16,7 @@ from robotics.data.images import encode_image
 from robotics.embodiment.coding import Coder
 from robotics.embodiment.control import CONTROL_DIM, Action
 from robotics.embodiment.robot import Robot
-from robotics.embodiment.rotation import axis_angle_to_rpy, canonical_quaternion
+from robotics.embodiment.rotation import axis_angle_to_rpy
 from robotics.embodiment.tables import shipped
 
 
@@ -208,12 +208,3 @@ def no_op_steps(
     if coder.terminate:
         still &= actions[:, -1] <= 0
     return still
-
-
-def proprio_vector(tool_pose: np.ndarray, gripper_closed: np.ndarray) -> np.ndarray:
-    """Pose (..., 7) xyz + xyzw and closedness (...) or (..., 1) -> float32 (..., 8)."""
-    pose = np.asarray(tool_pose, np.float32)
-    if pose.shape[-1:] != (7,):
-        raise ValueError(f"expected tool_pose (..., 7): xyz + quaternion xyzw, got {pose.shape}.")
-    closed = np.asarray(gripper_closed, np.float32).reshape(*pose.shape[:-1], 1)
-    return np.concatenate([pose[..., :3], canonical_quaternion(pose[..., 3:]), closed], axis=-1)

@@ -29,13 +29,17 @@ def open_recording(
     """A data set, its robot's table checked against what it holds.
 
     Args:
-        directory: TFDS data set directory or the URL of one.
+        directory: of a TFDS data set, or the URL of one, or of a LeRobot data set (format v3).
         spec: the robot's table, see `robotics.embodiment.tables.load_robot`; RT-1's by default.
         cameras: names of those to read; default: those the table uses.
 
     Raises:
         ValueError: the data set or the table is wrong, or one does not fit the other.
     """
+    if is_lerobot(directory):
+        from robotics.data.lerobot.recording import LeRobotRecording  # pyarrow and PyAV
+
+        return LeRobotRecording(Path(directory), spec, cameras)
     return RldsRecording(directory, spec, cameras)
 
 

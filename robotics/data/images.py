@@ -101,7 +101,7 @@ def _checked(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def strip(rows: Sequence[Sequence[np.ndarray]], gap: int = 4) -> np.ndarray:
+def strip(rows: Sequence[Sequence[np.ndarray | None]], gap: int = 4) -> np.ndarray:
     """uint8 frames (H, W, 3) in rows and columns -> one image on white, `gap` pixels apart.
 
     A None leaves its place white. All frames have one size.

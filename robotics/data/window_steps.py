@@ -16,6 +16,16 @@ def checked_indices(indices: ArrayLike, count: int) -> np.ndarray:
     return steps
 
 
+def ranges(lengths: np.ndarray) -> list[range]:
+    """The steps of every episode that has some, one after the other."""
+    lengths = lengths[lengths > 0]
+    ends = np.cumsum(lengths)
+    return [
+        range(end - length, end)
+        for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)
+    ]
+
+
 def action_window(
     steps: np.ndarray, segment_end: np.ndarray, horizon: int
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,17 +24,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from robotics.data.assembled import Assembled, assembled, coded_actions, coded_states
-from robotics.data.cache.frames import FrameCache
 from robotics.data.episodes import keypose_steps, no_op_steps, run_ends
 from robotics.data.formats import Spec, open_recording
-from robotics.data.recordings import Frames, Reading
+from robotics.data.frame_store import DamagedFrame, FrameStore
+from robotics.data.recordings import Reading
+from robotics.data.replacements import Replacements
 from robotics.data.rlds import storage
 from robotics.data.rlds.faults import Faults
 from robotics.data.statistics import Blocks, cached_statistics
+from robotics.data.texts import Texts
 from robotics.data.window_steps import (
     action_window,
     checked_indices,
     history_window,
+    ranges,
     video_window,
 )
 from robotics.embodiment.coding import Coder
@@ -43,9 +45,6 @@ from robotics.embodiment.normalize import Quantiles
 
 CHUNKS = 4096
 """Windows whose chunks of actions are coded at a time."""
-_TEXT = 11  # separates the draws of instructions from others with the same seed
-_REPLACED = 12  # and those of windows for undecodable ones
-_TRIES = 32
 
 
 class WindowDataset:
@@ -144,28 +143,21 @@ class WindowDataset:
         )
         """Camera -> height and width of its frames."""
         self._cache = Path(cache_dir or Path(directory) / ".cache")
-        self.frame_caches: dict[str, FrameCache] = {}
-        """Camera -> decoded frames in memory; empty where they are read from disk."""
-        if not decoded:
-            pixels = sum(height * width for height, width in self.image_sizes.values())
-            for name, size in self.image_sizes.items():
-                budget = int(frame_cache_mb * 1e6 * size[0] * size[1] / pixels)
-                self.frame_caches[name] = FrameCache(budget, size, threads)
         self._recording, self._split = recording, split
         self._reading = Reading(
             self.image_sizes, self._cache, self.faults, decoded, draft, threads, progress
         )
         parts, self.sources = recording.steps(split, self._reading)
         """sources: where the recorded steps come from, in their order."""
-        self._frames: dict[str, list[Frames]] = {
-            name: [part.frames[name] for part in parts] for name in self.cameras
-        }
-        self._frame_starts = np.cumsum([0] + [len(part) for part in parts])
-        self.recorded_episodes = _ranges(np.concatenate([part.lengths for part in parts]))
+        cache_mb = None if decoded else frame_cache_mb
+        self.store = FrameStore(parts, self.image_sizes, cache_mb, threads)
+        """Frames of the recorded steps."""
+        self.recorded_episodes = ranges(np.concatenate([part.lengths for part in parts]))
         """Steps of every episode as recorded, in the numbers of `recorded_steps`."""
         steps = assembled(self.robot, parts)
         del parts
         self._take(steps)
+        self._replacements = Replacements(len(self), self.recorded_episodes, self.faults, self.seed)
 
     def _cut(
         self, horizon: int | None, video_offsets: Sequence[int] | None
@@ -190,17 +182,15 @@ class WindowDataset:
         """float32 (steps, A') as the model is given them, each as the first of its chunk."""
         # Chunks are cut out of `actions` unless an action depends on its chunk.
         self._chunked = steps if self.coder.relative else None
-        self.instructions, self._instruction_id = steps.instructions, steps.instruction_id
+        self._texts = Texts(steps.instructions, steps.instruction_id, self.seed)
         self._present, self._recorded = steps.present, steps.recorded
-        self.episodes = _ranges(steps.lengths)
+        self.episodes = ranges(steps.lengths)
         """Steps, and so windows, of every episode."""
-        ends = np.cumsum(steps.lengths)
-        episode = np.repeat(np.arange(len(ends), dtype=np.int32), steps.lengths)
-        self._episode_end = ends.astype(np.int32)[episode]
-        self.episode_start = (ends - steps.lengths)[episode]
-        """int64 (steps,): the first step of every step's episode."""
+        self._ends = np.cumsum(steps.lengths)
+        self._starts = self._ends - steps.lengths
+        self._episode = np.repeat(np.arange(len(self._ends), dtype=np.int32), steps.lengths)
         # An instruction can be the same in two neighbouring episodes, so both must be compared.
-        labels = np.column_stack([episode, self._instruction_id])
+        labels = np.column_stack([self._episode, steps.instruction_id])
         self._segment_end = run_ends(labels).astype(np.int32)
         self._keypose: np.ndarray | None = None
         if any(part.kind == "position" for part in self.robot.state):
@@ -209,7 +199,6 @@ class WindowDataset:
             self._keypose = keypose_steps(
                 self.actions[:, grippers], self.episode_start, self._segment_end
             ).astype(np.int32)
-        self._damaged: dict[str, set[int]] = {name: set() for name in self.cameras}
 
     def __len__(self) -> int:
         """Number of windows, one for each step."""
@@ -229,6 +218,21 @@ class WindowDataset:
     def num_episodes(self) -> int:
         """Episodes of the split."""
         return len(self.episodes)
+
+    @property
+    def episode_start(self) -> np.ndarray:
+        """int64 (steps,): the first step of every step's episode; made anew."""
+        return self._starts[self._episode]
+
+    @property
+    def instructions(self) -> np.ndarray:
+        """Distinct instructions, sorted, unicode."""
+        return self._texts.texts
+
+    @property
+    def steps_without_instruction(self) -> int:
+        """Steps whose instructions are all empty, or that have none."""
+        return self._texts.without()
 
     @property
     def robots(self) -> dict[str, list[str]]:
@@ -274,45 +278,15 @@ class WindowDataset:
 
     def recorded_frames(self, steps: ArrayLike, camera: str | None = None) -> np.ndarray:
         """`frames` by the numbers of `recorded_steps`."""
-        return self._read(checked_indices(steps, int(self._frame_starts[-1])), steps, camera)
+        flat = checked_indices(steps, int(self.store.starts[-1]))
+        name = self.cameras[0] if camera is None else self.robot.camera(camera).name
+        frames = self.store.read(name, flat)
+        return frames.reshape(*np.shape(steps), *frames.shape[1:])
 
     def frames(self, steps: ArrayLike, camera: str | None = None) -> np.ndarray:
         """Frames uint8 (..., H, W, 3) of the given steps (...); camera: default the first."""
-        flat = checked_indices(steps, len(self))
-        return self._read(self.recorded_steps(flat), steps, camera)
-
-    def _read(self, flat: np.ndarray, steps: ArrayLike, camera: str | None) -> np.ndarray:
-        name = self.cameras[0] if camera is None else self.robot.camera(camera).name
-        out = np.empty((len(flat), *self.image_sizes[name], 3), np.uint8)
-        self._copy_frames(name, flat, out)
-        return out.reshape(*np.shape(steps), *out.shape[1:])
-
-    def _masked_frames(self, camera: str, index: np.ndarray, valid: np.ndarray) -> np.ndarray:
-        frames = np.zeros((*index.shape, *self.image_sizes[camera], 3), np.uint8)
-        flat = self.recorded_steps(index.reshape(-1))
-        self._copy_frames(camera, flat, frames.reshape(-1, *frames.shape[2:]), valid)
-        return frames
-
-    def _copy_frames(
-        self, camera: str, steps: np.ndarray, out: np.ndarray, where: np.ndarray | None = None
-    ) -> None:
-        rows = np.arange(len(steps)) if where is None else np.flatnonzero(where)
-        shards = np.searchsorted(self._frame_starts, steps[rows], side="right") - 1
-        places = steps[rows] - self._frame_starts[shards]
-        frames = self._frames[camera]
-
-        def decode(number: int) -> np.ndarray:
-            try:
-                return frames[shards[number]].decode(int(places[number]))
-            except ValueError as error:
-                raise DamagedFrame(str(error), camera, int(steps[rows[number]])) from error
-
-        if camera in self.frame_caches:
-            targets = [out[row] for row in rows]
-            self.frame_caches[camera].copy(steps[rows], targets, decode)
-            return
-        for row, shard, place in zip(rows, shards, places, strict=True):
-            frames[shard].read_into(int(place), out[row])
+        flat = checked_indices(steps, len(self)).reshape(np.shape(steps))
+        return self.recorded_frames(self.recorded_steps(flat), camera)
 
     # ------------------------------------------------------------------ windows
 
@@ -347,14 +321,20 @@ class WindowDataset:
         drawn = np.zeros_like(steps) if epochs is None else np.asarray(epochs, np.int64)
         if not pixels or self.faults.on_error == "error":
             return self._batch(steps, drawn, video, pixels)
-        tries = np.zeros(len(steps), int)
-        shown = self._whole(steps, steps, tries, video)
+        shown, tries = steps, np.zeros(len(steps), int)
         while True:
+            shown = self._replacements.whole(steps, shown, tries, lambda of: self._shown(of, video))
             try:
                 return self._batch(shown, drawn, video, pixels)
             except DamagedFrame as error:
-                self._count(error)
-                shown = self._whole(steps, shown, tries, video)
+                self._replacements.add(error)
+
+    def _shown(self, steps: np.ndarray, video: bool) -> np.ndarray:
+        """Recorded steps (n, k) of the frames of windows (n,), -1 where there is none."""
+        index = [self.recorded_steps(steps)[:, None]]
+        for later, valid in (self.history_steps(steps), self.video_steps(steps))[: 1 + video]:
+            index.append(np.where(valid, self.recorded_steps(later), -1))
+        return np.concatenate(index, axis=1)
 
     def _batch(
         self, steps: np.ndarray, epochs: np.ndarray, video: bool, pixels: bool
@@ -364,7 +344,7 @@ class WindowDataset:
             for name in self.cameras:
                 samples[f"image/{name}"] = self.frames(steps, name)
         samples |= {f"camera_valid/{name}": flags[steps] for name, flags in self._present.items()}
-        samples["instruction"] = self._texts(steps, epochs)
+        samples["instruction"] = self._texts.draw(steps, epochs)
         if self.robot.state:
             samples["state"] = self.states[steps]
             samples["state_recorded"] = self.recorded_state[steps]
@@ -384,7 +364,8 @@ class WindowDataset:
         samples[f"{kind}_valid"] = valid
         if pixels:
             for name in self.cameras:
-                samples[f"{kind}/{name}"] = self._masked_frames(name, index, valid)
+                found = self.store.masked(name, self.recorded_steps(index), valid)
+                samples[f"{kind}/{name}"] = found
 
     def _chunks(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Actions float32 (B, horizon, A'), zero where invalid, and bool (B, horizon)."""
@@ -398,37 +379,16 @@ class WindowDataset:
             )
         return np.where(valid[..., None], values, np.float32(0)), valid
 
-    def _texts(self, steps: np.ndarray, epochs: np.ndarray) -> list[str]:
-        """An instruction of each step: of several that are not empty, one at random."""
-        ids = self._instruction_id[steps]
-        if ids.shape[1] == 1:
-            return self.instructions[ids[:, 0]].tolist()
-        texts = []
-        for row, step, epoch in zip(ids, steps.tolist(), epochs.tolist(), strict=True):
-            choices = [text for text in self.instructions[row].tolist() if text.strip()]
-            if len(choices) < 2:
-                texts.append("".join(choices))
-                continue
-            generator = np.random.default_rng([self.seed, _TEXT, epoch, step])
-            texts.append(choices[generator.integers(len(choices))])
-        return texts
-
-    @property
-    def steps_without_instruction(self) -> int:
-        """Steps whose instructions are all empty, or that have none."""
-        blank = np.array([not str(text).strip() for text in self.instructions], bool)
-        return int(blank[self._instruction_id].all(axis=1).sum())
-
     def video_steps(self, indices: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Steps of the future frames of B windows, int64 (B, F), and which exist, bool (B, F)."""
         steps = np.asarray(indices, np.int64).reshape(-1)
-        ends = self._segment_end[steps], self._episode_end[steps]
+        ends = self._segment_end[steps], self._ends[self._episode[steps]]
         return video_window(steps, *ends, self.video_offsets)
 
     def history_steps(self, indices: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Steps of the past frames of B windows, int64 (B, P), and which exist, bool (B, P)."""
         steps = np.asarray(indices, np.int64).reshape(-1)
-        return history_window(steps, self.episode_start[steps], self.history_offsets)
+        return history_window(steps, self._starts[self._episode[steps]], self.history_offsets)
 
     def sample(self, index: int) -> dict[str, Any]:
         """One window: as `batch` without the first axis."""
@@ -438,54 +398,6 @@ class WindowDataset:
     def no_ops(self, position: float, rotation: float) -> np.ndarray:
         """bool (steps,), see `robotics.data.episodes.no_op_steps`."""
         return no_op_steps(self.actions, self.episode_start, self.coder, position, rotation)
-
-    # ------------------------------------------------------------------ damage found late
-
-    def _count(self, error: DamagedFrame) -> None:
-        """Remember a frame that cannot be decoded, and count its episode once."""
-        starts = [episode.start for episode in self.recorded_episodes]
-        found = {int(np.searchsorted(starts, step, side="right")) for step in self._known(None)}
-        self._damaged[error.camera].add(error.step)
-        if int(np.searchsorted(starts, error.step, side="right")) in found:
-            return
-        shard = int(np.searchsorted(self._frame_starts, error.step, side="right")) - 1
-        place = getattr(self._frames[error.camera][shard], "path", self._recording.directory)
-        self.faults.report(error, place, None)
-        print(f"its windows make way for others: {error}", file=sys.stderr, flush=True)
-
-    def _known(self, camera: str | None) -> set[int]:
-        names = self.cameras if camera is None else [camera]
-        return set().union(*(self._damaged[name] for name in names))
-
-    def _whole(
-        self, asked: np.ndarray, shown: np.ndarray, tries: np.ndarray, video: bool
-    ) -> np.ndarray:
-        """Windows without frames that are known to be damaged: where there are some, others, which
-        follow from the window asked for alone. tries: how often each was replaced; changed."""
-        damaged = self._known(None)
-        if not damaged:
-            return shown
-        bad, shown = np.array(sorted(damaged)), shown.copy()
-        while True:
-            index = [self.recorded_steps(shown)[:, None]]
-            for wanted, (steps, valid) in (
-                (video, self.video_steps(shown)),
-                (True, self.history_steps(shown)),
-            ):
-                if wanted:
-                    index.append(np.where(valid, self.recorded_steps(steps), -1))
-            rows = np.flatnonzero(np.isin(np.concatenate(index, axis=1), bad).any(axis=1))
-            if not len(rows):
-                return shown
-            for row in rows.tolist():
-                tries[row] += 1
-                if tries[row] > _TRIES:
-                    raise ValueError(
-                        f"expected windows whose frames decode, got {len(damaged)} frames that "
-                        f"don't: {self.faults.summary()}; copy the data set again."
-                    )
-                key = [self.seed, _REPLACED, int(asked[row]), int(tries[row])]
-                shown[row] = np.random.default_rng(key).integers(len(self))
 
     # ------------------------------------------------------------------ statistics
 
@@ -512,7 +424,7 @@ class WindowDataset:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Identifies the states, actions, instructions and episodes of this split."""
-        arrays = [self.actions, self.states, self._instruction_id, self._episode_end]
+        arrays = [self.actions, self.states, self._texts.number, self._ends]
         if self._chunked is not None:
             arrays += [self._chunked.action, self._chunked.state]
         digest = hashlib.sha256()
@@ -521,24 +433,6 @@ class WindowDataset:
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update("\0".join(self.instructions.tolist()).encode())
         return digest.hexdigest()[:20]
-
-
-class DamagedFrame(ValueError):
-    """A frame that cannot be decoded."""
-
-    def __init__(self, message: str, camera: str, step: int) -> None:
-        super().__init__(message)
-        self.camera, self.step = camera, step
-
-
-def _ranges(lengths: np.ndarray) -> list[range]:
-    """The steps of every episode that has some."""
-    lengths = lengths[lengths > 0]
-    ends = np.cumsum(lengths)
-    return [
-        range(end - length, end)
-        for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)
-    ]
 
 
 def _sizes(

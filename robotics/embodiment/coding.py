@@ -321,10 +321,18 @@ def _width(row: _Row) -> int:
 
 
 def _names(row: _Row) -> list[str]:
-    width, part = _width(row), row.part
+    return _value_names(row.part, row.coding.form, _width(row))
+
+
+def recorded_names(robot: Robot, group: str) -> list[str]:
+    """Of the values of a recorded "state" or "action": "position.x", "rotation.roll", "gripper"."""
+    parts = getattr(robot, group)
+    return [name for part in parts for name in _value_names(part, part.form, part.width)]
+
+
+def _value_names(part: Part, form: str | None, width: int) -> list[str]:
     if part.kind == "rotation":
-        form = str(row.coding.form)
-        inner = _AXES.get(form) or tuple(form.removeprefix("euler_"))
+        inner = _AXES.get(str(form)) or tuple(str(form).removeprefix("euler_"))
     elif width == 1:
         return [part.name]
     else:

@@ -2,17 +2,26 @@
 
 Every simulator backend and every policy speaks these types, so that a rollout
 worker can import them without torch, MuJoCo or SIMPLER.
+
+An environment states its robot, a table whose paths are keys of its observations and whose action
+parts are, one after the other, what `step` takes. `Observation` and seven values of control are
+those of `tool_robot`, one arm driven by its tool.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from robotics.embodiment.robot import Robot
+
 CONTROL_DIM = 7
-"""Δxyz (m), axis-angle (rad) in the robot base frame, gripper (+1 closes, -1 opens)."""
+"""Δxyz (m), axis-angle (rad) in the robot base frame, gripper (+1 closes, -1 opens, 0 keeps), of
+`tool_robot`."""
 
 AUTO = "auto"
 ACTING_MODES = ("policy", "joint")
@@ -20,10 +29,10 @@ ACTING_MODES = ("policy", "joint")
 
 
 class Observation(TypedDict, total=False):
-    """One observation of a single-arm robot; arrays are unbatched."""
+    """One observation of a `tool_robot`; arrays are unbatched. A robot with others states them."""
 
     image: np.ndarray
-    """uint8 (256, 320, 3) RGB of the head camera; absent in `obs_mode="state"`."""
+    """uint8 (H, W, 3) RGB of the head camera; absent in `obs_mode="state"`."""
     tool_pose: np.ndarray
     """float32 (7,): position (m) and quaternion xyzw of the tool in the base frame."""
     gripper_closed: np.ndarray
@@ -34,7 +43,7 @@ class Action(NamedTuple):
     """One control step."""
 
     control: np.ndarray
-    """float32 (7,), see `CONTROL_DIM`."""
+    """float32 (A,), the action parts of the environment's robot; see `CONTROL_DIM`."""
     terminate: bool = False
     """The policy declares the current sub-task finished (RT-1's `terminate_episode`)."""
 
@@ -58,6 +67,48 @@ class Policy(Protocol):
     def act(self, observation: Observation | None) -> Action:
         """The next action; `observation` may be None when `needs_observation` is False."""
         ...
+
+
+@functools.cache
+def tool_robot(embodiment: str, rate: float, camera_size: tuple[int, int] | None = None) -> Robot:
+    """The table of an arm that shows an `Observation` and takes a control of `CONTROL_DIM`.
+
+    Args:
+        embodiment: the robot itself; a checkpoint for another one is refused.
+        rate: control steps a second.
+        camera_size: height and width of `image`; None: whatever they are.
+    """
+    from robotics.embodiment.tables import load_robot
+
+    content = {
+        "name": embodiment,
+        "rate": rate,
+        "cameras": {"head": {"path": "image", "size": camera_size and list(camera_size)}},
+        "state": {
+            "position": {"path": "tool_pose[0:3]", "kind": "position"},
+            "rotation": {
+                "path": "tool_pose[3:7]", "kind": "rotation", "form": "quaternion_xyzw",
+            },
+            "gripper": {"path": "gripper_closed", "kind": "gripper", "open": 0, "closed": 1},
+        },
+        "action": {
+            "position": {"path": "control[0:3]", "kind": "position", "mode": "delta"},
+            "rotation": {
+                "path": "control[3:6]", "kind": "rotation", "form": "axis_angle", "mode": "delta",
+            },
+            "gripper": {
+                "path": "control[6]", "kind": "gripper", "mode": "pulse", "open": -1, "closed": 1,
+            },
+        },
+        "instruction": "instruction",
+    }  # fmt: skip
+    return load_robot(content)
+
+
+def takes_tool_control(robot: Robot) -> bool:
+    """Whether an environment shows and takes what that of a `tool_robot` does."""
+    like = tool_robot("arm", 1.0)
+    return (robot.state, robot.action) == (like.state, like.action)
 
 
 def acting_mode(asked: str, trained: Sequence[str]) -> str:

@@ -11,11 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from robotics.embodiment.coding import Field
-from robotics.embodiment.table import ACTION_DIM, ARM, ROTATION
 
-ACTION_FLOOR = 1e-3
-"""m or rad: a motion that hardly ever occurs must not have its noise blown up."""
-PROPRIO_FLOOR = 1e-2
 SPARSE_LIMIT = 10.0
 """Normalised size of the largest value of a dimension that is nearly always the same."""
 
@@ -267,23 +263,3 @@ def _centers(statistics: Quantiles, kinds: Sequence[str]) -> tuple[np.ndarray, n
         for which in (0, 1)
     )
     return center, scale
-
-
-def action_normalizer(
-    statistics: Quantiles, kind: str = "quantiles", rotation_floor: float = ACTION_FLOOR
-) -> Normalizer:
-    """For actions (8): the six arm dimensions are scaled; gripper and terminate are left alone.
-
-    rotation_floor: rad; where a task hardly turns the tool, what it turns is mostly the
-    correction of noise, and scaled to unit size it would dominate the loss.
-    """
-    scaled = np.zeros(ACTION_DIM, bool)
-    scaled[ARM] = True
-    floors = np.full(ACTION_DIM, ACTION_FLOOR)
-    floors[ROTATION] = rotation_floor
-    return Normalizer(statistics, scaled.tolist(), floors.tolist(), kind)
-
-
-def proprio_normalizer(statistics: Quantiles, kind: str = "quantiles") -> Normalizer:
-    """For proprioception (8): all dimensions are scaled."""
-    return Normalizer(statistics, floor=PROPRIO_FLOOR, kind=kind)

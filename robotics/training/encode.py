@@ -1,4 +1,4 @@
-"""Every frame of an RLDS data set to latents, with the codec that training will have."""
+"""Every frame of a data set to latents, with the codec that training will have."""
 
 from __future__ import annotations
 

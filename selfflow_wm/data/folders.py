@@ -130,7 +130,7 @@ class AudioFolder(MediaFolder):
 
 
 class VideoFolder(MediaFolder):
-    """`frames` frames in a row of videos, scaled to cover (H, W) and cropped (extra `media`).
+    """`frames` frames in a row of videos, scaled to cover (H, W) and cropped.
 
     audio: the codec of their sound; with it, the kind is video with audio and the sound at the same
     time is read too. fps: frames a second that all must have; None takes any.
@@ -146,13 +146,8 @@ class VideoFolder(MediaFolder):
         audio: AudioCodec | None = None,
         fps: float | None = None,
     ) -> None:
-        try:
-            import av
-        except ImportError:
-            raise ValueError(
-                "expected av to read videos, which is not installed; "
-                "pip install 'selfflow-wm[media]'"
-            ) from None
+        import av
+
         self.av: Any = av
         super().__init__(root)
         self.image_size, self.frames, self.audio, self.fps = image_size, frames, audio, fps

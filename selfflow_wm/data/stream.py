@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
 
 from selfflow_wm.data.encode import SampleEncoder
-from selfflow_wm.data.modes import ModeSchedule
+from selfflow_wm.data.modes import Mode, ModeSchedule
 from selfflow_wm.data.source import (
     Sample,
     Source,
@@ -40,6 +40,16 @@ class _Order:
         return int(self._permutation[place]), epoch
 
 
+class Draw(NamedTuple):
+    """What a batch holds."""
+
+    mode: Mode
+    numbers: tuple[int, ...]
+    """Of the samples."""
+    laps: tuple[int, ...]
+    """Number of the pass over the source that each is drawn in."""
+
+
 class SampleStream:
     """An endless iterator of encoded batches, each of one mode of the schedule.
 
@@ -56,7 +66,6 @@ class SampleStream:
         accumulate: batches of one mode in a row, as many as the trainer adds up to a step.
         rank, world_size: which of several readers this is. All draw the same modes, and of every
             step's samples each takes its share.
-        workers: threads that read samples; 0 reads them one after the other.
 
     Raises:
         ValueError: a mode without a source or without its modalities in the layout.
@@ -73,7 +82,6 @@ class SampleStream:
         accumulate: int = 1,
         rank: int = 0,
         world_size: int = 1,
-        workers: int = 0,
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"expected a rank in 0..world_size - 1, got {rank} of {world_size}")
@@ -82,7 +90,6 @@ class SampleStream:
         self.encoder, self.schedule, self.accumulate = encoder, schedule, accumulate
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self._orders = {name: _Order(name, len(s), seed) for name, s in self.sources.items()}
-        self._pool = ThreadPoolExecutor(workers) if workers else None
         self.drawn = 0
         self.positions = dict.fromkeys(self.sources, 0)
 
@@ -90,27 +97,45 @@ class SampleStream:
         return self
 
     def __next__(self) -> Batch:
+        before = self.drawn, dict(self.positions)
+        try:
+            draw = self.draw()
+            return self.encode(self.read(draw), draw)
+        except BaseException:  # a sample that fails leaves the position as it was
+            self.drawn, self.positions = before
+            raise
+
+    def draw(self) -> Draw:
+        """What the next batch holds; moves the position."""
         mode = self.schedule.draw(self.drawn // self.accumulate)
-        size, source = self.schedule.batch_size(mode.name), self.sources[mode.name]
+        size = self.schedule.batch_size(mode.name)
         order, start = self._orders[mode.name], self.positions[mode.name]
         # Interleaved, so that the ranks together read what one with a larger batch would.
         places = range(start + self.rank, start + size * self.world_size, self.world_size)
-        read = self._pool.map if self._pool else map
-        try:
-            numbers, laps = zip(*map(order, places), strict=True)
-            samples: list[Sample] = list(read(sample_at, repeat(source), numbers, laps))
-            batch = self.encoder(samples, mode)
-        except ValueError as error:
-            raise UnusableSample(f"data.{mode.name}: {error}") from error
-        self.drawn += 1  # after the reading: a sample that fails leaves the position as it was
+        numbers, laps = zip(*map(order, places), strict=True)
+        self.drawn += 1
         self.positions[mode.name] = start + size * self.world_size
-        return batch
+        return Draw(mode, numbers, laps)
+
+    def read(self, draw: Draw) -> list[Sample]:
+        """The samples of a draw; UnusableSample for one that cannot be read."""
+        source = self.sources[draw.mode.name]
+        with _named(draw.mode):
+            return [
+                sample_at(source, number, lap)
+                for number, lap in zip(draw.numbers, draw.laps, strict=True)
+            ]
+
+    def encode(self, samples: list[Sample], draw: Draw) -> Batch:
+        """The batch of a draw's samples; UnusableSample for one that does not fit."""
+        with _named(draw.mode):
+            return self.encoder(samples, draw.mode)
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able position."""
         return {"drawn": self.drawn, "positions": dict(self.positions), "made_for": self._made_for}
 
-    @property
+    @functools.cached_property
     def _made_for(self) -> dict[str, Any]:
         lengths = {name: len(source) for name, source in self.sources.items()}
         known = {name: fingerprint(source) for name, source in self.sources.items()}
@@ -129,6 +154,15 @@ class SampleStream:
             )
         self.drawn = int(state["drawn"])
         self.positions = {name: int(state["positions"][name]) for name in self.sources}
+
+
+@contextmanager
+def _named(mode: Mode) -> Iterator[None]:
+    """Say which source an unusable sample is of."""
+    try:
+        yield
+    except ValueError as error:
+        raise UnusableSample(f"data.{mode.name}: {error}") from error
 
 
 def check_schedule(

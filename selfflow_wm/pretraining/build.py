@@ -27,7 +27,7 @@ from selfflow_wm.training.model_files import SavedModel, load_model, save_model
 from selfflow_wm.training.trainer import Trainer
 
 PATHS = ("data", "out", "init")
-RESUMABLE = (*run.RESUMABLE, "workers", "fps")
+RESUMABLE = (*run.RESUMABLE, "fps")
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
@@ -56,7 +56,7 @@ def _parts(setting: run.Setting) -> run.Parts:
         network=saved.model,
         pixels=encoder.pixels,
         objective=WeightedByModality,
-        stream=partial(SampleStream, sources, encoder, workers=plain["workers"]),
+        stream=partial(SampleStream, sources, encoder),
         fixed_batches=partial(fixed_batches, held_out, encoder),
         preview=partial(Preview, encoder, held_out),
         save=save,

@@ -92,7 +92,19 @@ def compose_config(program: str, overrides: Sequence[str], *, paths: Sequence[st
     if added:
         _check_keys(name, added, _compose(name, groups))
     _check_numbers(config)
+    if config.log.name is None:
+        config.log.name = _run_name(grouped, config)
     return config
+
+
+def _run_name(groups: Sequence[Override], config: DictConfig) -> str | None:
+    """What a run is called: after its experiment, else after its directory."""
+    chosen = [one.value() for one in groups if one.key_or_group == "experiment"]
+    if chosen and chosen[-1]:
+        return str(chosen[-1])
+    if OmegaConf.is_missing(config, "out") or not config.out:
+        return None
+    return Path(config.out).resolve().name
 
 
 def current_word(word: str) -> str:

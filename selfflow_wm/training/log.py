@@ -1,14 +1,23 @@
-"""Scalars to metrics.jsonl (always) and Weights & Biases (optional)."""
+"""Scalars to metrics.jsonl (always); they, pictures and clips to Weights & Biases (optional)."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
+import secrets
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from selfflow_wm.files import read_json, write_json
+
 WANDB_MODES = ("auto", "online", "offline", "disabled")
+WANDB_RECORD = "wandb.json"
+"""File of a run's directory with the id of its run in Weights & Biases."""
+PICTURES, CLIPS = (".png",), (".mp4",)
+"""Endings of the files that are shown there."""
 
 
 class MetricsLog:
@@ -16,8 +25,12 @@ class MetricsLog:
 
     wandb: "disabled" never imports wandb; "offline" writes its files under `out_dir/wandb`;
     "online" uploads; "auto" uploads when this machine is logged in, stays offline when it is
-    not, and does without when wandb is not installed.
-    resume_step: lines after it are dropped, so that a resumed run never logs a step twice.
+    not, and does without when wandb is not installed. A resumed training goes on in the run of
+    Weights & Biases that it began, whose id is kept in `out_dir/wandb.json` from before its first
+    line; what a crashed training had logged there beyond its last saved state stays as it is.
+    name: of that run.
+    resume_step: lines after it are dropped, so that a resumed run never logs a step twice. 0 begins
+    a new run.
     """
 
     def __init__(
@@ -36,7 +49,10 @@ class MetricsLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _drop_after(self.path, resume_step)
         self._file = self.path.open("a", buffering=1)
-        self._run = _start_wandb(wandb, Path(out_dir), project, name, config)
+        record = Path(out_dir) / WANDB_RECORD
+        if not resume_step:
+            record.unlink(missing_ok=True)
+        self._run = _start_wandb(wandb, record, project, name, config)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line. NaN and infinity become null: JSON cannot hold them."""
@@ -44,6 +60,23 @@ class MetricsLog:
         self._file.write(json.dumps({"step": step, "time": round(time.time(), 3), **clean}) + "\n")
         if self._run is not None:
             self._run.log({k: v for k, v in clean.items() if v is not None}, step=step)
+
+    def media(self, step: int, files: Sequence[Path | str]) -> None:
+        """Show pictures and clips that were written at `step`, each under its file's name without
+        the step; others are left out."""
+        if self._run is None:
+            return
+        import wandb
+
+        shown: dict[str, Any] = {}
+        for path in map(Path, files):
+            name = f"preview/{re.sub(r'step_[0-9]+_?', '', path.stem)}".rstrip("/")
+            if path.suffix in PICTURES:
+                shown[name] = wandb.Image(str(path))
+            elif path.suffix in CLIPS:
+                shown[f"{name}_clip"] = wandb.Video(str(path), format="mp4")
+        if shown:
+            self._run.log(shown, step=step)
 
     def close(self) -> None:
         """Flush and end the wandb run."""
@@ -57,6 +90,9 @@ class NoLog:
     """Takes what a MetricsLog takes and keeps nothing: the log of all processes but the main."""
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        """Nothing."""
+
+    def media(self, step: int, files: Sequence[Path | str]) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -76,7 +112,10 @@ def _drop_after(path: Path, step: int) -> None:
     path.write_text("".join(line + "\n" for line in kept))
 
 
-def _start_wandb(mode: Any, out_dir: Path, project: str, name: str | None, config: dict | None):
+def _start_wandb(
+    mode: str, record: Path, project: str, name: str | None, config: dict[str, Any] | None
+) -> Any:
+    """The run of Weights & Biases that `record` names, or a new one that it names from now on."""
     if mode == "disabled":
         return None
     try:
@@ -89,7 +128,24 @@ def _start_wandb(mode: Any, out_dir: Path, project: str, name: str | None, confi
         ) from None
     if mode == "auto":
         mode = "online" if wandb.api.api_key else "offline"
-    settings = wandb.Settings(silent=True, console="off")
-    return wandb.init(
-        mode=mode, dir=str(out_dir), project=project, name=name, config=config, settings=settings
-    )
+    if not record.is_file():
+        write_json(record, {"id": secrets.token_hex(4), "project": project})
+    known = read_json(record)
+    try:
+        return wandb.init(
+            mode=mode,  # pyright: ignore[reportArgumentType]
+            dir=str(record.parent),
+            # Of the beginning: an id is of one project.
+            project=known["project"],
+            id=known["id"],
+            # Offline there is nobody to ask; `wandb sync` puts the parts together by their id.
+            resume="allow" if mode == "online" else None,
+            name=name,
+            config=config,
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+    except wandb.Error as error:
+        raise ConnectionError(
+            f"log.wandb={mode}: expected Weights & Biases to answer, got {error}; "
+            f"log.wandb=offline keeps what is logged in {record.parent / 'wandb'} for `wandb sync`"
+        ) from error

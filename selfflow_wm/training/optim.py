@@ -55,6 +55,22 @@ class AdamWCosine:
         return self.lr * (self.floor + (1.0 - self.floor) * cosine)
 
 
+def rescheduled(optim: AdamWCosine, step: int, before: int, now: int) -> str:
+    """What training on from `step` to `now` steps in all does to the rate that was planned for
+    `before` steps; "" where it is planned for as many."""
+    if before == now:
+        return ""
+    counts = f"of {now} steps now, {before} before"
+    if step >= now:
+        return f"{counts}: none is left"
+    ahead = range(step, now)
+    if all(optim.rate(s, before) == optim.rate(s, now) for s in ahead[:: 1 + len(ahead) // 100]):
+        return f"{counts}: constant after warm-up, as before"
+    was, is_, last = optim.rate(step, before), optim.rate(step, now), optim.rate(now - 1, now)
+    next_step = f"stays at {is_:.3g}" if was == is_ else f"jumps from {was:.3g} to {is_:.3g}"
+    return f"{counts}: the schedule is over them all, the rate {next_step} and ends at {last:.3g}"
+
+
 def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict]:
     """Two groups: matrices with decay; biases, norm scales and other 1-D tensors without."""
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]

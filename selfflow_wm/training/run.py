@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from selfflow_wm.data import Mode, ModeSchedule, UnusableSample
+from selfflow_wm.data.ahead import Draws, ReadAhead, reading_threads
 from selfflow_wm.files import hold, write_file
 from selfflow_wm.layout import Batch
 from selfflow_wm.objective import FlowMatching
@@ -27,7 +28,7 @@ from selfflow_wm.training.command import PLACES
 from selfflow_wm.training.config import current_record, make_objective, make_part, require
 from selfflow_wm.training.log import MetricsLog
 from selfflow_wm.training.parallel import make_parallel
-from selfflow_wm.training.trainer import BatchStream, NonFiniteLoss, Trainer
+from selfflow_wm.training.trainer import NonFiniteLoss, Trainer
 from selfflow_wm.training.validate import FixedNoiseValidation
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -36,7 +37,7 @@ LOADED = "loaded"
 """Key of run.json: what was loaded from the checkpoint in `init`."""
 LOCK = ".lock"
 """File of a run's directory that its main process holds."""
-RESUMABLE = ("trainer", "log", "resume", "device", "out", LOADED)
+RESUMABLE = ("trainer", "log", "resume", "device", "out", "workers", "ahead", LOADED)
 """Parts of the configuration that may change between a run and its resumption."""
 
 
@@ -70,12 +71,12 @@ class Parts:
     """Of it: what is trained."""
     pixels: Callable[[Batch, str], Any]
     """`(batch, modality)`: frames, for objectives that look at them."""
-    stream: Callable[..., BatchStream]
+    stream: Callable[..., Draws]
     """`(modes, **options)`: training batches. options: seed, accumulate, rank, world_size."""
     fixed_batches: Callable[[ModeSchedule, int], dict[str, list[Batch]]]
     """`(modes, batches of each)`: for validation."""
-    preview: Callable[[Path], Callable[[Any, int], None]]
-    """`(directory)`: the hook that writes pictures there."""
+    preview: Callable[[Path], Callable[[Any, int], Sequence[Path]]]
+    """`(directory)`: the hook that writes pictures and clips there, and returns their paths."""
     save: Callable[[Any, int, Path], None]
     """`(ema, step, directory)`: writes one checkpoint."""
     describe: Callable[[Trainer], list[str]]
@@ -116,6 +117,7 @@ def assemble(
     plain: Any = OmegaConf.to_container(config, resolve=True)
     stated = ModeSchedule(plain["modes"], config.seed, table)
     modes = of_run(stated, plain["batch_of"], joined.size)
+    threads = reading_threads(plain["workers"], plain["ahead"], joined.device)
     out = Path(config.out)
     per_process = modes.divided(joined.size)
     resuming = joined.on_main(lambda: claim(out, plain, resumable))
@@ -129,16 +131,17 @@ def assemble(
 
     settings = plain["trainer"] | {"parallel": make_parallel(joined)}
     per_mode = settings.pop("validation_batches")
+    stream = parts.stream(
+        per_process,
+        seed=config.seed,
+        accumulate=settings["accumulate"],
+        rank=joined.rank,
+        world_size=joined.size,
+    )
     trainer = Trainer(
         network,
         trained,
-        parts.stream(
-            per_process,
-            seed=config.seed,
-            accumulate=settings["accumulate"],
-            rank=joined.rank,
-            world_size=joined.size,
-        ),
+        ReadAhead(stream, threads, plain["ahead"]) if threads else stream,
         out_dir=out,
         optim=optim,
         seed=config.seed,
@@ -240,7 +243,7 @@ def claim(out: Path, config: dict[str, Any], resumable: Sequence[str] = RESUMABL
 
 PARTS = (
     "state", "checkpoints", "checkpoint", "initial", "previews", "metrics.jsonl", "run.json",
-    "init.txt",
+    "init.txt", "wandb.json",
 )  # fmt: skip
 """Of a run's directory."""
 
@@ -299,6 +302,7 @@ def describe_run(trainer: Trainer, config: DictConfig) -> list[str]:
         *(shared if trainer.ranks.size > 1 else []),
         f"steps       {trainer.step} done of {trainer.total_steps}"
         + (f", at most {trainer.max_minutes:g} minutes" if trainer.max_minutes else ""),
+        *([f"rate        {trainer.rescheduled}"] if trainer.rescheduled else []),
         f"out         {config.out}",
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from selfflow_wm.training import checkpoint
 from selfflow_wm.training.diagnostics import Diagnostics
 from selfflow_wm.training.ema import EMA
 from selfflow_wm.training.log import MetricsLog, NoLog
-from selfflow_wm.training.optim import AdamWCosine
+from selfflow_wm.training.optim import AdamWCosine, rescheduled
 from selfflow_wm.training.parallel import SingleProcess
 from selfflow_wm.training.readings import NonFiniteLoss as NonFiniteLoss
 from selfflow_wm.training.readings import Readings
@@ -52,8 +52,9 @@ class Trainer:
     reads its rows of every batch from its stream (`training.parallel`). The hooks run, and
     everything is written and printed, in the main process alone.
     Hooks get the EMA model in evaluation mode: `validate(ema, step) -> scalars` every
-    `validate_every` steps, `preview(ema, step)` every `preview_every`, `export(ema, step)` every
-    `export_every` and at the end; 0 means never, except that the end always exports.
+    `validate_every` steps, `preview(ema, step) -> files` (which it wrote, for the log) every
+    `preview_every`, `export(ema, step)` every `export_every` and at the end; 0: never, but for the
+    export at the end.
     diagnose_every: measure the representation term and the EMA this often (0: never), see
     `training.diagnostics`; logged as `diagnosis/*`.
     The state is saved every `save_every` steps, at the end and on SIGINT or SIGTERM.
@@ -89,7 +90,7 @@ class Trainer:
         keep_states: int = 1,
         max_minutes: float | None = None,
         validate: Callable[[Any, int], dict[str, float]] | None = None,
-        preview: Callable[[Any, int], None] | None = None,
+        preview: Callable[[Any, int], Iterable[Path] | None] | None = None,
         export: Callable[[Any, int], None] | None = None,
         log: MetricsLog | None = None,
     ) -> None:
@@ -127,13 +128,12 @@ class Trainer:
             objective, seed=seed, autocast=self.autocast, parallel=self.parallel
         )
         self.diagnose_every = diagnose_every
-        self.hooks = (
-            (validate_every, self._validate if validate else None),
-            (preview_every, preview),
-        )
-        self.validate, self.export, self.export_every = validate, export, export_every
+        self.validate, self.validate_every = validate, validate_every
+        self.preview, self.preview_every = preview, preview_every
+        self.export, self.export_every = export, export_every
         self.log = log
         self.step = 0
+        self.rescheduled = ""  # what resuming with another number of steps does to the rate
         self._signal: int | None = None
         self._exported = -1
         self._batch: Batch | None = None
@@ -248,17 +248,15 @@ class Trainer:
         def due(every: int) -> bool:
             return bool(every) and self.step % every == 0
 
-        everything = (self.diagnose_every, self.export_every, *(every for every, _ in self.hooks))
-        if any(map(due, everything)):
+        hooks = (self.validate_every, self.preview_every)
+        if any(map(due, (self.diagnose_every, self.export_every, *hooks))):
             self.readings.read()  # nothing is shown or exported of a run that went wrong
         if due(self.diagnose_every):
             log.write(self.step, self._diagnose())
-        for every, hook in self.hooks:
-            if hook is None or not due(every):
-                continue
-            values = self._on_whole_ema(hook)
-            if values:
-                log.write(self.step, values)
+        if self.validate and due(self.validate_every):
+            log.write(self.step, self._on_whole_ema(self._validate))
+        if self.preview and due(self.preview_every):
+            log.media(self.step, self._on_whole_ema(self._preview))
         if due(self.export_every):
             self._export()
 
@@ -275,6 +273,10 @@ class Trainer:
     def _validate(self, ema: nn.Module, step: int) -> dict[str, float]:
         values = self.validate(ema, step) if self.validate else {}
         return {f"validation/{k}": v for k, v in values.items()}
+
+    def _preview(self, ema: nn.Module, step: int) -> list[str]:
+        files = self.preview(ema, step) if self.preview else None
+        return [str(path) for path in files or ()]
 
     def _export(self) -> None:
         if self.export is not None:
@@ -340,6 +342,7 @@ class Trainer:
                     "schema": STATE_SCHEMA,
                     "step": self.step,
                     "accumulate": self.accumulate,
+                    "total_steps": self.total_steps,
                     "batches": self.batches.state_dict(),
                     "diagnostics": self.diagnostics.state_dict(),
                 },
@@ -391,6 +394,8 @@ class Trainer:
         self.batches.load_state_dict(header["batches"])
         self.diagnostics.load_state_dict(header.get("diagnostics", {}))
         self.step = header["step"]
+        planned = header.get("total_steps", self.total_steps)
+        self.rescheduled = rescheduled(self.optim, self.step, planned, self.total_steps)
         return True
 
     def _rng(self) -> dict[str, Tensor]:

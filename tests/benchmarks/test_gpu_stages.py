@@ -320,7 +320,7 @@ def test_the_rehearsal_runs_every_stage_on_a_cpu(tmp_path):
     entries = rehearse(tmp_path / "out")
     assert {check["verdict"] for check in entries["right"]["checks"]} == {"ok"}
     assert {row["step"] for row in entries["fast"]["tables"]["steps"]} == set(VARIANTS)
-    assert len(entries["fed"]["tables"]["steps and their data"]) == 4
+    assert len(entries["fed"]["tables"]["steps and their data"]) == 6
 
 
 @pytest.mark.slow

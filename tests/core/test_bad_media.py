@@ -115,7 +115,6 @@ def test_a_codec_of_another_grid_is_refused(codecs, name):
             CodecDecoder(codecs["image"], rows[0])
 
 
-@pytest.mark.extra("media")
 def test_damaged_videos_and_other_rates_of_their_sound(tmp_path, codecs, capsys):
     frames = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)
     audio = np.sin(np.arange(8000) / 9).astype(np.float32)

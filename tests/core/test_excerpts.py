@@ -50,7 +50,6 @@ def video(tmp_path):
     return tmp_path / "a.mp4"
 
 
-@pytest.mark.extra("media")
 def test_later_passes_over_videos_read_other_parts_and_their_sound(video):
     codec = MDCTCodec(RATE, 4000, 200, 4)
     source = VideoFolder(video.parent, (8, 8), 5, codec, fps=FPS)
@@ -68,7 +67,6 @@ def test_later_passes_over_videos_read_other_parts_and_their_sound(video):
     assert len(set(begins)) == 4
 
 
-@pytest.mark.extra("media")
 def test_sound_from_the_middle_is_the_sound_of_the_whole(video):
     import av
 
@@ -83,7 +81,6 @@ def test_sound_from_the_middle_is_the_sound_of_the_whole(video):
     assert not later[0, :3900].any() and later.shape[1] >= 2000
 
 
-@pytest.mark.extra("media")
 def test_a_short_video_is_read_whole_at_every_pass(video):
     import av
 
@@ -115,7 +112,6 @@ def halves(tmp_path):
     return tmp_path / "a.mp4"
 
 
-@pytest.mark.extra("media")
 def test_videos_stand_upright(halves):
     """As telephones record: a turn in the header."""
     whole = bytearray(halves.read_bytes())
@@ -128,7 +124,6 @@ def test_videos_stand_upright(halves):
     assert np.allclose(shown[:, 18:], (20, 20, 200), atol=6)
 
 
-@pytest.mark.extra("media")
 @pytest.mark.parametrize("full", [False, True])
 def test_colours_are_those_that_the_video_names(halves, full):
     words = ["-vf", f"scale=out_color_matrix=bt709:out_range={'full' if full else 'limited'}"]
@@ -140,7 +135,6 @@ def test_colours_are_those_that_the_video_names(halves, full):
     assert np.allclose(shown[:, :, 18:], (20, 20, 200), atol=6)
 
 
-@pytest.mark.extra("media")
 def test_videos_whose_headers_count_no_frames_give_other_parts_too(video):
     path = converted(video, "-c", "copy", ".mkv")
     source = VideoFolder(path.parent, (8, 8), 5)
@@ -150,14 +144,12 @@ def test_videos_whose_headers_count_no_frames_give_other_parts_too(video):
         assert len(shown) == 5 and np.allclose(np.diff(shown), 1, atol=0.6)
 
 
-@pytest.mark.extra("media")
 def test_a_video_shorter_than_its_sound_is_read_from_its_beginning(video):
     path = converted(video, "-vf", "trim=end_frame=8", "-c:a", "copy", ".mkv")
     shown = VideoFolder(path.parent, (8, 8), 5).at(0, 1)["video"].mean((1, 2, 3)) / 4
     assert shown[0] == pytest.approx(0, abs=0.6) and len(shown) == 5
 
 
-@pytest.mark.extra("media")
 def test_frames_at_an_uneven_rate_are_refused(video):
     """Every third of the first half: 40 frames in 6.4 s are 6.25 a second."""
     wanted = "select='not(mod(n,3))+gt(n,29)'"
@@ -167,7 +159,6 @@ def test_frames_at_an_uneven_rate_are_refused(video):
     assert VideoFolder(path.parent, (8, 8), 5)[0]["video"].shape == (5, 8, 8, 3)
 
 
-@pytest.mark.extra("media")
 def test_tracks_that_are_missing_are_named_and_titles_may_be_in_any_encoding(halves, capsys):
     path = converted(halves, "-metadata", "title=aXXe", "-c:v", "mpeg4", ".avi")
     path.write_bytes(path.read_bytes().replace(b"aXXe", b"a\xfc\xdfe"))

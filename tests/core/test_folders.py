@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import sys
 import tarfile
 
 import numpy as np
@@ -15,7 +14,7 @@ from scipy.io import wavfile
 
 from selfflow_wm.codec import PatchPCA
 from selfflow_wm.data import ModeSchedule, SampleEncoder, SampleStream
-from selfflow_wm.data.folders import AudioFolder, ImageFolder, VideoFolder
+from selfflow_wm.data.folders import AudioFolder, ImageFolder
 from selfflow_wm.data.source import Part, split_source
 from selfflow_wm.layout import Layout
 
@@ -204,9 +203,3 @@ def test_waves_are_scaled_and_cut_and_never_resampled(tmp_path):
     (tmp_path / "0.wav").write_bytes(b"RIFF damaged")
     source = AudioFolder(tmp_path, 8000, 40, 2)
     assert source[0]["caption"] == "hum" and len(source.skipped) == 1
-
-
-def test_videos_ask_for_their_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ValueError, match=r"selfflow-wm\[media\]"):
-        VideoFolder(tmp_path, (8, 8), 5)

@@ -66,7 +66,7 @@ def test_every_pass_takes_each_sample_once(encoder):
 
 
 def test_a_stream_resumes_from_a_small_state(encoder):
-    whole, half = stream(encoder, workers=2), stream(encoder)
+    whole, half = stream(encoder), stream(encoder)
     expected = [numbers(next(whole)) for _ in range(9)]
     for _ in range(4):
         next(half)

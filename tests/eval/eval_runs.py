@@ -26,9 +26,10 @@ def gather(out, wanted, workers=0, perturbation=NOISE, simulator=FAKE, **more):
 
 def contents(out):
     return [
-        (list(e.images), list(e.instruction), e.actions().tobytes(), e.proprio().tobytes())
+        ({name: list(images) for name, images in e.cameras.items()}, list(e.instructions),
+         e.action.tobytes(), e.terminate.tobytes(), e.state.tobytes())
         for e in EpisodeReader(out)
-    ]
+    ]  # fmt: skip
 
 
 def words(out, *more, backend="make", task="open_drawer_place,move_near", policy="expert"):

@@ -19,6 +19,7 @@ from robotics.data.rlds.frames import SharedFile
 from robotics.data.rlds.reader import ShardSlice, container, index_shard, split_shards
 from robotics.data.rlds.schema import encode_episode
 from robotics.data.windows import WindowDataset
+from robotics.training.build import build, compose_config
 
 SIZE = (16, 20)
 LENGTHS = (4, 5, 6, 3, 7)
@@ -110,7 +111,7 @@ def test_a_file_put_in_the_place_of_a_shard_is_read(copy, tmp_path):
         (tmp_path / "again" / path.name).replace(path)
     after = windows(copy, cache_dir=tmp_path, decoded=False)
     np.testing.assert_array_equal(after.frames([0]), frames)
-    assert after._frames["head"][0]._file._inode != before._frames["head"][0]._file._inode
+    assert after.store.frames["head"][0]._file._inode != before.store.frames["head"][0]._file._inode
 
 
 def test_many_threads_read_more_files_than_are_kept_open(tmp_path):
@@ -267,9 +268,10 @@ def test_without_pixels_kept_the_same_is_left_out(copy, fault):
 def spoil(dataset, steps, directory):
     """Overwrite the images of some steps behind an index's back."""
     for step in steps:
-        shard = int(np.searchsorted(dataset._frame_starts, step, side="right")) - 1
-        frames = dataset._frames["head"][shard]
-        record, offset, *_ = frames.places[step - dataset._frame_starts[shard]].item()
+        store = dataset.store
+        shard = int(np.searchsorted(store.starts, step, side="right")) - 1
+        frames = store.frames["head"][shard]
+        record, offset, *_ = frames.places[step - store.starts[shard]].item()
         with frames.path.open("r+b") as file:
             file.seek(frames.spans[record].offset + offset + 400)
             file.write(bytes(40))
@@ -322,6 +324,18 @@ def test_what_replaces_a_window_follows_from_it_alone(lazy):
     for index, sample in enumerate(again):
         for key in ("image/head", "video/head", "action", "state"):
             np.testing.assert_array_equal(sample[key][0], together[key][index])
+
+
+def test_a_run_goes_on_behind_an_undecodable_frame(lazy, tmp_path, tiny_overrides):
+    assert lazy  # makes the set
+    words = [*tiny_overrides, f"data={tmp_path / 'set'}", f"out={tmp_path / 'run'}"]
+    words += ["decoded=false", "dataset.video_offsets=[1,3]"]
+    words += ["modes=policy_only", "modes.policy.batch_size=16", "trainer.validation_batches=1"]
+    words += ["dataset.train_split=train", "dataset.validation_split=train", "on_error=skip"]
+    words += ["trainer.total_steps=3", "augment=crop_colour"]
+    run = build(compose_config(words))
+    assert run.trainer.train() == "finished"
+    assert run.trainer.batches.windows.dataset.faults.episodes == 2
 
 
 def test_a_set_whose_frames_are_all_undecodable_ends_in_words(tmp_path):

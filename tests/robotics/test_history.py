@@ -104,13 +104,12 @@ def test_uneven_offsets_are_refused(world, offsets):
 
 
 def observations(episode):
-    for image, pose, closed in zip(
-        episode.images, episode.tool_pose, episode.gripper_closed, strict=True
-    ):
+    """As a simulator of the robot would show them."""
+    for image, state in zip(episode.cameras["head"], episode.state, strict=True):
         yield {
             "image": decode_image(image),
-            "tool_pose": pose,
-            "gripper_closed": np.array([closed]),
+            "tool_pose": state[:7],
+            "gripper_closed": state[7:],
         }
 
 
@@ -129,11 +128,11 @@ def test_the_policys_past_is_that_of_the_datas_windows(
     policy = CheckpointPolicy(past_world, steps=1)
     for number, episode in enumerate(EpisodeReader(rt1_directory)[:2]):
         seen.clear()
-        policy.reset(episode.instruction[0])
+        policy.reset(episode.instructions[0][0])
         looked = []
         for step, observation in enumerate(observations(episode)):
-            if step and episode.instruction[step] != episode.instruction[step - 1]:
-                policy.instruct(episode.instruction[step])
+            if step and episode.instructions[step] != episode.instructions[step - 1]:
+                policy.instruct(episode.instructions[step][0])
             assert policy.needs_observation
             before = len(seen)
             policy.act(observation)

@@ -167,10 +167,12 @@ def test_what_the_codec_restores_is_not_spoiled_by_what_lies_after_the_end(joint
 
 
 def test_previews_show_no_frames_that_never_were(joint, clips, tmp_path):
+    import imageio.v3 as iio
     from PIL import Image
 
     preview = Preview(joint, clips, tmp_path, windows=12, steps=1)
-    preview(joint.backbone, 3)
+    files = preview(joint.backbone, 3)
+    assert [path.name for path in files] == ["step_00000003.png", "step_00000003.mp4"]
     picture = np.asarray(Image.open(tmp_path / "step_00000003.png"))
     valid = preview.samples["embedded"]["video_valid"]
     assert valid.any() and not valid.all()
@@ -178,6 +180,11 @@ def test_previews_show_no_frames_that_never_were(joint, clips, tmp_path):
         top, left = 2 * row * (SIZE[0] + 4), (1 + column) * (SIZE[1] + 4)
         tile = picture[top : top + SIZE[0], left : left + SIZE[1]]
         assert (tile == 255).all() != valid[row, column]
+    clip = iio.imread(files[1], plugin="FFMPEG")
+    assert len(clip) == 1 + valid.shape[1]  # windows from left to right, true above generated
+    for row, column in np.ndindex(valid.shape):
+        tile = clip[1 + column][: SIZE[0], row * (SIZE[1] + 4) :][:, : SIZE[1]]
+        assert (tile.mean() > 250) != valid[row, column]  # H.264 is not exact
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from robotics.data.augment import Augment, apply
 from robotics.data.batches import ModeStream
 from robotics.data.cache import latents
 from robotics.data.cache.latents import LatentCache
+from robotics.data.frame_store import FrameStore
 from robotics.data.rlds.fake import fake_dataset
 from robotics.data.windows import WindowDataset
 from robotics.encode import main
@@ -101,7 +102,7 @@ def test_half_precision_rounds_and_nothing_else(caches, windows):
 def test_training_reads_no_pixels(world, windows, caches, monkeypatch):
     cache = opened(caches / "float32", windows)
     stream = ModeStream(windows, world, robot_schedule(SHARES, seed=1), latents=cache)
-    monkeypatch.setattr(WindowDataset, "_copy_frames", lambda *_: 1 / 0)
+    monkeypatch.setattr(FrameStore, "_copy", lambda *_: 1 / 0)
     for _ in range(3):
         next(stream)
 

@@ -13,11 +13,21 @@ from robotics.embodiment.normalize import (
     SPARSE_LIMIT,
     Normalizer,
     Quantiles,
-    action_normalizer,
-    proprio_normalizer,
     warnings,
 )
 from robotics.embodiment.tables import load_robot
+
+
+def action_normalizer(statistics, kind="quantiles", rotation_floor=1e-3):
+    """As RT-1's models were trained: the arm scaled, gripper and terminate left alone."""
+    floors = [1e-3] * 3 + [rotation_floor] * 3 + [1e-3] * 2
+    return Normalizer(statistics, [True] * 6 + [False] * 2, floors, kind)
+
+
+def of_rt1(statistics, kind="quantiles", rotation_floor=None):
+    fields = Coder(load_robot("rt1")).fields("action")
+    return Normalizer.of_fields(statistics, fields, kind, rotation_floor)
+
 
 values = arrays(
     np.float32,
@@ -56,16 +66,17 @@ def test_a_constant_dimension_becomes_zero_and_comes_back():
 def test_actions_leave_gripper_and_terminate_alone():
     data = np.random.default_rng(0).normal(0, 0.05, (200, 8))
     data[:, 6:] = np.sign(data[:, 6:])
-    normalised = action_normalizer(Quantiles.of(data)).normalise(data)
+    normalised = of_rt1(Quantiles.of(data)).normalise(data)
     np.testing.assert_array_equal(normalised[:, 6:], data[:, 6:])
     assert np.abs(normalised[:, :6]).max() > 1
-    assert all(proprio_normalizer(Quantiles.of(data)).scaled)
+    states = Coder(load_robot("rt1")).fields("state")
+    assert all(Normalizer.of_fields(Quantiles.of(data), states).scaled)
 
 
 def test_a_motion_that_hardly_occurs_is_not_blown_up():
     data = np.zeros((1000, 8))
     data[0, 0] = 0.05
-    assert np.abs(action_normalizer(Quantiles.of(data)).normalise(data)).max() <= 50
+    assert np.abs(of_rt1(Quantiles.of(data)).normalise(data)).max() <= 50
 
 
 @settings(max_examples=20, deadline=None)
@@ -120,7 +131,7 @@ def test_minmax_puts_every_value_in_the_unit_range_and_comes_back():
 
 def test_clipping_is_asked_for_and_limits_the_scaled_dimensions_alone():
     data = np.random.default_rng(0).normal(0, 0.05, (200, 8))
-    normalizer = action_normalizer(Quantiles.of(data))
+    normalizer = of_rt1(Quantiles.of(data))
     far = np.full((1, 8), 9.0)
     assert normalizer.denormalise(normalizer.normalise(far)) == pytest.approx(far)
     clipped = normalizer.clip(far)
@@ -132,7 +143,7 @@ def test_clipping_is_asked_for_and_limits_the_scaled_dimensions_alone():
 def test_small_rotations_are_not_scaled_up_beyond_their_floor():
     data = np.random.default_rng(0).normal(0, 0.01, (500, 8))
     statistics = Quantiles.of(data)
-    deviation = action_normalizer(statistics, "standard", rotation_floor=0.1).normalise(data).std(0)
+    deviation = of_rt1(statistics, "standard", rotation_floor=0.1).normalise(data).std(0)
     np.testing.assert_allclose(deviation[:3], 1, atol=1e-3)
     np.testing.assert_allclose(deviation[3:6], 0.1, rtol=0.1)
     with pytest.raises(ValueError, match="floor"):
@@ -155,7 +166,7 @@ def test_rt1_normalises_as_it_always_did(kind):
     assert action == before
     assert action.normalise(data).tobytes() == before.normalise(data).tobytes()
     state = Normalizer.of_fields(statistics, coder.fields("state"), kind)
-    before = proprio_normalizer(statistics, kind)
+    before = Normalizer(statistics, floor=1e-2, kind=kind)
     assert state.normalise(data).tobytes() == before.normalise(data).tobytes()
     assert warnings(statistics, coder.fields("action")) == []
 

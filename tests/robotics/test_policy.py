@@ -1,4 +1,4 @@
-"""The policy protocol: chunks, seeds, conversions, refusals."""
+"""A checkpoint in environments and on robots: chunks, seeds, conventions, refusals."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from fake_world import episode, look, robot
 from scipy.spatial.transform import Rotation
+from tiny_world import SIZE, tiny_world
 
 from robotics.data.images import resize_image
 from robotics.embodiment.normalize import Normalizer
-from robotics.model.policy import CheckpointPolicy, to_action
+from robotics.model.policy import CheckpointPolicy, Policy
+from robotics.model.world_model import WorldModel
 
 
 def observation(seed=0, **changes):
@@ -22,6 +25,11 @@ def observation(seed=0, **changes):
         "gripper_closed": np.zeros(1, np.float32),
     }
     return values | changes
+
+
+@pytest.fixture
+def world():
+    return tiny_world(robot("embedded"), modes=("policy", "joint", "forward"))
 
 
 @pytest.fixture
@@ -76,37 +84,83 @@ def test_it_sees_the_frames_the_data_has(policy, monkeypatch):
     monkeypatch.setattr(policy.world, "generate", spy)
     frame = observation()
     policy.act(frame)
-    np.testing.assert_array_equal(seen["image"][0], resize_image(frame["image"], (32, 48)))
-    assert seen["instruction"] == ["open top drawer"] and seen["proprio"].shape == (1, 8)
+    np.testing.assert_array_equal(seen["image/head"][0], resize_image(frame["image"], SIZE))
+    assert seen["instruction"] == ["open top drawer"] and seen["state"].shape == (1, 8)
 
 
-def test_actions_become_controls():
+def canonical(quaternion):
+    """Of q and -q the one that the first models were trained with: x + y >= 0."""
+    return -quaternion if quaternion[0] + quaternion[1] < 0 else quaternion
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_a_drawer_opener_of_ten_steps_is_what_it_always_was(world, clip):
+    """The first policies' arithmetic, written out: what they are shown and what they command."""
+    policy = CheckpointPolicy(world, steps=2, clip=clip)
+    policy.reset("open top drawer", seed=3)
+    generator = torch.Generator().manual_seed(3)
+    model = world.robot()
+    plan = []
+    for step in range(10):
+        turn = Rotation.random(random_state=step).as_quat().astype(np.float32)
+        pose = np.concatenate([[0.5, step / 10, 0.2], turn]).astype(np.float32)
+        frame = observation(step, tool_pose=pose)
+        if not plan:
+            state = np.concatenate([pose[:3], canonical(turn), frame["gripper_closed"]])
+            chunk = world.generate(
+                {
+                    "image/head": resize_image(frame["image"], SIZE)[None],
+                    "state": state[None].astype(np.float32),
+                    "instruction": ["open top drawer"],
+                },
+                "policy", steps=2, shift=1.0, generator=[generator],
+            )["action"][0]  # fmt: skip
+            plan = list((model.normalizers["action"].clip(chunk) if clip else chunk)[:3])
+        row = plan.pop(0)
+        action = policy.act(frame if policy.needs_observation else None)
+        turned = Rotation.from_euler("xyz", row[3:6].astype(np.float64)).as_rotvec()
+        grip = np.sign(row[6]) if abs(row[6]) > 0.3 else 0.0
+        expected = np.concatenate([row[:3], turned, [grip]]).astype(np.float32)
+        assert action.control.tobytes() == expected.tobytes()
+        assert action.terminate == (row[7] > 0)
+
+
+def answering(world, row, monkeypatch):
+    """The world, whose every action is this row of model values."""
+    rows = np.tile(np.asarray(row, np.float32), (1, world.robot().horizon, 1))
+    monkeypatch.setattr(world, "generate", lambda *given, **more: {"action": rows})
+    return world
+
+
+@pytest.mark.parametrize(
+    ("predicted", "gripper"), [(0.4, 1), (-0.4, -1), (0.2, 0), (-0.2, 0), (1.7, 1)]
+)
+def test_actions_become_controls(world, predicted, gripper, monkeypatch):
     rpy = [0.3, -0.2, 0.5]
-    row = np.array([0.01, 0.02, 0.03, *rpy, 0.4, 0.1])
-    action = to_action(row)
+    row = [0.01, 0.02, 0.03, *rpy, predicted, -predicted]
+    policy = CheckpointPolicy(answering(world, row, monkeypatch))
+    action = controls(policy, 0, 1)[0]
     np.testing.assert_allclose(action.control[:3], row[:3], rtol=1e-6)
     expected = Rotation.from_euler("xyz", rpy).as_rotvec()
     np.testing.assert_allclose(action.control[3:6], expected, rtol=1e-5)
-    assert action.control[6] == 1.0 and action.terminate is True
-    for predicted, gripper in ((-0.4, -1.0), (0.2, 0.0), (-0.2, 0.0), (1.7, 1.0)):
-        assert to_action(np.array([0.0] * 6 + [predicted, -0.1])).control[6] == gripper
-    assert to_action(np.array([0.0] * 7 + [-0.1])).terminate is False
+    assert action.control[6] == gripper and action.terminate is (predicted < 0)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_diverged_model_is_an_error(value):
+def test_a_diverged_model_is_an_error(world, value, monkeypatch):
+    policy = CheckpointPolicy(answering(world, [0.0] * 5 + [value, 0.0, 0.0], monkeypatch))
     with pytest.raises(ValueError, match="finite action"):
-        to_action(np.array([0.0] * 5 + [value, 0.0, 0.0]))
+        controls(policy, 0, 1)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image": np.zeros((128, 160, 3), np.uint8)}, r"\(256, 320, 3\), got \(128, 160, 3\)"),
         ({"image": np.zeros((256, 320, 3), np.float32)}, "expected uint8"),
+        ({"image": np.zeros((256, 320), np.uint8)}, "expected uint8"),
         ({"tool_pose": np.full(7, np.nan, np.float32)}, "expected finite"),
         ({"gripper_closed": np.full(1, np.inf, np.float32)}, "expected finite"),
-        ({"tool_pose": np.zeros(6, np.float32)}, r"expected shape \(7,\)"),
+        ({"tool_pose": np.zeros(6, np.float32)}, "expected 4 values at tool_pose"),
     ],
 )
 def test_malformed_observations_are_refused(policy, changes, message):
@@ -123,7 +177,7 @@ def test_misuse_is_refused(world, policy, tmp_path):
         CheckpointPolicy(world).act(observation())
     with pytest.raises(ValueError, match="expected steps >= 1"):
         CheckpointPolicy(world, steps=0)
-    with pytest.raises(ValueError, match="1..6"):
+    with pytest.raises(ValueError, match="1..4"):
         CheckpointPolicy(world, execute=7)
     with pytest.raises(ValueError, match="'policy' or 'joint'"):
         CheckpointPolicy(world, mode_name="forward")
@@ -132,14 +186,18 @@ def test_misuse_is_refused(world, policy, tmp_path):
     with pytest.raises(ValueError, match="expected an instruction"):
         policy.reset(" ")
     world.save(tmp_path / "saved")
-    assert CheckpointPolicy(tmp_path / "saved", embodiment="embedded").world.horizon == 6
+    assert CheckpointPolicy(tmp_path / "saved", embodiment="embedded").policy.horizon == 4
+    with pytest.raises(ValueError, match="google_robot"):
+        CheckpointPolicy(tmp_path / "saved", embodiment="google_robot")
 
 
 def test_clipping_keeps_motions_in_the_range_of_the_data(world):
-    statistics = world.action.statistics
+    normalizers = world.robot().normalizers
+    before = normalizers["action"]
+    statistics = before.statistics
     centre = (np.array(statistics.min) + np.array(statistics.max)) / 2
     tight = dataclasses.replace(statistics, min=tuple(centre), max=tuple(centre))
-    world.action = Normalizer(tight, world.action.scaled, world.action.floor)
+    normalizers["action"] = Normalizer(tight, before.scaled, before.floor)
     free, clipped = (CheckpointPolicy(world, steps=2, clip=clip) for clip in (False, True))
     assert np.ptp([row.control[:3] for row in controls(free, 1)], axis=0).max() > 0
     for row in controls(clipped, 1):
@@ -158,8 +216,8 @@ def test_clipping_keeps_motions_in_the_range_of_the_data(world):
         ("inverse", ("inverse",), "expected mode 'policy' or 'joint'"),
     ],
 )
-def test_it_acts_in_a_mode_it_was_trained_in(world, asked, trained, found):
-    world.modes = trained
+def test_it_acts_in_a_mode_it_was_trained_in(asked, trained, found):
+    world = tiny_world(robot("embedded"), modes=trained)
     if " " in found:
         with pytest.raises(ValueError, match=found):
             CheckpointPolicy(world, mode_name=asked)
@@ -168,3 +226,59 @@ def test_it_acts_in_a_mode_it_was_trained_in(world, asked, trained, found):
     policy.reset("open top drawer", seed=1)
     policy.act(observation())
     assert policy.mode == found
+
+
+ROBOTS = ("two_arms", "velocities", "pose_wxyz", "blind_cart", "rt1")
+
+
+def acted(path_or_world, name, count=5):
+    """Actions of one of `ROBOTS` on one episode."""
+    table = robot(name)
+    states, _ = episode(table)
+    if isinstance(path_or_world, WorldModel):
+        policy = Policy(path_or_world, name, steps=1)
+    else:
+        policy = Policy.load(path_or_world, name, steps=1)
+    assert policy.robot == table and policy.horizon == 4 and policy.execute == 2
+    policy.reset("put it down", seed=2)
+    rows = [
+        policy.act(look(table, states[i], i) if policy.needs_observation else None)
+        for i in range(count)
+    ]
+    found = np.stack(rows)
+    assert found.shape == (count, table.action_width) and np.isfinite(found).all()
+    return found
+
+
+@pytest.mark.parametrize("history", [(), (2, 1)])
+def test_a_model_of_several_robots_acts_for_each_by_name(tmp_path, history):
+    world = tiny_world(*map(robot, ROBOTS), history=history)
+    before = {name: acted(world, name) for name in ROBOTS}
+    world.save(tmp_path / "saved")
+    for name in ROBOTS:
+        np.testing.assert_array_equal(acted(tmp_path / "saved", name), before[name])
+    with pytest.raises(ValueError, match="two_arms, velocities"):
+        Policy.load(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_what_is_shown_matters(name):
+    table = robot(name)
+    world = tiny_world(table)
+    states, _ = episode(table)
+    policy = Policy(world, steps=1)
+
+    def act(seen, instruction="go", seed=0):
+        policy.reset(instruction, seed=seed)
+        return policy.act(seen)
+
+    seen = look(table, states[0])
+    first = act(seen)
+    np.testing.assert_array_equal(act(seen), first)
+    assert not np.array_equal(act(seen, seed=1), first)
+    for camera in policy.cameras:
+        changed = seen | {camera: 255 - seen[camera]}
+        assert not np.array_equal(act(changed), first), camera
+    if table.state:
+        assert not np.array_equal(act(seen | {"state": states[10]}), first)
+    assert not np.array_equal(act(seen, "stop"), first)

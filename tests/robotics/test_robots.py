@@ -172,7 +172,7 @@ def test_every_robot_is_validated_and_shown(run):
     out = Path(run.trainer.out_dir)
     shown = {path.name for path in (out / "previews").iterdir()}
     names = ("embedded", "two_arms", "watcher")
-    assert shown == {f"step_00000002_{name}.png" for name in names}
+    assert shown == {f"step_00000002_{name}.{end}" for name in names for end in ("png", "mp4")}
     text = (out / "metrics.jsonl").read_text()
     for word in ("embedded:action", "two_arms:action", "watcher:video/side"):
         assert f"gen/{word}" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -137,13 +138,26 @@ def test_groups_decode_each_frame_once_and_random_windows_many_times(directory, 
             expected = dataset.batch(indices)
             for name, values in lazy.batch(indices).items():
                 np.testing.assert_array_equal(values, expected[name])
-        assert lazy.frame_caches["head"].capacity == budget
-        return lazy.frame_caches["head"].decoded
+        assert lazy.store.caches["head"].capacity == budget
+        return lazy.store.caches["head"].decoded
 
     # What the largest group holds and a batch more: the finished group goes as the next comes in.
     assert decoded(2, 27 + 12) <= len(dataset)
     assert decoded(None, 8) > 1.5 * len(dataset)
     assert decoded(2, 0) > 1.5 * len(dataset)
+
+
+def test_threads_that_read_at_once_get_what_one_would(directory, dataset):
+    frame = int(np.prod((*SIZE, 3)))
+    lazy = WindowDataset(
+        directory, SIZE, decoded=False, frame_cache_mb=9 * frame / 1e6, progress=False
+    )
+    order = [WindowStream(dataset, seed).indices(8) for seed in range(24)]
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(lazy.batch, order))
+    for indices, samples in zip(order, read, strict=True):
+        for name, values in dataset.batch(indices).items():
+            np.testing.assert_array_equal(samples[name], values)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -12,7 +12,8 @@ from robotics.data.augment import Augment
 from robotics.data.batches import ModeStream, WindowStream
 from robotics.data.episodes import keypose_steps, no_op_steps, run_ends
 from robotics.data.windows import WindowDataset, action_window, history_window, video_window
-from robotics.embodiment.table import GRIPPER, TERMINATE
+from robotics.embodiment.coding import Coder
+from robotics.embodiment.tables import shipped
 from robotics.model.modes import MODES, robot_schedule
 from robotics.training.build import build, compose_config
 from selfflow_wm.flow.time_laws import UniformTime
@@ -23,7 +24,9 @@ SIZE = (32, 48)
 
 @pytest.fixture(scope="module")
 def with_history(rt1_directory):
-    return WindowDataset(rt1_directory, SIZE, history=3, history_stride=2, progress=False)
+    return WindowDataset(
+        rt1_directory, SIZE, history=3, history_stride=2, spec="embedded", progress=False
+    )
 
 
 def test_history_is_the_past_oldest_first_and_masked_at_the_start(with_history, windows):
@@ -33,12 +36,12 @@ def test_history_is_the_past_oldest_first_and_masked_at_the_start(with_history, 
         for t, window in enumerate(steps):
             for place, offset in enumerate((6, 4, 2)):
                 assert batch["history_valid"][window, place] == (t >= offset)
-                frame = batch["history"][window, place]
+                frame = batch["history/head"][window, place]
                 expected = windows.frames([window - offset])[0] if t >= offset else 0
                 np.testing.assert_array_equal(frame, np.broadcast_to(expected, frame.shape))
     crossing = with_history.episodes[0][7]  # the instruction changes here: the past was still seen
     assert batch["history_valid"][crossing].tolist() == [True, True, True]
-    assert "history" not in windows.batch([0])
+    assert "history/head" not in windows.batch([0])
     plain = windows.batch(range(len(windows)))
     for name, values in plain.items():
         np.testing.assert_array_equal(batch[name], values)
@@ -79,10 +82,10 @@ def test_no_valid_step_is_a_clamped_duplicate(lengths, horizon, data):
 def test_what_padding_holds_reaches_neither_the_loss_nor_its_gradient(world, windows, mode):
     """The last windows of an episode, with rubbish where nothing was recorded."""
     samples = windows.batch([s for e in windows.episodes for s in list(e)[-5:]])
-    rubbish = {name: np.array(samples[name]) for name in ("action", "video")}
+    rubbish = {name: np.array(samples[name]) for name in ("action", "video/head")}
     assert not samples["action_valid"].all() and not samples["video_valid"].all()
     rubbish["action"][~samples["action_valid"]] = 3.0
-    rubbish["video"][~samples["video_valid"]] = 200
+    rubbish["video/head"][~samples["video_valid"]] = 200
     world.backbone.requires_grad_(True)
     results = []
     for values in (samples, samples | rubbish):
@@ -110,11 +113,9 @@ def test_what_padding_holds_reaches_neither_the_loss_nor_its_gradient(world, win
 def test_the_keypose_is_at_the_next_change_of_the_gripper_or_the_end(episodes):
     number = np.repeat(np.arange(len(episodes)), [len(steps) for steps in episodes])
     command, task = np.array([step for steps in episodes for step in steps]).T
-    actions = np.zeros((len(number), 8))
-    actions[:, GRIPPER] = command
     start = np.searchsorted(number, number)
     end = run_ends(np.stack([number, task], axis=1))
-    found = keypose_steps(actions, start, end)
+    found = keypose_steps(command[:, None], start, end)
     for t in range(len(number)):
         held = next((command[i] for i in range(t, start[t] - 1, -1) if command[i]), 0.0)
         expected = end[t] - 1
@@ -125,27 +126,37 @@ def test_the_keypose_is_at_the_next_change_of_the_gripper_or_the_end(episodes):
         assert found[t] == expected
 
 
-def test_windows_hold_the_proprioception_of_their_keyframe(windows):
+def test_a_keyframe_is_where_any_gripper_changes():
+    left, right = np.array([[-1, -1, 1, 1, 1, 1.0], [1, 1, 1, 1, -1, -1.0]])
+    start, end = np.zeros(6, int), np.full(6, 6)
+    both = keypose_steps(np.column_stack([left, right]), start, end)
+    assert both.tolist() == [2, 2, 4, 4, 5, 5]
+    assert keypose_steps(np.zeros((6, 0)), start, end).tolist() == [5] * 6
+
+
+def test_windows_hold_the_state_of_their_keyframe(windows):
     batch = windows.batch(range(len(windows)))
     for steps in windows.episodes:
-        last = windows.proprio[steps[-1]]
+        last = windows.states[steps[-1]]
         np.testing.assert_array_equal(batch["keypose"][steps[-1]], last)
 
 
 def test_no_ops_are_the_steps_that_command_nothing():
-    actions = np.zeros((8, 8), np.float32)
-    actions[:, TERMINATE] = -1
+    coder = Coder(shipped("rt1"))
+    gripper, terminate = (coder.action_names.index(name) for name in ("gripper", "terminate"))
+    actions = np.zeros((8, coder.action_width), np.float32)
+    actions[:, terminate] = -1
     actions[1, 0] = 2e-3  # moves
     actions[2, 4] = 0.02  # turns
-    actions[3:5, GRIPPER] = 1  # closes, keeps closing
-    actions[6, GRIPPER] = 1  # the other episode's first command, not a repetition
-    actions[7, TERMINATE] = 1  # terminates
-    actions[7, GRIPPER] = 1
+    actions[3:5, gripper] = 1  # closes, keeps closing
+    actions[6, gripper] = 1  # the other episode's first command, not a repetition
+    actions[7, terminate] = 1  # terminates
+    actions[7, gripper] = 1
     start = np.array([0, 0, 0, 0, 0, 0, 6, 6])
-    still = no_op_steps(actions, start, position=1e-3, rotation=1e-2)
+    still = no_op_steps(actions, start, coder, position=1e-3, rotation=1e-2)
     assert still.tolist() == [True, False, False, False, True, True, False, False]
-    actions[5, GRIPPER] = 1  # the same command across the boundary is a new one
-    assert not no_op_steps(actions, start, 1e-3, 1e-2)[6]
+    actions[5, gripper] = 1  # the same command across the boundary is a new one
+    assert not no_op_steps(actions, start, coder, 1e-3, 1e-2)[6]
 
 
 def test_a_filtered_stream_shows_the_windows_kept_once_an_epoch(windows):
@@ -181,7 +192,7 @@ def test_options_of_the_configuration_reach_the_stream(rt1_directory, tiny_overr
     assert plain.augment is None and plain.windows.keep is None and plain.latents is None
     assert isinstance(other.augment, Augment) and other.augment.crop == 0.92
     dataset = other.windows.dataset
-    still = no_op_steps(dataset.actions, dataset.episode_start, 0.1, 0.2)
+    still = dataset.no_ops(0.1, 0.2)
     assert 0 < still.sum() < len(dataset)
     np.testing.assert_array_equal(other.windows.keep, np.flatnonzero(~still))
 
@@ -205,5 +216,5 @@ def test_augmented_streams_resume_exactly_and_differ_by_epoch(world, windows):
         got = next(resumed)
         assert all(torch.equal(got.latents[k], v) for k, v in expected.latents.items())
     other = next(stream(augment_seed=2))
-    assert not torch.equal(other.latents["image"], batches[0].latents["image"])
+    assert not torch.equal(other.latents["image/head"], batches[0].latents["image/head"])
     assert torch.equal(other.latents["action"], batches[0].latents["action"])

@@ -174,6 +174,8 @@ def test_every_earlier_key_can_be_set(command, keys):
         ("codec.image.weights=codecs/x", "codec.image.weights=codecs/x"),
         ("data={codecs: {path: weights}}", "data={codecs: {path: weights}}"),
         ("optim.lr=1e-3", "optim.lr=1e-3"),
+        ("layout.proprio=false", "layout.state=false"),
+        ("model.vector_in=[proprio,text]", "model.vector_in=[state,text]"),
     ],
 )
 def test_an_earlier_word_is_read_as_today_s(word, now):
@@ -218,6 +220,7 @@ def test_a_folder_without_use_for_the_command_is_refused(command, word, remedy):
     ("text", "expected"),
     [
         ("codecs: {image: {patch: 8}}", "section codec,"),
+        ("layout: {proprio: true}", "expected layout.state, got layout.proprio"),
         ("defaults: [{override /codec: patch_pca}]", "command: finetune"),
     ],
 )

@@ -61,7 +61,7 @@ def unequal(a, b) -> list[str]:
 )
 @pytest.mark.parametrize("arm", ARMS)
 def test_a_step_waits_for_nothing(tmp_path, monkeypatch, arm, words):
-    trainer = make(tmp_path, f"objective={arm}", *ARMS[arm], *words)
+    trainer = make(tmp_path, f"objective={arm}", *ARMS[arm], *words, "workers=0")
     schedule = trainer.batches.schedule
     drawn = torch.cuda.get_rng_state()
     for around in (None, no_waiting):  # first the tables, moments and kernels are made

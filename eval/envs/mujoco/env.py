@@ -15,11 +15,13 @@ from eval.envs.mujoco.robot import (
     CAMERA_POSITION,
     CAMERA_SIZE,
     CAMERA_TARGET,
+    CONTROL_HZ,
     FINGER_GEOMS,
     HEAD_CAMERA,
     camera_axes,
 )
 from eval.envs.mujoco.scene import OBJECTS, scene_xml
+from robotics.embodiment.control import tool_robot
 
 _SETTLE_STEPS = 150
 
@@ -34,9 +36,9 @@ class EmbeddedEnv(gymnasium.Env):
     ending early is the policy's decision, as in SIMPLER.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 3}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}
     backend = "mujoco"
-    embodiment = "embedded"
+    robot = tool_robot("embedded", CONTROL_HZ, CAMERA_SIZE)
     scene: str
     stages: tuple[str, ...]
     robot_xy: tuple[float, float]

@@ -18,6 +18,7 @@ MAX_JOINT_SPEED = 1.5
 """rad/s, the limit of SIMPLER's planner for this robot."""
 HOME_QPOS = np.array([-0.81, -0.59, 1.86, 2.21, 1.50, -1.38, -0.01])
 """rad; elbow out to the right so that the arm stays out of the camera's view."""
+CONTROL_HZ = 3
 HEAD_CAMERA = "head_camera"
 CAMERA_SIZE = (256, 320)
 CAMERA_FOVY = 48.0

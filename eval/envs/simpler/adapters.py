@@ -18,8 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robotics.embodiment.table import embodiment
-
 KEEP = 1e-3
 """A gripper command smaller than this keeps the fingers' target."""
 DECIDED = 0.5
@@ -42,10 +40,14 @@ class RobotRow:
     control_mode: str
     control_hz: int
     physics_hz: int
+    sticky_gripper_steps: int = 1
+    """Control steps that a decided gripper command is repeated for, see `GoogleGripper`."""
 
 
 ROBOTS = {
-    "google_robot": RobotRow("google_robot", "overhead_camera", (256, 320), _GOOGLE_MODE, 3, 513),
+    "google_robot": RobotRow(
+        "google_robot", "overhead_camera", (256, 320), _GOOGLE_MODE, 3, 513, 15
+    ),
     "widowx": RobotRow(
         "widowx",
         "3rd_view_camera",
@@ -117,8 +119,9 @@ class Adapter:
                 "add a row to eval.envs.simpler.adapters.ROBOTS"
             )
         self.row = ROBOTS[family]
-        sticky = embodiment("google_robot").sticky_gripper_steps
-        self._gripper = GoogleGripper(sticky) if family == "google_robot" else WidowXGripper()
+        google = family == "google_robot"
+        steps = self.row.sticky_gripper_steps
+        self._gripper = GoogleGripper(steps) if google else WidowXGripper()
 
     def reset(self) -> None:
         """Start an episode."""

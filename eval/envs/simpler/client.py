@@ -20,11 +20,11 @@ from gymnasium import spaces
 
 from eval.envs.contract import Limits
 from eval.envs.simpler import wire
-from eval.envs.simpler.adapters import check_control
+from eval.envs.simpler.adapters import ROBOTS, check_control
 from eval.envs.simpler.interpreter import search_path
 from eval.envs.simpler.protocols import cell_at
 from eval.envs.simpler.tasks import SIMPLER_TASKS
-from robotics.embodiment.control import Action
+from robotics.embodiment.control import Action, tool_robot
 
 TIMEOUTS = {"open": 600.0, "reset": 600.0, "image": 900.0, "step": 120.0}
 """Seconds after which a child counts as hung; `step` applies to everything else, too. Generous: the
@@ -146,7 +146,8 @@ class RemoteEnv(gymnasium.Env):
         self.task, self.protocol = task, protocol
         self._python, self._shader = python, shader
         self._timeouts = {**TIMEOUTS, **(timeouts or {})}
-        self.embodiment, self.horizon = SIMPLER_TASKS[task].robot, SIMPLER_TASKS[task].horizon
+        row, self.horizon = ROBOTS[SIMPLER_TASKS[task].robot], SIMPLER_TASKS[task].horizon
+        self.robot = tool_robot(row.embodiment, row.control_hz, row.image_size)
         self.observation_space = spaces.Dict(
             tool_pose=spaces.Box(-5.0, 5.0, (7,), np.float32),
             gripper_closed=spaces.Box(0.0, 1.0, (1,), np.float32),

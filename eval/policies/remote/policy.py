@@ -1,4 +1,8 @@
-"""A policy server as a `Policy`: requests action chunks and executes their first rows open loop."""
+"""A policy server as a `Policy`: requests action chunks and executes their first rows open loop.
+
+A server of this project says which robot it serves, and its rows become the environment's controls
+through a `Bridge`, as a checkpoint's in this process do; for others the options say what rows mean.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,19 @@ from websockets import exceptions as errors
 from websockets.sync import client
 
 from eval.policies.remote import METADATA, messages
+from eval.policies.remote.keys import INSTRUCTION, wire_keys
 from robotics.data.images import resize_image
-from robotics.embodiment.control import CONTROL_DIM, Action, Observation
+from robotics.embodiment.bridge import Bridge
+from robotics.embodiment.control import (
+    CONTROL_DIM,
+    Action,
+    Observation,
+    takes_tool_control,
+    tool_robot,
+)
+from robotics.embodiment.robot import Robot
 from robotics.embodiment.rotation import rpy_to_axis_angle
+from robotics.embodiment.tables import load_robot
 
 ROTATIONS = ("axis_angle", "rpy")
 GRIPPERS = ("close_positive", "open_positive", "close_unit", "open_unit")
@@ -33,8 +47,10 @@ class RemotePolicy:
     Args:
         url: `ws://host:port`.
         embodiment: refuse a server of this project for another robot.
+        robot: the environment's table; default: a `tool_robot`.
         execute: rows of a chunk that are executed before the next request; 0 is all of them.
-        rotation: columns 3 to 5 of an action: `axis_angle` or `rpy` (fixed axes), rad.
+        rotation: of other servers, columns 3 to 5 of an action: `axis_angle` or `rpy` (fixed axes),
+            rad.
         gripper: column 6: `close_positive` (+1 closes, -1 opens, 0 keeps), `open_positive` (the
             opposite), `close_unit` (1 closed, 0 open) or `open_unit` (the opposite).
         state: rotation in `observation/state`, `quaternion` (xyzw) or `axis_angle`.
@@ -49,9 +65,10 @@ class RemotePolicy:
     options_group = "remote"
 
     def __init__(
-        self, url: str, *, embodiment: str | None = None, execute: int = 3,
-        rotation: str = "axis_angle", gripper: str = "close_positive", state: str = "quaternion",
-        image_size: int = 0, connect_s: float = 60.0, timeout_s: float = 120.0,
+        self, url: str, *, embodiment: str | None = None, robot: Robot | None = None,
+        execute: int = 3, rotation: str = "axis_angle", gripper: str = "close_positive",
+        state: str = "quaternion", image_size: int = 0, connect_s: float = 60.0,
+        timeout_s: float = 120.0,
     ) -> None:  # fmt: skip
         for name, value, known in (
             ("rotation", rotation, ROTATIONS), ("gripper", gripper, GRIPPERS),
@@ -72,8 +89,13 @@ class RemotePolicy:
         self._connect_s, self._timeout_s = connect_s, timeout_s
         self._socket: Any = None
         self._open = contextlib.ExitStack()
-        self._plan: deque[Action] = deque()
-        self._instruction, self._seed, self._call = "", 0, 0
+        self._plan: deque[np.ndarray] = deque()
+        self._instruction, self._seed, self._call, self._done = "", 0, 0, 0
+        self.bridge: Bridge | None = None
+        """To what a server of this project serves or, for an environment that is not moved by its
+        tool, to the environment's own table, which any server is taken to know; None: rows are what
+        the options say."""
+        self._keys: dict[str, str] = {}
         self.metadata: dict[str, Any] = {}
         try:
             self._connect()
@@ -82,7 +104,7 @@ class RemotePolicy:
                 f"policy: expected a policy server, got {error}; start one, such as "
                 "python -m eval.serve, and give its address as ws://HOST:PORT"
             ) from None
-        self._check_server(embodiment)
+        self._check_server(embodiment, robot)
 
     @classmethod
     def served_sha256(cls, url: str, options: dict[str, Any]) -> str | None:
@@ -94,7 +116,9 @@ class RemotePolicy:
 
     def reset(self, instruction: str, seed: int | None = None) -> None:
         """Start an episode."""
-        self._seed, self._call = seed or 0, 0
+        self._seed, self._call, self._done = seed or 0, 0, 0
+        if self.bridge is not None:
+            self.bridge.reset()
         self.instruct(instruction)
 
     def instruct(self, instruction: str) -> None:
@@ -117,8 +141,9 @@ class RemotePolicy:
                 )
             chunk = self._chunk(self._ask(self._request(observation)))
             self._plan.extend(chunk[: self.execute or None])
-            self._call += 1
-        return self._plan.popleft()
+            self._call, self._done = self._call + 1, 0
+        self._done += 1
+        return self._action(self._plan.popleft())
 
     def close(self) -> None:
         """Close the connection."""
@@ -126,35 +151,88 @@ class RemotePolicy:
             self._open.close()
         self._socket = None
 
-    def _check_server(self, embodiment: str | None) -> None:
-        """Refuse a server of this project whose actions would be misread."""
+    def _check_server(self, embodiment: str | None, robot: Robot | None) -> None:
+        """Refuse a server of this project whose actions would be misread, and note what it has."""
         served = self.metadata.get(METADATA)
         if not isinstance(served, dict):
+            if robot is not None and not takes_tool_control(robot):
+                self.bridge = Bridge(robot, robot)
+                self._keys = wire_keys(robot, [row.name for row in robot.used_cameras()])
             return
-        wanted = {"embodiment": embodiment, "rotation": self.rotation, "gripper": self.gripper,
-                  "state": self.state}  # fmt: skip
+        embodiment = embodiment if robot is None else robot.embodiment
+        wanted: dict[str, Any] = {"embodiment": embodiment}
+        if "robot" not in served:  # of an earlier version: rows are controls
+            wanted |= {"rotation": self.rotation, "gripper": self.gripper, "state": self.state}
         for name, value in wanted.items():
             if value is not None and served.get(name, value) != value:
-                self.close()
-                raise ValueError(
-                    f"policy: expected a server with {name}={value}, got {self.url} with "
-                    f"{name}={served[name]}; serve another checkpoint, or set remote.{name}"
+                self._refuse(
+                    f"{name}={value}, got {self.url} with {name}={served[name]}; serve another "
+                    f"checkpoint, or set remote.{name}"
                 )
+        if "robot" not in served:
+            return
+        given = {"rotation": self.rotation, "gripper": self.gripper, "state": self.state}
+        usual = {"rotation": ROTATIONS[0], "gripper": GRIPPERS[0], "state": STATES[0]}
+        for name, value in given.items():
+            if value != usual[name]:
+                self._refuse(
+                    f"{name}={value}, got {self.url}, which says itself what its actions are; "
+                    f"leave remote.{name} out"
+                )
+        try:
+            table = load_robot(served["robot"])
+            cameras = [str(name) for name in served["cameras"]]
+            if robot is None:
+                size = table.camera(cameras[0]).size
+                robot = tool_robot(table.embodiment, table.rate, size)
+            self.bridge, self._keys = Bridge(robot, table, cameras), dict(served["keys"])
+        except (ValueError, KeyError) as error:
+            self.close()
+            raise ValueError(f"policy: {self.url}: {error}") from None
+
+    def _refuse(self, words: str) -> None:
+        self.close()
+        raise ValueError(f"policy: expected a server with {words}")
 
     def _request(self, observation: Observation) -> dict[str, Any]:
+        if self.bridge is not None:
+            return self._request_of(self.bridge, observation)
         values: dict[str, Any] = dict(observation)
         pose = np.asarray(values["tool_pose"], np.float32)
         turn = pose[3:]
         if self.state == "axis_angle":
             turn = Rotation.from_quat(turn).as_rotvec().astype(np.float32)
         image = np.asarray(values["image"])
-        ours = METADATA in self.metadata
         return {
             "observation/image": fit(image, self.image_size) if self.image_size else image,
             "observation/state": np.concatenate([pose[:3], turn, values["gripper_closed"]]),
             "prompt": self._instruction,
-            **({"episode/seed": self._seed, "episode/call": self._call} if ours else {}),
+            **self._episode(),
         }
+
+    def _request_of(self, bridge: Bridge, observation: Observation) -> dict[str, Any]:
+        """A request under the keys that the server names."""
+        table, keys = bridge.checkpoint, self._keys
+        seen = bridge.observation(observation)
+        found: dict[str, Any] = {
+            keys[f"cameras.{name}"]: fit(image, self.image_size) if self.image_size else image
+            for name, image in seen.items()
+            if name != "state"
+        }
+        if "state" in seen and "state" in keys:
+            found[keys["state"]] = seen["state"]
+        elif "state" in seen:
+            places = table.slices("state").items()
+            found |= {keys[f"state.{name}"]: seen["state"][place] for name, place in places}
+        if INSTRUCTION in keys:
+            found[keys[INSTRUCTION]] = self._instruction
+        return found | self._episode()
+
+    def _episode(self) -> dict[str, int]:
+        if METADATA not in self.metadata:
+            return {}
+        executed = {"episode/executed": self._done} if self._call else {}
+        return {"episode/seed": self._seed, "episode/call": self._call} | executed
 
     def _connect(self) -> None:
         """Connect and read the metadata, waiting for a server that is still starting."""
@@ -215,8 +293,8 @@ class RemotePolicy:
             return messages.unpack(answer)
         raise AssertionError("the loop returns or raises")
 
-    def _chunk(self, answer: Any) -> list[Action]:
-        """Actions of an answer, converted to this project's convention."""
+    def _chunk(self, answer: Any) -> list[np.ndarray]:
+        """The rows of an answer, in the server's convention."""
         if not isinstance(answer, dict) or "actions" not in answer:
             got = sorted(map(str, answer)) if isinstance(answer, dict) else type(answer).__name__
             raise ValueError(
@@ -224,19 +302,25 @@ class RemotePolicy:
                 "check what the server serves"
             )
         rows = np.asarray(answer["actions"])
-        if rows.ndim != 2 or rows.shape[1] not in (CONTROL_DIM, CONTROL_DIM + 1) or not len(rows):
+        width = CONTROL_DIM if self.bridge is None else self.bridge.checkpoint.action_width
+        if rows.ndim != 2 or rows.shape[1] not in (width, width + 1) or not len(rows):
             raise ValueError(
-                f"remote: expected actions of shape (H, 7) or (H, 8), got {rows.shape} from "
-                f"{self.url}; check what the server serves"
+                f"remote: expected actions of shape (H, {width}) or (H, {width + 1}), got "
+                f"{rows.shape} from {self.url}; check what the server serves"
             )
         if rows.dtype.kind not in "fiu" or not np.isfinite(rows).all():
             raise ValueError(
                 f"remote: expected finite actions, got NaN, infinity or dtype {rows.dtype} from "
                 f"{self.url}; check the server's checkpoint and normalisation"
             )
-        return [self._action(row) for row in rows]
+        return list(rows)
 
     def _action(self, row: np.ndarray) -> Action:
+        """A row as a control step of the environment."""
+        if self.bridge is not None:
+            width = self.bridge.checkpoint.action_width
+            ends = len(row) > width and bool(row[width] > 0.5)
+            return Action(self.bridge.control(row[:width]), ends)
         turn = row[3:6] if self.rotation == "axis_angle" else rpy_to_axis_angle(row[3:6])
         grip = float(row[6])
         if self.gripper in ("close_unit", "open_unit"):

@@ -1,6 +1,7 @@
 """Serves a checkpoint over openpi's websocket protocol, one policy state per connection.
 
-All connections share the weights; one request is computed at a time.
+All connections share the weights; one request is computed at a time. Actions are returned as the
+robot's recordings have them; the metadata says what that is.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import serve
 
 from eval.policies.remote import METADATA, messages
+from eval.policies.remote.keys import ACTIONS, read_request, wire_keys
 from eval.policies.spec import fingerprint, parse_policy
-from robotics.embodiment.control import Action, Observation, Policy
+from robotics.embodiment.coding import recorded_names
+
+if TYPE_CHECKING:
+    from robotics.model.policy import Policy
 
 
 class Session:
@@ -26,54 +31,44 @@ class Session:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
+        self.answer_key = wire_keys(policy.robot, policy.cameras)["action"]
+        """What the table calls an answer's actions."""
         self._prompt = ""
         self._calls = -1
         self._seed: int | None = None
 
     def infer(self, request: dict[str, Any]) -> np.ndarray:
-        """The chunk for one request: float32 (H, 8), control and terminate.
+        """The chunk for one request: float32 (H, A) as recorded or, of a robot whose recordings
+        have it, (H, A + 1) with terminate (0 or 1) as the last value. A model that looks back at
+        every frame is asked at every step and answers with one row.
 
         A client that numbers its calls (`episode/call`) gets the sampling noise of a policy that
-        runs locally; for others every call is the next one of an endless episode.
+        runs locally; for others every call is the next one of an endless episode. Of the chunk
+        before, `episode/executed` rows were executed, by default the policy's `execute`.
         """
-        prompt, call = request["prompt"], int(request.get("episode/call", max(self._calls, 0)))
+        policy = self._policy
+        observation, prompt = read_request(request, policy.robot, policy.cameras)
+        call = int(request.get("episode/call", max(self._calls, 0)))
         if call == 0:
             self._seed = int(request.get("episode/seed", 0))
-            self._policy.reset(prompt, seed=self._seed)
+            policy.reset(prompt, seed=self._seed)
         elif call != self._calls:
             raise ValueError(
                 f"episode: expected call {max(self._calls, 0)}, got {call}; restart the "
                 "episode, its state was lost with an earlier connection"
             )
         elif prompt != self._prompt:
-            self._policy.instruct(prompt)
+            policy.instruct(prompt)
         self._prompt, self._calls = prompt, call + 1
-        chunk = [self._policy.act(observation(request))]
-        while not self._policy.needs_observation:
-            chunk.append(self._policy.act(None))
-        return np.stack([_row(action) for action in chunk])
-
-
-def observation(request: dict[str, Any]) -> Observation:
-    """The observation of a request; `ValueError` for other keys or shapes."""
-    try:
-        image, state = request["observation/image"], np.asarray(request["observation/state"])
-    except KeyError as error:
-        raise ValueError(
-            f"request: expected observation/image, observation/state and prompt, got "
-            f"{sorted(request)}; add {error}"
-        ) from None
-    if state.shape != (8,):
-        raise ValueError(
-            f"request: expected observation/state of shape (8,), xyz, quaternion xyzw and gripper, "
-            f"got {state.shape}; leave remote.state at quaternion"
-        )
-    state = state.astype(np.float32)
-    return Observation(image=np.asarray(image), tool_pose=state[:7], gripper_closed=state[7:])
-
-
-def _row(action: Action) -> np.ndarray:
-    return np.concatenate([action.control, [action.terminate]]).astype(np.float32)
+        if policy.looks_back:
+            rows, ending = policy.act(observation)[None], np.array([policy.terminated])
+        else:
+            if call and "episode/executed" in request:
+                policy.executed(int(request["episode/executed"]))
+            rows, ending = policy.chunk(observation), policy.ending
+        if policy.robot.terminate is not None:
+            rows = np.concatenate([rows, ending[:, None]], axis=1)
+        return rows.astype(np.float32)
 
 
 class Server:
@@ -120,7 +115,8 @@ class Server:
                 with self._one_at_a_time:
                     actions = session.infer(messages.unpack(data))
                 timing = {"infer_ms": 1e3 * (time.perf_counter() - begun)}
-                socket.send(messages.pack({"actions": actions, "server_timing": timing}))
+                answer = dict.fromkeys({ACTIONS, session.answer_key}, actions)
+                socket.send(messages.pack({**answer, "server_timing": timing}))
         except ConnectionClosed:
             return
         except Exception:
@@ -130,8 +126,9 @@ class Server:
 
 
 def serve_checkpoint(
-    checkpoint: str | None, host: str, port: int, config: dict[str, Any], threads: int | None = None
-) -> Server:
+    checkpoint: str | None, host: str, port: int, config: dict[str, Any],
+    threads: int | None = None, robot: str | None = None,
+) -> Server:  # fmt: skip
     """A server of a checkpoint, listening; see `Server`.
 
     Args:
@@ -139,29 +136,46 @@ def serve_checkpoint(
         host, port: where to listen; port 0 picks a free one.
         config: of `configs/eval.yaml`.
         threads: of torch; None: unchanged.
+        robot: its name, needed where the checkpoint has several.
     """
-    from robotics.model.policy import CheckpointPolicy
+    import torch
+
+    from robotics.model.policy import Policy
     from robotics.model.world_model import WorldModel
 
     spec = parse_policy("checkpoint", checkpoint, config)
     options = dict(spec.options)
     world = WorldModel.load(spec.path, device=options.pop("device"))
-    options["execute"] = world.horizon
+    robot = robot or options.pop("robot", None)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    served = [world.robots[robot]] if robot in world.robots else world.robots.values()
+    options["execute"] = min(options["execute"], *(row.horizon for row in served))
 
-    def make_policy() -> CheckpointPolicy:
-        return CheckpointPolicy(world, threads=threads, **options)
+    def make_policy() -> Policy:
+        return Policy(world, robot, **options)
 
-    make_policy()  # refuse bad options now, not when the first client connects
-    served = {
-        "embodiment": world.embodiment.name,
-        "checkpoint_sha256": fingerprint(spec),
-        "options": spec.options,
-        "horizon": world.horizon,
-        "rotation": "axis_angle",
-        "gripper": "close_positive",
-        "state": "quaternion",
+    policy = make_policy()  # refuse bad options now, not when the first client connects
+    metadata = {METADATA: describe(policy, fingerprint(spec), spec.options)}
+    return Server(make_policy, metadata, host, port)
+
+
+def describe(policy: Policy, sha256: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """What a client has to know to act: under `METADATA` in the first message of a server."""
+    names = recorded_names(policy.robot, "action")
+    ends = ["terminate"] * (policy.robot.terminate is not None)
+    return {
+        "embodiment": policy.robot.embodiment,
+        "robot": policy.robot.to_dict(),
+        "cameras": list(policy.cameras),
+        "keys": wire_keys(policy.robot, policy.cameras),
+        "actions": [*names, *ends],
+        "horizon": policy.horizon,
+        "rate": policy.robot.rate,
+        "every_frame": policy.looks_back,
+        "checkpoint_sha256": sha256,
+        "options": options,
     }
-    return Server(make_policy, {METADATA: served}, host, port)
 
 
 def _health(connection: Any, request: Any) -> Any:

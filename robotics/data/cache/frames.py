@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +15,14 @@ import numpy as np
 class FrameCache:
     """The frames used last, up to a number of bytes; other frames are decoded when asked for.
 
-    A reader keeps no other pixels, so its memory does not grow with the data set.
+    A reader keeps no other pixels, so its memory does not grow with the data set. Several threads
+    may ask at once; a frame that two of them miss is then decoded by both.
 
     Args:
         budget: bytes; 0 keeps nothing and only decodes a batch's repeated frames once.
         image_size: height and width of the frames.
-        threads: that decode.
+        threads: that decode what the main thread asks for. Others decode by themselves: they read
+            ahead, and are several already.
     """
 
     def __init__(self, budget: int, image_size: tuple[int, int], threads: int = 1) -> None:
@@ -40,10 +43,11 @@ class FrameCache:
         self._kept = np.empty((self.capacity, *self.shape), np.uint8)
         self._slots: OrderedDict[int, int] = OrderedDict()  # least recently used first
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        self._lock = threading.Lock()  # of the slots and what is in them
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs: it starts with an empty cache."""
-        local = ("_kept", "_slots", "_pool")
+        local = ("_kept", "_slots", "_pool", "_lock")
         return {name: value for name, value in vars(self).items() if name not in local}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -58,13 +62,14 @@ class FrameCache:
         decode: gives the frame of the i-th key; called once for keys that repeat.
         """
         missing: dict[int, list[int]] = {}
-        for row, key in enumerate(keys.tolist()):
-            slot = self._slots.get(key)
-            if slot is None:
-                missing.setdefault(key, []).append(row)
-            else:
-                self._slots.move_to_end(key)
-                out[row][...] = self._kept[slot]
+        with self._lock:
+            for row, key in enumerate(keys.tolist()):
+                slot = self._slots.get(key)
+                if slot is None:
+                    missing.setdefault(key, []).append(row)
+                else:
+                    self._slots.move_to_end(key)
+                    out[row][...] = self._kept[slot]
         rows = list(missing.values())
 
         def fill(part: list[list[int]]) -> None:
@@ -73,17 +78,19 @@ class FrameCache:
                 for row in same:
                     out[row][...] = frame
 
-        if self._threads == 1 or len(rows) < 2:
+        helped = threading.current_thread() is threading.main_thread() and self._threads > 1
+        if not helped or len(rows) < 2:
             fill(rows)
         else:
             parts = [rows[number :: self._threads] for number in range(self._threads)]
             list(self._executor().map(fill, parts))
-        self.decoded += len(rows)
-        for key, same in missing.items():
-            self._keep(key, out[same[0]])
+        with self._lock:
+            self.decoded += len(rows)
+            for key, same in missing.items():
+                self._keep(key, out[same[0]])
 
     def _keep(self, key: int, frame: np.ndarray) -> None:
-        if not self.capacity:
+        if not self.capacity or key in self._slots:  # another thread was faster
             return
         if len(self._slots) < self.capacity:
             slot = len(self._slots)
@@ -94,6 +101,7 @@ class FrameCache:
 
     def _executor(self) -> ThreadPoolExecutor:
         """Threads do not survive a fork: one pool per process."""
-        if self._pool is None or self._pool[0] != os.getpid():
-            self._pool = (os.getpid(), ThreadPoolExecutor(self._threads))
-        return self._pool[1]
+        with self._lock:
+            if self._pool is None or self._pool[0] != os.getpid():
+                self._pool = (os.getpid(), ThreadPoolExecutor(self._threads))
+            return self._pool[1]

@@ -15,12 +15,9 @@ import numpy as np
 from robotics.data.episodes import Episode
 from robotics.data.rlds.schema import Leaf, load_tfds, rt1_stored
 from robotics.embodiment.columns import Column, column
+from robotics.embodiment.limits import limits
 from robotics.embodiment.robot import Part, Robot
 from robotics.embodiment.tables import shipped
-
-RANGE_SLACK = 0.5
-"""How far values may lie outside their stated range, in widths of it. Real grippers overrun it a
-little; more means that the range is wrong."""
 
 
 def check_features(
@@ -48,9 +45,12 @@ def check_features(
                 f"{where}: expected {wanted.key!r} for {place} of robot {robot.name} as "
                 f"{'bytes' if text else 'numbers'}, got {leaf.kind}."
             )
-        if wanted.values is not None and leaf.width is not None and wanted.values.stop > leaf.width:
+        if wanted.values is None or leaf.width is None:
+            continue
+        least = range(leaf.width + wanted.values.stop)[wanted.values][-1] + 1
+        if least > leaf.width:
             raise ValueError(
-                f"{where}: expected {wanted.key!r} of at least {wanted.values.stop} values for "
+                f"{where}: expected {wanted.key!r} of at least {least} values for "
                 f"{place} of robot {robot.name}, got {leaf.width}."
             )
 
@@ -96,7 +96,7 @@ class Columns(Protocol):
     """File and episode, for the messages."""
     steps: int
 
-    def images(self, place: Column) -> list[bytes]:
+    def images(self, place: Column) -> Sequence[bytes]:
         """JPEG or PNG of every step."""
         ...
 
@@ -302,23 +302,15 @@ def _vector(columns: Columns, parts: Sequence[Part], group: str) -> np.ndarray:
 def _check_range(part: Part, name: str, values: np.ndarray, where: str) -> None:
     """ValueError where a value lies far outside its range, or a gripper's between open and closed.
     NaN and infinity are the episode's to find."""
-    if part.range is not None:
-        ends, entry = np.array(part.range), "range"
-    elif part.kind == "gripper":
-        ends, entry = np.array([part.open, part.closed], np.float64), "open and closed"
-    else:
+    bounds = limits(part)
+    if bounds is None or not (outside := bounds.far_outside(values)).any():
         return
-    low, high = ends.min(axis=0), ends.max(axis=0)
-    slack = RANGE_SLACK * (high - low)
-    outside = (values < low - slack) | (values > high + slack)
-    outside &= np.isfinite(values)
-    if outside.any():
-        step, place = np.argwhere(outside)[0].tolist()
-        first, last = (float(np.broadcast_to(end, part.width)[place]) for end in (low, high))
-        raise ValueError(
-            f"{where}: expected {name} {part.path!r} in [{first:g}, {last:g}], got "
-            f"{values[step, place]:g} at step {step}; state {entry} of {name} as they are."
-        )
+    step, place = np.argwhere(outside)[0].tolist()
+    raise ValueError(
+        f"{where}: expected {name} {part.path!r} in [{bounds.low[place]:g}, "
+        f"{bounds.high[place]:g}], got {values[step, place]:g} at step {step}; state "
+        f"{bounds.entry} of {name} as they are."
+    )
 
 
 def _instructions(columns: Columns, robot: Robot) -> list[tuple[str, ...]]:

@@ -208,6 +208,32 @@ def feature_shapes(features: Any) -> dict[str, str]:
     return shapes
 
 
+class Described(NamedTuple):
+    """A feature as features.json has it."""
+
+    kind: str
+    """"image", "text", "bytes" (anything else that is stored encoded) or "numbers"."""
+    dtype: str
+    """numpy's name of the type."""
+    shape: tuple[int | None, ...]
+    """Of one step's value, or of the episode's; None where it varies."""
+
+
+def described_features(features: Any) -> dict[str, Described]:
+    """Every key of a record and what it holds, of a `tfds.features.FeaturesDict`."""
+    tfds = load_tfds().features
+    found = {}
+    for key, feature, sequences in _walk(features, tfds, "", 0):
+        inner = sequences - key.startswith("steps/")
+        leaf = _leaf(feature, tfds, ragged=inner > 0)
+        kind = "numbers" if leaf.kind != "bytes_list" else "bytes"
+        kind = "text" if isinstance(feature, tfds.Text) else kind
+        kind = "image" if isinstance(feature, tfds.Image) else kind
+        shape = (None,) * inner + tuple(feature.shape)
+        found[key] = Described(kind, np.dtype(feature.np_dtype).name, shape)
+    return found
+
+
 def _walk(feature: Any, tfds: Any, prefix: str, sequences: int) -> Iterator[tuple[str, Any, int]]:
     """Leaves of a feature: key, feature, number of sequences around it."""
     inner = getattr(feature, "feature", None)  # a Dataset or Sequence around another feature

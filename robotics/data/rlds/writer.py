@@ -7,7 +7,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,19 @@ from selfflow_wm.files import atomic_open, locked, write_file
 
 STAGED = (".tfrecord", ".discarded.json")
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+
+
+@dataclass(frozen=True)
+class RecordLayout:
+    """What the records of a data set hold, and how it is called."""
+
+    features: Callable[[], Any] = rt1_features
+    """Gives the `tfds.features.FeaturesDict`."""
+    name: str = DATASET_NAME
+    version: str = DATASET_VERSION
+    description: str = "Demonstrations in RT-1's format; see collection-<split>.json."
+    in_order: bool = False
+    """Whether episodes lie in the order of their keys, which are then of one length."""
 
 
 class EpisodeWriter:
@@ -44,6 +58,7 @@ class EpisodeWriter:
         shard_episodes: most episodes of a shard.
         provenance: JSON values that hold for all episodes (simulator, embodiment, perturbation...).
             Writers of one directory must agree on it.
+        layout: what records hold; RT-1's features by default.
     """
 
     def __init__(
@@ -53,6 +68,7 @@ class EpisodeWriter:
         *,
         shard_episodes: int = 64,
         provenance: Mapping[str, Any] | None = None,
+        layout: RecordLayout | None = None,
     ) -> None:
         if shard_episodes < 1 or not re.fullmatch(r"[a-z0-9_]+", split):
             raise ValueError(
@@ -62,6 +78,7 @@ class EpisodeWriter:
         self.directory = Path(directory)
         self.split = split
         self.shard_episodes = shard_episodes
+        self.layout = layout or RecordLayout()
         self._staging = self.directory / ".staging" / split
         self._staging.mkdir(parents=True, exist_ok=True)
         self._lock = self.directory / ".staging" / "lock"
@@ -100,9 +117,14 @@ class EpisodeWriter:
             episode: what to write; images must be JPEGs of 256 x 320.
             metadata: JSON values kept in `collection-<split>.json` (seed, task, ...).
         """
-        name = self._new_key(key)
+        success = bool(episode.success)
         record = encode_episode(episode)
-        row = {**metadata, "steps": len(episode), "success": bool(episode.success)}
+        self.write_record(key, record, **metadata, steps=len(episode), success=success)
+
+    def write_record(self, key: str | int, record: bytes, *, steps: int, **metadata: Any) -> None:
+        """Stage one serialised record of the layout's features, as `write` does."""
+        name = self._new_key(key)
+        row = {**metadata, "steps": steps}
         write_file(self._staging / f"{name}.json", json.dumps(row))
         # The record comes last: its presence is what makes the episode count.
         write_file(self._staging / f"{name}.tfrecord", tfrecord.frame(record))
@@ -131,11 +153,12 @@ class EpisodeWriter:
         """Pack everything staged into the dataset; one process at a time, others may still write.
 
         Episodes are ordered by a hash of their key, so the outcome does not depend on how many
-        processes collected them, and slices such as "train[:90%]" mix tasks and seeds.
+        processes collected them, and slices such as "train[:90%]" mix tasks and seeds; or by their
+        keys, where the layout says so.
         """
         with locked(self._lock):
             collection = self._collection()
-            staged = sorted(self._staging.glob("*.tfrecord"), key=lambda path: _rank(path.stem))
+            staged = sorted(self._staging.glob("*.tfrecord"), key=self._place_of)
             fresh = [path for path in staged if path.stem not in collection["episodes"]]
             discarded = sorted(self._staging.glob("*.discarded.json"))
             old = len(collection["shards"])
@@ -153,6 +176,9 @@ class EpisodeWriter:
             self._save_collection(collection)
             self._write_metadata(collection)
             self._clean(len(collection["shards"]), [*staged, *discarded])
+
+    def _place_of(self, path: Path) -> str:
+        return path.stem if self.layout.in_order else _rank(path.stem)
 
     def _pack(self, staged: list[Path], old: int) -> list[dict[str, Any]]:
         """Link the old shards to their new names and write the new ones."""
@@ -191,8 +217,8 @@ class EpisodeWriter:
         info = dataset_info_pb2.DatasetInfo()  # pyright: ignore
         if path.exists():
             json_format.Parse(path.read_text(), info)
-        info.name, info.version, info.file_format = DATASET_NAME, DATASET_VERSION, "tfrecord"
-        info.description = "Demonstrations in RT-1's format; see collection-<split>.json."
+        info.name, info.version = self.layout.name, self.layout.version
+        info.file_format, info.description = "tfrecord", self.layout.description
         others = [row for row in info.splits if row.name != self.split]
         del info.splits[:]
         info.splits.extend(others)
@@ -202,14 +228,14 @@ class EpisodeWriter:
             num_bytes=sum(shard["bytes"] for shard in collection["shards"]),
             filepath_template=_TEMPLATE,
         )
-        features = json.dumps(rt1_features().to_json(), indent=4, sort_keys=True)
+        features = json.dumps(self.layout.features().to_json(), indent=4, sort_keys=True)
         write_file(self.directory / "features.json", features)
         # Last: without it there is no dataset.
         write_file(path, json_format.MessageToJson(info, sort_keys=True))
 
     def _clean(self, total: int, staged: list[Path]) -> None:
         keep = {self._shard(shard, total).name for shard in range(total)}
-        for path in self.directory.glob(f"*{DATASET_NAME}-{self.split}.tfrecord-*"):
+        for path in self.directory.glob(f"*{self.layout.name}-{self.split}.tfrecord-*"):
             if path.name not in keep:
                 path.unlink()
         for path in staged:
@@ -220,7 +246,7 @@ class EpisodeWriter:
                     leftover.unlink()  # of an earlier attempt that was killed
 
     def _shard(self, shard: int, total: int) -> Path:
-        name = f"{DATASET_NAME}-{self.split}.tfrecord-{shard:05d}-of-{total:05d}"
+        name = f"{self.layout.name}-{self.split}.tfrecord-{shard:05d}-of-{total:05d}"
         return self.directory / name
 
     def _collection(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from eval.policies.options import load_config
 from eval.policies.spec import CLIENTS, parse_policy
 from eval.results.results import METRICS
 from eval.simpler import build_parser, main
+from robotics.embodiment.tables import load_robot
 from selfflow_wm.plugins import Plugins
 
 MODULE = """
@@ -174,7 +175,7 @@ def test_results_are_read_where_the_simulator_is_not_installed(tmp_path):
 
 def test_a_client_is_chosen_by_the_scheme_of_its_address(package):
     spec = parse_policy("mine://host/x?y=1", None, load_config())
-    policy = make_policy(spec, "embedded")
+    policy = make_policy(spec, load_robot("embedded"))
     assert (policy.address, policy.embodiment) == ("mine://host/x?y=1", "embedded")
     with pytest.raises(ValueError, match="got 'nobody'"):
         parse_policy("nobody://host", None, load_config())
@@ -192,7 +193,7 @@ def test_an_object_of_the_wrong_type_is_named_and_stops_no_command(package, prog
 
 def test_an_error_of_a_client_names_its_scheme_and_package(package):
     def made(address):
-        return make_policy(parse_policy(address, None, load_config()), "embedded")
+        return make_policy(parse_policy(address, None, load_config()), load_robot("embedded"))
 
     with pytest.raises(ValueError, match=r"refusing:// \(their-package 1.2\).*KeyError: 'no seat'"):
         made("refusing://x")

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fake_world import episode, look, robot
+from tiny_world import tiny_world
 
 from eval.policies.inference import Batcher, SharedWorld, shared
 from eval.policies.spec import PolicySpec
 from eval.rollout.plan import make_plan
 from eval.simpler import build_parser
-from robotics.model.policy import CheckpointPolicy
+from robotics.model.policy import CheckpointPolicy, Policy
 from robotics.model.world_model import WorldModel
 
 CHECKPOINT = Path(__file__).resolve().parents[3] / "checkpoints" / "self_flow"
@@ -31,11 +33,15 @@ def world():
 
 def request(world, seed):
     rng = np.random.default_rng(seed)
-    height, width = world.image_size
+    (model,) = world.robots.values()
+    ((camera, (height, width)),) = model.image_sizes.items()
     return {
-        "mode": "policy", "steps": 2, "shift": 1.0, "instruction": f"open drawer {seed}",
-        "image": rng.integers(0, 256, (height, width, 3), np.uint8),
-        "proprio": rng.normal(size=8).astype(np.float32),
+        "robot": model.robot.name, "mode": "policy", "steps": 2, "shift": 1.0,
+        "instruction": f"open drawer {seed}",
+        "arrays": {
+            f"image/{camera}": rng.integers(0, 256, (height, width, 3), np.uint8),
+            "state": rng.normal(size=model.coder.state_width).astype(np.float32),
+        },
         "noise": torch.Generator().manual_seed(seed).get_state().numpy(),
     }  # fmt: skip
 
@@ -43,7 +49,7 @@ def request(world, seed):
 def observation(world, seed):
     rng = np.random.default_rng(seed)
     return {
-        "image": rng.integers(0, 256, (*world.embodiment.camera_size, 3), np.uint8),
+        "image": rng.integers(0, 256, (256, 320, 3), np.uint8),
         "tool_pose": np.array([0.4, 0.0, 0.3, 0, 0, 0, 1], np.float32),
         "gripper_closed": np.zeros(1, np.float32),
     }
@@ -97,7 +103,7 @@ def test_one_sample_a_call_is_a_model_of_ones_own_bit_for_bit(world):
             CheckpointPolicy(SharedWorld(spec.address), embodiment="google_robot")
         # A request that the model refuses costs nobody else theirs.
         policy = CheckpointPolicy(SharedWorld(spec.address), steps=1, execute=1)
-        policy.steps = 0
+        policy.policy.steps = 0
         policy.reset("open top drawer", seed=5)
         with pytest.raises(ValueError):
             policy.act(observation(world, 0))
@@ -105,6 +111,28 @@ def test_one_sample_a_call_is_a_model_of_ones_own_bit_for_bit(world):
     np.testing.assert_array_equal(far, act(CheckpointPolicy(world, **options)))
     with pytest.raises(ValueError, match="inference process, got none"):
         SharedWorld(spec.address)
+
+
+def test_robots_of_several_cameras_share_a_model_bit_for_bit(tmp_path):
+    names = ("two_arms", "velocities", "blind_cart")
+    model = tiny_world(*map(robot, names), history=(2, 1))
+    model.save(tmp_path / "saved")
+
+    def act(source, name) -> np.ndarray:
+        table = robot(name)
+        states, _ = episode(table)
+        policy = Policy(source, name, steps=1, execute=2, clip=name != "two_arms")
+        policy.reset("go", seed=4)
+        seen = [look(table, states[i], i) for i in range(4)]
+        seen[2].pop("wrist", None)
+        return np.stack([policy.act(row) for row in seen])
+
+    with shared(PolicySpec("checkpoint", str(tmp_path / "saved"), {}), 1) as spec:
+        far = SharedWorld(spec.address)
+        assert list(far.robots) == list(names)
+        for name in names:
+            assert far.robots[name].robot == robot(name)
+            np.testing.assert_array_equal(act(far, name), act(model, name))
 
 
 def test_a_checkpoint_that_is_not_there_is_an_error_in_the_input(tmp_path):

@@ -10,15 +10,21 @@ import msgpack
 import numpy as np
 import pytest
 from eval_runs import run_here, without_times, words
+from fake_world import TABLES, FakeRobot, FakeWorld, episode, look, robot
 from scipy.spatial.transform import Rotation
+from tiny_world import tiny_world
+from websockets.sync.client import connect
 from websockets.sync.server import serve
 
 from eval.policies.options import load_config
-from eval.policies.remote import messages
+from eval.policies.remote import METADATA, messages
 from eval.policies.remote.policy import RemoteError, RemotePolicy, fit
-from eval.policies.remote.server import Server, Session, serve_checkpoint
+from eval.policies.remote.server import Server, Session, describe, serve_checkpoint
 from eval.policies.spec import parse_policy
 from eval.serve import build_parser as serve_parser
+from robotics.embodiment.control import tool_robot
+from robotics.embodiment.tables import load_robot
+from robotics.model.policy import CheckpointPolicy, Policy
 from selfflow_wm.checkpoints import SHIPPED
 
 LOOK = {
@@ -202,67 +208,206 @@ def test_the_policy_word_is_an_address():
             parse_policy(bad, None, config)
 
 
-class Counting:
-    """Two actions a chunk that tell the seed and the number of predictions since the reset."""
-
-    def __init__(self):
-        self.left, self.told = 0, []
-
-    def reset(self, instruction, seed=None):
-        self.seed, self.calls, self.left = seed, 0, 0
-        self.told.append(("reset", instruction))
-
-    def instruct(self, instruction):
-        self.left = 0
-        self.told.append(("instruct", instruction))
-
-    @property
-    def needs_observation(self):
-        return self.left == 0
-
-    def act(self, observation):
-        from robotics.embodiment.control import Action
-
-        if self.left == 0:
-            self.left, self.calls = 2, self.calls + 1
-        self.left -= 1
-        return Action(np.full(7, self.seed + self.calls / 10, np.float32), self.left == 0)
+def rt1(**options):
+    """A policy of RT-1's table, and the model behind it."""
+    model = FakeRobot(robot("embedded"), horizon=4)
+    return Policy(FakeWorld(model), **options), model
 
 
 def test_a_session_follows_the_clients_episodes():
-    state = np.zeros(8, np.float32)
+    state = np.append(LOOK["tool_pose"], LOOK["gripper_closed"])
     base = {"observation/image": LOOK["image"], "observation/state": state, "prompt": "a"}
-    policy = Counting()
+    policy, model = rt1(execute=2)
     session = Session(policy)
     chunk = session.infer({**base, "episode/seed": 3, "episode/call": 0})
-    assert chunk.shape == (2, 8) and chunk.dtype == np.float32
-    np.testing.assert_allclose(chunk[:, 0], 3.1, atol=1e-6)
-    assert chunk[:, 7].tolist() == [0, 1]
-    session.infer({**base, "prompt": "b", "episode/seed": 3, "episode/call": 1})
+    assert chunk.shape == (4, 8) and chunk.dtype == np.float32
+    assert set(chunk[:, 7]) <= {0, 1} and set(chunk[:, 6]) <= {-1, 0, 1}
+    second = session.infer({**base, "prompt": "b", "episode/seed": 3, "episode/call": 1})
+    assert not np.array_equal(second, chunk)
     with pytest.raises(ValueError, match="expected call 2, got 5"):
         session.infer({**base, "episode/seed": 3, "episode/call": 5})
-    session.infer({**base, "episode/seed": 4, "episode/call": 0})
-    assert policy.told == [("reset", "a"), ("instruct", "b"), ("reset", "a")]
+    again = session.infer({**base, "episode/seed": 3, "episode/call": 0})
+    np.testing.assert_array_equal(again, chunk)  # the same seed, as a new episode
+    assert [samples["instruction"] for samples in model.asked] == [["a"], ["b"], ["a"]]
     plain = Session(policy)  # of a client that does not number its calls
-    plain.infer(base)
-    assert plain.infer(base)[0, 0] == pytest.approx(0.2)
-    with pytest.raises(ValueError, match="observation/state of shape"):
+    first = plain.infer(base)
+    assert not np.array_equal(plain.infer(base), first)
+    with pytest.raises(ValueError, match=r"'state'\]: expected numbers of shape \(8,\)"):
         plain.infer({**base, "observation/state": np.zeros(7)})
-    with pytest.raises(ValueError, match="observation/image"):
+    with pytest.raises(ValueError, match="no head, state"):
         plain.infer({"prompt": "a"})
+    with pytest.raises(ValueError, match="observation/head, observation/state, prompt.*add prompt"):
+        plain.infer({"observation/image": LOOK["image"]})
+
+
+@contextlib.contextmanager
+def serving(world, name=None, **options):
+    """A server of this project for a robot of a model; its address and policy's description."""
+
+    def make_policy():
+        return Policy(world, name, **options)
+
+    metadata = {METADATA: describe(make_policy(), "hash", {})}
+    server = Server(make_policy, metadata, "127.0.0.1", 0)
+    with listening(server._server) as url:
+        yield url
+
+
+def ask(socket, request):
+    socket.send(messages.pack(request))
+    answer = socket.recv(timeout=10)
+    assert isinstance(answer, bytes), answer
+    return messages.unpack(answer)["actions"]
+
+
+@pytest.mark.parametrize("name", [*TABLES, "rt1", "widowx"])
+@pytest.mark.parametrize("history", [(), (2, 1)])
+def test_a_robot_acts_the_same_through_its_server(name, history):
+    table = robot(name)
+    states, _ = episode(table)
+    execute = 2
+    seen = [look(table, states[step], step) for step in range(6)]
+    here = Policy(FakeWorld(FakeRobot(table, history_offsets=history)), execute=execute)
+    here.reset("go", seed=4)
+    own = [here.act(row if here.needs_observation else None) for row in seen]
+    world = FakeWorld(FakeRobot(table, history_offsets=history))
+    with serving(world, execute=execute) as url, connect(url, compression=None) as socket:
+        told = messages.unpack(socket.recv(timeout=10))[METADATA]
+        assert load_robot(told["robot"]) == table and told["rate"] == table.rate
+        ends = table.terminate is not None
+        assert len(told["actions"]) == table.action_width + ends
+        for by_wire in (True, False):
+            got = []
+            every = execute if not told["every_frame"] else 1
+            for calls, step in enumerate(range(0, len(seen), every)):
+                request = seen[step] | {"instruction": "go"}
+                if by_wire:
+                    keys, places = told["keys"], table.slices("state")
+                    request = {keys[f"cameras.{row}"]: seen[step][row] for row in told["cameras"]}
+                    state = seen[step].get("state")
+                    if "state" in keys:
+                        request[keys["state"]] = state
+                    elif state is not None:
+                        request |= {keys[f"state.{n}"]: state[at] for n, at in places.items()}
+                    request[keys.get("instruction", "prompt")] = "go"
+                episode_keys = {"episode/seed": 4, "episode/call": calls}
+                rows = ask(socket, request | episode_keys)
+                assert rows.shape[1] == len(told["actions"])
+                got += list(rows[:every, : table.action_width])
+            np.testing.assert_array_equal(np.stack(got), np.stack(own))
+
+
+def test_one_of_a_checkpoints_robots_is_served(tmp_path):
+    names = ("two_arms", "velocities")
+    model = tiny_world(*map(robot, names))
+    model.save(tmp_path / "saved")
+    config = load_config(["policy.steps=1", "policy.execute=9"])
+    table = robot("velocities")
+    states, _ = episode(table)
+    here = Policy(model, "velocities", steps=1)
+    here.reset("go", seed=6)
+    server = serve_checkpoint(
+        str(tmp_path / "saved"), "127.0.0.1", 0, config, threads=1, robot="velocities"
+    )
+    with listening(server._server) as url, connect(url, compression=None) as socket:
+        told = messages.unpack(socket.recv(timeout=10))[METADATA]
+        assert told["cameras"] == ["side", "wrist"] and told["horizon"] == 4
+        assert told["actions"] == [f"joints.{n}" for n in range(7)] + ["gripper"]
+        seen = look(table, states[0])
+        rows = ask(socket, {**seen, "prompt": "go", "episode/seed": 6, "episode/call": 0})
+    np.testing.assert_array_equal(rows, here.chunk(seen))
+    for wrong in (None, "panda"):
+        with pytest.raises(ValueError, match="expected one of two_arms, velocities"):
+            serve_checkpoint(str(tmp_path / "saved"), "127.0.0.1", 0, config, robot=wrong)
+    assert serve_parser().parse_args(["--robot", "two_arms"]).robot == "two_arms"
+
+
+def test_nested_maps_and_keys_of_a_protocol_are_understood():
+    table = robot("velocities")
+    policy = Policy(FakeWorld(FakeRobot(table)))
+    seen, state = look(table, np.arange(8.0) / 10), np.arange(8.0) / 10
+    flat = {
+        "observation/exterior_image_1_left": seen["side"],
+        "observation/wrist": seen["wrist"],
+        "observation/joint_position": state[:7],
+        "observation/gripper_position": state[7:],
+        "prompt": "go",
+    }
+    nested = {"observation": {key.split("/")[1]: flat[key] for key in list(flat)[:4]}, "task": "go"}
+    first, second = (
+        Session(policy).infer(request | {"episode/call": 0}) for request in (flat, nested)
+    )
+    np.testing.assert_array_equal(first, second)
+    with pytest.raises(ValueError, match="expected side once"):
+        Session(policy).infer(flat | {"side": seen["side"]})
+
+
+def test_a_simulator_acts_on_the_robot_that_a_server_names():
+    policy, _ = rt1(execute=3)
+    local = CheckpointPolicy(FakeWorld(FakeRobot(robot("embedded"), horizon=4)), execute=3)
+    with serving(policy.world) as url:
+        remote = RemotePolicy(url, embodiment="embedded")
+        for one in (local, remote):
+            one.reset("open top drawer", seed=5)
+        for step in range(7):
+            image = np.full((256, 320, 3), step, np.uint8)
+            looks = remote.needs_observation
+            assert looks == local.needs_observation == (step % 3 == 0)
+            seen = {**LOOK, "image": image} if looks else None
+            mine, theirs = local.act(seen), remote.act(seen)
+            np.testing.assert_array_equal(mine.control, theirs.control)
+            assert mine.terminate == theirs.terminate
+        remote.close()
+        with pytest.raises(ValueError, match="embodiment=google_robot"):
+            RemotePolicy(url, embodiment="google_robot")
+        with pytest.raises(ValueError, match="says itself.*remote.gripper"):
+            RemotePolicy(url, gripper="open_unit")
+        with pytest.raises(ValueError, match="rate: 10 Hz against 3 Hz"):
+            RemotePolicy(url, robot=tool_robot("embedded", 10.0, (256, 320)))
+        with pytest.raises(ValueError, match="no transform bridges"):
+            RemotePolicy(url, robot=robot_named("embedded"))
+
+
+def test_an_environment_of_another_robot_speaks_in_its_own_terms():
+    table = robot("velocities")
+    requests, rows = [], np.arange(24, dtype=np.float32).reshape(3, 8)
+    with answering(lambda n: {"actions": rows}, requests=requests) as url:
+        policy = RemotePolicy(url, robot=table, execute=2)
+        policy.reset("go")
+        frames = look(table, np.zeros(8))
+        seen = {
+            "observation/exterior": frames["side"],
+            "observation/wrist": frames["wrist"],
+            "observation/joint_position": np.arange(7.0),
+            "observation/gripper_position": np.ones(1),
+        }
+        controls = [policy.act(seen if policy.needs_observation else None) for _ in range(2)]
+        policy.close()
+    np.testing.assert_array_equal([action.control for action in controls], rows[:2])
+    (sent,) = requests
+    assert sorted(sent) == [
+        "observation/exterior_image_1_left", "observation/gripper_position",
+        "observation/joint_position", "observation/wrist", "prompt",
+    ]  # fmt: skip
+    np.testing.assert_array_equal(sent["observation/joint_position"], np.arange(7))
+
+
+def robot_named(embodiment):
+    return load_robot({"name": "two_arms", "embodiment": embodiment, **TABLES["two_arms"]})
 
 
 def test_a_server_that_fails_says_why(capsys):
-    server = Server(Counting, {}, "127.0.0.1", 0)
+    policy, _ = rt1()
+    server = Server(lambda: policy, {}, "127.0.0.1", 0)
     with pytest.raises(ValueError, match="expected a free one"):
-        Server(Counting, {}, "127.0.0.1", server.port)
+        Server(lambda: policy, {}, "127.0.0.1", server.port)
     with listening(server._server) as url:
-        policy = RemotePolicy(url, state="axis_angle")
-        policy.reset("go")
-        with pytest.raises(RemoteError, match=r"observation/state of shape \(8,\)"):
-            policy.act(LOOK)
-        policy.reset("go")
-        policy.close()
+        client = RemotePolicy(url, state="axis_angle")
+        client.reset("go")
+        with pytest.raises(RemoteError, match=r"expected numbers of shape \(8,\)"):
+            client.act(LOOK)
+        client.reset("go")
+        client.close()
 
 
 @pytest.mark.skipif(not (SHIPPED / "self_flow").is_dir(), reason="needs the shipped checkpoint")

@@ -73,8 +73,8 @@ def test_recorded_actions_are_the_experts_at_the_states_the_executed_ones_led_to
         assert not np.array_equal(executed["control"], [m.control for m, _ in labels])
     (episode,) = [
         e for e in EpisodeReader(out)
-        if e.instruction[0] == task.subtasks[0]
-        and np.array_equal(e.world_vector, [m.control[:3] for m, _ in labels])
+        if e.instructions[0] == (task.subtasks[0],)
+        and np.array_equal(e.part("action.position"), [m.control[:3] for m, _ in labels])
     ]  # fmt: skip
     assert np.array_equal(episode.terminate, [m.terminate for m, _ in labels])
 
@@ -84,7 +84,8 @@ def test_rotations_are_recorded_as_roll_pitch_yaw(collected):
 
     episode = EpisodeReader(collected[0])[0]
     expected = Rotation.from_rotvec([0.1, 0.2, -0.3]).as_euler("xyz")
-    np.testing.assert_allclose(episode.rotation_delta, [expected] * len(episode), atol=1e-6)
+    turns = episode.part("action.rotation")
+    np.testing.assert_allclose(turns, [expected] * len(episode), atol=1e-6)
 
 
 def test_a_replay_repeats_a_demonstration_exactly(collected):
