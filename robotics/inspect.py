@@ -31,7 +31,7 @@ def build_parser() -> Parser:
     """The command line of `python -m robotics.inspect`."""
     parser = Parser(
         prog="python -m robotics.inspect",
-        description="Report what is in an RLDS or LeRobot data set, what is wrong, and how to read it.",
+        description="Report what is in an RLDS or LeRobot data set, and how to read it.",
         epilog=EXAMPLES,
     )
     add = parser.add_argument

@@ -14,7 +14,7 @@ from robotics.inspection import cards, gripper, motion, values
 from robotics.inspection.examination import Examination
 from robotics.inspection.findings import Finding, listed
 from robotics.inspection.proposal import stamped_rate
-from robotics.inspection.scan import Scan, Track
+from robotics.inspection.scan import Frames, Scan, Track
 
 MANY = 0.3
 """Share of steps or episodes above which a habit of the data is a warning."""
@@ -109,6 +109,12 @@ def motions(examined: Examination) -> Findings:
     if moving and not examined.motions:
         text = "too few measured values to compare the commanded motion with"
         yield _info("motion", text, "State the measured pose or joints.", "motion.unmeasured")
+    if (late := examined.robot.steps.lag) and not examined.stated:
+        steps = f"{abs(late)} step{'s' * (abs(late) > 1)}"
+        text = f"every motion is over before its command: the draft shifts actions by {steps}"
+        yield _warning("steps", text, "Check it in a few episodes.", "steps.lag",
+                       f"actions are recorded {steps} {'late' if late > 0 else 'early'}",
+                       cards.WHY["lag"], f"steps: {{lag: {late}}}", weight=4.0)  # fmt: skip
     for row in examined.verdicts:
         if row.code == "lead":
             text = f"the motion follows its command late: {row.numbers}"
@@ -145,7 +151,8 @@ def grippers(examined: Examination) -> Findings:
             yield _warning(place, text, remedy, "gripper.both",
                            f"open and closed of {grip.part} may be exchanged, in action and state",
                            "The same on this robot; a simulator, another robot or Bridge's rule "
-                           "would read it the other way.", cards.lines(entries), weight=3.0)  # fmt: skip
+                           "would read it the other way.", cards.lines(entries),
+                           weight=3.0)  # fmt: skip
         lag, alike = grip.best
         if abs(alike) < gripper.CLEAR or inverted:
             continue
@@ -154,10 +161,13 @@ def grippers(examined: Examination) -> Findings:
                 f"the gripper's command follows the measured gripper by {-lag} steps "
                 f"(correlation {alike:+.2f})"
             )
-            late = any(row.code == "lag" and row.answer == "contradicts" for row in examined.verdicts)
+            late = any(
+                row.code == "lag" and row.answer == "contradicts" for row in examined.verdicts
+            )
             if not late:
                 yield _warning(place, text, "Recorded late: shift it when the data are converted.",
-                               "gripper.late", f"{place} is recorded {-lag} steps late",
+                               "gripper.late",
+                               f"{place} comes {-lag} steps after the gripper has moved",
                                "The policy would learn to close after the gripper has closed.",
                                weight=2.0)  # fmt: skip
         elif grip.equal > 0.98 and grip.steps:
@@ -212,7 +222,9 @@ def instructions(result: Scan, robot: Robot) -> Findings:
         yield _info("instructions", text, "Chunks of actions end there.", "instructions.changing",
                     episodes=tuple(changing))  # fmt: skip
     if len([text for text in counts if text]) == 1 and result.episodes > 1:
-        yield _info("instructions", "all episodes have the same instruction", code="instructions.one")
+        yield _info(
+            "instructions", "all episodes have the same instruction", code="instructions.one"
+        )
     yield from _long(result.tracks, keys)
 
 
@@ -253,7 +265,7 @@ def cameras(result: Scan, robot: Robot) -> Findings:
             (size,) = seen.sizes
             text = f"{name} has pictures of {size[0]} x {size[1]}, the table says {camera.size}"
             yield _warning("cameras", text, "Correct size.", "cameras.size",
-                           line=f"cameras: {{{camera.name}: {{size: [{size[0]}, {size[1]}]}}}}")  # fmt: skip
+                           line=f"cameras: {{{camera.name}: {{size: {list(size)}}}}}")  # fmt: skip
         flagged = camera is not None and camera.present is not None
         yield from _black(name, seen, result.episodes, chosen, flagged)
     still = _still(result)
@@ -265,7 +277,7 @@ def cameras(result: Scan, robot: Robot) -> Findings:
                            "cameras.constant", episodes=tuple(episodes))  # fmt: skip
 
 
-def _black(name: str, seen, episodes: int, chosen: bool, flagged: bool) -> Findings:
+def _black(name: str, seen: Frames, episodes: int, chosen: bool, flagged: bool) -> Findings:
     whole = seen.black_episodes
     if seen.black and len(whole) == episodes:
         text = f"{name} is black in every episode"
@@ -355,7 +367,7 @@ def _zero_ends(result: Scan, robot: Robot) -> Findings:
         rows = [row for part in parts if (row := track.values(part.path)) is not None]
         if not rows or track.steps < SHORT:
             continue
-        zero = (np.abs(np.concatenate(rows, axis=1)) < 1e-9).all(1)
+        zero = np.all(np.abs(np.concatenate(rows, axis=1)) < 1e-9, axis=1)
         first, last, count = first + bool(zero[0]), last + bool(zero[-1]), count + 1
         inside += float(zero[1:-1].mean())
     if not count or inside / count > 0.1:
@@ -390,8 +402,8 @@ def rate(result: Scan, examined: Examination) -> Findings:
             yield _info("rate", text + " by the table", code="rate.unchecked")
         else:
             yield _warning("rate", f"assumed: {text}", "RLDS holds no rate. State your robot's: "
-                           "rate: 15", "rate.assumed", f"the rate is not in the data: {stated:g} Hz "
-                           "assumed", "Chunks, future frames and velocities are counted in it.",
+                           "rate: 15", "rate.assumed", "the rate is not in the data: "
+                           f"{stated:g} Hz assumed", "Chunks and velocities are counted in it.",
                            "rate: 15")  # fmt: skip
         return
     text = f"{found[0]}: {found[1]:.3g} steps a second, the table: {stated:g}"
@@ -409,4 +421,3 @@ def modes(examined: Examination) -> Findings:
         text = "no action among the features: the video mode alone trains"
         yield _info("action", text, "Name one under action: where there is one.", "action.none",
                     "video without actions")  # fmt: skip
-

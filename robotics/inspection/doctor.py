@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from robotics.data.rlds.faults import Faults
 from robotics.data.rlds.raw import RawSource
 from robotics.data.rlds.schema import Leaf
+from robotics.embodiment.columns import column
 from robotics.embodiment.robot import Robot
-from robotics.embodiment.tables import TABLES, load_robot
-from robotics.inspection import checks, proposal, roles, verdicts
+from robotics.embodiment.tables import TABLES, load_robot, shipped
+from robotics.inspection import checks, proposal, roles, structure, verdicts
 from robotics.inspection.draft import Draft, Question, as_yaml
 from robotics.inspection.examination import Examination
 from robotics.inspection.fits import AGREES, CONTRADICTS, UNCLEAR, Verdict
@@ -30,7 +33,7 @@ NOT_TRIED = ("template", "embedded", "google_robot", "widowx")
 KNOWN_AS = {"rt1": "fractal", "rt1_base": "fractal"}
 """Table -> what its data set is called."""
 ROUNDS = 4
-"""A correction may show what was hidden behind it: degrees in the state hide those of the action."""
+"""A correction may show what was hidden behind it: degrees in the state hide the action's."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class _Chosen:
 
 
 def examine(
-    directory: str | Path,
+    directory: str | Path | RawSource,
     split: str = "train",
     spec: str | None = None,
     episodes: int = 300,
@@ -53,7 +56,7 @@ def examine(
     """Read a sample of a split and say what is in it.
 
     Args:
-        directory: TFDS or LeRobot data set.
+        directory: TFDS or LeRobot data set, or one that is open.
         split: split or slice of it.
         spec: name or path of a robot's table; None tries the shipped ones and then drafts one.
         episodes: most that are read, 0 for all.
@@ -62,11 +65,12 @@ def examine(
     Raises:
         ValueError: no such data set or split, or a table that does not fit it.
     """
-    source = open_source(directory, split)
+    source = open_source(directory, split) if isinstance(directory, str | Path) else directory
     faults = Faults("skip")
     places = sample_places(source, episodes, faults)
     seen = preview(source, places)
-    chosen = _choose(source, seen, spec)
+    look = structure.look(seen, source)
+    chosen = _choose(source, seen, look, spec)
     draft = chosen.draft.copy()
     survey = Survey(draft.robot(), Place(str(source.directory), split.partition("[")[0], spec))
     result = scan(source, places, faults, progress, survey.visit)
@@ -75,8 +79,7 @@ def examine(
     different = odd(single, len(result.tracks))
     tracks = [track for track in result.tracks if track.number not in different] or seen
     found, motions, grips = verdicts.verify(tracks, draft.robot())
-    kinds = roles.known(tracks, source)
-    found += roles.verdicts(kinds, draft.robot())
+    found += roles.verdicts(look, draft.robot())
     first, robot = found, draft.robot()
     for _ in range(ROUNDS):
         before = draft.copy()
@@ -93,12 +96,12 @@ def examine(
     if not chosen.stated:
         robot = draft.robot()
         first, motions, grips = verdicts.verify(tracks, robot)
-        first += roles.verdicts(kinds, robot)
+        first += roles.verdicts(look, robot)
         draft.questions += list(_questions(first))
     draft.questions += list(chosen.questions)
     examination = Examination(
         source, robot, chosen.origin, chosen.stated, result, motions, grips, first,
-        roles.dimensions(kinds, robot, first, draft), draft.questions, [], "",
+        roles.dimensions(look, robot, first, draft), draft.questions, [], "",
     )  # fmt: skip
     findings = joined(checks.all_findings(examination), single)
     watched = survey.watch(findings)
@@ -107,7 +110,8 @@ def examine(
         {place.number: place for place in places}, survey.marks(),
     )  # fmt: skip
     heading = (
-        f"How to read {directory} ({split}), proposed by python -m robotics.inspect from "
+        f"How to read {source.directory} ({source.split}), proposed by "
+        f"python -m robotics.inspect from "
         f"{result.sampled} of {result.total} episodes,\nbeginning with: {chosen.origin}.\n"
         "configs/robot/template.yaml explains every entry."
     )
@@ -126,31 +130,53 @@ def _known(row: Verdict, rows: Sequence[Verdict]) -> bool:
 # ---------------------------------------------------------------- which table
 
 
-def _choose(source: RawSource, tracks: Sequence[Track], spec: str | None) -> _Chosen:
+def _choose(
+    source: RawSource, tracks: Sequence[Track], look: structure.Look, spec: str | None
+) -> _Chosen:
     if spec is not None:
         given = load_robot(spec)
         if problems := missing(given, source.stored):
             raise ValueError(f"{source.directory}: {problems[0]}")
         base = str(Path(spec).resolve()) if Path(spec).is_file() else spec
         return _Chosen(Draft({"extends": base}), f"the table {spec}", True)
-    fitting = [name for name in shipped_names() if not missing(load_robot(name), source.stored)]
+    fitting = [name for name in shipped_names() if not missing(shipped(name), source.stored)]
     good = [name for name in fitting if _is_it(name, source, tracks)]
+    good = _without_still(good, tracks)
     if good:
         best = min(good, key=lambda name: (len(name), name))
         questions = (_which(good),) if len(good) > 1 else ()
         words = f"the shipped table {best}, whose features the data set has"
         return _Chosen(Draft({"extends": best}), words, True, questions)
-    draft = proposal.propose(tracks, source)
+    draft = proposal.propose(tracks, source, look)
     words = "names, shapes and values; no shipped table fits"
     if fitting:
         words = f"names, shapes and values; its features are as in {fitting[0]}, its values not"
     return _Chosen(draft, words, False)
 
 
+def _without_still(names: Sequence[str], tracks: Sequence[Track]) -> list[str]:
+    """Without tables that read more than another one of them, and nothing that moves."""
+
+    def moving(name: str) -> frozenset[str]:
+        parts = (*shipped(name).state, *shipped(name).action)
+        rows = {part.path: [track.values(part.path) for track in tracks] for part in parts}
+        return frozenset(
+            path for path, values in rows.items()
+            if any(row is not None and np.ptp(row, axis=0).max(initial=0) > 1e-9 for row in values)
+        )  # fmt: skip
+
+    moved = {name: moving(name) for name in names}
+    size = {name: len(shipped(name).state) + len(shipped(name).action) for name in names}
+    return [
+        name for name in names
+        if not any(moved[other] == moved[name] and size[other] < size[name] for other in names)
+    ]  # fmt: skip
+
+
 def shipped_names() -> list[str]:
     """Tables that are tried, those that read more columns first."""
     names = [file.stem for file in TABLES.glob("*.yaml") if file.stem not in NOT_TRIED]
-    return sorted(names, key=lambda name: (-len(list(load_robot(name).columns())), name))
+    return sorted(names, key=lambda name: (-len(list(shipped(name).columns())), name))
 
 
 def _is_it(name: str, source: RawSource, tracks: Sequence[Track]) -> bool:
@@ -159,14 +185,14 @@ def _is_it(name: str, source: RawSource, tracks: Sequence[Track]) -> bool:
     known = KNOWN_AS.get(name, name)
     if title and (title.startswith(known.split("_")[0]) or known in title):
         return True
-    rows, motions, _ = verdicts.verify(tracks, load_robot(name))
+    rows, motions, _ = verdicts.verify(tracks, shipped(name))
     return bool(motions) and not any(row.answer == CONTRADICTS for row in rows)
 
 
 def _which(names: Sequence[str]) -> Question:
     lines = []
     for name in names:
-        robot = load_robot(name)
+        robot = shipped(name)
         paths = dict.fromkeys(part.path.partition("[")[0] for part in robot.action)
         lines.append(f"spec={name}: the action is {', '.join(paths)}")
     text = (
@@ -180,8 +206,7 @@ def _which(names: Sequence[str]) -> Question:
 def missing(robot: Robot, stored: Mapping[str, Leaf]) -> list[str]:
     """What a table names and a data set does not have, or has as something else."""
     problems = []
-    cameras = [camera.name for camera in robot.cameras]
-    for place, wanted in robot.columns(cameras):
+    for place, wanted in robot.columns():
         leaf = stored.get(wanted.key)
         if leaf is None:
             near = difflib.get_close_matches(wanted.key, stored, n=3, cutoff=0.3)
@@ -206,7 +231,7 @@ def missing(robot: Robot, stored: Mapping[str, Leaf]) -> list[str]:
             )
     for group in ("state", "action"):
         for part in getattr(robot, group):
-            wanted = dict(robot.columns(cameras))[f"{group}.{part.name}"]
+            wanted = column(part.path)
             leaf = stored.get(wanted.key)
             if leaf is not None and wanted.values is None and leaf.width not in (None, part.width):
                 problems.append(
@@ -230,20 +255,26 @@ def _questions(found: Sequence[Verdict]) -> list[Question]:
             continue
         if (name, row.code) in decided or (code == "form" and (name, "form") in decided and "quaternion" in row.stated):  # fmt: skip  # noqa: E501
             continue
-        questions.setdefault((name, code), _asked(row, name, code))
+        turns = code == "form" and any(
+            other.answer == AGREES and other.topic == row.topic and "continuity" in other.question
+            and other.stated.startswith("euler") for other in found
+        )  # fmt: skip
+        questions.setdefault((name, code), _asked(row, name, code, turns))
     return list(questions.values())
 
 
-def _asked(row: Verdict, name: str, code: str) -> Question:
+def _asked(row: Verdict, name: str, code: str, euler: bool) -> Question:
     quaternion = "quaternion" in row.stated
     choices = {
         "form": ("quaternion_xyzw", "quaternion_wxyz") if quaternion
-        else ("euler_xyz", "euler_zyx", "axis_angle"),
+        else ("euler_xyz", "euler_zyx", *(() if euler else ("axis_angle",))),
         "frame": ("base", "tool"),
         "mode": ("delta", "absolute"),
     }[code]  # fmt: skip
     what = {
-        "form": "which order do its quaternions have" if quaternion else "which form do its rotations have",
+        "form": "which order do its quaternions have"
+        if quaternion
+        else "which form do its rotations have",
         "frame": "about which axes are its changes",
         "mode": "are its values changes or targets",
     }[code]  # fmt: skip
@@ -313,4 +344,3 @@ def summary(examined: Examination) -> dict[str, Any]:
         ],
         "proposed": examined.proposed,
     }  # fmt: skip
-

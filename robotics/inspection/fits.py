@@ -28,6 +28,8 @@ SURE, LIKELY = 4.0, 3.0
 MARGIN = 0.1
 """Share of the residual that one of two readings must remove to be the better one: less may be the
 way in which a reading measures its own noise."""
+PLAIN = 5.0
+"""Factor between the residuals of two readings above which half of these errors will do."""
 EXPLAINS = 0.4
 """Share of the motion that must be explained before the data decide."""
 AGREES, CONTRADICTS, UNCLEAR = "agrees", "contradicts", "cannot tell"
@@ -105,25 +107,35 @@ def window(steps: int) -> slice:
 
 
 def paired(predict: Predict, moved: Rows, lag: int) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted (n, width) and measured (n, width) motion of all episodes `lag` steps later."""
+    """Predicted (n, width) and measured (n, width) motion of all episodes `lag` steps later, where
+    both are known."""
+    p, m = _every(predict, moved, lag)
+    finite = np.isfinite(p).all(1) & np.isfinite(m).all(1)
+    return p[finite], m[finite]
+
+
+def _every(predict: Predict, moved: Rows, lag: int) -> tuple[np.ndarray, np.ndarray]:
     commands, motions = [], []
     for number, m in enumerate(moved):
         span = window(len(m) + 1)
         p = predict(number, lag)[span]
-        rows = m[span.start + lag : span.start + lag + len(p)]
-        finite = np.isfinite(p).all(1) & np.isfinite(rows).all(1)
-        commands.append(p[finite])
-        motions.append(rows[finite])
+        commands.append(p)
+        motions.append(m[span.start + lag : span.start + lag + len(p)])
     return np.concatenate(commands), np.concatenate(motions)
 
 
-def fitted(reading: Reading, predict: Predict, moved: Rows, lags: Sequence[int] = LAGS) -> Fit | None:
+def fitted(
+    reading: Reading, predict: Predict, moved: Rows, lags: Sequence[int] = LAGS
+) -> Fit | None:
     """The best lag of a reading; None where there is too little motion to tell."""
     best, shares = None, {}
     for lag in sorted(lags, key=abs):
-        p, m = paired(predict, moved, lag)
+        p, m = _every(predict, moved, lag)
+        finite = np.isfinite(np.concatenate([p, m], axis=1)).all(axis=1, keepdims=True)
+        count = int(finite.sum())
+        p, m = np.where(finite, p, 0.0), np.where(finite, m, 0.0)
         whole = float((m**2).sum())
-        if len(m) < FEW or whole < 1e-12 * len(m):
+        if count < FEW or whole < 1e-12 * count:
             return None
         square = float((p**2).sum())
         gain = max(float((p * m).sum()) / square, 0.0) if square > 1e-18 else 0.0
@@ -132,9 +144,9 @@ def fitted(reading: Reading, predict: Predict, moved: Rows, lags: Sequence[int] 
         if best is None or explained > best.explained + 1e-6:
             ends = np.arange(0, len(left), BLOCK)
             blocks = np.add.reduceat(left, ends) / whole
-            residual, size = float(np.sqrt(left.mean())), float(np.sqrt(whole / len(m)))
+            residual, size = float(np.sqrt(left.sum() / count)), float(np.sqrt(whole / count))
             best = Fit(
-                reading, explained, gain, lag, residual, blocks, shares, len(m), size
+                reading, explained, gain, lag, residual, blocks, shares, count, size
             )  # fmt: skip
     return best
 
@@ -152,9 +164,12 @@ def answer(stated: Fit, rival: Fit) -> str:
         return UNCLEAR
     sure = advantage(rival, stated)
     left, other = 1 - stated.explained, 1 - rival.explained
-    if sure > SURE and other < (1 - MARGIN) * left and rival.gain > 0:
+    # A few large motions may decide, but not by chance, where one leaves several times as much.
+    needed = SURE if other * PLAIN > left else SURE / 2
+    if sure > needed and other < (1 - MARGIN) * left and rival.gain > 0:
         return CONTRADICTS
-    return AGREES if sure < -LIKELY and left < (1 - MARGIN) * other else UNCLEAR
+    needed = LIKELY if left * PLAIN > other else LIKELY / 2
+    return AGREES if sure < -needed and left < (1 - MARGIN) * other else UNCLEAR
 
 
 def sane(commands: Rows) -> list[np.ndarray]:

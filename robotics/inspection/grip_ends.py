@@ -66,8 +66,12 @@ def _state(draft: Draft, tracks: Sequence[Track], place: str, piece: Piece, sens
         ends.append(rounded_range(low, high))
     # Two fingers that mirror each other are open at opposite ends.
     turned = [piece.size == 2 and ends[i][1] <= 0 < ends[0][1] for i in range(piece.size)]
-    opened = [end[1] if (sense > 0) != flip else end[0] for end, flip in zip(ends, turned, strict=True)]
-    closed = [end[0] if (sense > 0) != flip else end[1] for end, flip in zip(ends, turned, strict=True)]
+    opened = [
+        end[1] if (sense > 0) != flip else end[0] for end, flip in zip(ends, turned, strict=True)
+    ]
+    closed = [
+        end[0] if (sense > 0) != flip else end[1] for end, flip in zip(ends, turned, strict=True)
+    ]
     one: Any = piece.size == 1
     draft.set(f"{place}.open", opened[0] if one else opened)
     draft.set(f"{place}.closed", closed[0] if one else closed)
@@ -91,7 +95,9 @@ def _sense(tracks: Sequence[Track], command: Piece, state: Piece | None) -> tupl
     if low >= 0 and 0.005 < high < WIDTH and state is not None:
         return 1, LIKELY, f"a width, to {high:.3g} m"
     begins = float(np.mean([row[0, 0] > (low + high) / 2 for row in rows])) if rows else 0.5
-    text = f"{max(begins, 1 - begins):.0%} of the episodes begin at this end, and grippers begin open"
+    text = (
+        f"{max(begins, 1 - begins):.0%} of the episodes begin at this end, and grippers begin open"
+    )
     if max(begins, 1 - begins) >= 0.8:
         return (1 if begins > 0.5 else -1), LIKELY, text
     return (1 if begins > 0.5 else -1), OPEN, "neither names nor the episodes' beginnings tell"

@@ -190,7 +190,9 @@ def _sense(grip: Grip, part: Part, state: Part | None) -> Verdict:
         return Verdict(place, "sense of the gripper", UNCLEAR, "as in the table", "as in the table",
                        text, "gripper.sense", matters=False)  # fmt: skip
     answer = UNCLEAR if abs(value) < CLEAR else AGREES if value > 0 else CONTRADICTS
-    when = "at the same step" if lag == 0 else f"{abs(lag)} steps {'later' if lag > 0 else 'before'}"
+    when = (
+        "at the same step" if lag == 0 else f"{abs(lag)} steps {'later' if lag > 0 else 'before'}"
+    )
     numbers = (
         f"the closing command and the measured closedness {when} correlate {value:+.2f} over "
         f"{grip.steps} steps with {grip.switches} switches; {grip.begin_closed:.0%} of the "
@@ -227,8 +229,8 @@ def _kind(grip: Grip, part: Part) -> Verdict:
         else:  # +1 while closing and -1 while opening is both
             answer = AGREES
     numbers = (
-        f"values {', '.join(f'{value:g}' for value in grip.levels)}; alike to {grip.as_absolute:.2f} "
-        f"taken as positions, {grip.as_pulse:.2f} taken as switches"
+        f"values {', '.join(f'{value:g}' for value in grip.levels)}; alike to "
+        f"{grip.as_absolute:.2f} taken as positions, {grip.as_pulse:.2f} taken as switches"
     )
     entries = ((f"action.{part.name}.mode", found),) if answer == CONTRADICTS else ()
     return Verdict(

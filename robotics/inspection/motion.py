@@ -65,6 +65,8 @@ class Motion:
     """rad: how far apart the readings of the commanded rotation are, 99th percentile."""
     state_spread: float = 0.0
     """rad: the same of the measured rotation's steps."""
+    largest: float = 0.0
+    """Size of the largest command, as recorded."""
     levels: np.ndarray = field(default_factory=lambda: np.zeros(0))
     """(width,) of absolute commands: slope of the measured value over the commanded one."""
 
@@ -101,9 +103,7 @@ def shifted(rows: np.ndarray, lag: int) -> np.ndarray:
     return found
 
 
-def paired_rows(
-    tracks: Sequence[Track], parts: Sequence[Part]
-) -> list[list[np.ndarray]]:
+def paired_rows(tracks: Sequence[Track], parts: Sequence[Part]) -> list[list[np.ndarray]]:
     """Recorded values of these parts, (T, width) an episode each, of the first episodes that have
     all of them, finite, up to `EVIDENCE_STEPS`; empty lists below `FEW` steps."""
     found: list[list[np.ndarray]] = [[] for _ in parts]
@@ -136,7 +136,9 @@ def motions(tracks: Sequence[Track], robot: Robot) -> list[Motion]:
         else:
             motion = components(tracks, part, state)
         if motion is not None:
-            found.append(motion)
+            rows = [row for track in tracks if (row := track.values(part.path)) is not None]
+            largest = max(float(np.nanmax(np.abs(row), initial=0)) for row in rows)
+            found.append(replace(motion, largest=largest))
     return found
 
 
@@ -234,9 +236,7 @@ def translation(
     moved = {"base": [np.diff(rows, axis=0) for rows in values]}
     if turns and usable(turns[0], turn.form or "") and part.width == 3:  # pyright: ignore
         poses = [rotations(rows, turn) for rows in turns[0]]  # pyright: ignore
-        moved["tool"] = [
-            r[:-1].inv().apply(m) for r, m in zip(poses, moved["base"], strict=True)
-        ]
+        moved["tool"] = [r[:-1].inv().apply(m) for r, m in zip(poses, moved["base"], strict=True)]
     limited = sane(commands) if part.mode != "absolute" else commands
 
     def predict(mode: str, number: int, lag: int) -> np.ndarray:
@@ -247,9 +247,7 @@ def translation(
     fits = []
     for mode, frame in (("delta", "base"), ("delta", "tool"), ("absolute", "base")):
         if frame in moved:
-            fit = fitted(
-                Reading(mode, frame), lambda n, k, m=mode: predict(m, n, k), moved[frame]
-            )
+            fit = fitted(Reading(mode, frame), lambda n, k, m=mode: predict(m, n, k), moved[frame])
             fits += [fit] if fit is not None else []
     absolute = part.mode == "absolute"
     wanted = Reading("absolute", "base") if absolute else Reading("delta", part.frame)
@@ -284,7 +282,10 @@ def forms(width: int, few: bool = False) -> list[str]:
     """Forms of rotations of this many values; few: without the unusual orders."""
     if width == 3:
         return [*(("euler_xyz", "euler_zyx") if few else EULER), "axis_angle"]
-    known = {4: ["quaternion_xyzw", "quaternion_wxyz"], 6: ["rot6d"], 9: ["matrix"]}
+    known = {
+        1: ["euler_z"], 4: ["quaternion_xyzw", "quaternion_wxyz"], 6: ["rot6d"], 9: ["matrix"],
+        16: ["homogeneous", "homogeneous_columns"],
+    }  # fmt: skip
     return known.get(width, [])
 
 
@@ -341,8 +342,11 @@ def rotation(tracks: Sequence[Track], part: Part, state: Part) -> Motion | None:
     scale = _linear_scale(part, commands, measured.get(written) or measured[measures[0]])
     fits = []
     for form in ways:
-        read = replace(part, scale=tuple(np.broadcast_to(scale * np.asarray(part.scale), 3))) \
-            if part.width == 3 else part
+        read = (
+            replace(part, scale=tuple(np.broadcast_to(scale * np.asarray(part.scale), 3)))
+            if part.width == 3
+            else part
+        )
         turned = [rotations(rows, read, form) for rows in commands]
         for name, turns in measured.items():
             fits += _rotation_fits(form, name, turned, turns, commands)
@@ -392,12 +396,14 @@ def _rotation_fits(
         reading = Reading("delta", frame, form, measured)
         found.append(fitted(reading, lambda n, k: vectors[n], getattr(turns, frame)))
 
+    quaternions = [pose.as_quat() for pose in turns.poses]
+
     def target(number: int, lag: int) -> np.ndarray:
-        pose, count = turns.poses[number], len(commands[number])
+        count = len(commands[number])
         index = np.arange(count) + lag
         inside = (index >= 0) & (index < count)
         at = np.clip(index, 0, count - 1)
-        rows = (turned[number] * pose[at].inv()).as_rotvec()
+        rows = (turned[number] * Rotation.from_quat(quaternions[number][at]).inv()).as_rotvec()
         return np.where(inside[:, None], rows, np.nan)
 
     found.append(fitted(Reading("absolute", "base", form, measured), target, turns.base))

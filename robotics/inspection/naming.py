@@ -11,20 +11,25 @@ FLAGS = re.compile(
     r"next\.success|frame_index|episode_index|index|task_index|step|terminal|truncated)$"
 )
 TIME = re.compile(r"time_?stamp|(^|[/._])time$|_ns$")
-COMMAND = re.compile(r"(^|[/._])(action|actions|command|commands|control|target|targets)([/._]|$)|action")
+COMMAND = re.compile(
+    r"(^|[/._])(action|actions|command|commands|control|target|targets)([/._]|$)|action"
+)
 TERMINATE = re.compile(r"terminate|(^|[/._])done$|is_terminal$")
-DERIVED = re.compile(r"to_go|_box$|bounds|embedding|(^|[/._])src_|orientation_start|height_to|latent|"
-                     r"(^|/)observation.*command")
+DERIVED = re.compile(
+    r"to_go|_box$|bounds|embedding|(^|[/._])src_|orientation_start|height_to|latent|"
+    r"(^|/)observation.*command"
+)
 """Beside the robot's measurements: goals, limits and features of them."""
 KINDS = (
     ("velocity", r"qvel|velocity|velocities|(^|[/._])(vel|qd|twist)([/._]|$)|_vel$|qdot"),
     ("force", r"effort|torque|force|wrench|current|tactile"),
     ("gripper", r"gripper|grasp|finger|closedness|jaw|hand_open|aperture"),
     ("joints", r"joint|qpos|(^|[/._])q($|[/._\d])|motor|servo|arm_pos"),
-    ("pose", r"cartesian|pose|eef|(^|[/._])ee([/._]|$)|ee_|_ee|tcp|end_effector|effector|ur_tool"),
+    ("base", r"(^|[/._])(base|mobile_base|wheels?|mobile|chassis|odom\w*|torso)([/._]|$)"
+     r"(?!.*(tool|tcp|ee))"),
     ("rotation", r"rotation|orientation|rpy|euler|quat|axis_angle|rotvec|rot6d|rot($|[/._])"),
     ("position", r"world_vector|translation|position|xyz|(^|[/._])pos($|[/._])|_pos$"),
-    ("base", r"base|wheel|mobile|chassis|odom|torso"),
+    ("pose", r"cartesian|pose|eef|(^|[/._])ee([/._]|$)|ee_|_ee|tcp|end_effector|effector|ur_tool"),
 )  # fmt: skip
 _ARM = re.compile(r"(?:^|[/._])(left|right|arm_?\d|robot_?\d|l|r)(?=[/._]|$)|^(left|right)")
 
@@ -78,7 +83,7 @@ def value(name: str) -> Named:
         ("gripper", r"gripper|finger|jaw|closed|grasp"),
         ("velocity", r"(\.|_)vel$|velocity"),
         ("quaternion", r"(^|[_.])q[xyzw]$|quat"),
-        ("rotation", r"roll|pitch|yaw|(^|[_.])r[xyz]$|(^|[_.])w[xyz]$|rot(vec)?[_.]?\w$|euler|axis_angle"),
+        ("rotation", r"roll|pitch|yaw|(^|[_.])[rw][xyz]$|rot(vec)?[_.]?\w$|euler|axis_angle"),
         ("base", r"base|wheel|theta$"),
         ("joint", r"joint|shoulder|elbow|wrist|waist|forearm|hip|motor|servo|(^|[_.])[jq]_?\d+$"),
         ("x", r"(^|[_.])(d?[xyz]|delta_[xyz]|pos_?[xyz])$"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -37,15 +39,19 @@ class Piece:
     sure: str = CERTAIN
     why: str = ""
     names: tuple[str, ...] = ()
+    stride: int = 1
+    """Every how many-th value."""
 
     @property
     def size(self) -> int:
         """Number of values."""
-        return self.last - self.first
+        return len(range(self.first, self.last, self.stride))
 
     @property
     def path(self) -> str:
         """As a table writes it."""
+        if self.stride > 1:
+            return f"{path(self.key, 0, 1, 1)}[{self.first}:{self.last}:{self.stride}]"
         return path(self.key, self.first, self.last, self.width)
 
 
@@ -138,7 +144,7 @@ def _by_values(
     def piece(kind: str, first: int = 0, last: int = width, **entries: object) -> Piece:
         return Piece(key, first, last, width, kind, **entries)  # pyright: ignore
 
-    by_name = {"why": f"by its name, {key.rsplit('/', 1)[-1]}"}
+    by_name: dict[str, Any] = {"why": f"by its name, {key.rsplit('/', 1)[-1]}"}
     if said in ("flag", "time", "derived", "force") or (said == "velocity" and not command):
         return [piece("terminate" if command and said == "flag" else "unused", **by_name)]
     if naming.is_velocity(key) and "gripper" in key.lower():
@@ -147,6 +153,8 @@ def _by_values(
         return [piece("gripper" if width <= 2 else "other", **by_name)]
     if said == "base":
         return [piece("base", **by_name)]
+    if said == "rotation" and width > 4 and not rotation_form(values, 0, width):
+        said = "pose"
     if said == "rotation":
         form = rotation_form(values, 0, width)
         return [piece("rotation", form=form, **by_name) if form else piece("other", **by_name)]
@@ -154,6 +162,8 @@ def _by_values(
     words = key.lower()
     if "joint" in words or "qpos" in words or "qvel" in words:
         said = "joints"
+    elif velocity and re.search(r"(^|[/._])base", words):
+        return [piece("base", **by_name)]
     elif velocity:
         said = "pose" if "cartesian" in words or "ee" in words.rsplit("/", 1)[-1] else ""
     if said == "position":
@@ -176,9 +186,7 @@ def _moving(siblings: Sequence[str]) -> str:
     return next((name for name in names if naming.kind(name) in ("velocity", "force")), "")
 
 
-def _joints(
-    tracks: Sequence[Track], key: str, width: int, command: bool, why: str
-) -> list[Piece]:
+def _joints(tracks: Sequence[Track], key: str, width: int, command: bool, why: str) -> list[Piece]:
     """Joints with the grippers among them."""
     # Seven values under a name of joints are seven joints, and one arm rarely has fewer than five.
     at = [i for i in range(width) if width > 7 and grips(tracks, key, i, command)]
@@ -207,6 +215,14 @@ def _free(
     """A column whose name says no more than "pose", or nothing."""
     width = values.shape[1]
     found: list[Piece] = []
+    if (form := homogeneous(values)) and not command:
+        why = "a pose as a 4 x 4 matrix, in every step"
+        place: dict[str, Any] = {"first": 3, "last": 12, "stride": 4} if form == "homogeneous" \
+            else {"first": 12, "last": 15}  # fmt: skip
+        return [
+            Piece(key, width=16, kind="position", why=why, **place),
+            Piece(key, 0, 16, 16, "rotation", form, why=why),
+        ]
     turn = next(
         ((at, size) for size in (4, 6, 9) for at in range(width - size + 1)
          if rotation_form(values, at, at + size)), None,
@@ -250,7 +266,8 @@ def _run(key: str, first: int, last: int, width: int, said: str) -> list[Piece]:
     if said == "pose" and size in (6, 7):
         turn = "rotation" if size == 6 else "gripper"
         found = [Piece(key, first, first + 3, width, "position", why=why),
-                 Piece(key, first + 3, first + 6, width, "rotation", "euler_xyz", why=why)]  # fmt: skip
+                 Piece(key, first + 3, first + 6, width, "rotation", "euler_xyz",
+                       why=why)]  # fmt: skip
         return found + ([Piece(key, last - 1, last, width, turn, why=why)] if size == 7 else [])
     if size == 6:
         return [Piece(key, first, last, width, "arm", sure=OPEN, why=why)]
@@ -268,7 +285,9 @@ def _rest(tracks: Sequence[Track], key: str, first: int, width: int, command: bo
     found: list[Piece] = []
     values = rows_of(tracks, key)
     if width - first == 2 and _mirrored(values[:, first], values[:, first + 1]):
-        return [Piece(key, first, width, width, "gripper", why="two fingers that mirror each other")]
+        return [
+            Piece(key, first, width, width, "gripper", why="two fingers that mirror each other")
+        ]
     for at in range(first, width):
         flag = at == width - 1 and at > first and set(np.unique(values[:, at])) <= {0.0, 1.0}
         kind = "terminate" if flag and command else "gripper" if at == first else "other"
@@ -306,7 +325,8 @@ def rotation_form(values: np.ndarray, first: int, last: int) -> str:
     if size == 6:
         a, b = part[:, :3], part[:, 3:]
         off = max(
-            np.abs(np.linalg.norm(a, axis=1) - 1).max(), np.abs(np.linalg.norm(b, axis=1) - 1).max(),
+            np.abs(np.linalg.norm(a, axis=1) - 1).max(),
+            np.abs(np.linalg.norm(b, axis=1) - 1).max(),
             np.abs((a * b).sum(1)).max(),
         )  # fmt: skip
         return "rot6d" if off < 1e-2 else ""
@@ -315,6 +335,18 @@ def rotation_form(values: np.ndarray, first: int, last: int) -> str:
         off = np.abs(matrix @ matrix.transpose(0, 2, 1) - np.eye(3)).max()
         return "matrix" if off < 1e-2 else ""
     return ""
+
+
+def homogeneous(values: np.ndarray) -> str:
+    """The form of a pose as one 4 x 4 matrix; "" for none."""
+    if values.shape[1] != 16:
+        return ""
+    square = values.reshape(-1, 4, 4)
+    turns = rotation_form(square[:, :3, :3].reshape(-1, 9), 0, 9)
+    last = np.array([0.0, 0.0, 0.0, 1.0])
+    if turns and np.abs(square[:, 3] - last).max() < 1e-4:
+        return "homogeneous"
+    return "homogeneous_columns" if turns and np.abs(square[:, :, 3] - last).max() < 1e-4 else ""
 
 
 def grips(tracks: Sequence[Track], key: str, at: int, command: bool) -> bool:
@@ -340,7 +372,7 @@ def by_key(
 ) -> dict[str, list[Piece]]:
     """`pieces` of every column of steps."""
     found = {}
-    for key, width in widths.items():
+    for key, width in sorted(widths.items()):
         folder = key.rpartition("/")[0]
         near = [
             other

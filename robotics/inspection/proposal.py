@@ -16,7 +16,7 @@ from robotics.inspection import grip_ends, naming, pieces, structure
 from robotics.inspection.draft import Draft, Question
 from robotics.inspection.pieces import CERTAIN, LIKELY, OPEN, Piece
 from robotics.inspection.scan import Track
-from robotics.inspection.structure import Choice, Role
+from robotics.inspection.structure import Choice, Look, Role
 
 WRIST = re.compile(r"wrist|hand|gripper|eye_in")
 NO_PICTURE = re.compile(r"depth|mask|segment|goal")
@@ -25,7 +25,7 @@ TEXTS = ("natural_language_instruction", "language_instruction", "instruction", 
 FALLBACK_RATE = 10.0
 
 
-def propose(tracks: Sequence[Track], source: RawSource) -> Draft:
+def propose(tracks: Sequence[Track], source: RawSource, look: Look) -> Draft:
     """A draft that `load_robot` takes.
 
     Raises:
@@ -35,11 +35,8 @@ def propose(tracks: Sequence[Track], source: RawSource) -> Draft:
     rate(draft, tracks, source)
     cameras(draft, tracks)
     instruction(draft, tracks, source)
-    first = tracks[0].numbers if tracks else {}
-    widths = {key: rows.shape[1] for key, rows in first.items() if key.startswith("steps/")}
-    found = pieces.by_key(tracks, widths, source.names)
-    parts(draft, tracks, found)
-    rest(draft, found, source)
+    parts(draft, tracks, look)
+    rest(draft, look.pieces, source)
     return draft
 
 
@@ -124,8 +121,7 @@ def present_flag(tracks: Sequence[Track], camera: str) -> str | None:
         values = [track.numbers[key] for track in having if key in track.numbers]
         flags = [bool(row.flat[0]) for row in values if row.shape == (1, 1)]
         if len(flags) == len(shown) and flags == shown and set(flags) != {True}:
-            if len(set(flags)) == 2 or name in key:
-                found.append(key)
+            found += [key] if len(set(flags)) == 2 or name in key else []
     return min(found, key=lambda key: (name not in key, len(key)), default=None)
 
 
@@ -166,15 +162,16 @@ def instruction(draft: Draft, tracks: Sequence[Track], source: RawSource) -> Non
 # ---------------------------------------------------------------- parts
 
 
-def parts(draft: Draft, tracks: Sequence[Track], found: dict[str, list[Piece]]) -> None:
+def parts(draft: Draft, tracks: Sequence[Track], look: Look) -> None:
     """State and action, and what is open about them."""
-    state = structure.measured(found)
-    ways = structure.alternatives(found)
-    choices = [structure.choose(tracks, name, rows, state) for name, rows in ways]
+    state, choices = look.state, list(look.choices)
     if not choices:
         draft.set("state", _rows(_alone(state)))
         draft.set("action", None)
-        draft.notes["action"] = (CERTAIN, "no action among the features: only the video mode trains")
+        draft.notes["action"] = (
+            CERTAIN,
+            "no action among the features: only the video mode trains",
+        )
         return
     choices.sort(key=lambda choice: (-_solid(choice), -round(choice.explained, 2)))
     best = choices[0]
@@ -200,7 +197,7 @@ def parts(draft: Draft, tracks: Sequence[Track], found: dict[str, list[Piece]]) 
     used |= {"steps/" + str(row["path"]).partition("[")[0] for row in states.values()}
     draft.unused = {
         key.removeprefix("steps/"): ", ".join(_words(piece) for piece in rows)
-        for key, rows in found.items()
+        for key, rows in look.pieces.items()
         if key not in used and naming.kind(key) not in ("flag", "time")
     }
 
@@ -352,7 +349,9 @@ def _open(best: Choice, roles: dict[str, Role]) -> list[Question]:
                 f"action: {{{name}: {{kind: {kind}}}}}, and state: alike"
                 for kind in ("joints", "position" if piece.size in (2, 3) else "other", "base")
             )
-            found.append(Question("kind", text, lines, "Units, and the pose's axes.", f"action.{name}"))
+            found.append(
+                Question("kind", text, lines, "Units, and the pose's axes.", f"action.{name}")
+            )
     if "mode" in best.questions:
         for name, role in roles.items():
             if role.of is None and role.kind not in ("gripper",):

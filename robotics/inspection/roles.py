@@ -2,76 +2,56 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from robotics.data.rlds.raw import RawSource
 from robotics.embodiment.columns import column
 from robotics.embodiment.robot import Part, Robot
-from robotics.inspection import naming, pieces, structure
+from robotics.inspection import naming, pieces
 from robotics.inspection.draft import Draft
 from robotics.inspection.examination import Dimension
 from robotics.inspection.fits import AGREES, CONTRADICTS, UNCLEAR, Verdict
 from robotics.inspection.pieces import CERTAIN, OPEN, Piece
-from robotics.inspection.scan import Track
+from robotics.inspection.scan import taken
+from robotics.inspection.structure import Look
 
 KINDS = ("position", "rotation", "joints", "gripper", "base")
 
 
-@dataclass(frozen=True)
-class Known:
-    """What names, values and motion say of the columns, without any table."""
-
-    pieces: list[Piece]
-    """Of every column of steps."""
-    decided: list[Piece]
-    """Those about which the motion decided something, or left it open."""
-
-
-def known(tracks: Sequence[Track], source: RawSource) -> Known:
-    """Look at every column of steps."""
-    first = tracks[0].numbers if tracks else {}
-    widths = {key: rows.shape[1] for key, rows in first.items() if key.startswith("steps/")}
-    found = pieces.by_key(tracks, widths, source.names)
-    state = structure.measured(found)
-    decided: list[Piece] = []
-    for name, rows in structure.alternatives(found):
-        for role in structure.choose(tracks, name, rows, state).roles:
-            decided.append(role.piece)
-            if role.of is not None:
-                decided.append(role.of.piece)
-    return Known([piece for rows in found.values() for piece in rows], decided)
-
-
-def _at(found: Known, part: Part) -> list[Piece]:
+def _at(look: Look, part: Part) -> list[Piece]:
     """Pieces that share values with a part, what the motion decided first."""
+    decided = [
+        piece
+        for choice in look.choices
+        for role in choice.roles
+        for piece in (role.piece, *([] if role.of is None else [role.of.piece]))
+    ]
     place = column(part.path)
-    first = place.values.start if place.values else 0
-    last = place.values.stop if place.values else first + part.width
+    span = set(taken(place, part.width))
     return [
         piece
-        for piece in (*found.decided, *found.pieces)
-        if piece.key == place.key and piece.first < last and first < piece.last
+        for piece in itertools.chain(decided, *look.pieces.values())
+        if piece.key == place.key and span & set(range(piece.first, piece.last, piece.stride))
     ]
 
 
-def verdicts(found: Known, robot: Robot) -> list[Verdict]:
+def verdicts(look: Look, robot: Robot) -> list[Verdict]:
     """Whether parts are of the kind that the table says: joints are no pose."""
     rows = []
     for group in ("state", "action"):
         for part in getattr(robot, group):
-            if part.kind in KINDS and (row := _kind(found, group, part)) is not None:
+            if part.kind in KINDS and (row := _kind(look, group, part)) is not None:
                 rows.append(row)
     return rows
 
 
-def _kind(found: Known, group: str, part: Part) -> Verdict | None:
+def _kind(look: Look, group: str, part: Part) -> Verdict | None:
     place = f"{group}.{part.name}"
     question = "what the values are"
     pose = ("position", "rotation")
-    for piece in _at(found, part):
+    for piece in _at(look, part):
         if piece.kind not in KINDS and piece.kind != "arm":
             continue
         sure = piece.sure != OPEN
@@ -90,7 +70,7 @@ def _kind(found: Known, group: str, part: Part) -> Verdict | None:
 
 
 def dimensions(
-    found: Known, robot: Robot, tested: Sequence[Verdict], draft: Draft
+    look: Look, robot: Robot, tested: Sequence[Verdict], draft: Draft
 ) -> list[Dimension]:
     """Every value of every numeric column, and what it is."""
     rows, covered = [], {}
@@ -99,13 +79,11 @@ def dimensions(
         for part in getattr(robot, group):
             place = f"{group}.{part.name}"
             where = column(part.path)
-            covered.setdefault(where.key, set()).update(
-                range(where.values.start, where.values.stop) if where.values else range(part.width)
-            )
+            covered.setdefault(where.key, set()).update(taken(where, part.width))
             rows.append(Dimension(part.path, f"{place}: {describe(part)}", *_sure(
                 place, tested, draft, open_places)))  # fmt: skip
-    for piece in found.pieces:
-        left = set(range(piece.first, piece.last)) - covered.get(piece.key, set())
+    for piece in itertools.chain(*look.pieces.values()):
+        left = set(range(piece.first, piece.last, piece.stride)) - covered.get(piece.key, set())
         if not left or naming.kind(piece.key) in ("flag", "time") or piece.kind == "terminate":
             continue
         path = pieces.path(piece.key, min(left), max(left) + 1, piece.width)
@@ -121,10 +99,11 @@ def describe(part: Part) -> str:
     words += [part.mode] if part.mode else []
     scale = np.ravel(part.scale)
     if part.kind == "gripper":
-        words.append(f"open {part.open:g}, closed {part.closed:g}" if part.width == 1
-                     else f"open {list(np.ravel(part.open))}, closed {list(np.ravel(part.closed))}")  # fmt: skip
+        ends = [np.ravel(end).tolist() for end in (part.open, part.closed)]
+        ends = [end[0] if len(end) == 1 else end for end in ends]
+        words.append(f"open {ends[0]}, closed {ends[1]}")
         words += ["continuous"] if part.continuous else []
-    elif part.unit != "none":
+    elif part.unit and part.unit != "none":
         one = len(set(scale.tolist())) == 1
         words.append(part.unit if one and scale[0] == 1 else
                      f"1 is {scale[0]:g} {part.unit}" if one else

@@ -89,6 +89,13 @@ class Track:
         return ""
 
 
+def taken(place: Column, width: int) -> range:
+    """Numbers of the values that a path of the table takes of its column."""
+    if place.values is None:
+        return range(width)
+    return range(place.values.start, place.values.stop, place.values.step or 1)
+
+
 @dataclass
 class Frames:
     """Counts over one camera's frames."""

@@ -14,11 +14,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from robotics.data.rlds.raw import RawSource
 from robotics.embodiment.robot import Part
 from robotics.inspection import motion, naming
 from robotics.inspection.fits import AGREES, CONTRADICTS, EXPLAINS, answer
-from robotics.inspection.pieces import CERTAIN, LIKELY, OPEN, Piece, path
+from robotics.inspection.pieces import CERTAIN, LIKELY, OPEN, Piece, by_key
 from robotics.inspection.scan import Track
+
+TURN = 2 * np.pi * 1.05
+"""rad: angles that go beyond this are degrees."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,28 @@ class Choice:
     def explained(self) -> float:
         """Largest share of motion that any of its parts explains."""
         return max((role.explained for role in self.roles), default=0.0)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What names, values and motion say of a data set's columns, without any table."""
+
+    pieces: dict[str, list[Piece]]
+    """Flattened key -> pieces, of every column of steps."""
+    state: list[Piece]
+    """Of them, what is measured."""
+    choices: list[Choice]
+    """Ways to take the action."""
+
+
+def look(tracks: Sequence[Track], source: RawSource) -> Look:
+    """Look at every column of steps."""
+    first = tracks[0].numbers if tracks else {}
+    widths = {key: rows.shape[1] for key, rows in first.items() if key.startswith("steps/")}
+    found = by_key(tracks, widths, source.names)
+    state = measured(found)
+    ways = alternatives(found)
+    return Look(found, state, [choose(tracks, name, rows, state) for name, rows in ways])
 
 
 def part_of(piece: Piece, name: str, mode: str | None = None) -> Part:
@@ -98,7 +124,8 @@ def alternatives(found: dict[str, list[Piece]]) -> list[tuple[str, list[Piece]]]
             whole[key] = rows
     ways = [([key], rows) for key, rows in whole.items()]
     if single:
-        ways.insert(0, (list(single), list(itertools.chain(*single.values()))))
+        halves = sorted(itertools.chain(*single.values()), key=lambda piece: piece.kind)
+        ways.insert(0, (list(single), halves))
     if not ways and (grippers or bases):
         ways = [([], [])]
     named = []
@@ -177,7 +204,9 @@ def _before(order: dict[tuple[str, int], int], piece: Piece) -> float:
 
 
 def _overlaps(one: Piece, other: Piece) -> bool:
-    return one.key == other.key and one.first < other.last and other.first < one.last
+    if one.key != other.key or "homogeneous" in (one.form + other.form):
+        return one == other  # a pose as one matrix has its position among the rotation's values
+    return one.first < other.last and other.first < one.last
 
 
 def _roles(tracks: Sequence[Track], piece: Piece, state: list[Piece], choice: Choice) -> list[Role]:
@@ -202,6 +231,15 @@ def _single(tracks: Sequence[Track], piece: Piece, state: list[Piece], choice: C
         if best is None or fit.explained > best.explained + 1e-3:
             best = Role(piece, fit.reading.mode, Role(row), fit.explained)
     if best is not None and best.explained >= EXPLAINS:
+        if best.of is not None and piece.sure == OPEN and best.of.piece.sure != OPEN:
+            known = best.of.piece
+            why = f"moves {known.path}"
+            best = replace(best, piece=replace(piece, kind=known.kind, sure=known.sure, why=why))
+        elif piece.kind == "joints" and piece.size >= 5 and piece.sure == OPEN:
+            why = f"{piece.size} values that are no pose, and move value by value"
+            row = best.of.piece if best.of is not None else piece
+            best = Role(replace(piece, sure=LIKELY, why=why), best.mode,
+                        Role(replace(row, sure=LIKELY, why=why)), best.explained)  # fmt: skip
         return replace(best, mode=_named_mode(piece, best.mode))
     choice.questions.append("mode")
     return Role(piece, _named_mode(piece, _guessed_mode(tracks, piece)))
@@ -328,11 +366,9 @@ def _as_pose(tracks: Sequence[Track], piece: Piece, state: list[Piece]) -> list[
     found: list[Role] | None = None
     for where, turn in _poses(state):
         move, rotate = split_arm(piece, f"moves {where.path}", LIKELY)
-        shift = motion.translation(
-            tracks, part_of(move, "command", "delta"), part_of(where, "measured"), None
-        )
+        shift = _shift(tracks, move, where, turn)
         turned = motion.rotation(
-            tracks, part_of(rotate, "command", "delta"), part_of(turn, "measured")
+            tracks, _angles(tracks, rotate, "delta"), _angles(tracks, turn, None)
         )
         if shift is None or shift.best.explained < EXPLAINS or turned is None:
             continue
@@ -349,6 +385,27 @@ def _as_pose(tracks: Sequence[Track], piece: Piece, state: list[Piece]) -> list[
     return found
 
 
+def _angles(tracks: Sequence[Track], piece: Piece, mode: str | None) -> Part:
+    """A rotation as a part, in degrees where its angles go beyond a turn."""
+    part = part_of(replace(piece, kind="rotation"), "rotation", mode)
+    rows = [row for track in tracks if (row := track.values(piece.path)) is not None]
+    largest = max((float(np.nanmax(np.abs(row), initial=0)) for row in rows), default=0.0)
+    return replace(part, unit="deg") if piece.size == 3 and largest > TURN else part
+
+
+def _shift(tracks: Sequence[Track], move: Piece, where: Piece, turn: Piece) -> motion.Motion | None:
+    """How a commanded position moves the measured one, in the frame that explains more; of the
+    tool's frame in any order of the quaternion."""
+    rows = [
+        motion.translation(
+            tracks, part_of(move, "command", "delta"), part_of(where, "measured"),
+            part_of(replace(turn, form=form), "turn"),
+        )
+        for form in motion.forms(turn.size, few=True) or [turn.form]
+    ]  # fmt: skip
+    return max((row for row in rows if row), key=lambda row: row.best.explained, default=None)
+
+
 def _poses(state: list[Piece]) -> list[tuple[Piece, Piece]]:
     """Measured positions with the rotation behind each."""
     rows = [split_arm(row, row.why, OPEN) for row in state if row.kind == "arm"]
@@ -357,7 +414,8 @@ def _poses(state: list[Piece]) -> list[tuple[Piece, Piece]]:
             rows += [
                 (place, turn)
                 for turn in state
-                if turn.kind == "rotation" and (turn.key != place.key or turn.first == place.last)
+                if turn.kind == "rotation"
+                and (turn.key != place.key or turn.first == place.last or turn.size == 16)
             ]
     return rows
 
@@ -368,7 +426,7 @@ def _proof(
     """How sure it is that these measured values are a pose, and why."""
     if turn.kind == "rotation" and turn.sure == CERTAIN and where.sure == CERTAIN:
         return CERTAIN, turn.why
-    if why := wraps(tracks, turn):
+    if why := flips(tracks, turn):
         return CERTAIN, why
     group = [fit for fit in turned.fits if fit.reading.measured != motion.COMPONENTS]
     single = [fit for fit in turned.fits if fit.reading.measured == motion.COMPONENTS]
@@ -385,14 +443,20 @@ def _proof(
     return OPEN, ("it moves value by value: " if says == CONTRADICTS else "") + numbers
 
 
-def wraps(tracks: Sequence[Track], turn: Piece) -> str:
-    """Why three values are angles of a rotation: one jumps around the circle; "" where none does."""
-    rows = [row for track in tracks if (row := track.values(path(
-        turn.key, turn.first, turn.last, turn.width))) is not None]  # fmt: skip
-    jumps = sum(int((np.abs(np.abs(np.diff(row, axis=0)) - 2 * np.pi) < 0.6).sum()) for row in rows)
-    largest = max((float(np.abs(row).max()) for row in rows), default=0.0)
-    if jumps and largest < np.pi + 0.01:
-        return f"an angle goes around the circle at pi, {jumps} times"
+def flips(tracks: Sequence[Track], turn: Piece) -> str:
+    """Why three values are an axis times an angle: at pi it turns into its opposite, which joints
+    and other angles never do; "" where it does not."""
+    count, longest = 0, 0.0
+    for track in tracks:
+        rows = track.values(turn.path)
+        if rows is None or len(rows) < 2:
+            continue
+        sizes = np.linalg.norm(rows, axis=1)
+        longest = max(longest, float(sizes.max()))
+        against = (rows[1:] * rows[:-1]).sum(1) < -0.9 * sizes[1:] * sizes[:-1]
+        count += int((against & (sizes[1:] > 2.6) & (sizes[:-1] > 2.6)).sum())
+    if count and longest < np.pi + 0.01:
+        return f"a rotation vector that turns into its opposite at pi, {count} times"
     return ""
 
 

@@ -111,7 +111,7 @@ def print_examination(console: Any, examined: Examination) -> None:
                       show_header=any(headings))  # fmt: skip
         for place, heading in enumerate(headings):
             last = place == len(headings) - 1
-            table.add_column(heading, overflow="fold", ratio=None, no_wrap=False if last else None)
+            table.add_column(heading, overflow="fold", no_wrap=place == 0 and not last)
         for row in rows:
             table.add_row(*row)
         if table.row_count:
@@ -141,7 +141,11 @@ def print_examination(console: Any, examined: Examination) -> None:
          escape(row.why)) for row in examined.dimensions
     )  # fmt: skip
     show("\nwhat every value is", ("values", "what", "how sure", "evidence"), dimensions)
-    show("\ncameras", ("name", "path", "size", ""), (map(escape, row) for row in camera_rows(examined)))
+    show(
+        "\ncameras",
+        ("name", "path", "size", ""),
+        (tuple(map(escape, row)) for row in camera_rows(examined)),
+    )
     verdicts = (
         (f"{row.topic}: {row.question}", escape(row.stated),
          f"[{VERDICTS[row.answer]}]{row.answer}[/]")

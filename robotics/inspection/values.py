@@ -11,7 +11,7 @@ from robotics.embodiment.columns import column
 from robotics.embodiment.robot import Part, Robot
 from robotics.inspection.findings import Finding
 from robotics.inspection.motion import factor
-from robotics.inspection.scan import Scan, Track
+from robotics.inspection.scan import Scan, Track, taken
 
 FAR = 5.0
 """Outliers lie further than this many widths of [q01, q99] outside of it."""
@@ -48,12 +48,12 @@ def _part(place: str, part: Part, rows: list[np.ndarray], numbers: list[int]) ->
     values = np.concatenate(rows)
     low, high = values.min(0), values.max(0)
     dead = np.flatnonzero(high - low <= 1e-9)
-    if len(dead):
+    if len(dead) and part.width < 16:
         names = ", ".join(f"[{i}] = {low[i]:g}" for i in dead)
         text = f"{place}: constant {names}"
         yield _warning("values", text, "Dead sensor or unused axis: nothing can be learned of it; "
                        "check the path.", "values.dead", f"{place} has dead values")  # fmt: skip
-    if part.kind == "gripper" or part.width in (4, 6, 9) and part.kind == "rotation":
+    if part.kind == "gripper" or part.width in (4, 6, 9, 16) and part.kind == "rotation":
         return
     yield from _sparse(place, part, values, dead)
     if place.startswith("state") and part.kind == "position":
@@ -73,15 +73,13 @@ def _sparse(place: str, part: Part, values: np.ndarray, dead: np.ndarray) -> Fin
     if found:
         text = f"{place}: values that hardly ever change: {', '.join(found)}"
         group, _, name = place.partition(".")
-        yield _warning("values", text, "Quantiles of them are equal: normalised by those they would "
+        yield _warning("values", text, "Their quantiles are equal: normalised by those they would "
                        "be hundreds. The range is used instead.", "values.sparse",
                        f"{place} has sparse values", "A rare value would decide the loss.",
                        f"{group}: {{{name}: {{model: {{normalise: minmax}}}}}}")  # fmt: skip
 
 
-def _far(
-    place: str, rows: list[np.ndarray], values: np.ndarray, numbers: list[int]
-) -> Findings:
+def _far(place: str, rows: list[np.ndarray], values: np.ndarray, numbers: list[int]) -> Findings:
     low, high = np.quantile(values, [0.01, 0.99], axis=0)
     width = np.maximum(high - low, 1e-6)
     outside = (values < low - FAR * width) | (values > high + FAR * width)
@@ -100,7 +98,7 @@ def _far(
             f"of [q01, q99] outside of it, worst {column_values[worst]:.3g} in episode {first}"
         )
         yield _warning("values", text, "Look at these episodes.", "values.far",
-                       f"{place} has outliers", "They decide normalizer.kind=minmax, and pull means.",
+                       f"{place} has outliers", "They decide normalizer.kind=minmax.",
                        episodes=episodes)  # fmt: skip
 
 
@@ -118,7 +116,7 @@ def _jumps(place: str, part: Part, rows: list[np.ndarray], numbers: list[int]) -
             f"{step})"
         )
         yield _warning("values", text, "Lost tracking: look at the frames.", "values.jump",
-                       f"{place} jumps", "", "", tuple(number for _, number, _ in jumps))  # fmt: skip
+                       f"{place} jumps", episodes=tuple(row[1] for row in jumps))  # fmt: skip
 
 
 def _saturated(place: str, part: Part, values: np.ndarray) -> Findings:
@@ -145,7 +143,7 @@ def _unread(result: Scan, robot: Robot) -> Findings:
     for group in ("state", "action"):
         for part in getattr(robot, group):
             place = column(part.path)
-            span = range(place.values.start, place.values.stop) if place.values else range(part.width)
+            span = taken(place, part.width)
             read.setdefault(place.key, set()).update(span)
     if robot.terminate is not None:
         place = column(robot.terminate)

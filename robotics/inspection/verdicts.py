@@ -28,6 +28,7 @@ from robotics.inspection.motion import (
     same_form,
 )
 from robotics.inspection.scan import Track
+from robotics.inspection.structure import TURN
 
 FACTORS = {
     "mm": 1e-3, "cm": 1e-2, "deg": UNITS["deg"],
@@ -43,8 +44,6 @@ LOOSE = 2.5
 """Beyond this factor no controller explains a gain."""
 REACH = 1.6
 """m: farther from its base no common arm reaches."""
-TURN = 2 * np.pi * 1.05
-"""rad: angles that go beyond this are degrees."""
 JOINT_TURN = 10.0
 """rad: joints that go beyond this are degrees."""
 
@@ -231,8 +230,9 @@ def of_motion(motion: Motion, robot: Robot) -> list[Verdict]:
         winner = key(rival) if says == CONTRADICTS else stated
         entries = ((entry, winner),) if says == CONTRADICTS and entry else ()
         found.append(
-            Verdict(place, question, says, stated, winner, numbers, code, entries,
-                    matters and not same)
+            Verdict(
+                place, question, says, stated, winner, numbers, code, entries, matters and not same
+            )
         )
 
     plain = [fit for fit in motion.fits if fit.reading.measured != COMPONENTS]
@@ -243,7 +243,9 @@ def of_motion(motion: Motion, robot: Robot) -> list[Verdict]:
     among = [fit for fit in plain if fit.reading.mode == decided]
     if decided == "delta" and part.kind in ("position", "rotation"):
         frame = part.frame
-        ask("frame", "base or tool frame", frame, lambda f: f.reading.frame, among, f"{place}.frame")
+        ask(
+            "frame", "base or tool frame", frame, lambda f: f.reading.frame, among, f"{place}.frame"
+        )
     if part.kind == "rotation" and state is not None:
         form, measured = same_form(part.form or ""), same_form(state.form or "")
         if part.width == 3:
@@ -269,7 +271,9 @@ def _composed(motion: Motion, place: str, mode: str) -> list[Verdict]:
         f"value by value {rival.explained:.1%} of the change of the values; difference "
         f"{abs(advantage(rival, best)):.1f} standard errors"
     )
-    found = "separate values (joints, or angles subtracted)" if says == CONTRADICTS else "a rotation"
+    found = (
+        "separate values (joints, or angles subtracted)" if says == CONTRADICTS else "a rotation"
+    )
     return [Verdict(place, "a rotation or separate values", says, "a rotation", found, numbers,
                     "kind")]  # fmt: skip
 
@@ -307,6 +311,10 @@ def _scale(motion: Motion, part: Part, robot: Robot, place: str) -> list[Verdict
     if turned or far > LOOSE or (exact and (far > ALIKE or uneven)):
         found, entries = _correction(part, place, ratio, clear, middle, bool(turned) or uneven)
         code = "sign" if turned and far <= ALIKE else "scale"
+        if entries[0][0].endswith(".unit"):
+            code, found, stated = "unit", str(entries[0][1]), part.unit or ""
+        elif 0.99 < motion.largest <= 1.0 + 1e-6 and far > LOOSE:
+            found = f"normalised to [-1, 1], {found}"
         return [Verdict(place, question, CONTRADICTS, stated, found, numbers, code, entries)]
     says = AGREES if far <= ALIKE and not uneven else UNCLEAR
     return [Verdict(place, question, says, stated, stated, numbers, "scale", matters=False)]
@@ -407,4 +415,3 @@ def timing(evidence: Sequence[Motion], robot: Robot) -> list[Verdict]:
 def explained(evidence: Sequence[Motion]) -> float:
     """The largest share of motion that is explained."""
     return max((motion.best.explained for motion in evidence), default=0.0)
-

@@ -1,4 +1,4 @@
-"""A record's columns as they are stored, without the table of a robot.
+"""A record's columns as they are stored, without a robot's table.
 
 For looking at data whose conventions are not known yet, or are doubted;
 `robotics.data.rlds.convert` makes episodes.
@@ -176,7 +176,7 @@ class RldsSource:
 
 
 def rlds_source(directory: str | os.PathLike[str], split: str = "train") -> RldsSource:
-    """Open a data set without the table of a robot.
+    """Open a data set without a robot's table.
 
     Raises:
         ValueError: no data set there, unreadable metadata, another file format, no such split.
