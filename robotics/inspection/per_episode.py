@@ -35,6 +35,8 @@ UNDECIDED = 0.4
 """Share of the episodes that may be unable to tell two readings apart."""
 GAIN, AXIS_GAIN = np.log(1.4), np.log(1.6)
 AXES = "single values differ"
+ALIKE = 0.9
+"""Read rightly, an episode's motion is explained as well as the others': at least this share."""
 MOVING = 0.15
 """Episodes that move less than this share of the usual do not vote."""
 FACTORS = {2.0: "doubled", 0.5: "halved", 1000.0: "in mm instead of m", 0.001: "in m instead of mm",
@@ -83,7 +85,7 @@ def judge(place: str, motions: Mapping[int, Motion]) -> Verdict:
     usual_share = float(np.quantile(e0[voting], 0.6))
     for index in np.flatnonzero(voting).tolist():
         words = _vote(explained, gain, steps, voting, index, base, rows[0].readings,
-                      _by_axes(rows[index], base, sign))  # fmt: skip
+                      _by_axes(rows[index], base, sign), ALIKE * usual_share)  # fmt: skip
         if words == AXES:
             continue
         if words is None and usual_share > 0.7 and steps[index] >= 12:
@@ -135,6 +137,7 @@ def _vote(
     base: tuple[int, int],
     readings: Sequence[str],
     by_axes: float,
+    enough: float,
 ) -> str | None:
     """What an episode's commands are instead; None: as the majority's, or nobody knows."""
     h, lag = base
@@ -164,7 +167,7 @@ def _vote(
     share, shares = rivals[name]
     won = 0.5 * np.log(left[index, h, lag] / max(1 - share, LEAST))
     matters = LAG_MATTERS if name.endswith((" late", " early")) else MATTERS
-    if share < max(EXPLAINS, score[index, h, lag] + matters):
+    if share < max(EXPLAINS, enough, score[index, h, lag] + matters):
         return None
     if won < MARGIN or won * steps[index] < CLEAR:
         return None

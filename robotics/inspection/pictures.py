@@ -96,7 +96,7 @@ def _frozen(
     if group := common(chosen, origins):
         text += f"; {group}"
     return [Finding(
-        "warning", "frames", f"{text}.", "Leave these episodes out.", code="frames.frozen",
+        "warning", "frames", f"{text}.", "Leave these episodes out.", code="cameras.frozen",
         title=f"Frozen pictures of {name} in {len(chosen)} of {total} episodes",
         why="The policy is shown a picture that has nothing to do with what it does.",
         line=where.delete(chosen), episodes=tuple(chosen), weight=len(chosen) / max(total, 1) + 0.5,
@@ -127,7 +127,7 @@ def _flat(
             remedy = f"Leave these episodes out, or state cameras.{name}.present if a flag says so."
         line = f"cameras: {{{name}: {{use: false}}}}" if all_of_them else where.delete(chosen)
         found.append(Finding(
-            "warning" if used else "info", "frames", f"{text}.", remedy, code="frames.black",
+            "warning" if used else "info", "frames", f"{text}.", remedy, code="cameras.black",
             title=f"Camera {name} is {what} in {len(chosen)} of {len(rows)} episodes",
             why="A model learns to look where there is nothing to see.",
             line=line if used else "", episodes=() if all_of_them else tuple(chosen),
@@ -137,7 +137,7 @@ def _flat(
         text = f"camera {name} shows a single colour for a part of episodes {listed(partly)}."
         found.append(Finding(
             "warning" if used else "info", "frames", text, "Leave these episodes out.",
-            code="frames.blackout",
+            code="cameras.blackout",
             title=f"Camera {name} goes out in {len(partly)} of {len(rows)} episodes",
             why="The policy acts without seeing.", line=where.delete(partly),
             episodes=tuple(partly), weight=len(partly) / max(total, 1), details={"camera": name},

@@ -250,10 +250,12 @@ def _fitted(ways: dict[str, Way]) -> Motion | None:
     axes = np.zeros((2, len(LAGS), m.shape[1]), np.float32)
     for row, (words, (target, commanded)) in enumerate(ways.items()):
         chosen = _usual(target) if words == REVERSED else keep
-        goal = target[chosen]
+        # A dead measurement tells nothing of any reading.
+        alive = np.abs(target).max(0) > 1e-12
+        goal = np.where(alive, target[chosen], 0.0)
         whole = float((goal**2).sum())
         for column, lag in enumerate(LAGS):
-            p = commanded(lag)[chosen]
+            p = np.where(alive, commanded(lag)[chosen], 0.0)
             square = float((p**2).sum())
             gain = float((p * goal).sum()) / square if square > 1e-18 else 0.0
             gains[row, column] = gain

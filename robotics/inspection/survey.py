@@ -36,7 +36,7 @@ CAUSES = {
     "episodes.stuck": ("episodes.dropped",),
     "episodes.dead": ("episodes.unexplained",),
     "episodes.copies.exact": ("episodes.copies.near", "episodes.copies.partial"),
-    "episodes.idle": ("frames.frozen",),
+    "episodes.idle": ("cameras.frozen",),
     "records.nan": ("episodes.unexplained",),
 }
 """Code of a finding -> what follows from it in the same episodes, and is not said again."""
@@ -164,10 +164,10 @@ def _causes(found: list[Finding]) -> list[Finding]:
 
 SAME = {
     "records.nan": ("records.nan",),
-    "frames.black": ("cameras.black",),
-    "frames.blackout": ("cameras.flat",),
-    "frames.frozen": ("cameras.constant",),
-    "episodes.cut": ("ends.flags", "ends.never"),
+    "cameras.black": ("cameras.black",),
+    "cameras.blackout": ("cameras.flat",),
+    "cameras.frozen": ("cameras.constant",),
+    "ends.flags": ("ends.flags", "ends.never"),
     "gripper.both": ("gripper.both",),
     "gripper.inverted": ("gripper.inverted",),
 }

@@ -94,7 +94,11 @@ def _jumps(
         if way is None:
             continue
         moved, commanded = way[STATED]
-        asked, share = _expected(moved, commanded)
+        axes = np.ptp(moved, axis=0) > 1e-9  # the others are dead, which is another finding
+        axes &= np.ptp(commanded(0), axis=0) > 1e-9
+        if not axes.any():
+            continue
+        moved, asked, share = _expected(moved[:, axes], commanded, axes)
         if share < 0.5:
             continue
         compared.add(pair.state.name)
@@ -119,15 +123,15 @@ def _jumps(
 
 
 def _expected(
-    moved: np.ndarray, commanded: Callable[[int], np.ndarray]
-) -> tuple[np.ndarray, float]:
-    """The motion that the commands around a step and the motion before it let expect, and how much
+    moved: np.ndarray, commanded: Callable[[int], np.ndarray], axes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """`moved`, the motion that the commands around a step and the motion before it let expect, and how much
     of the usual motion that explains: jumps must not spoil the fit, and a robot that is slow to
     react does not jump."""
     sizes = np.linalg.norm(moved, axis=1)
     usual = sizes <= 3 * np.quantile(sizes, 0.75)
     before = np.concatenate([moved[:1], moved[:-1]])
-    inputs = np.stack([*(commanded(lag) for lag in LAGS), before], axis=2)
+    inputs = np.stack([*(commanded(lag)[:, axes] for lag in LAGS), before], axis=2)
     flat = inputs[usual].reshape(-1, inputs.shape[2])
     # A little ridge: neighbouring commands are nearly alike.
     ridge = 1e-4 * np.trace(flat.T @ flat) / flat.shape[1] * np.eye(flat.shape[1])
@@ -135,7 +139,7 @@ def _expected(
                               flat.T @ moved[usual].ravel())  # fmt: skip
     expected = inputs @ weights
     left = float(((moved - expected)[usual] ** 2).sum())
-    return expected, 1 - left / max(float((moved[usual] ** 2).sum()), 1e-18)
+    return moved, expected, 1 - left / max(float((moved[usual] ** 2).sum()), 1e-18)
 
 
 # ---------------------------------------------------------------- findings
@@ -197,7 +201,7 @@ def _damaged(
     text = f"NaN or infinity: {'; '.join(places)}"
     why = "One such value in a batch ends a training, or leaves the episode out."
     return _finding("error", "records.nan", "Values that are no numbers", text, why, chosen, total,
-                    origins, where.delete(chosen), weight=1)  # fmt: skip
+                    origins, where.delete(chosen), weight=8)  # fmt: skip
 
 
 def _dropped(
@@ -290,7 +294,7 @@ def _flags(
         return None
     text = f"is_first, is_last or the end of the task mark other steps in {listed(chosen)}"
     return _finding(
-        "warning", "episodes.cut", "Cut off, joined or reordered steps", text,
+        "warning", "ends.flags", "Cut off, joined or reordered steps", text,
         "A policy does not learn to finish from episodes that stop halfway.", chosen, total,
         origins, where.delete(chosen),
     )  # fmt: skip

@@ -52,7 +52,7 @@ def test_cards_name_episodes_and_the_line_that_mends_them(examined):
     named = {row.code: row for row in examined.findings if row.episodes}
     assert named["episodes.late"].episodes == (2,)
     assert named["records.nan"].episodes == (6,)
-    assert sorted(named["frames.frozen"].episodes) == [3, 8, 11]
+    assert sorted(named["cameras.frozen"].episodes) == [3, 8, 11]
     severities = [row.severity for row in examined.findings]
     assert severities == sorted(severities, key=["error", "question", "warning", "info"].index)
 
