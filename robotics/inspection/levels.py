@@ -31,8 +31,9 @@ class Level:
     """One part in one episode."""
 
     size: float
-    """Root mean square."""
+    """Length of the vector, its 75% quantile over the steps: one wild value is no unit."""
     largest: float
+    """Largest of a step's values, its 90% quantile."""
     profile: np.ndarray
     """(width,) mean of the absolute values."""
     spread: np.ndarray
@@ -52,7 +53,7 @@ def fit(recording: Recording, robot: Robot) -> dict[str, Level]:
                 continue
             lengths = np.linalg.norm(values, axis=1)
             found[place] = Level(
-                float(np.sqrt((values**2).sum(1).mean())), float(np.abs(values).max()),
+                float(np.quantile(lengths, 0.75)), float(np.quantile(np.abs(values).max(1), 0.9)),
                 np.abs(values).mean(0), values.std(0), float(np.abs(lengths - 1).max()),
             )  # fmt: skip
     return found

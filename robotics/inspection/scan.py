@@ -287,9 +287,7 @@ def _track(result: Scan, raw: RawEpisode, number: int, name: str) -> Track:
     return Track(number, name, raw.steps, numbers, texts, pictures)
 
 
-def reduced(
-    rows: Sequence[Any], where: str, shown: list[np.ndarray] | None = None
-) -> Pictures:
+def reduced(rows: Sequence[Any], where: str, shown: list[np.ndarray] | None = None) -> Pictures:
     """What is kept of one camera's frames, encoded ones or uint8 (H, W, 3).
 
     shown: takes `STRIP_FRAMES` of them, of `STRIP_HEIGHT`. Raises ValueError, with `where`, for one
