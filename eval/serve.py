@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from eval.policies.options import OptionParser, load_config
+from eval.policies.remote import METADATA
 from eval.policies.remote.server import serve_checkpoint
 from selfflow_wm.cli import Parser, at_least, run_main
 
@@ -51,12 +53,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_intermixed_args(argv)
     config = load_config(args.overrides)
     server = serve_checkpoint(args.checkpoint, args.host, args.port, config, robot=args.robot)
-    print(f"serving at ws://{args.host}:{server.port}", flush=True)
+    print(f"serving at ws://{args.host}:{server.port}")
+    print(summary(server.metadata), flush=True)
     try:
         server.serve_forever()
     finally:
         server.shutdown()
     return 0
+
+
+def summary(metadata: Mapping[str, Any]) -> str:
+    """What a server's clients send and get, in lines."""
+    served = metadata[METADATA]
+    rows = 1 if served["every_frame"] else served["horizon"]
+    keys = [key for name, key in served["keys"].items() if name != "action"]
+    return (
+        f"robot    {served['robot']['name']}, {served['rate']:g} Hz\n"
+        f"request  {', '.join(keys)}\n"
+        f"answer   {rows} row{'s' * (rows > 1)} of {', '.join(served['actions'])}"
+    )
 
 
 if __name__ == "__main__":

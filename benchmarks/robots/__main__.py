@@ -17,8 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.robots.lerobot import is_lerobots
 from benchmarks.robots.recipe import HELD_OUT, command, words
 from benchmarks.robots.synthetic import write
+from robotics.data.formats import is_lerobot
 from robotics.embodiment.tables import load_robot
 from selfflow_wm.cli import Parser, at_least, run_main
 from selfflow_wm.files import write_json
@@ -94,15 +96,18 @@ def robot_row(name: str, given: Any) -> dict[str, Any]:
 def _data(name: str, place: str, given: Any) -> Path:
     """The directory of a table's data, written where none is named."""
     if place:
+        if is_lerobot(place):
+            return Path(place)
         found = [file.parent for file in sorted(Path(place).glob("**/dataset_info.json"))]
         if not found:
-            raise ValueError(f"{name}={place}: expected a TFDS data set, got none; check the path")
+            raise ValueError(f"{name}={place}: expected a data set, got none; check the path")
         return found[0]
     target = given.out / "data" / Path(name).stem
-    if not (target / "dataset_info.json").is_file():
+    if not (target / "dataset_info.json").is_file() and not is_lerobot(target):
         robot = load_robot(name)
         seconds = min(SECONDS, STEPS_OF_EPISODE / robot.rate)
-        write(robot, target, episodes=given.episodes, seconds=max(seconds, 25 / robot.rate))
+        settings = {"episodes": given.episodes, "seconds": max(seconds, 25 / robot.rate)}
+        write(robot, target, **settings, lerobot=is_lerobots(robot))
     return target
 
 

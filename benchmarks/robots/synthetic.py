@@ -1,4 +1,4 @@
-"""A small RLDS data set in any robot's own schema, from its table and `benchmarks.robots.world`.
+"""A small data set in any robot's own schema, from its table and `benchmarks.robots.world`.
 
 What the table says of a part (kind, mode, frame, unit, scale, sense of the gripper ...) is what is
 written; its paths are the record's features. So whoever writes a table can try it before the data
@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from benchmarks.robots.lerobot import is_lerobots, write_lerobot
 from benchmarks.robots.world import JOINTS, Arm, View, arm
 from robotics.data.rlds.fake import write_dataset
 from robotics.embodiment.columns import column
@@ -30,9 +31,23 @@ SIZE = (240, 320)
 
 
 def write(
-    robot: Robot, directory: Path, *, episodes: int = 24, seconds: float = 8.0, seed: int = 0
+    robot: Robot,
+    directory: Path,
+    *,
+    episodes: int = 24,
+    seconds: float = 8.0,
+    seed: int = 0,
+    lerobot: bool = False,
 ) -> Path:
-    """Write `episodes` of about `seconds` each as a TFDS data set; returns `directory`."""
+    """Write `episodes` of about `seconds` each; returns `directory`.
+
+    lerobot: a LeRobot data set with videos, of a table of LeRobot's features, instead of a TFDS
+    one.
+    """
+    if lerobot:
+        numbers = range(seed, seed + episodes)
+        examples = (_example(_columns(robot, number, seconds)) for number in numbers)
+        return write_lerobot(robot, directory, examples)
     features, examples = None, []
     for number in range(seed, seed + episodes):
         columns = _columns(robot, number, seconds)
@@ -250,7 +265,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`python -m benchmarks.robots.synthetic`; returns the exit code."""
     parser = Parser(
         prog="python -m benchmarks.robots.synthetic",
-        description="Write a small RLDS data set in a robot's own schema.",
+        description="Write a small data set in a robot's own schema: RLDS, or LeRobot where the "
+        "table names LeRobot's features.",
     )
     parser.add_argument("table", metavar="NAME|YAML", help="the robot's table")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -261,7 +277,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.out.exists() and any(given.out.iterdir()):
         raise ValueError(f"--out: expected a new directory, got {given.out}; choose another")
     robot = load_robot(given.table)
-    write(robot, given.out, episodes=given.episodes, seconds=given.seconds, seed=given.seed)
+    settings = {"episodes": given.episodes, "seconds": given.seconds, "seed": given.seed}
+    write(robot, given.out, **settings, lerobot=is_lerobots(robot))
     print(f"written: {given.episodes} episodes of {robot.name} to {given.out}")
     return 0
 

@@ -392,6 +392,20 @@ def robots_of(dataset: Dataset, mode: Mode) -> dict[str, float]:
     return able
 
 
+def windows_drawn(dataset: Dataset, schedule: ModeSchedule, batches: float) -> dict[str, float]:
+    """How many windows of every set come up in so many batches, on average."""
+    drawn: dict[str, float] = {name: 0.0 for names in dataset.robots.values() for name in names}
+    for mode, probability in schedule.probabilities.items():
+        windows = batches * probability * schedule.batch_size(mode)
+        shares = robots_of(dataset, schedule.table[mode])
+        for robot, share in shares.items():
+            one = dataset.of_robot(robot)
+            sets = one.shares if isinstance(one, DatasetMixture) else {"": 1.0}
+            for name, part in sets.items():
+                drawn[name] += windows * part * share / sum(shares.values())
+    return drawn
+
+
 def fixed_batches(
     dataset: Dataset,
     world: Encoder,
@@ -399,16 +413,15 @@ def fixed_batches(
     batches: int,
     seed: int = 0,
 ) -> dict[str, list[Batch]]:
-    """The same `batches` encoded batches for every mode of the schedule, for validation; as many of
-    every robot that has what the mode needs."""
+    """The same `batches` encoded batches for every mode of the schedule, for validation. With
+    several robots they are named MODE/ROBOT, for each robot that has what the mode needs."""
     groups: dict[str, list[Batch]] = {}
     for number, name in enumerate(schedule.names):
         mode, size = schedule.table[name], schedule.batch_size(name)
-        groups[name] = []
         for robot in robots_of(dataset, mode):
             one = dataset.of_robot(robot)
             order = shuffled(one, np.random.default_rng([seed, number]))
-            groups[name] += [
+            groups[f"{name}/{robot}" if len(dataset.robots) > 1 else name] = [
                 world.encode(one.batch(part, video="video" in mode.present), mode)
                 for part in np.split(order, range(size, len(order), size))[:batches]
                 if len(part)

@@ -11,7 +11,7 @@ from robotics.embodiment.robot import Camera, Robot
 SIDE = 16
 """Sides of frames are multiples of it where nothing states them: pixels of the codecs' tokens."""
 PIXELS = 128 * 160
-"""Of a frame, where nothing states its size."""
+"""Of a frame, where nothing states its size or `dataset.pixels`."""
 _KEYS = ("size", "history")
 
 
@@ -26,20 +26,22 @@ def camera_sizes(settings: Mapping[str, Any], robot: Robot) -> dict[str, tuple[i
     """Camera -> (H, W) of its frames, in the table's order.
 
     That is `dataset.cameras.NAME.size`, else `dataset.image_size`, else the recorded size of the
-    table in about `PIXELS` pixels, its proportions kept as far as multiples of `SIDE` allow.
+    table in about `dataset.pixels` pixels, its proportions kept as far as multiples of `SIDE`
+    allow.
     """
     stated, default = _stated(settings, robot), settings["image_size"]
+    pixels = settings.get("pixels") or PIXELS
     found = {}
     for name in camera_names(settings, robot):
-        size = (stated.get(name) or {}).get("size") or default or default_size(robot.camera(name))
-        found[name] = _checked(name, size)
+        size = (stated.get(name) or {}).get("size") or default
+        found[name] = _checked(name, size or default_size(robot.camera(name), pixels))
     return found
 
 
-def default_size(camera: Camera) -> tuple[int, int]:
-    """(H, W) of a camera's frames where nothing states it."""
+def default_size(camera: Camera, pixels: float = PIXELS) -> tuple[int, int]:
+    """(H, W) of a camera's frames of about so many pixels, where nothing states it."""
     height, width = camera.size or (4, 5)
-    scale = (PIXELS / (height * width)) ** 0.5 / SIDE
+    scale = (pixels / (height * width)) ** 0.5 / SIDE
     return SIDE * max(1, round(height * scale)), SIDE * max(1, round(width * scale))
 
 

@@ -201,12 +201,12 @@ class DatasetMixture:
             if width
         }
 
-    def describe(self, drawn: float) -> list[str]:
-        """A line for each set: share, size, and its epochs when `drawn` windows are drawn."""
+    def describe(self, drawn: Mapping[str, float]) -> list[str]:
+        """A line for each set: share, size, and its epochs if so many of its windows are drawn."""
         width = max(map(len, self.parts))
         return [
             f"{name:<{width}}  {self.shares[name]:6.1%}  {part.num_episodes} episodes, {len(part)} "
-            f"windows, {drawn * self.shares[name] / len(part):.3g} epochs"
+            f"windows, {drawn[name] / len(part):.3g} epochs"
             for name, part in self.parts.items()
         ]
 

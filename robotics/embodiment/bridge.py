@@ -137,7 +137,7 @@ class Bridge:
             if other is None and row.present is not None:
                 self._notes.append(f"camera {row.name} is absent")
             elif other is None:
-                self._differ(f"cameras.{row.name}", f"only {', '.join(there)}", row.view)
+                self._differ(f"cameras.{row.name}", f"none ({', '.join(there)})", f"{row.view} one")
             elif other.view != row.view:
                 self._differ(f"cameras.{row.name}", other.view, row.view)
             else:

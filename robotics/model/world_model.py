@@ -94,7 +94,7 @@ class WorldModel:
             known, first = ", ".join(self.robots), next(iter(self.robots))
             got = "none" if name is None else repr(name)
             raise ValueError(
-                f"expected one of the model's robots {known}, got {got}; name one: robot={first}"
+                f"expected one of the model's robots {known}, got {got}; name one: {first}"
             )
         return self.robots[name]
 

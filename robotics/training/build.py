@@ -12,7 +12,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from robotics.data.augment import Augment
-from robotics.data.batches import Dataset, ModeStream, fixed_batches
+from robotics.data.batches import Dataset, ModeStream, fixed_batches, windows_drawn
 from robotics.data.cache.latents import LatentCache, read_key
 from robotics.data.mixture import DatasetMixture
 from robotics.data.rlds.faults import Faults
@@ -22,7 +22,7 @@ from robotics.data.windows import WindowDataset
 from robotics.embodiment.normalize import check_kind
 from robotics.embodiment.robot import Robot
 from robotics.embodiment.tables import load_robot
-from robotics.model.modes import MODES, by_row, possible_modes
+from robotics.model.modes import MODES, by_row, possible_modes, robot_schedule
 from robotics.model.world_model import WorldModel
 from robotics.training.describe import data_lines, robot_lines
 from robotics.training.fit import by_robot, check_cacheable, fit_world
@@ -206,10 +206,9 @@ def _still(dataset: Dataset, limits: Mapping[str, float]) -> np.ndarray:
 def _describe(
     config: DictConfig, world: WorldModel, train: Dataset, held_out: Dataset, trainer: Trainer
 ) -> list[str]:
-    shares = [share for share in config.modes.values() if share is not None]
-    total = sum(s["probability"] for s in shares)
-    batch = sum(s["probability"] * s["batch_size"] for s in shares) / total
-    drawn = trainer.total_steps * config.trainer.accumulate * batch
+    modes: Any = OmegaConf.to_container(config.modes)
+    batches = trainer.total_steps * config.trainer.accumulate
+    drawn = windows_drawn(train, robot_schedule(modes), batches)
     return [
         *data_lines(config.data, train, held_out, drawn, world.layout.text_length),
         *(line for name in by_robot(train) for line in robot_lines(world.robots[name])),

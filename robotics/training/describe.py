@@ -16,9 +16,9 @@ _NO_UNIT = ("quaternion_xyzw", "quaternion_wxyz", "rot6d", "matrix")
 
 
 def data_lines(
-    name: Any, train: Dataset, held_out: Dataset, drawn: float, text_length: int
+    name: Any, train: Dataset, held_out: Dataset, drawn: Mapping[str, float], text_length: int
 ) -> list[str]:
-    """What is trained on. drawn: windows in all; name: of the data, for people."""
+    """What is trained on. drawn: windows of every set; name: of the data, for people."""
     sets = []
     if isinstance(train, DatasetMixture):
         name = "a mixture, statistics pooled by weight for each robot"

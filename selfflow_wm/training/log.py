@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from selfflow_wm.files import read_json, write_json
+from selfflow_wm.files import read_json, write_file, write_json
 
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 WANDB_RECORD = "wandb.json"
 """File of a run's directory with the id of its run in Weights & Biases."""
+UNWRITTEN = 60.0
+"""Seconds that Weights & Biases may keep values in memory (15, as of 0.31), and some."""
 PICTURES, CLIPS = (".png",), (".mp4",)
 """Endings of the files that are shown there."""
 
@@ -27,7 +29,8 @@ class MetricsLog:
     "online" uploads; "auto" uploads when this machine is logged in, stays offline when it is
     not, and does without when wandb is not installed. A resumed training goes on in the run of
     Weights & Biases that it began, whose id is kept in `out_dir/wandb.json` from before its first
-    line; what a crashed training had logged there beyond its last saved state stays as it is.
+    line. Of one that was killed, the last minute is sent again as far as it was saved: its process
+    took unwritten values with it. What it had logged beyond its last saved state stays.
     name: of that run.
     resume_step: lines after it are dropped, so that a resumed run never logs a step twice. 0 begins
     a new run.
@@ -47,19 +50,31 @@ class MetricsLog:
             raise ValueError(f"log.wandb: expected one of {WANDB_MODES}, got {wandb!r}")
         self.path = Path(out_dir) / "metrics.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        _drop_after(self.path, resume_step)
+        unwritten = _drop_after(self.path, resume_step)
         self._file = self.path.open("a", buffering=1)
-        record = Path(out_dir) / WANDB_RECORD
+        self._record = Path(out_dir) / WANDB_RECORD
         if not resume_step:
-            record.unlink(missing_ok=True)
-        self._run = _start_wandb(wandb, record, project, name, config)
+            self._record.unlink(missing_ok=True)
+        self._run, self._step = (
+            _start_wandb(wandb, self._record, project, name, config),
+            resume_step,
+        )
+        if self._run is not None:
+            closed = read_json(self._record).get("closed", 0)
+            for row in unwritten:
+                if row["step"] > closed:
+                    self._send(row["step"], {k: row[k] for k in row.keys() - {"step", "time"}})
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line. NaN and infinity become null: JSON cannot hold them."""
         clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
         self._file.write(json.dumps({"step": step, "time": round(time.time(), 3), **clean}) + "\n")
+        self._send(step, clean)
+
+    def _send(self, step: int, values: dict[str, float | None]) -> None:
         if self._run is not None:
-            self._run.log({k: v for k, v in clean.items() if v is not None}, step=step)
+            self._run.log({k: v for k, v in values.items() if v is not None}, step=step)
+            self._step = step
 
     def media(self, step: int, files: Sequence[Path | str]) -> None:
         """Show pictures and clips that were written at `step`, each under its file's name without
@@ -83,6 +98,7 @@ class MetricsLog:
         self._file.close()
         if self._run is not None:
             self._run.finish()
+            write_json(self._record, read_json(self._record) | {"closed": self._step})
             self._run = None
 
 
@@ -99,17 +115,22 @@ class NoLog:
         """Nothing."""
 
 
-def _drop_after(path: Path, step: int) -> None:
+def _drop_after(path: Path, step: int) -> list[dict[str, Any]]:
+    """Keep the lines up to `step`; those of the last `UNWRITTEN` seconds among them."""
     if not path.exists():
-        return
-    kept = []
+        return []
+    kept: list[tuple[str, dict[str, Any]]] = []
+    last = 0.0
     for line in path.read_text().splitlines():
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
+            row = json.loads(line)
+            last = max(last, row["time"])
+            if row["step"] <= step:
+                kept.append((line, row))
         except (json.JSONDecodeError, KeyError):
             continue  # a line that a crash cut short
-    path.write_text("".join(line + "\n" for line in kept))
+    write_file(path, "".join(line + "\n" for line, _ in kept))
+    return [row for _, row in kept if row["time"] > last - UNWRITTEN]
 
 
 def _start_wandb(

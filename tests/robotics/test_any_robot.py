@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from copy import deepcopy
 
+import cv2
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from robot_sets import BRIDGE, DROID, LANGUAGE_TABLE, SIZES, VIDEO, bridge, droid, jpeg
 from robot_sets import language_table as write_language_table
 from robot_sets import video as write_video
+from scipy.spatial.transform import Rotation
 
 from robotics.data.images import decode_image, resize_image
 from robotics.data.rlds import EpisodeReader
+from robotics.data.rlds.fake import write_dataset
 from robotics.data.windows import WindowDataset
 from robotics.embodiment.coding import Coder
 from robotics.embodiment.normalize import Quantiles
@@ -283,3 +287,75 @@ def test_still_steps_of_changes_and_of_targets(bridge_set, droid_set):
     moved = np.linalg.norm(joints.recorded_action - joints.recorded_state[:, :7], axis=1)
     np.testing.assert_array_equal(joints.no_ops(1e-3, 0.13), moved <= 0.13)
     assert 0 < (moved <= 0.13).sum() < len(joints)
+
+
+def png(image):
+    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+
+
+def test_a_record_laid_out_like_no_other(tmp_path):
+    """A pose as one matrix, scalars by name, a flag as gripper, PNGs, text and base of the episode,
+    steps as a sequence."""
+    f = tfds.features
+    go = f.Tensor(shape=(2, 2), dtype=np.float32)
+    features = f.FeaturesDict(
+        {
+            "steps": f.Sequence(
+                {
+                    "obs": {
+                        "pose": f.Tensor(shape=(4, 4), dtype=np.float64),
+                        "cams": {"hand": f.Image(shape=(30, 20, 3), encoding_format="png")},
+                        "open": np.bool_,
+                    },
+                    "act": {"x": np.float32, "y": np.float32, "go": go},
+                }
+            ),
+            "task": f.Text(),
+            "base": f.Tensor(shape=(3,), dtype=np.float32),
+        }
+    )
+    rng = np.random.default_rng(0)
+    poses = np.tile(np.eye(4), (5, 1, 1))
+    poses[:, :3, :3] = Rotation.random(5, rng=rng).as_matrix()
+    poses[:, :3, 3] = rng.normal(size=(5, 3))
+    pictures = rng.integers(0, 255, (5, 30, 20, 3), np.uint8)
+    steps = [
+        {
+            "obs": {"pose": poses[t], "cams": {"hand": png(pictures[t])}, "open": t % 2 == 0},
+            "act": {"x": t / 10, "y": -t / 10, "go": np.array([[t, 1], [2, 3]], np.float32)},
+        }
+        for t in range(5)
+    ]
+    example = {"steps": steps, "task": "tidy up", "base": np.array([1, 2, 3], np.float32)}
+    directory = write_dataset(tmp_path, features, [example])
+    table = {
+        "name": "odd",
+        "rate": 2.5,
+        "cameras": {"hand": {"path": "obs/cams/hand", "view": "wrist", "rotate": 90}},
+        "state": {
+            "gripper": {"path": "obs/open", "kind": "gripper", "open": 1, "closed": 0},
+            "position": {"path": "obs/pose[3:12:4]", "kind": "position"},
+            "place": {"path": "/base", "kind": "base", "width": 3},
+        },
+        "action": {
+            "right": {"path": "act/x", "kind": "other", "width": 1, "mode": "velocity"},
+            "left": {"path": "act/y", "kind": "other", "width": 1, "mode": "velocity"},
+            "wheels": {"path": "act/go[2:4]", "kind": "base", "mode": "velocity"},
+        },
+        "instruction": "/task",
+        "window": {"horizon": 2, "video_offsets": [1]},
+    }
+    (episode,) = EpisodeReader(directory, spec=table)
+    expected = np.column_stack([np.arange(5) % 2 == 0, poses[:, :3, 3], np.tile([1, 2, 3], (5, 1))])
+    np.testing.assert_array_equal(episode.state, expected.astype(np.float32))
+    line = np.arange(5, dtype=np.float32) / 10
+    np.testing.assert_allclose(episode.action, np.column_stack([line, -line, [[2, 3]] * 5]))
+    for options in ({}, {"decoded": False}, {"decoded": False, "draft": True}):
+        dataset = opened(directory, table, (20, 30), **options)
+        batch = dataset.batch(range(5))
+        assert batch["instruction"] == ["tidy up"] * 5 and "keypose" in batch
+        turned = pictures[:, ::-1].transpose(0, 2, 1, 3)
+        np.testing.assert_array_equal(batch["image/hand"], turned)
+        np.testing.assert_array_equal(batch["video/hand"][:4, 0], turned[1:])
+        returned, _ = dataset.coder.recorded(batch["action"], batch["state_recorded"])
+        np.testing.assert_allclose(returned[:4, 1], episode.action[1:], atol=1e-6)

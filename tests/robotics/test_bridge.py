@@ -149,7 +149,7 @@ def test_a_command_becomes_a_target_that_is_held():
             "state.joints: none .* against joints of 7 values",
         ),
         ({"cameras__front__view": "wrist"}, "cameras.front: third_person against wrist"),
-        ({"cameras__wrist": "rgb_wrist"}, "cameras.front: only head.*cameras.wrist: only head"),
+        ({"cameras__wrist": "rgb_wrist"}, "cameras.front: none .head.*cameras.wrist: none .head"),
         ({"cameras__wrist": {"path": "w", "present": "/has"}, "cameras__front": None,
           "cameras__head": "rgb"}, None),
     ],

@@ -20,6 +20,7 @@ from lerobot_sets import (
     write_video,
 )
 
+from benchmarks.robots import synthetic
 from robotics.data.images import decode_image
 from robotics.data.lerobot.draft import draft
 from robotics.data.lerobot.info import read_info
@@ -168,6 +169,22 @@ def test_windows_of_it(written, tmp_path, decoded):
     recorded = batch["state_recorded"][2]
     np.testing.assert_array_equal(recorded, episodes[2]["observation.state"][10])
     assert batch["instruction"] == ["task 1", "task 1", "task 2"]
+
+
+def test_one_recording_in_either_format_is_the_same_to_a_model(tmp_path):
+    """The shipped table of LeRobot's own arm, its world written as RLDS and as LeRobot."""
+    sets = []
+    for lerobot in (False, True):
+        directory = tmp_path / str(lerobot)
+        synthetic.write(load_robot("so101"), directory, episodes=2, seconds=1, lerobot=lerobot)
+        sets.append(WindowDataset(directory, (48, 64), spec="so101", progress=False))
+    rlds, lerobot = (data.batch(np.arange(len(data))) for data in sets)
+    assert rlds.keys() == lerobot.keys() and rlds["instruction"] == lerobot["instruction"]
+    for name, values in rlds.items():
+        if "image" in name or name.startswith("video/"):
+            assert np.abs(values.astype(int) - lerobot[name]).mean() < 8, name
+        elif name not in ("instruction", "robot"):
+            np.testing.assert_array_equal(values, lerobot[name], name)
 
 
 # ---------------------------------------------------------------- what does not fit

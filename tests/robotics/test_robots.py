@@ -143,7 +143,7 @@ def test_each_robot_has_its_rows_and_all_share_the_blocks(run):
 
 def test_a_checkpoint_acts_for_each_of_its_robots_by_name(run, sets, tmp_path):
     world = WorldModel.load(run.trainer.out_dir)
-    with pytest.raises(ValueError, match="embedded, two_arms, watcher.*robot=embedded"):
+    with pytest.raises(ValueError, match="embedded, two_arms, watcher.*name one: embedded"):
         world.robot()
     dataset = run.trainer.batches.streams["two_arms"].dataset
     samples = dataset.batch([0, 9])
@@ -174,8 +174,13 @@ def test_every_robot_is_validated_and_shown(run):
     names = ("embedded", "two_arms", "watcher")
     assert shown == {f"step_00000002_{name}.{end}" for name in names for end in ("png", "mp4")}
     text = (out / "metrics.jsonl").read_text()
-    for word in ("embedded:action", "two_arms:action", "watcher:video/side"):
-        assert f"gen/{word}" in text
+    for mode, word in (
+        ("policy/embedded", "embedded:action"),
+        ("policy/two_arms", "two_arms:action"),
+        ("video/watcher", "watcher:video/side"),
+    ):
+        assert f"validation/{mode}/gen/{word}" in text
+    assert "validation/policy/watcher" not in text
     for word in ("two_arms, 20 Hz", "20 Hz, 8 actions", "left: joints in rad, absolute, to the "
                  "model as delta", "wrist: wrist, 40 x 48 to 32 x 48"):  # fmt: skip
         assert word in run.description
@@ -320,7 +325,7 @@ def test_a_new_robot_joins_a_trained_checkpoint(sets, tables, tmp_path):
 def test_rows_of_another_robot_start_from_those_with_the_same_values(tmp_path, rt1_directory):
     """google_robot has embedded's vectors and, with init's codec, its pictures."""
     words = ["experiment=simpler", *(w for w in WORDS if not w.startswith(("model", "codec.ch")))]
-    words += ["dataset.image_size=[96,128]", "modes=policy_only", "modes.policy.batch_size=2"]
+    words += ["dataset.image_size=null", "modes=policy_only", "modes.policy.batch_size=2"]
     words += ["init=self_flow", f"data={rt1_directory}", f"out={tmp_path}"]
     run = build(compose_config(words))
     assert list(run.model.robots) == ["google_robot"]

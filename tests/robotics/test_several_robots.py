@@ -10,7 +10,7 @@ from robot_sets import BRIDGE, DROID, VIDEO, bridge, droid
 from robot_sets import video as write_video
 
 from robotics.data.augment import Augment
-from robotics.data.batches import ModeStream, fixed_batches
+from robotics.data.batches import ModeStream, fixed_batches, windows_drawn
 from robotics.data.mixture import DatasetMixture
 from robotics.data.windows import WindowDataset
 from robotics.model.modes import robot_schedule
@@ -149,8 +149,12 @@ def test_a_filter_reaches_every_robot(mixture):
 def test_validation_has_batches_of_every_robot_that_has_what_the_mode_needs(mixture):
     groups = fixed_batches(mixture, Plain(), robot_schedule(SHARES), batches=2)
     seen = {name: [samples["robot"] for samples, _ in rows] for name, rows in groups.items()}
-    assert seen["policy"] == ["bridge_dataset"] * 2 + ["droid"] * 2
-    assert seen["video"] == ["bridge_dataset"] * 2 + ["droid"] * 2 + ["play_video"] * 2
+    assert seen == {
+        f"{mode}/{robot}": [robot] * 2
+        for mode in ("policy", "video")
+        for robot in ("bridge_dataset", "droid", "play_video")
+        if (mode, robot) != ("policy", "play_video")
+    }
 
 
 def test_cameras_are_augmented_each_by_its_own_draw(parts):
@@ -171,3 +175,21 @@ def test_an_absent_camera_stays_black(parts):
     steps = np.arange(len(dataset))
     out = augment(dataset.batch(steps), np.zeros_like(steps), steps)
     assert not out["image/side"][~out["camera_valid/side"]].any()
+
+
+def test_windows_expected_of_every_set_are_those_that_are_drawn(mixture):
+    schedule, batches, count = robot_schedule(SHARES, seed=1), stream(mixture), 1500
+    seen = dict.fromkeys(mixture.parts, 0)
+    for _ in range(count):
+        draw = batches.draw()
+        one = mixture.of_robot(draw.robot)
+        owner = np.searchsorted(one.starts, draw.indices, side="right") - 1
+        for number, name in enumerate(one.parts):
+            seen[name] += int((owner == number).sum())
+    expected = windows_drawn(mixture, schedule, count)
+    assert sum(expected.values()) == pytest.approx(count * 3.5)
+    for name, windows in seen.items():
+        assert windows == pytest.approx(expected[name], rel=0.12)
+    lines = mixture.describe(expected)
+    epochs = expected["droid"] / len(mixture.parts["droid"])
+    assert f"{epochs:.3g} epochs" in lines[2] and lines[2].startswith("droid")

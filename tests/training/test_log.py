@@ -67,6 +67,21 @@ def test_a_training_that_saved_nothing_begins_another_run(served, tmp_path):
     assert served.begun[0]["id"] != served.begun[1]["id"]
 
 
+def test_what_a_killed_training_took_with_it_is_sent_again(served, tmp_path, monkeypatch):
+    clock = iter([0.0, 1000.0, 1010.0, 1020.0])
+    monkeypatch.setattr("time.time", lambda: next(clock))
+    log = MetricsLog(tmp_path, wandb="auto")
+    for step in (1, 2, 3, 4):
+        log.write(step, {"loss": step / 8, "nan": float("nan")})
+    served.logged.clear()  # killed at step 4, with the state of step 3; 1 was written long before
+    again = MetricsLog(tmp_path, wandb="auto", resume_step=3)
+    assert served.logged == [(2, {"loss": 2 / 8}), (3, {"loss": 3 / 8})]
+    again.close()
+    served.logged.clear()  # nothing is left of one that ended by itself
+    MetricsLog(tmp_path, wandb="auto", resume_step=3)
+    assert served.logged == []
+
+
 def test_the_record_is_there_before_the_run_is(served, tmp_path, monkeypatch):
     def init(**options):
         assert json.loads((tmp_path / "wandb.json").read_text())["id"] == options["id"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from robotics.embodiment.robot import Robot
 
 PROTOCOL = "openpi"
@@ -38,7 +40,9 @@ def read_request(
     """The observation as `Policy.act` takes it, and the instruction ("" if there is none).
 
     request: entries under the robot's own names, those of `wire_keys` of any protocol that the
-    table knows, or, of the only camera, observation/image; maps in it are read as paths.
+        table knows, a camera's path in the recordings or, of the only one, observation/image; maps
+        in it are read as paths.
+        Pictures may also be (3, H, W), as openpi's client for ALOHA sends them.
 
     Raises:
         ValueError: no instruction where the robot has one. Unknown entries are left to `act`.
@@ -51,21 +55,24 @@ def read_request(
             continue
         if name in found:
             raise ValueError(f"request: expected {name} once, got it twice, also as {key}")
-        found[name] = value
+        found[name] = _colours_last(value) if name in cameras else value
     instruction = found.pop(INSTRUCTION, None)
     if instruction is None and robot.instruction.paths:
-        wanted = ", ".join(wire_keys(robot, cameras).values())
+        keys = wire_keys(robot, cameras)
+        wanted = ", ".join(key for name, key in keys.items() if name != "action")
         raise ValueError(
-            f"request: expected {wanted.removesuffix(f', {ACTIONS}')} of robot {robot.name}, got "
+            f"request: expected {wanted} of robot {robot.name}, got "
             f"{', '.join(sorted(map(str, request))) or 'nothing'} and no instruction; add "
-            f"{wire_keys(robot, cameras)[INSTRUCTION]}"
+            f"{keys[INSTRUCTION]}"
         )
     return found, instruction or ""
 
 
 def _names(robot: Robot, cameras: Sequence[str]) -> dict[str, str]:
     """Any key -> the name that `Policy.act` knows, or "instruction"."""
-    found = {"prompt": INSTRUCTION, "task": INSTRUCTION, "observation/state": "state"}
+    found = {"prompt": INSTRUCTION, "task": INSTRUCTION}
+    found |= dict.fromkeys(("observation/state", "observation.state"), "state")
+    found |= {row.path: row.name for row in robot.cameras}
     found |= {f"observation/{part.name}": f"state.{part.name}" for part in robot.state}
     if len(cameras) == 1:
         found["observation/image"] = cameras[0]
@@ -75,6 +82,13 @@ def _names(robot: Robot, cameras: Sequence[str]) -> dict[str, str]:
         for name, key in wire_keys(robot, cameras, protocol).items():
             found[key] = name.removeprefix("cameras.")
     return found
+
+
+def _colours_last(image: Any) -> Any:
+    array = np.asarray(image)
+    if array.ndim == 3 and array.shape[0] == 3 and array.shape[-1] != 3:
+        return array.transpose(1, 2, 0)
+    return image
 
 
 def _flat(request: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

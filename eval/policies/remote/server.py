@@ -84,7 +84,7 @@ class Server:
     def __init__(
         self, make_policy: Callable[[], Policy], metadata: dict[str, Any], host: str, port: int
     ) -> None:
-        self._make_policy, self._metadata = make_policy, metadata
+        self._make_policy, self.metadata = make_policy, metadata
         self._one_at_a_time = threading.Lock()
         try:
             self._server = serve(
@@ -109,7 +109,7 @@ class Server:
     def _handle(self, socket: Any) -> None:
         session = Session(self._make_policy())
         try:
-            socket.send(messages.pack(self._metadata))
+            socket.send(messages.pack(self.metadata))
             for data in socket:
                 begun = time.perf_counter()
                 with self._one_at_a_time:

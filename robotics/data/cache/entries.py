@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -22,12 +23,12 @@ PRESENT = "present-"
 
 def places_file(entry: Path, camera: str) -> Path:
     """Where a camera's encoded images lie in the shard."""
-    return entry / f"places-{camera}.npy"
+    return entry / f"places-{quote(camera, safe='')}.npy"
 
 
 def pixels_file(entry: Path, camera: str) -> Path:
     """A camera's decoded frames."""
-    return entry / f"frames-{camera}.u8"
+    return entry / f"frames-{quote(camera, safe='')}.u8"
 
 
 def longer(values: np.ndarray, count: int) -> np.ndarray:

@@ -103,9 +103,8 @@ class EpisodeColumns:
         """A camera's pictures, every one of which is there."""
         if name not in self._pictures:
             if self.info.features[name].dtype == "video":
-                self._pictures[name] = EpisodePictures(
-                    self.videos.frames(self.place, name, self.timestamps)
-                )
+                video, numbers = self.videos.frames(self.place, name, self.timestamps)
+                self._pictures[name] = EpisodePictures(video=video, numbers=numbers)
             else:
                 encoded: Any = read_columns(self.info, self.place, [name])[name]
                 self._pictures[name] = EpisodePictures(encoded)

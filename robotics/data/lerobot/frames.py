@@ -104,34 +104,44 @@ class Videos:
         return index
 
 
+def as_png(image: np.ndarray) -> bytes:
+    """uint8 (H, W, 3) as a PNG, quickly rather than small."""
+    quick = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    return cv2.imencode(".png", image[..., ::-1], quick)[1].tobytes()
+
+
 class EpisodePictures(Sequence[bytes]):
     """The pictures of one camera of an episode: encoded by number, pixels by `decode`.
 
     Those of videos are encoded as PNG, so nothing is lost.
     """
 
-    def __init__(self, pictures: Sequence[bytes] | tuple[VideoIndex, np.ndarray]) -> None:
-        self._encoded = None if isinstance(pictures, tuple) else pictures
-        self.index, self.numbers = pictures if isinstance(pictures, tuple) else (None, None)
+    def __init__(
+        self,
+        encoded: Sequence[bytes] = (),
+        video: VideoIndex | None = None,
+        numbers: np.ndarray | None = None,
+    ) -> None:
+        self._encoded, self.video = encoded, video
+        """video: the file of the frames."""
+        self.numbers = np.zeros(0, np.int64) if numbers is None else numbers
+        """(T,) frames of the file."""
 
     def __len__(self) -> int:
-        return len(self._encoded if self._encoded is not None else self.numbers)  # pyright: ignore
+        return len(self._encoded if self.video is None else self.numbers)
 
     def __getitem__(self, step: Any) -> Any:
         if isinstance(step, slice):
             return [self[number] for number in range(*step.indices(len(self)))]
-        if self._encoded is not None:
+        if self.video is None:
             return self._encoded[step]
-        data = cv2.imencode(".png", self.decode(step)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[
-            1
-        ]
-        return data.tobytes()
+        return as_png(self.decode(step))
 
     def decode(self, step: int) -> np.ndarray:
         """uint8 (H, W, 3); ValueError where it is damaged."""
-        if self.index is None or self.numbers is None:
+        if self.video is None:
             return decode_image(self[step])
-        return video.decode(self.index, int(self.numbers[step]))
+        return video.decode(self.video, int(self.numbers[step]))
 
 
 class RecordedFrames:

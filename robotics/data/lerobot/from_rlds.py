@@ -322,18 +322,22 @@ def _tasks(plan: Source, columns: Any, values: Mapping[Mapped, Any], steps: int)
         return [value.decode() for value in columns[former].bytes_list.value]
     paths = plan.robot.instruction.paths if plan.robot else ()
     keys = [column(path).key for path in paths]
-    keys += [key for key, (row, _) in by_key.items() if row.described.kind == "text"
-             and is_instruction(key)]  # fmt: skip
-    for key in keys:
-        row, value = by_key.get(key, (None, None))
-        if row is not None and row.described.kind in ("text", "bytes"):
-            texts = value if row.of_step else [value] * steps
-            if any(text.strip() for text in texts):
-                return texts
-        elif row is not None and plan.robot and plan.robot.instruction.encoding == "characters":
-            points = value if row.of_step else [value] * steps
-            return ["".join(chr(int(n)) for n in np.ravel(line) if n) for line in points]
+    texts = (key for key, (row, _) in by_key.items() if row.described.kind in ("text", "bytes"))
+    keys += sorted(filter(is_instruction, texts), key=_likeliest)
+    for key in filter(by_key.__contains__, keys):
+        row, value = by_key[key]
+        each: Any = value if row.of_step else [value] * steps
+        if row.described.kind in ("text", "bytes"):
+            if any(text.strip("\0 ") for text in each):
+                return list(each)
+        elif plan.robot is not None and plan.robot.instruction.encoding == "characters":
+            return ["".join(chr(int(point)) for point in np.ravel(row) if point) for row in each]
     return [""] * steps
+
+
+def _likeliest(key: str) -> tuple[bool, bool, str]:
+    """Sorts names of instructions: those of steps first, and those that say so."""
+    return not key.startswith("steps/"), "instruction" not in key, key
 
 
 def _write_notes(plan: Source, directory: Path, split: str) -> None:

@@ -25,7 +25,7 @@ from robotics.data.cache.entries import PRESENT, EntryWriter, pixels_file
 from robotics.data.episodes import Episode
 from robotics.data.images import resize_image, turn_image
 from robotics.data.lerobot.episode import EpisodeColumns, stored_columns
-from robotics.data.lerobot.frames import EpisodePictures, PictureFrames, VideoFrames, Videos
+from robotics.data.lerobot.frames import PictureFrames, VideoFrames, Videos
 from robotics.data.lerobot.info import EpisodePlace, LeRobotInfo, read_info
 from robotics.data.lerobot.mapping import TABLE
 from robotics.data.recordings import Frames, Reading, RecordedSteps, Source
@@ -344,19 +344,19 @@ class _Places:
         self.first: list[np.ndarray] = [np.zeros(0, np.int32)]
         self.second: list[np.ndarray] = [np.zeros(0, np.int32)]
 
-    def add(self, number: int, steps: int, pictures: EpisodePictures | Any | None) -> None:
-        """pictures: of episode `number`; None: the camera was absent."""
+    def add(self, number: int, steps: int, pictures: Any) -> None:
+        """pictures: `EpisodePictures` of episode `number`; None: the camera was absent."""
         if pictures is None:
             self.first.append(np.full(steps, -1, np.int32))
             self.second.append(np.zeros(steps, np.int32))
-        elif pictures.index is None:
+        elif pictures.video is None:
             self.first.append(np.full(steps, number, np.int32))
             self.second.append(np.arange(steps, dtype=np.int32))
         else:
-            path = pictures.index.path
+            path = pictures.video.path
             if path not in self.files:
                 self.files[path] = len(self.indices)
-                self.indices.append(pictures.index)
+                self.indices.append(pictures.video)
             self.first.append(np.full(steps, self.files[path], np.int32))
             self.second.append(pictures.numbers.astype(np.int32))
 

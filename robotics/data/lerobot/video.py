@@ -118,9 +118,9 @@ def _opened(path: Path) -> Any:
 
 def _errors() -> tuple[type[Exception], ...]:
     """What PyAV raises at damaged files."""
-    import av
+    from av.error import FFmpegError
 
-    return OSError, av.error.FFmpegError
+    return OSError, FFmpegError
 
 
 def _stream(container: Any, path: Path) -> Any:

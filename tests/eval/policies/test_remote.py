@@ -22,6 +22,7 @@ from eval.policies.remote.policy import RemoteError, RemotePolicy, fit
 from eval.policies.remote.server import Server, Session, describe, serve_checkpoint
 from eval.policies.spec import parse_policy
 from eval.serve import build_parser as serve_parser
+from eval.serve import summary
 from robotics.embodiment.control import tool_robot
 from robotics.embodiment.tables import load_robot
 from robotics.model.policy import CheckpointPolicy, Policy
@@ -316,6 +317,9 @@ def test_one_of_a_checkpoints_robots_is_served(tmp_path):
         seen = look(table, states[0])
         rows = ask(socket, {**seen, "prompt": "go", "episode/seed": 6, "episode/call": 0})
     np.testing.assert_array_equal(rows, here.chunk(seen))
+    lines = summary(server.metadata)
+    assert "velocities, 15 Hz" in lines and "4 rows of joints.0" in lines
+    assert "observation/exterior_image_1_left, observation/wrist, observation/joint_posi" in lines
     for wrong in (None, "panda"):
         with pytest.raises(ValueError, match="expected one of two_arms, velocities"):
             serve_checkpoint(str(tmp_path / "saved"), "127.0.0.1", 0, config, robot=wrong)
@@ -338,6 +342,9 @@ def test_nested_maps_and_keys_of_a_protocol_are_understood():
         Session(policy).infer(request | {"episode/call": 0}) for request in (flat, nested)
     )
     np.testing.assert_array_equal(first, second)
+    flipped = flat | {"observation/wrist": seen["wrist"].transpose(2, 0, 1)}
+    third = Session(policy).infer(flipped | {"episode/call": 0})
+    np.testing.assert_array_equal(third, first)
     with pytest.raises(ValueError, match="expected side once"):
         Session(policy).infer(flat | {"side": seen["side"]})
 
