@@ -49,7 +49,7 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry; returns the exit status, see `selfflow_wm.cli.exit_code`."""
-    return perform(build_parser(), _edit, argv, resumable=True)
+    return perform(build_parser(), _edit, argv)
 
 
 def _edit(given: argparse.Namespace) -> None:

@@ -125,9 +125,11 @@ def _jumps(
 def _expected(
     moved: np.ndarray, commanded: Callable[[int], np.ndarray], axes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """`moved`, the motion that the commands around a step and the motion before it let expect, and how much
-    of the usual motion that explains: jumps must not spoil the fit, and a robot that is slow to
-    react does not jump."""
+    """`moved`; the motion that the commands around each step and the motion before it let expect;
+    and how much of the usual motion that explains.
+
+    Jumps must not spoil the fit, and a robot that is slow to react does not jump.
+    """
     sizes = np.linalg.norm(moved, axis=1)
     usual = sizes <= 3 * np.quantile(sizes, 0.75)
     before = np.concatenate([moved[:1], moved[:-1]])
