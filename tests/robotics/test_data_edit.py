@@ -12,6 +12,7 @@ from robotics.data.edit import edit
 from robotics.data.edit_plan import Edit
 from robotics.data.images import encode_image
 from robotics.data.rlds.fake import write_dataset
+from robotics.data.rlds.faults import Faults
 from robotics.data.rlds.raw import read_raw, rlds_source
 from robotics.data.rlds.reader import container, index_shard, split_shards
 
@@ -245,3 +246,9 @@ def test_a_damaged_record_can_be_left_out(source, tmp_path):
         edit([str(source)], tmp_path / "b", Edit())
     edit([str(source)], tmp_path / "b", Edit(delete=["train:0"]))
     assert len(records(tmp_path / "b")) == 4
+
+
+def test_episodes_of_a_slice_have_the_numbers_of_the_whole_split(source):
+    numbers = [place.number for place in rlds_source(source, "train[3:]").places(Faults())]
+    assert numbers == [3, 4]
+    assert [place.number for place in rlds_source(source).places(Faults())] == [0, 1, 2, 3, 4]
