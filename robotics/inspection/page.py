@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from robotics.inspection import checks, plots, tables
+from robotics.inspection import contents, plots, tables
 from robotics.inspection.examination import Examination
 from selfflow_wm import pages
 
@@ -42,7 +42,7 @@ def render(examined: Examination) -> str:
         pictures=[row for row in pictures if row[1]],
         columns=tables.COLUMNS,
         statistics=tables.statistics_rows(examined),
-        instructions=checks.instruction_counts(result, examined.robot).most_common(50),
+        instructions=contents.instruction_counts(result, examined.robot).most_common(50),
         schema=tables.schema_rows(examined),
         proposed=examined.proposed,
     )

@@ -232,6 +232,7 @@ def test_ranks_share_what_one_stream_would_draw(world, windows):
 def test_two_processes_train_as_one(words, tmp_path, parallel):
     smooth = [*words, "optim.eps=1e-4", "modes.inverse=null"]  # no step by the sign of a rounding
     smooth += [f"modes.{name}.batch_size=4" for name in ("policy", "joint", "forward", "video")]
+    smooth += ["workers=2"]  # of every process
     assert main([*smooth, f"out={tmp_path / 'one'}"]) == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(

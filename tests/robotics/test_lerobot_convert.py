@@ -14,7 +14,7 @@ from lerobot_sets import AXES, JOINTS, SIZE, TOP, WRIST, number_of, numbered, wr
 from benchmarks.robots import synthetic
 from robotics.convert import main
 from robotics.data.images import decode_image, encode_image
-from robotics.data.lerobot import from_rlds
+from robotics.data.lerobot import from_rlds, to_rlds
 from robotics.data.lerobot.info import read_info
 from robotics.data.lerobot.raw import raw_lerobot
 from robotics.data.lerobot.recording import LeRobotRecording
@@ -264,6 +264,21 @@ def test_lerobot_to_rlds_and_back_keeps_everything(tmp_path):
                 assert texts == new.texts[key], key
 
 
+def test_features_of_varying_length_are_left_out_and_named(tmp_path):
+    f = tfds.features
+    steps = f.Dataset({"action": f.Tensor(shape=(2,), dtype=np.float32)})
+    features = f.FeaturesDict({"steps": steps, "points": f.Sequence(np.float32)})
+    rows = [{"action": np.float32([t, 1])} for t in range(4)]
+    write_dataset(tmp_path / "rlds", features, [{"steps": rows, "points": [1.0, 2.0]}])
+    words = [str(tmp_path / "rlds"), str(tmp_path / "there"), "--fps", "5"]
+    assert main(["rlds-to-lerobot", *words]) == 0
+    note = json.loads((tmp_path / "there" / "meta" / "rlds.json").read_text())
+    assert note["left_out"] == ["points"]
+    assert main(["lerobot-to-rlds", str(tmp_path / "there"), str(tmp_path / "back")]) == 0
+    (old,), (new,) = records(tmp_path / "rlds"), records(tmp_path / "back")
+    assert new == {"steps/action": old["steps/action"]}
+
+
 def test_numbers_that_rlds_cannot_hold_are_refused(tmp_path, capsys):
     from robotics.data.lerobot.info import Feature
     from robotics.data.lerobot.writer import LeRobotWriter
@@ -324,6 +339,31 @@ def test_an_interrupted_conversion_goes_on(rlds, tmp_path, monkeypatch):
         pictures = episode.texts["steps/observation.images.cam_high"]
         assert number_of(pictures.decode(1)) == 10 * number + 1
         assert episode.texts["steps/task"][0].decode() == f"put it away, {number} — é"
+
+
+def test_an_interrupted_conversion_to_rlds_goes_on(tmp_path, monkeypatch):
+    write_set(tmp_path / "set", (5, 4, 6))
+    example, converted = to_rlds._example, []
+
+    def broken(plan, columns):
+        if len(converted) == 2:
+            raise KeyboardInterrupt
+        converted.append(columns.place.number)
+        return example(plan, columns)
+
+    monkeypatch.setattr(to_rlds, "_example", broken)
+    with pytest.raises(KeyboardInterrupt):
+        to_rlds.lerobot_to_rlds(tmp_path / "set", tmp_path / "rlds")
+    assert not (tmp_path / "rlds" / "dataset_info.json").exists()
+    monkeypatch.setattr(
+        to_rlds, "_example", lambda *given: (converted.append(9), example(*given))[1]
+    )
+    assert to_rlds.lerobot_to_rlds(tmp_path / "set", tmp_path / "rlds") == 3
+    assert converted == [0, 1, 9]
+    found = [
+        record["steps/episode_index"].int64_list.value for record in records(tmp_path / "rlds")
+    ]
+    assert [list(numbers) for numbers in found] == [[0] * 5, [1] * 4, [2] * 6]
 
 
 def _small_files(kind):

@@ -28,6 +28,7 @@ from robotics.data.lerobot.mapping import (
 from robotics.data.lerobot.recording import check_table
 from robotics.data.rlds.schema import described_features, load_tfds
 from robotics.data.rlds.writer import EpisodeWriter, RecordLayout
+from robotics.embodiment.robot import Robot
 from robotics.embodiment.tables import load_robot
 from selfflow_wm.files import read_json, write_json
 from selfflow_wm.progress import Progress
@@ -77,15 +78,8 @@ def lerobot_to_rlds(
     """
     info = read_info(source)
     plan = plan_conversion(info, pictures)
-    if spec is None and (source / TABLE).is_file():
-        spec = str(source / TABLE)
-    robot = None  # without cameras there is no table to draft
-    if spec is not None or info.cameras:
-        robot = load_robot(spec if spec is not None else draft(info))
-    if robot is not None and spec is not None:
-        check_table(info, robot, [row.name for row in robot.cameras])
+    robot, about = _table(info, spec)
     places, videos = info.select(split), Videos(info)
-    whole = f" at {info.fps:g} steps a second"
     writer = EpisodeWriter(
         target,
         provenance={"lerobot": str(source), "split": split, "fps": info.fps, "pictures": pictures},
@@ -93,7 +87,7 @@ def lerobot_to_rlds(
             lambda: plan.features,
             name="lerobot_converted",
             version="1.0.0",
-            description=f"Converted from LeRobot's format,{whole}; see lerobot.json.",
+            description=f"Converted from LeRobot's format, {info.fps:g} steps a second.",
             in_order=True,
         ),
     )
@@ -105,20 +99,34 @@ def lerobot_to_rlds(
                 record = plan.features.serialize_example(_example(plan, columns))
                 writer.write_record(key, record, steps=place.length, tasks=list(place.tasks))
             bar.add()
-    renames = {
-        name: key.removeprefix("steps/") if key.startswith("steps/") else f"/{key}"
-        for name, key in plan.keys.items()
-    }
-    if not plan.restored:
-        renames[TASK] = LANGUAGE
-    about = "The robot's table for this data set: spec=robot.yaml"
-    if spec is None:
-        about += "\nDrafted from names: run python -m robotics.inspect before training."
     if robot is not None:
-        write_table(target, mapped_table(robot, renames, info.fps), about)
+        write_table(target, mapped_table(robot, _renames(plan), info.fps), about)
     _write_notes(plan, target)
     writer.finalize()
     return len(writer.done())
+
+
+def _table(info: LeRobotInfo, spec: str | None) -> tuple[Robot | None, str]:
+    """The robot's table for the LeRobot data set, and a comment on it; None without cameras."""
+    about = "The robot's table for this data set: spec=robot.yaml"
+    near = info.directory / TABLE
+    if spec is None and near.is_file():
+        spec = str(near)
+    if spec is not None:
+        robot = load_robot(spec)
+        check_table(info, robot, [row.name for row in robot.cameras])
+        return robot, about
+    about += "\nDrafted from names: run python -m robotics.inspect before training."
+    return (load_robot(draft(info)) if info.cameras else None), about
+
+
+def _renames(plan: Target) -> dict[str, str]:
+    """Paths of the LeRobot data set -> paths of the RLDS one."""
+    found = {
+        name: key.removeprefix("steps/") if key.startswith("steps/") else f"/{key}"
+        for name, key in plan.keys.items()
+    }
+    return found if plan.restored else {**found, TASK: LANGUAGE}
 
 
 def plan_conversion(info: LeRobotInfo, pictures: str = "jpeg") -> Target:
