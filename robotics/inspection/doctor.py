@@ -16,7 +16,7 @@ from robotics.data.rlds.schema import Leaf
 from robotics.embodiment.columns import column
 from robotics.embodiment.robot import Robot
 from robotics.embodiment.tables import TABLES, load_robot, shipped
-from robotics.inspection import checks, proposal, roles, structure, verdicts
+from robotics.inspection import checks, contents, proposal, roles, structure, verdicts
 from robotics.inspection.draft import Draft, Question, as_yaml
 from robotics.inspection.examination import Examination
 from robotics.inspection.fits import AGREES, CONTRADICTS, UNCLEAR, Verdict
@@ -107,7 +107,7 @@ def examine(
     watched = survey.watch(findings)
     shown = Shown(
         watched, survey.typical([row.number for row in watched]),
-        {place.number: place for place in places}, survey.marks(),
+        {place.number: place for place in places}, survey.marks(findings),
     )  # fmt: skip
     heading = (
         f"How to read {source.directory} ({source.split}), proposed by "
@@ -140,7 +140,7 @@ def _choose(
         base = str(Path(spec).resolve()) if Path(spec).is_file() else spec
         return _Chosen(Draft({"extends": base}), f"the table {spec}", True)
     fitting = [name for name in shipped_names() if not missing(shipped(name), source.stored)]
-    good = [name for name in fitting if _is_it(name, source, tracks)]
+    good = [name for name in fitting if _is_it(name, source, tracks, look)]
     good = _without_still(good, tracks)
     if good:
         best = min(good, key=lambda name: (len(name), name))
@@ -179,13 +179,14 @@ def shipped_names() -> list[str]:
     return sorted(names, key=lambda name: (-len(list(shipped(name).columns())), name))
 
 
-def _is_it(name: str, source: RawSource, tracks: Sequence[Track]) -> bool:
+def _is_it(name: str, source: RawSource, tracks: Sequence[Track], look: structure.Look) -> bool:
     """Whether a table whose features fit is this data set's: by name, or because the data agree."""
     title = source.name.lower()
     known = KNOWN_AS.get(name, name)
     if title and (title.startswith(known.split("_")[0]) or known in title):
         return True
     rows, motions, _ = verdicts.verify(tracks, shipped(name))
+    rows += roles.verdicts(look, shipped(name))
     return bool(motions) and not any(row.answer == CONTRADICTS for row in rows)
 
 
@@ -309,7 +310,7 @@ def summary(examined: Examination) -> dict[str, Any]:
     """The numbers as JSON values."""
     result = examined.result
     verdict = {0: "ok", 1: "wrong", 2: "undetermined"}[examined.exit_code]
-    texts = checks.instruction_counts(result, examined.robot)
+    texts = contents.instruction_counts(result, examined.robot)
     shown = examined.extra.get("shown")
     watched = shown.watch if shown else ()
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from robotics.inspection import checks, plots, tables
+from robotics.inspection import contents, plots, tables
 from robotics.inspection.examination import Examination
 from robotics.inspection.groups import ranges
 from robotics.inspection.players import players
@@ -52,7 +52,7 @@ def render(examined: Examination) -> str:
         pictures=[row for row in pictures if row[1]],
         columns=tables.COLUMNS,
         statistics=tables.statistics_rows(examined),
-        instructions=checks.instruction_counts(result, examined.robot).most_common(50),
+        instructions=contents.instruction_counts(result, examined.robot).most_common(50),
         schema=tables.schema_rows(examined),
         proposed=examined.proposed,
     )

@@ -11,9 +11,9 @@ import numpy as np
 
 from robotics.data.images import strip
 from robotics.embodiment.robot import Part
-from robotics.inspection.checks import instruction_counts
+from robotics.inspection.contents import instruction_counts
+from robotics.inspection.evidence import Motion, factor
 from robotics.inspection.examination import Examination
-from robotics.inspection.motion import Motion, factor
 from robotics.inspection.scan import Scan
 from selfflow_wm.panels import panel_grid, to_png
 

@@ -13,10 +13,11 @@ import numpy as np
 
 from robotics.data.rlds.raw import RawSource
 from robotics.inspection import grip_ends, naming, pieces, structure
+from robotics.inspection.choices import Choice, Role
 from robotics.inspection.draft import Draft, Question
 from robotics.inspection.pieces import CERTAIN, LIKELY, OPEN, Piece
 from robotics.inspection.scan import Track
-from robotics.inspection.structure import Choice, Look, Role
+from robotics.inspection.structure import Look
 
 WRIST = re.compile(r"wrist|hand|gripper|eye_in")
 NO_PICTURE = re.compile(r"depth|mask|segment|goal")

@@ -124,14 +124,22 @@ class Survey:
             found += grips.findings(action, state, rows, total, origins, place)
         return worst_first(_causes(found))
 
-    def marks(self) -> dict[int, list[tuple[int, int]]]:
-        """Episode -> stretches of steps (first, one past the last) with something to look at."""
+    def marks(self, findings: Sequence[Finding]) -> dict[int, list[tuple[int, int]]]:
+        """Episode -> stretches of steps (first, one past the last) that findings are about."""
         found: dict[int, list[tuple[int, int]]] = {}
-        for number, timing in self._times.items():
-            rows = [(step, step + 1) for step in timing.jumps] + list(timing.stuck)
-            rows += [row for look in self._looks[number].values() for row in look.still]
-            if rows:
-                found[number] = rows
+        for row in findings:
+            for number in row.episodes:
+                rows: list[tuple[int, int]] = []
+                timing = self._times.get(number)
+                if timing is not None and row.code == "episodes.dropped":
+                    rows = [(step, step + 1) for step in timing.jumps]
+                elif timing is not None and row.code == "episodes.stuck":
+                    rows = timing.stuck
+                elif timing is not None and row.code == "episodes.idle":
+                    rows = [timing.longest_idle]
+                elif row.code == "cameras.frozen":
+                    rows = row.details["steps"].get(str(number), [])
+                found.setdefault(number, []).extend(rows)
         return found
 
     def watch(self, findings: list[Finding]) -> list[watch.Watched]:
