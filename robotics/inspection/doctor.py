@@ -19,10 +19,12 @@ from robotics.embodiment.tables import TABLES, load_robot, shipped
 from robotics.inspection import checks, contents, proposal, roles, structure, verdicts
 from robotics.inspection.draft import Draft, Question, as_yaml
 from robotics.inspection.examination import Examination
-from robotics.inspection.findings import worst_first
 from robotics.inspection.fits import AGREES, CONTRADICTS, UNCLEAR, Verdict
+from robotics.inspection.groups import Place
+from robotics.inspection.players import Shown
 from robotics.inspection.scan import Track, preview, sample_places, scan
 from robotics.inspection.sources import open_source
+from robotics.inspection.survey import Survey, joined, odd
 from selfflow_wm.files import write_file, write_json
 from selfflow_wm.progress import Progress
 
@@ -69,9 +71,13 @@ def examine(
     seen = preview(source, places)
     look = structure.look(seen, source)
     chosen = _choose(source, seen, look, spec)
-    result = scan(source, places, faults, progress)
-    tracks = result.tracks or seen
     draft = chosen.draft.copy()
+    survey = Survey(draft.robot(), Place(str(source.directory), split.partition("[")[0], spec))
+    result = scan(source, places, faults, progress, survey.visit)
+    single = survey.findings()
+    # What is odd about some episodes must not spoil the fit of all.
+    different = odd(single, len(result.tracks))
+    tracks = [track for track in result.tracks if track.number not in different] or seen
     found, motions, grips = verdicts.verify(tracks, draft.robot())
     found += roles.verdicts(look, draft.robot())
     first, robot = found, draft.robot()
@@ -98,14 +104,21 @@ def examine(
         source, robot, chosen.origin, chosen.stated, result, motions, grips, first,
         roles.dimensions(look, robot, first, draft), draft.questions, [], "",
     )  # fmt: skip
-    findings = checks.all_findings(examination)
+    findings = joined(checks.all_findings(examination), single)
+    watched = survey.watch(findings)
+    shown = Shown(
+        watched, survey.typical([row.number for row in watched]),
+        {place.number: place for place in places}, survey.marks(findings),
+    )  # fmt: skip
     heading = (
         f"How to read {source.directory} ({source.split}), proposed by "
         f"python -m robotics.inspect from "
         f"{result.sampled} of {result.total} episodes,\nbeginning with: {chosen.origin}.\n"
         "configs/robot/template.yaml explains every entry."
     )
-    return replace(examination, findings=worst_first(findings), proposed=as_yaml(draft, heading))
+    return replace(
+        examination, findings=findings, proposed=as_yaml(draft, heading), extra={"shown": shown}
+    )
 
 
 def _known(row: Verdict, rows: Sequence[Verdict]) -> bool:
@@ -299,6 +312,8 @@ def summary(examined: Examination) -> dict[str, Any]:
     result = examined.result
     verdict = {0: "ok", 1: "wrong", 2: "undetermined"}[examined.exit_code]
     texts = contents.instruction_counts(result, examined.robot)
+    shown = examined.extra.get("shown")
+    watched = shown.watch if shown else ()
     return {
         "verdict": verdict,
         "headline": examined.headline,
@@ -325,5 +340,9 @@ def summary(examined: Examination) -> dict[str, Any]:
         },
         "faults": [vars(fault) for fault in result.faults.found],
         "instructions": dict(texts.most_common()),
+        "watch": [
+            {"episode": row.number, "score": round(row.score, 1), "reasons": list(row.reasons)}
+            for row in watched
+        ],
         "proposed": examined.proposed,
     }  # fmt: skip
