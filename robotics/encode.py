@@ -15,12 +15,14 @@ from selfflow_wm.cli import Parser, at_least, exit_code
 
 HELP = """\
 The overrides after the flags are those of python -m robotics.finetune (experiment=..., dataset=...,
-codec=..., spec=..., seed=...): they select the frames and, without --checkpoint, the codec
-that is fitted to dataset.train_split. Then train with the same overrides and latents=OUT.
+codec=..., spec=..., seed=...): they select the cameras and frames and, without --checkpoint, the
+codecs that are fitted to dataset.train_split, one for each camera. Then train with the same
+overrides and latents=OUT.
 
 After an interruption, rerun the same command: it resumes. To share the work, give each process its
---shard; the directory is complete when all have finished. Latents take, per variant and frame,
-tokens x channels x 2 bytes (float16): 12 KiB for 96 x 128 pixels in patches of 16, 128 channels.
+--shard; the directory is complete when all have finished. Latents take, per variant, frame and
+camera, tokens x channels x 2 bytes (float16): 12 KiB for 96 x 128 pixels in patches of 16, 128
+channels.
 
     python -m robotics.encode --data data/demo --out latents/demo experiment=embedded
     python -m robotics.encode --data data/demo --out latents/aug experiment=embedded \\
@@ -35,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--data", required=True, metavar="DIR", help="data set of a robot")
     parser.add_shared("out", help="directory of the latents")
-    parser.add_shared("checkpoint", required=False, help="take the codec of this checkpoint")
+    parser.add_shared("checkpoint", required=False, help="take the codecs of this checkpoint")
     add("--split", default="train", help="whole split to encode (%(default)s)")
     add("--dtype", default="float16", choices=("float16", "float32"), help="(%(default)s)")
     add("--variants", type=at_least(1), default=1, metavar="N", help="augmented ones (%(default)s)")

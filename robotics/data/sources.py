@@ -170,13 +170,14 @@ def open_data(config: DictConfig, split: str) -> WindowDataset | DatasetMixture:
 
 
 def open_dataset(
-    config: DictConfig, split: str, image_size: Sequence[int] | None = None
+    config: DictConfig, split: str, image_sizes: Mapping[str, Sequence[int]] | None = None
 ) -> WindowDataset:
-    """The windows of one split of the one set `config.data`. image_size: instead of the
-    configuration's."""
+    """The windows of one split of the one set `config.data`. image_sizes: the cameras and the size
+    of their frames, instead of the configuration's."""
     if not isinstance(config.data, str):
         raise ValueError("expected data=DIR, got a mixture; this is done one data set at a time")
-    changed = {} if image_size is None else {"image_size": list(image_size)}
+    sizes = {camera: {"size": list(size)} for camera, size in (image_sizes or {}).items()}
+    changed = {"cameras": sizes} if sizes else {}
     return _open(config, config.data, split, changed)
 
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from robotics.data.augment import Augment
 from robotics.data.batches import Dataset, ModeStream, fixed_batches, windows_drawn
 from robotics.data.cache.latents import LatentCache, read_key
+from robotics.data.cameras import camera_names
 from robotics.data.mixture import DatasetMixture
 from robotics.data.rlds.faults import Faults
 from robotics.data.rlds.storage import is_url
@@ -122,7 +123,8 @@ def _check(config: DictConfig) -> None:
                 "of one data set: write latents=null"
             )
         check_cacheable(plain)
-        read_key(Path(plain["latents"]))
+        (robot,) = robots_of(plain).values()
+        read_key(Path(plain["latents"]), camera_names(plain["dataset"], robot))
     still = plain["no_ops"]
     if still is not None and (not isinstance(still, dict) or still.keys() != NO_OPS):
         raise ValueError(
@@ -186,11 +188,10 @@ def _inputs(config: dict[str, Any], dataset: Dataset, world: WorldModel) -> dict
     if config.get("latents"):
         one = cast(WindowDataset, dataset)
         robot = world.robots[one.robot.name]
-        (camera,) = robot.cameras
         inputs["latents"] = LatentCache(
             config["latents"],
             one,
-            robot.image_codec(camera),
+            {camera: robot.image_codec(camera) for camera in robot.cameras},
             control_hz=robot.robot.rate,
             seed=config["seed"],
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from robotics.data.augment import Augment
 from robotics.data.cache import latents
-from robotics.data.cameras import camera_sizes
+from robotics.data.cameras import camera_names
 from robotics.data.sources import open_dataset
 from robotics.data.windows import WindowDataset
+from robotics.embodiment.robot import Robot
 from robotics.embodiment.tables import load_robot
+from robotics.model.modes import VIDEO, camera_of, kind_of, robot_of
 from robotics.training.fit import fit_codecs
 from selfflow_wm.checkpoints import find_checkpoint
 from selfflow_wm.cli import Shard, compute_device
@@ -55,13 +58,19 @@ def encode(
         raise ValueError(f"expected a whole split, got {split!r}: shards are encoded whole")
     if checkpoint_dir is None and "video" in config.codec:  # before anything is opened or fitted
         raise ValueError(_CLIPS)
-    _check_cameras(config)
+    robot = load_robot(_plain(config.spec))
+    cameras = camera_names(_plain(config.dataset), robot)
+    if (out / "key.json").is_file():
+        _check_key(out, cameras)
     device = compute_device(config.device)
-    with locked(out / ".lock"):  # one process at a time fits the codec and writes the key
-        codec = _codec(config, out, checkpoint_dir)
-        dataset = open_dataset(config, split, codec.base.image_size)
+    with locked(out / ".lock"):  # one process at a time fits the codecs and writes the key
+        codecs = _codecs(config, out, robot, cameras, checkpoint_dir)
+        images = {camera: codec.base for camera, codec in codecs.items()}
+        dataset = open_dataset(
+            config, split, {camera: codec.image_size for camera, codec in images.items()}
+        )
         key = latents.make_key(
-            codec.base,
+            images,
             dataset.robot.rate,
             dataset,
             dtype=dtype,
@@ -72,54 +81,86 @@ def encode(
     mine = dataset.sources[number - 1 :: ranks]
     counts = {"written": 0, "skipped": 0, "frames": 0, "seconds": 0.0}
     begun = time.perf_counter()
-    total = sum(source.steps for source in mine) * variants
+    total = sum(source.steps for source in mine) * variants * len(images)
     with Progress(total, description="encoding", unit="frame", quiet=not progress) as bar:
         write = partial(
-            latents.encode_shard, out, key, dataset, codec=codec.base,
+            latents.encode_shard, out, key, dataset,
             augment=augment, device=device, on_frames=bar.add,
         )  # fmt: skip
         for source in mine:
-            if write(source):
-                counts["written"] += 1
-                counts["frames"] += source.steps * variants
-            else:
-                counts["skipped"] += 1
-                bar.add(source.steps * variants)
+            frames, written = source.steps * variants, 0
+            for camera, codec in images.items():
+                if write(source, camera, codec):
+                    written += 1
+                else:
+                    bar.add(frames)
+            counts["written" if written else "skipped"] += 1
+            counts["frames"] += frames * written
     counts["seconds"] = time.perf_counter() - begun
     return counts
 
 
-def _check_cameras(config: DictConfig) -> None:
-    """ValueError for several cameras: a directory of latents is of one."""
-    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-    cameras = list(camera_sizes(plain["dataset"], load_robot(plain["spec"])))
-    if len(cameras) > 1:
+def _plain(section: Any) -> Any:
+    """A part of the configuration as plain values."""
+    if not OmegaConf.is_config(section):
+        return section
+    return OmegaConf.to_container(section, resolve=True)
+
+
+def _check_key(out: Path, cameras: Sequence[str]) -> None:
+    """ValueError for a directory that holds latents of other cameras or of an earlier version."""
+    latents.read_key(out, cameras)
+    if latents.camera_folder(out, cameras[0]) == out:
         raise ValueError(
-            f"expected a robot with one camera, got {', '.join(cameras)}; choose one with "
-            f"dataset.cameras=[{cameras[0]}], or train from the pixels, with latents=null"
+            f"{out}: expected latents of version {latents.VERSION}, got those of version 1, which "
+            "can be trained from and not added to; choose another --out"
         )
 
 
-def _codec(config: DictConfig, out: Path, checkpoint_dir: Path | None) -> ResidualCodec:
-    """The checkpoint's codec, or the one already in `out`, or one fitted and put there."""
-    there = (out / "codec").is_dir()
+def _codecs(
+    config: DictConfig,
+    out: Path,
+    robot: Robot,
+    cameras: Sequence[str],
+    checkpoint_dir: Path | None,
+) -> dict[str, ResidualCodec]:
+    """Camera -> the checkpoint's codec, or the one already in `out`, or one fitted and put
+    there."""
+    there = [camera for camera in cameras if latents.has_codec(out, camera)]
     if checkpoint_dir is not None:
-        found = read_codecs(find_checkpoint(checkpoint_dir), ("video",)).get("video")
-        codec = _of_frames(found)
-        if there and latents.load_codec(out).hash() != codec.hash():
-            raise ValueError(
-                f"{out}: expected latents of the codec of {checkpoint_dir}, got another codec's; "
-                "choose another --out, or delete this one"
-            )
-    elif there:
-        return latents.load_codec(out)
+        found = _of_checkpoint(checkpoint_dir, robot, cameras)
+        for camera in there:
+            if latents.load_codec(out, camera).hash() != found[camera].hash():
+                raise ValueError(
+                    f"{out}: expected latents of the codec of {checkpoint_dir}, got another "
+                    "codec's; choose another --out, or delete this one"
+                )
+    elif len(there) == len(cameras):
+        return {camera: latents.load_codec(out, camera) for camera in cameras}
     else:
         train: WindowDataset = open_dataset(config, config.dataset.train_split)
-        plain: Any = OmegaConf.to_container(config.codec, resolve=True)
-        (codec,) = map(_of_frames, fit_codecs(train, plain, config.seed).values())
-    if not there:
-        latents.save_codec(out, codec)
-    return codec
+        fitted = fit_codecs(train, _plain(config.codec), config.seed)
+        found = {camera: _of_frames(fitted[camera]) for camera in cameras}
+    for camera in cameras:
+        if camera not in there:
+            latents.save_codec(out, camera, found[camera])
+    return found
+
+
+def _of_checkpoint(place: Path, robot: Robot, cameras: Sequence[str]) -> dict[str, ResidualCodec]:
+    """The codecs of a checkpoint by camera; the only one of a checkpoint is that of an only
+    camera, whatever its name."""
+    rows = {n: c for n, c in read_codecs(find_checkpoint(place)).items() if kind_of(n) == VIDEO}
+    if len(rows) == len(cameras) == 1:
+        return {cameras[0]: _of_frames(next(iter(rows.values())))}
+    mine = {camera_of(n): c for n, c in rows.items() if robot_of(n) in (None, robot.name)}
+    if missing := [camera for camera in cameras if camera not in mine]:
+        raise ValueError(
+            f"{place}: expected codecs of the cameras {', '.join(cameras)} of robot {robot.name}, "
+            f"got none of {', '.join(missing)} but {', '.join(rows) or 'none'}; choose cameras "
+            "with dataset.cameras=[...], or leave --checkpoint out"
+        )
+    return {camera: _of_frames(mine[camera]) for camera in cameras}
 
 
 def _of_frames(codec: Codec | None) -> ResidualCodec:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from robotics.data.batches import Dataset
-from robotics.data.cache.latents import load_codec
+from robotics.data.cache.latents import load_codec, read_key
 from robotics.data.mixture import DatasetMixture, shuffled
 from robotics.data.sources import WINDOW
 from robotics.embodiment.coding import Coder
@@ -293,23 +293,21 @@ def _there(samples: Mapping[str, Any], key: str, camera: str) -> torch.Tensor:
 
 
 def cached_codecs(dataset: Dataset, config: Mapping[str, Any]) -> dict[str, ResidualCodec]:
-    """The codec of the cached latents, if it is what the configuration asks for."""
+    """The codecs of the cached latents by camera, if they are what the configuration asks for."""
     check_cacheable(config)
-    if len(dataset.image_sizes) > 1:
-        raise ValueError(
-            f"latents={config['latents']}: expected a robot with one camera, got "
-            f"{', '.join(dataset.image_sizes)}; train from the pixels with latents=null, or with "
-            f"one camera: dataset.cameras=[{next(iter(dataset.image_sizes))}]"
-        )
-    codec = load_codec(Path(config["latents"]))
-    ((camera, asked),) = asked_codecs(dataset, config["codec"]).items()
-    wanted, got = asked["video"].config, codec.config
-    if got != wanted:
-        raise ValueError(
-            f"latents={config['latents']}: expected a codec with {wanted}, got {got}; train with "
-            "the overrides given to python -m robotics.encode, or encode again"
-        )
-    return {camera: codec}
+    directory = Path(config["latents"])
+    read_key(directory, tuple(dataset.image_sizes))
+    found = {}
+    for camera, asked in asked_codecs(dataset, config["codec"]).items():
+        found[camera] = load_codec(directory, camera)
+        wanted, got = asked["video"].config, found[camera].config
+        if got != wanted:
+            raise ValueError(
+                f"latents={directory}: expected a codec of camera {camera} with {wanted}, got "
+                f"{got}; train with the overrides given to python -m robotics.encode, or encode "
+                "again"
+            )
+    return found
 
 
 def check_cacheable(config: Mapping[str, Any]) -> None:

@@ -159,9 +159,9 @@ def test_cached_latents_are_those_of_the_pixels(
 ):
     words = [*tiny_overrides, f"data={rt1_directory}"]
     encode(compose_config([*words, "device=cpu"]), tmp_path, dtype="float32", progress=False)
-    codec = load_codec(tmp_path)
+    codec = load_codec(tmp_path, "head")
     world = fitted(past_windows, *tiny_overrides, *WORDS, f"latents={tmp_path}")
-    cache = LatentCache(tmp_path, past_windows, codec.base, control_hz=3.0)
+    cache = LatentCache(tmp_path, past_windows, {"head": codec.base}, control_hz=3.0)
     streams = [
         ModeStream(past_windows, world, robot_schedule(SHARES, seed=1), latents=source)
         for source in (None, cache)

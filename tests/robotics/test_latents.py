@@ -59,8 +59,8 @@ def copied(caches, tmp_path):
 
 
 def opened(directory, dataset, **changes):
-    codec = latents.load_codec(directory).base
-    return LatentCache(directory, dataset, codec, **{"control_hz": 3.0, **changes})
+    codecs = {name: latents.load_codec(directory, name).base for name in dataset.cameras}
+    return LatentCache(directory, dataset, codecs, **{"control_hz": 3.0, **changes})
 
 
 def streams(world, dataset, cache, seed=1):
@@ -74,7 +74,7 @@ def streams(world, dataset, cache, seed=1):
 @pytest.mark.parametrize("dtype", latents.DTYPES)
 def test_batches_from_the_cache_are_those_from_pixels(world, rt1_directory, caches, dtype, split):
     dataset = WindowDataset(rt1_directory, SIZE, split=split, progress=False, spec="embedded")
-    codecs = {"head": latents.load_codec(caches / dtype)}
+    codecs = {"head": latents.load_codec(caches / dtype, "head")}
     world.robots = {"embedded": replace(world.robot(), codecs=codecs)}
     pixels, cached = streams(world, dataset, opened(caches / dtype, dataset))
     for _ in range(8):
@@ -95,8 +95,8 @@ def test_batches_from_the_cache_are_those_from_pixels(world, rt1_directory, cach
 def test_half_precision_rounds_and_nothing_else(caches, windows):
     full, half = (opened(caches / dtype, windows) for dtype in ("float32", "float16"))
     steps, variants = np.arange(len(windows)), np.zeros(len(windows), int)
-    stored = full.latents(steps, variants).astype(np.float16).astype(np.float32)
-    np.testing.assert_array_equal(half.latents(steps, variants), stored)
+    stored = full.latents("head", steps, variants).astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(half.latents("head", steps, variants), stored)
 
 
 def test_training_reads_no_pixels(world, windows, caches, monkeypatch):
@@ -132,11 +132,13 @@ def test_a_run_trains_from_the_cache_as_from_pixels(config, tiny_overrides, cach
 
 def test_variants_are_consistent_in_a_window_and_drawn_anew(caches, windows, world):
     cache = opened(caches / "variants", windows, seed=2)
-    codec = latents.load_codec(caches / "variants").base
+    codec = latents.load_codec(caches / "variants", "head").base
     steps = np.arange(len(windows))
     batch = cache.batch(steps, np.zeros_like(steps))
     index, valid = windows.video_steps(steps)
-    every = [cache.latents(np.arange(len(windows)), np.full(len(windows), k)) for k in range(3)]
+    every = [
+        cache.latents("head", np.arange(len(windows)), np.full(len(windows), k)) for k in range(3)
+    ]
     seen = set()
     for step in steps:
         matching = [
@@ -173,7 +175,7 @@ def test_an_interrupted_encoding_goes_on_where_it_was(config, caches, tmp_path, 
         patch.setattr(latents, "_encoded", failing)
         with pytest.raises(KeyboardInterrupt):
             encode(config, out, dtype="float32", progress=False)
-    assert len(list(out.glob("*.npy"))) == 1 and not list(out.glob(".*.tmp"))
+    assert len(list(out.glob("head/*.npy"))) == 1 and not list(out.glob("head/.*.tmp"))
     counts = encode(config, out, dtype="float32", progress=False)
     assert (counts["written"], counts["skipped"]) == (1, 1)
     assert_same(out, caches / "float32")
@@ -191,8 +193,8 @@ def test_ranks_share_the_work(config, caches, tmp_path, windows):
 
 
 def assert_same(a, b):
-    names = sorted(path.name for path in a.glob("*.npy"))
-    assert names == sorted(path.name for path in b.glob("*.npy")) and names
+    names = sorted(str(path.relative_to(a)) for path in a.glob("*/*.npy"))
+    assert names == sorted(str(path.relative_to(b)) for path in b.glob("*/*.npy")) and names
     for name in [*names, "key.json"]:
         assert (a / name).read_bytes() == (b / name).read_bytes()
 
@@ -200,7 +202,7 @@ def assert_same(a, b):
 def test_stale_latents_are_refused(copied, windows, world, rt1_directory, tmp_path):
     with pytest.raises(ValueError, match=r"control_hz 5.0, got control_hz 3.0; encode again"):
         opened(copied, windows, control_hz=5.0)
-    other = latents.load_codec(copied)
+    other = latents.load_codec(copied, "head")
     other._scale = other._scale * 2  # of the video residual alone: the image's latents stay
     opened(copied, windows)
     other.base._set(
@@ -209,18 +211,18 @@ def test_stale_latents_are_refused(copied, windows, world, rt1_directory, tmp_pa
     with pytest.raises(
         ValueError, match="expected latents with codec .*, got codec .*encode again"
     ):
-        LatentCache(copied, windows, other.base, control_hz=3.0)
+        LatentCache(copied, windows, {"head": other.base}, control_hz=3.0)
     changed = WindowDataset(fake_dataset(tmp_path / "new", (9, 8)), SIZE, progress=False)
     with pytest.raises(ValueError, match="got none of 1 of them.*the data .* changed"):
         opened(copied, changed)
     with pytest.raises(ValueError, match="expected a latent cache with key.json"):
-        LatentCache(tmp_path, windows, other.base, control_hz=3.0)
+        LatentCache(tmp_path, windows, {"head": other.base}, control_hz=3.0)
     with pytest.raises(ValueError, match="expected a latent cache with codec"):
-        latents.load_codec(tmp_path)
+        latents.load_codec(tmp_path, "head")
 
 
 def test_damaged_latents_are_refused(copied, windows):
-    path = sorted(copied.glob("*.npy"))[0]
+    path = sorted(copied.glob("head/*.npy"))[0]
     np.save(path, np.load(path)[:, :-1])
     with pytest.raises(ValueError, match="delete the file and encode again"):
         opened(copied, windows)
@@ -229,7 +231,7 @@ def test_damaged_latents_are_refused(copied, windows):
         opened(copied, windows)
     key = json.loads((copied / "key.json").read_text())
     (copied / "key.json").write_text(json.dumps(key | {"version": 99}))
-    with pytest.raises(ValueError, match="version 1, got 99"):
+    with pytest.raises(ValueError, match="version 2, got 99"):
         opened(copied, windows)
 
 
@@ -261,7 +263,7 @@ def test_latents_beyond_half_precision_are_refused(config, tmp_path, monkeypatch
     )
     with pytest.raises(ValueError, match="--dtype float32"):
         encode(config, tmp_path / "out", progress=False)
-    assert not list((tmp_path / "out").glob("*.npy"))
+    assert not list((tmp_path / "out").glob("head/*.npy"))
 
 
 def test_the_command_line(world, rt1_directory, tiny_overrides, tmp_path, capsys, windows):
@@ -273,7 +275,7 @@ def test_the_command_line(world, rt1_directory, tiny_overrides, tmp_path, capsys
     assert main(arguments) == 0
     assert "0 shards written, 2 there already" in capsys.readouterr().out
     cache = LatentCache(
-        tmp_path / "out", windows, world.robot().image_codec("head"), control_hz=3.0
+        tmp_path / "out", windows, {"head": world.robot().image_codec("head")}, control_hz=3.0
     )
     assert cache.batch([0, 3])["video_latents/head"].shape == (2, 2, 6, 16)
     augmented = [*arguments[:3], str(tmp_path / "b"), *tiny_overrides]
@@ -289,11 +291,11 @@ def test_an_episode_of_a_variant_is_one_transform(config, caches, windows):
     from zlib import crc32
 
     directory = caches / "variants"
-    codec, cache = latents.load_codec(directory).base, opened(directory, windows)
+    codec, cache = latents.load_codec(directory, "head").base, opened(directory, windows)
     augment, source = Augment(0.7, 0.3, seed=5), windows.sources[0]
     for number, episode in enumerate(windows.episodes[:2]):
         drawn = augment.draw(1, crc32(source.name.encode()), number)
         frames = np.stack([apply(frame, *drawn) for frame in windows.frames(np.array(episode))])
-        got = cache.latents(np.array(episode), np.ones(len(episode), int))
+        got = cache.latents("head", np.array(episode), np.ones(len(episode), int))
         expected = codec.encode(torch.as_tensor(frames)).numpy()
         np.testing.assert_allclose(got, expected, atol=1e-5)
