@@ -19,10 +19,11 @@ from robotics.embodiment.tables import TABLES, load_robot, shipped
 from robotics.inspection import checks, contents, proposal, roles, structure, verdicts
 from robotics.inspection.draft import Draft, Question, as_yaml
 from robotics.inspection.examination import Examination
+from robotics.inspection.findings import Finding
 from robotics.inspection.fits import AGREES, CONTRADICTS, UNCLEAR, Verdict
 from robotics.inspection.groups import Place
 from robotics.inspection.players import Shown
-from robotics.inspection.scan import Track, preview, sample_places, scan
+from robotics.inspection.scan import Scan, Track, preview, sample_places, scan
 from robotics.inspection.sources import open_source
 from robotics.inspection.survey import Survey, joined, odd
 from selfflow_wm.files import write_file, write_json
@@ -100,6 +101,7 @@ def examine(
         first += roles.verdicts(look, robot)
         draft.questions += list(_questions(first))
     draft.questions += list(chosen.questions)
+    survey, single = _with_corrections(survey, single, chosen, draft, first, result)
     examination = Examination(
         source, robot, chosen.origin, chosen.stated, result, motions, grips, first,
         roles.dimensions(look, robot, first, draft), draft.questions, [], "",
@@ -119,6 +121,27 @@ def examine(
     return replace(
         examination, findings=findings, proposed=as_yaml(draft, heading), extra={"shown": shown}
     )
+
+
+def _with_corrections(
+    survey: Survey,
+    single: list[Finding],
+    chosen: _Chosen,
+    draft: Draft,
+    found: Sequence[Verdict],
+    result: Scan,
+) -> tuple[Survey, list[Finding]]:
+    """What differs between episodes under the corrected table: read with a wrong unit, right
+    episodes look odd."""
+    if draft.robot() == chosen.draft.robot():
+        return survey, single
+    if len(result.tracks) == result.episodes:
+        survey = survey.again(draft.robot(), result.tracks)
+        return survey, survey.findings()
+    wrong = {row.topic for row in found if row.answer == CONTRADICTS}
+    return survey, [
+        row for row in single if not wrong.intersection(row.details.get("parts", ()))
+    ]
 
 
 def _known(row: Verdict, rows: Sequence[Verdict]) -> bool:
@@ -186,9 +209,26 @@ def _is_it(name: str, source: RawSource, tracks: Sequence[Track], look: structur
     known = KNOWN_AS.get(name, name)
     if title and (title.startswith(known.split("_")[0]) or known in title):
         return True
+    if not _called_alike(shipped(name), source):
+        return False
     rows, motions, _ = verdicts.verify(tracks, shipped(name))
     rows += roles.verdicts(look, shipped(name))
     return bool(motions) and not any(row.answer == CONTRADICTS for row in rows)
+
+
+def _called_alike(robot: Robot, source: RawSource) -> bool:
+    """Whether the values that a table names have these names, where the data set names them."""
+    for part in (*robot.state, *robot.action):
+        place = column(part.path)
+        names = source.names.get(place.key, ())
+        if part.names and names:
+            found = names[place.values] if place.values is not None else names
+            if len(found) != part.width or not all(
+                wanted.lower() in name.lower()
+                for wanted, name in zip(part.names, found, strict=True)
+            ):
+                return False
+    return True
 
 
 def _which(names: Sequence[str]) -> Question:
