@@ -199,6 +199,13 @@ def rate(result: Scan, examined: Examination) -> Findings:
         text = f"{stated:g} steps a second; no time stamps to check it"
         if examined.stated:
             yield _info("rate", text + " by the table", code="rate.unchecked")
+        elif any(part.mode == "velocity" for part in examined.robot.action):
+            lines = ["rate: 10", "rate: 15", "rate: 30"]
+            yield Finding("question", "rate", f"No time stamps, and velocities are counted by it: "
+                          f"{text}.", "State it in the table and run this again with --spec.",
+                          "question.rate", "how many steps a second does your robot take?",
+                          "A velocity becomes a motion by the rate: another one moves the robot "
+                          "farther, or less.", lines[0], details={"lines": lines})  # fmt: skip
         else:
             yield _warning("rate", f"assumed: {text}", "RLDS holds no rate. State your robot's: "
                            "rate: 15", "rate.assumed", "the rate is not in the data: "

@@ -138,14 +138,15 @@ def choose(tracks: Sequence[Track], name: str, pieces: list[Piece], state: list[
 
 def _taken(free: list[Piece], piece: Piece) -> list[Piece]:
     """What is measured, with one piece known: the other half of six values is known with it."""
-    found = [piece]
+    found = []
     for row in free:
         if not _overlaps(row, piece):
             found.append(row)
         elif row.kind == "arm" and row.size != piece.size:
             halves = split_arm(row, piece.why, piece.sure)
             found += [half for half in halves if not _overlaps(half, piece)]
-    return found
+    # Last: of two that move alike, such as two arms, the one that nothing commands yet is taken.
+    return [*found, piece]
 
 
 def _before(order: dict[tuple[str, int], int], piece: Piece) -> float:
