@@ -70,7 +70,7 @@ def examine(
     faults = Faults("skip")
     places = sample_places(source, episodes, faults)
     seen = preview(source, places)
-    look = structure.look(seen, source)
+    look = structure.robust(seen, source)
     chosen = _choose(source, seen, look, spec)
     draft = chosen.draft.copy()
     survey = Survey(draft.robot(), Place(str(source.directory), split.partition("[")[0], spec))
@@ -139,9 +139,7 @@ def _with_corrections(
         survey = survey.again(draft.robot(), result.tracks)
         return survey, survey.findings()
     wrong = {row.topic for row in found if row.answer == CONTRADICTS}
-    return survey, [
-        row for row in single if not wrong.intersection(row.details.get("parts", ()))
-    ]
+    return survey, [row for row in single if not wrong.intersection(row.details.get("parts", ()))]
 
 
 def _known(row: Verdict, rows: Sequence[Verdict]) -> bool:
@@ -179,7 +177,8 @@ def _choose(
 
 
 def _without_still(names: Sequence[str], tracks: Sequence[Track]) -> list[str]:
-    """Without tables that read more than another one of them, and nothing that moves."""
+    """Without tables that read more than another one of them, and nothing that moves; and without
+    those that leave out what moves and another one reads."""
 
     def moving(name: str) -> frozenset[str]:
         parts = (*shipped(name).state, *shipped(name).action)
@@ -193,7 +192,10 @@ def _without_still(names: Sequence[str], tracks: Sequence[Track]) -> list[str]:
     size = {name: len(shipped(name).state) + len(shipped(name).action) for name in names}
     return [
         name for name in names
-        if not any(moved[other] == moved[name] and size[other] < size[name] for other in names)
+        if not any(
+            moved[other] > moved[name] or (moved[other] == moved[name] and size[other] < size[name])
+            for other in names
+        )
     ]  # fmt: skip
 
 
@@ -293,6 +295,12 @@ def _questions(found: Sequence[Verdict]) -> list[Question]:
     for row in found:
         name = row.topic.partition(".")[2]
         code = row.code.removeprefix("state_")
+        if (
+            code == "gripper.mode"
+            and row.answer == UNCLEAR
+            and row.numbers.partition(";")[0].count(",") == 2
+        ):
+            questions.setdefault((name, code), _pulses(row, name))
         if row.answer != UNCLEAR or not row.matters or code not in ("form", "frame", "mode"):
             continue
         if (name, row.code) in decided or (code == "form" and (name, "form") in decided and "quaternion" in row.stated):  # fmt: skip  # noqa: E501
@@ -303,6 +311,16 @@ def _questions(found: Sequence[Verdict]) -> list[Question]:
         )  # fmt: skip
         questions.setdefault((name, code), _asked(row, name, code, turns))
     return list(questions.values())
+
+
+def _pulses(row: Verdict, name: str) -> Question:
+    text = (
+        f"{row.topic}: is 0 between open and closed, or does it keep what was commanded before? "
+        f"No measured gripper tells ({row.numbers}); the draft has {row.stated}."
+    )
+    lines = tuple(f"action: {{{name}: {{mode: {mode}}}}}" for mode in ("absolute", "pulse"))
+    why = "Held commands and switches are different things: the gripper would let go."
+    return Question("gripper", text, lines, why, row.topic)
 
 
 def _asked(row: Verdict, name: str, code: str, euler: bool) -> Question:

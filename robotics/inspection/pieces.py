@@ -290,7 +290,9 @@ def _rest(tracks: Sequence[Track], key: str, first: int, width: int, command: bo
     found: list[Piece] = []
     values = rows_of(tracks, key)
     for at in range(first + 3, width - 3):
-        size = next((n for n in (4, 6, 9) if at + n <= width and rotation_form(values, at, at + n)), 0)
+        size = next(
+            (n for n in (4, 6, 9) if at + n <= width and rotation_form(values, at, at + n)), 0
+        )
         if size:
             form, end = rotation_form(values, at, at + size), at + size
             between = _rest(tracks, key, first, at - 3, command) if at - 3 > first else []

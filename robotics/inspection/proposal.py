@@ -222,7 +222,8 @@ def _still(look: Look, roles: Sequence[Role]) -> list[Question]:
     )
     lines = (
         "action: {joints: {path: COLUMN, kind: joints, mode: absolute}}",
-        "this draft: " + ("the gripper alone acts" if roles else "action: null, videos alone train"),
+        "this draft: "
+        + ("the gripper alone acts" if roles else "action: null, videos alone train"),
     )
     why = "A policy would never move the arm."
     return [Question("action", text, lines, why, "action")]
@@ -408,8 +409,8 @@ def _planar(role: Role) -> str:
     piece = role.piece
     key, middle = piece.key.removeprefix("steps/"), piece.first + 3
     return (
-        f"position: {{path: \"{key}[{piece.first}:{middle}]\", kind: position, mode: {role.mode}}}, "
-        f"rotation: {{path: \"{key}[{middle}]\", kind: rotation, form: euler_z, mode: {role.mode}}}"
+        f'position: {{path: "{key}[{piece.first}:{middle}]", kind: position, mode: {role.mode}}}, '
+        f'rotation: {{path: "{key}[{middle}]", kind: rotation, form: euler_z, mode: {role.mode}}}'
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from robotics.data.parts import Recording, idle, speeds
 from robotics.embodiment.robot import Robot
 from robotics.inspection.findings import Finding, listed
-from robotics.inspection.groups import Origin, Place, common, ranges
+from robotics.inspection.groups import Origin, Place, common
 from robotics.inspection.readings import LAGS, REACH, STATED, Pair, ways_of
 from robotics.inspection.robust import mode, runs
 
