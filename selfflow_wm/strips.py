@@ -37,7 +37,7 @@ def columns(lines: Sequence[str], side: int = SIDE) -> Image.Image:
     """Text for each picture of a row of `pictures`."""
     row, paint = _row(_LINE)
     for column, line in enumerate(lines):
-        paint.text((_NAME + column * (side + _GAP), 1), line, _QUIET, _font())
+        paint.text((_NAME + column * (side + _GAP), 1), line, _QUIET, font())
     return row
 
 
@@ -97,12 +97,13 @@ def _row(height: int, name: str = "") -> tuple[Image.Image, ImageDraw.ImageDraw]
     lines = [name] if height <= _LINE else wrap(name.replace("_", " "), 24)
     top = (height - 13 * len(lines)) // 2
     for number, line in enumerate(lines):
-        paint.text((2, top + 13 * number), line, _INK, _font())
+        paint.text((2, top + 13 * number), line, _INK, font())
     return row, paint
 
 
 @cache
-def _font() -> ImageFont.FreeTypeFont:
+def font() -> ImageFont.FreeTypeFont:
+    """Of all that is written into pictures."""
     import matplotlib
 
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"

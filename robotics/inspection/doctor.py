@@ -16,13 +16,15 @@ from robotics.data.rlds.schema import Leaf
 from robotics.embodiment.columns import column
 from robotics.embodiment.robot import Robot
 from robotics.embodiment.tables import TABLES, load_robot, shipped
-from robotics.inspection import checks, proposal, roles, structure, verdicts
+from robotics.inspection import checks, contents, proposal, roles, structure, verdicts
 from robotics.inspection.draft import Draft, Question, as_yaml
 from robotics.inspection.examination import Examination
-from robotics.inspection.findings import worst_first
 from robotics.inspection.fits import AGREES, CONTRADICTS, UNCLEAR, Verdict
+from robotics.inspection.groups import Place
+from robotics.inspection.players import Shown
 from robotics.inspection.scan import Track, preview, sample_places, scan
 from robotics.inspection.sources import open_source
+from robotics.inspection.survey import Survey, joined, odd
 from selfflow_wm.files import write_file, write_json
 from selfflow_wm.progress import Progress
 
@@ -69,9 +71,13 @@ def examine(
     seen = preview(source, places)
     look = structure.look(seen, source)
     chosen = _choose(source, seen, look, spec)
-    result = scan(source, places, faults, progress)
-    tracks = result.tracks or seen
     draft = chosen.draft.copy()
+    survey = Survey(draft.robot(), Place(str(source.directory), split.partition("[")[0], spec))
+    result = scan(source, places, faults, progress, survey.visit)
+    single = survey.findings()
+    # What is odd about some episodes must not spoil the fit of all.
+    different = odd(single, len(result.tracks))
+    tracks = [track for track in result.tracks if track.number not in different] or seen
     found, motions, grips = verdicts.verify(tracks, draft.robot())
     found += roles.verdicts(look, draft.robot())
     first, robot = found, draft.robot()
@@ -88,6 +94,7 @@ def examine(
         first += [row for row in new if not _known(row, first)]
         found = new
     if not chosen.stated:
+        roles.settle(verdicts.verify(tracks, draft.robot())[0], draft)
         robot = draft.robot()
         first, motions, grips = verdicts.verify(tracks, robot)
         first += roles.verdicts(look, robot)
@@ -97,14 +104,21 @@ def examine(
         source, robot, chosen.origin, chosen.stated, result, motions, grips, first,
         roles.dimensions(look, robot, first, draft), draft.questions, [], "",
     )  # fmt: skip
-    findings = checks.all_findings(examination)
+    findings = joined(checks.all_findings(examination), single)
+    watched = survey.watch(findings)
+    shown = Shown(
+        watched, survey.typical([row.number for row in watched]),
+        {place.number: place for place in places}, survey.marks(findings),
+    )  # fmt: skip
     heading = (
         f"How to read {source.directory} ({source.split}), proposed by "
         f"python -m robotics.inspect from "
         f"{result.sampled} of {result.total} episodes,\nbeginning with: {chosen.origin}.\n"
         "configs/robot/template.yaml explains every entry."
     )
-    return replace(examination, findings=worst_first(findings), proposed=as_yaml(draft, heading))
+    return replace(
+        examination, findings=findings, proposed=as_yaml(draft, heading), extra={"shown": shown}
+    )
 
 
 def _known(row: Verdict, rows: Sequence[Verdict]) -> bool:
@@ -127,7 +141,7 @@ def _choose(
         base = str(Path(spec).resolve()) if Path(spec).is_file() else spec
         return _Chosen(Draft({"extends": base}), f"the table {spec}", True)
     fitting = [name for name in shipped_names() if not missing(shipped(name), source.stored)]
-    good = [name for name in fitting if _is_it(name, source, tracks)]
+    good = [name for name in fitting if _is_it(name, source, tracks, look)]
     good = _without_still(good, tracks)
     if good:
         best = min(good, key=lambda name: (len(name), name))
@@ -166,13 +180,14 @@ def shipped_names() -> list[str]:
     return sorted(names, key=lambda name: (-len(list(shipped(name).columns())), name))
 
 
-def _is_it(name: str, source: RawSource, tracks: Sequence[Track]) -> bool:
+def _is_it(name: str, source: RawSource, tracks: Sequence[Track], look: structure.Look) -> bool:
     """Whether a table whose features fit is this data set's: by name, or because the data agree."""
     title = source.name.lower()
     known = KNOWN_AS.get(name, name)
     if title and (title.startswith(known.split("_")[0]) or known in title):
         return True
     rows, motions, _ = verdicts.verify(tracks, shipped(name))
+    rows += roles.verdicts(look, shipped(name))
     return bool(motions) and not any(row.answer == CONTRADICTS for row in rows)
 
 
@@ -296,7 +311,9 @@ def summary(examined: Examination) -> dict[str, Any]:
     """The numbers as JSON values."""
     result = examined.result
     verdict = {0: "ok", 1: "wrong", 2: "undetermined"}[examined.exit_code]
-    texts = checks.instruction_counts(result, examined.robot)
+    texts = contents.instruction_counts(result, examined.robot)
+    shown = examined.extra.get("shown")
+    watched = shown.watch if shown else ()
     return {
         "verdict": verdict,
         "headline": examined.headline,
@@ -323,5 +340,9 @@ def summary(examined: Examination) -> dict[str, Any]:
         },
         "faults": [vars(fault) for fault in result.faults.found],
         "instructions": dict(texts.most_common()),
+        "watch": [
+            {"episode": row.number, "score": round(row.score, 1), "reasons": list(row.reasons)}
+            for row in watched
+        ],
         "proposed": examined.proposed,
     }  # fmt: skip

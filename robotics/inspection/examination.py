@@ -9,10 +9,10 @@ from typing import Any
 from robotics.data.rlds.raw import RawSource
 from robotics.embodiment.robot import Robot
 from robotics.inspection.draft import Question
+from robotics.inspection.evidence import Motion
 from robotics.inspection.findings import Finding
 from robotics.inspection.fits import Verdict
 from robotics.inspection.gripper import Grip
-from robotics.inspection.motion import Motion
 from robotics.inspection.scan import TRACK_STEPS, Scan
 
 

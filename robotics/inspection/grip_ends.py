@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from robotics.inspection import naming
+from robotics.inspection.choices import Role
 from robotics.inspection.draft import Draft, Question
 from robotics.inspection.gripper import rounded_range
 from robotics.inspection.pieces import CERTAIN, LIKELY, OPEN, Piece
 from robotics.inspection.scan import Track
-from robotics.inspection.structure import Role
 
 WIDTH = 0.3
 """m: what a gripper in metres opens at most."""

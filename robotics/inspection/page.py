@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from robotics.inspection import checks, plots, tables
+from robotics.inspection import contents, plots, tables
 from robotics.inspection.examination import Examination
+from robotics.inspection.groups import ranges
+from robotics.inspection.players import players
 from selfflow_wm import pages
 
 
 def render(examined: Examination) -> str:
     """The page's text."""
-    result = examined.result
+    result, shown = examined.result, examined.extra.get("shown")
     translation = next((row for row in examined.motions if row.kind == "position"), None)
     pictures = [
         ("Episodes and instructions", plots.lengths(examined), ""),
@@ -31,18 +33,26 @@ def render(examined: Examination) -> str:
     ]
     return pages.render(
         Path(__file__).with_name("page.html.j2"),
+        {"ranges": ranges},
         title=f"{str(examined.directory).rstrip('/').rsplit('/', 1)[-1]}, {examined.split}",
         directory=str(examined.directory),
-        totals=examined.headline,
-        errors=examined.count("error"),
+        headline=examined.headline,
+        totals=tables.totals(examined),
+        state=("good", "bad", "open")[examined.exit_code],
         facts=tables.facts(examined),
-        findings=examined.findings,
+        cards=[row for row in examined.findings if row.severity != "info"],
+        remarks=[row for row in examined.findings if row.severity == "info"],
+        players=players(examined),
+        watch=shown.watch if shown else (),
+        split=examined.split.partition("[")[0],
+        dimensions=examined.dimensions,
+        cameras=tables.camera_rows(examined),
         verdicts=examined.verdicts,
         strips=plots.strips(result),
         pictures=[row for row in pictures if row[1]],
         columns=tables.COLUMNS,
         statistics=tables.statistics_rows(examined),
-        instructions=checks.instruction_counts(result, examined.robot).most_common(50),
+        instructions=contents.instruction_counts(result, examined.robot).most_common(50),
         schema=tables.schema_rows(examined),
         proposed=examined.proposed,
     )

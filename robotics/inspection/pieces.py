@@ -120,9 +120,10 @@ def _by_names(key: str, names: Sequence[str], values: np.ndarray) -> list[Piece]
         if kind == "rotation":
             form = naming.quaternion_form(inner) if end - start == 4 else ""
             form = form or {3: "euler_xyz", 4: "quaternion_xyzw", 6: "rot6d"}.get(end - start, "")
-            if any(name.lower().rstrip("xyz").endswith(("r", "rotvec", "w")) for name in inner) \
-                    and end - start == 3:  # fmt: skip
-                form = "axis_angle"
+            vector = all(
+                re.search(r"(^|[_.])[rw][xyz]$|rotvec|axis_angle", n.lower()) for n in inner
+            )
+            form = "axis_angle" if vector and end - start == 3 else form
             kind = kind if form else "other"
         why = "its values are called " + ", ".join(inner)
         found.append(
@@ -239,6 +240,10 @@ def _free(
         ]
         return found + _rest(tracks, key, at + size, width, command)
     at = width - 2
+    if command and width > 1 and ends(tracks, key, width - 1):
+        shorter = _free(tracks, key, values[:, :-1], said, command)
+        flag = Piece(key, width - 1, width, width, "terminate", why="1 at the last step alone")
+        return [*(replace(piece, width=width) for piece in shorter), flag]
     fingers = [at] if not command and at > 0 and _mirrored(values[:, at], values[:, at + 1]) else []
     at = [i for i in range(width) if grips(tracks, key, i, command)]
     at = [i for i in at if i not in fingers and i - 1 not in fingers]
@@ -337,6 +342,13 @@ def rotation_form(values: np.ndarray, first: int, last: int) -> str:
     return ""
 
 
+def ends(tracks: Sequence[Track], key: str, at: int) -> bool:
+    """Whether a value is 0 until the last step of an episode, and 1 there: the end of the task."""
+    rows = [track.numbers[key][:, at] for track in tracks if key in track.numbers]
+    rows = [row for row in rows if len(row) > 2]
+    return bool(rows) and all((row[:-1] <= 0).all() and row[-1] == 1 for row in rows)
+
+
 def homogeneous(values: np.ndarray) -> str:
     """The form of a pose as one 4 x 4 matrix; "" for none."""
     if values.shape[1] != 16:
@@ -355,8 +367,10 @@ def grips(tracks: Sequence[Track], key: str, at: int, command: bool) -> bool:
     values = np.concatenate(rows)
     values = values[np.isfinite(values)]
     low, high = float(values.min()), float(values.max())
-    if high - low < 1e-6 or (abs(high + low) < 0.2 and 2.9 < high < 3.3):
-        return False  # still, or an angle that wraps at pi
+    around = any(abs(high + low) < 0.06 * turn and 0.93 * turn < high < 1.05 * turn
+                 for turn in (np.pi, 180.0))  # fmt: skip
+    if high - low < 1e-6 or around:
+        return False  # still, or an angle that goes around the circle
     distinct = np.unique(values)
     if len(distinct) <= 3:
         return bool(command or set(distinct.tolist()) <= {-1.0, 0.0, 1.0} or len(distinct) == 2)

@@ -11,9 +11,9 @@ import numpy as np
 
 from robotics.data.images import strip
 from robotics.embodiment.robot import Part
-from robotics.inspection.checks import instruction_counts
+from robotics.inspection.contents import instruction_counts
+from robotics.inspection.evidence import Motion, factor
 from robotics.inspection.examination import Examination
-from robotics.inspection.motion import Motion, factor
 from robotics.inspection.scan import Scan
 from selfflow_wm.panels import panel_grid, to_png
 
@@ -94,7 +94,7 @@ def lengths(examined: Examination) -> str:
     names = [(text if len(text) < 40 else text[:38] + "…") or "(empty)" for text, _ in rows]
     right.barh(range(len(rows)), [count for _, count in rows], color=BLUE)
     right.set_yticks(range(len(rows)), [name.replace("$", r"\$") for name in names])
-    right.set_title("episodes of the commonest instructions", fontsize=9, loc="left")
+    right.set_title("episodes by instruction", fontsize=9, loc="left")
     return _saved(figure, axes)
 
 
@@ -116,7 +116,7 @@ def explained(motions: Sequence[Motion]) -> str:
         ]
         axis.set_yticks(range(len(chosen)), labels)
         axis.set_xlim(0, 1)
-        title = f"{motion.part}: share of the measured motion explained"
+        title = f"{motion.part}: share explained"
         axis.set_title(title, fontsize=9, loc="right")
         axis.tick_params(axis="y", labelsize=7)
     return _saved(figure, axes)

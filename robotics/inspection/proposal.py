@@ -13,10 +13,11 @@ import numpy as np
 
 from robotics.data.rlds.raw import RawSource
 from robotics.inspection import grip_ends, naming, pieces, structure
+from robotics.inspection.choices import Choice, Role
 from robotics.inspection.draft import Draft, Question
 from robotics.inspection.pieces import CERTAIN, LIKELY, OPEN, Piece
 from robotics.inspection.scan import Track
-from robotics.inspection.structure import Choice, Look, Role
+from robotics.inspection.structure import Look
 
 WRIST = re.compile(r"wrist|hand|gripper|eye_in")
 NO_PICTURE = re.compile(r"depth|mask|segment|goal")
@@ -31,7 +32,7 @@ def propose(tracks: Sequence[Track], source: RawSource, look: Look) -> Draft:
     Raises:
         ValueError: no cameras among the features.
     """
-    draft = Draft({})
+    draft = Draft({"name": re.sub(r"\W+", "_", source.name) or "proposed"})
     rate(draft, tracks, source)
     cameras(draft, tracks)
     instruction(draft, tracks, source)

@@ -66,6 +66,21 @@ def _kind(look: Look, group: str, part: Part) -> Verdict | None:
     return None
 
 
+def settle(tested: Sequence[Verdict], draft: Draft) -> None:
+    """Give commanded turns that are too small to show their form that of the measured rotation, and
+    say so: either reads the same."""
+    for row in tested:
+        group, _, name = row.topic.partition(".")
+        if group != "action" or row.code != "form" or row.answer != UNCLEAR or row.matters:
+            continue
+        measured = (draft.content.get("state") or {}).get(name, {}).get("form")
+        if measured in ("euler_xyz", "axis_angle"):
+            draft.set(f"{row.topic}.form", measured)
+        form = draft.content["action"][name]["form"]
+        why = f"{form} or another form: the turns are too small to tell, and read the same"
+        draft.notes[f"{row.topic}.form"] = (OPEN, why)
+
+
 # ---------------------------------------------------------------- every value
 
 
@@ -125,6 +140,8 @@ def _sure(
         return "contradicted", "; ".join(f"{row.question}: {row.found}" for row in wrong)
     if place in open_places or sure == OPEN:
         return OPEN, why or "see the questions"
+    if (form := draft.notes.get(f"{place}.form")) and form[0] == OPEN:
+        return "likely", f"{form[1]}; {why}"
     if sure:
         return sure, why + (f"; agrees: {tests}" if tests else "")
     return ("certain", f"agrees: {tests}") if agreed else ("stated", "the data cannot tell")

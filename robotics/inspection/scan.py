@@ -202,7 +202,7 @@ def scan(
     places: Sequence[RawPlace],
     faults: Faults,
     progress: Progress | None = None,
-    visit: Callable[[RawPlace, RawEpisode], None] | None = None,
+    visit: Callable[[RawPlace, RawEpisode, Track], None] | None = None,
 ) -> Scan:
     """Read the episodes at `places`; `progress` counts them, `visit` takes each readable one."""
     result = Scan(total=source.total, sampled=len(places), faults=faults)
@@ -221,7 +221,7 @@ def scan(
         else:
             _note(result, track, raw)
             if visit is not None:
-                visit(place, raw)
+                visit(place, raw, track)
         finally:
             progress.add()
     return result
@@ -278,7 +278,7 @@ def _track(result: Scan, raw: RawEpisode, number: int, name: str) -> Track:
             texts[key] = tuple(row.decode(errors="replace") for row in rows)
     for key, rows in encoded.items():
         shown: list[np.ndarray] | None = [] if len(result.strips) < STRIPS else None
-        pictures[key] = _pictures(rows, f"{name}, {key}", shown)
+        pictures[key] = reduced(rows, f"{name}, {key}", shown)
         if shown:
             strip[key] = shown
     if strip:
@@ -287,7 +287,12 @@ def _track(result: Scan, raw: RawEpisode, number: int, name: str) -> Track:
     return Track(number, name, raw.steps, numbers, texts, pictures)
 
 
-def _pictures(rows: Sequence[Any], where: str, shown: list[np.ndarray] | None) -> Pictures:
+def reduced(rows: Sequence[Any], where: str, shown: list[np.ndarray] | None = None) -> Pictures:
+    """What is kept of one camera's frames, encoded ones or uint8 (H, W, 3).
+
+    shown: takes `STRIP_FRAMES` of them, of `STRIP_HEIGHT`. Raises ValueError, with `where`, for one
+    that does not decode.
+    """
     wanted = set(np.linspace(0, len(rows) - 1, STRIP_FRAMES).round().astype(int).tolist())
     digests, thumbs, flat, black = [], [], [], []
     size = (0, 0)

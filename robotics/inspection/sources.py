@@ -75,5 +75,5 @@ def open_source(directory: str | os.PathLike[str], split: str = "train") -> RawS
     if not remote and (Path(directory) / "meta" / "info.json").is_file():
         from robotics.data.lerobot.raw import raw_lerobot  # pyarrow and PyAV only where needed
 
-        return LeRobotSource(directory, split, raw_lerobot(directory, split))
+        return LeRobotSource(directory, split, raw_lerobot(Path(directory), split))
     return rlds_source(directory, split)

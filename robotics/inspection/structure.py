@@ -10,52 +10,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from robotics.data.rlds.raw import RawSource
-from robotics.embodiment.robot import Part
-from robotics.inspection import motion, naming
-from robotics.inspection.fits import AGREES, CONTRADICTS, EXPLAINS, answer
-from robotics.inspection.pieces import CERTAIN, LIKELY, OPEN, Piece, by_key
+from robotics.inspection import arms, evidence, motion, naming, turns
+from robotics.inspection.choices import (
+    Choice,
+    Role,
+    guessed_mode,
+    named_mode,
+    part_of,
+    split_arm,
+)
+from robotics.inspection.fits import EXPLAINS
+from robotics.inspection.pieces import LIKELY, OPEN, Piece, by_key
 from robotics.inspection.scan import Track
-
-TURN = 2 * np.pi * 1.05
-"""rad: angles that go beyond this are degrees."""
-
-
-@dataclass(frozen=True)
-class Role:
-    """A piece of the action or the state, and what was decided about it."""
-
-    piece: Piece
-    mode: str = ""
-    """Of commands: delta, absolute, velocity."""
-    of: Role | None = None
-    """The measured piece it commands."""
-    explained: float = 0.0
-    """Share of that one's motion."""
-
-    @property
-    def kind(self) -> str:
-        return self.piece.kind
-
-
-@dataclass
-class Choice:
-    """One way to take the action, with the state it moves."""
-
-    name: str
-    """Its columns, for people."""
-    roles: list[Role] = field(default_factory=list)
-    questions: list[str] = field(default_factory=list)
-    """Codes of what stayed open: "arm", "mode"."""
-
-    @property
-    def explained(self) -> float:
-        """Largest share of motion that any of its parts explains."""
-        return max((role.explained for role in self.roles), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -78,24 +49,6 @@ def look(tracks: Sequence[Track], source: RawSource) -> Look:
     state = measured(found)
     ways = alternatives(found)
     return Look(found, state, [choose(tracks, name, rows, state) for name, rows in ways])
-
-
-def part_of(piece: Piece, name: str, mode: str | None = None) -> Part:
-    """A piece as a part of a table, its conventions at their defaults."""
-    kind = "joints" if piece.kind in ("arm", "dead") else piece.kind
-    kind = "other" if kind in ("unused", "terminate") else kind
-    form = piece.form if kind == "rotation" else None
-    names = piece.names if len(piece.names) == piece.size else ()
-    return Part(name, piece.path, kind, piece.size, form=form, mode=mode, names=names)
-
-
-def split_arm(piece: Piece, why: str, sure: str) -> tuple[Piece, Piece]:
-    """Six values as a position and a rotation."""
-    middle = piece.first + 3
-    return (
-        replace(piece, last=middle, kind="position", why=why, sure=sure),
-        replace(piece, first=middle, kind="rotation", form="euler_xyz", why=why, sure=sure),
-    )
 
 
 # ---------------------------------------------------------------- which columns
@@ -211,7 +164,7 @@ def _overlaps(one: Piece, other: Piece) -> bool:
 
 def _roles(tracks: Sequence[Track], piece: Piece, state: list[Piece], choice: Choice) -> list[Role]:
     if piece.kind == "arm":
-        return _arm(tracks, piece, state, choice)
+        return arms.arm(tracks, piece, state, choice)
     if piece.kind == "rotation":
         return [_rotation(tracks, piece, state, choice)]
     return [_single(tracks, piece, state, choice)]
@@ -240,9 +193,9 @@ def _single(tracks: Sequence[Track], piece: Piece, state: list[Piece], choice: C
             row = best.of.piece if best.of is not None else piece
             best = Role(replace(piece, sure=LIKELY, why=why), best.mode,
                         Role(replace(row, sure=LIKELY, why=why)), best.explained)  # fmt: skip
-        return replace(best, mode=_named_mode(piece, best.mode))
+        return replace(best, mode=named_mode(piece, best.mode))
     choice.questions.append("mode")
-    return Role(piece, _named_mode(piece, _guessed_mode(tracks, piece)))
+    return Role(piece, named_mode(piece, guessed_mode(tracks, piece)))
 
 
 def _as(row: Piece, piece: Piece) -> Piece | None:
@@ -255,30 +208,12 @@ def _as(row: Piece, piece: Piece) -> Piece | None:
     return row if same and row.size == piece.size else None
 
 
-def _compared(tracks: Sequence[Track], piece: Piece, row: Piece) -> motion.Motion | None:
+def _compared(tracks: Sequence[Track], piece: Piece, row: Piece) -> evidence.Motion | None:
     part = part_of(piece, "command", "delta")
     state = part_of(row, "measured")
     if piece.kind == "position" and piece.size == 3:
         return motion.translation(tracks, replace(part, kind="position"), state, None)
     return motion.components(tracks, part, state)
-
-
-def _named_mode(piece: Piece, mode: str) -> str:
-    return "velocity" if mode == "delta" and naming.is_velocity(piece.key) else mode
-
-
-def _guessed_mode(tracks: Sequence[Track], piece: Piece) -> str:
-    """Targets go on where the last one was, changes do not."""
-    steps, spread = [], []
-    for track in tracks:
-        values = track.values(piece.path)
-        if values is not None and len(values) > 2 and np.isfinite(values).all():
-            steps.append(np.diff(values, axis=0))
-            spread.append(values)
-    if not steps:
-        return "delta"
-    ratio = np.concatenate(steps).std(0) / np.maximum(np.concatenate(spread).std(0), 1e-9)
-    return "absolute" if float(np.median(ratio)) < 0.3 else "delta"
 
 
 def _rotation(tracks: Sequence[Track], piece: Piece, state: list[Piece], choice: Choice) -> Role:
@@ -290,19 +225,19 @@ def _rotation(tracks: Sequence[Track], piece: Piece, state: list[Piece], choice:
             row = replace(row, kind="rotation", form="euler_xyz")
         elif row.kind != "rotation":
             continue
-        evidence = motion.rotation(
+        evidence = turns.rotation(
             tracks, part_of(piece, "command", "delta"), part_of(row, "measured")
         )
         if evidence is not None and (best is None or evidence.best.explained > best.explained):
             best = Role(piece, evidence.best.reading.mode, Role(row), evidence.best.explained)
     if best is not None and best.explained >= EXPLAINS:
-        return replace(best, mode=_named_mode(piece, best.mode))
+        return replace(best, mode=named_mode(piece, best.mode))
     partner = next((role for role in choice.roles if role.kind == "position"), None)
     row = _beside(partner, state) if partner is not None else None
     mode = partner.mode if partner is not None and partner.of is not None else None
     if mode is None:
         choice.questions.append("mode")
-        mode = _named_mode(piece, _guessed_mode(tracks, piece))
+        mode = named_mode(piece, guessed_mode(tracks, piece))
     return Role(piece, mode, None if row is None else Role(row))
 
 
@@ -315,149 +250,6 @@ def _beside(partner: Role, state: list[Piece]) -> Piece | None:
         (row for row in state
          if row.kind == "rotation" and row.key == after.key and row.first == after.last), None,
     )  # fmt: skip
-
-
-# ---------------------------------------------------------------- six values without a name
-
-
-def _arm(tracks: Sequence[Track], piece: Piece, state: list[Piece], choice: Choice) -> list[Role]:
-    pose = _as_pose(tracks, piece, state)
-    joints = _as_joints(tracks, piece, state)
-    if pose is not None and (joints is None or _prefers_pose(pose, joints)):
-        return pose[:2]
-    if joints is not None:
-        if joints.piece.sure == OPEN:
-            choice.questions.append("arm")
-        return [replace(joints, mode=_named_mode(piece, joints.mode))]
-    choice.questions += ["arm", "mode"]
-    return [Role(replace(piece, kind="joints"), _named_mode(piece, _guessed_mode(tracks, piece)))]
-
-
-def _prefers_pose(pose: list[Role], joints: Role) -> bool:
-    """Whether a proven pose is also the better explanation, or the joints are unproven."""
-    if pose[0].piece.sure == CERTAIN and joints.piece.sure == CERTAIN:
-        return min(role.explained for role in pose[:2]) > joints.explained + 0.05
-    return pose[0].piece.sure == CERTAIN
-
-
-def _as_joints(tracks: Sequence[Track], piece: Piece, state: list[Piece]) -> Role | None:
-    best: Role | None = None
-    for row in state:
-        if row.kind not in ("joints", "arm"):
-            continue
-        sure = row.sure if row.kind == "joints" else OPEN
-        cut = replace(row, last=row.first + piece.size, kind="joints")
-        if row.size < piece.size or (row.kind == "arm" and row.size != piece.size):
-            continue
-        taken = replace(piece, kind="joints", sure=sure, why=f"moves {cut.path} value by value")
-        evidence = motion.components(
-            tracks, part_of(taken, "command", "delta"), part_of(cut, "measured")
-        )
-        if evidence is None or evidence.best.explained < EXPLAINS:
-            continue
-        role = Role(taken, evidence.best.reading.mode, Role(cut), evidence.best.explained)
-        better = best is None or role.explained > best.explained + 1e-3
-        best = role if better else best
-    return best
-
-
-def _as_pose(tracks: Sequence[Track], piece: Piece, state: list[Piece]) -> list[Role] | None:
-    """Six commanded values as a position and a rotation; None where nothing moves like that."""
-    found: list[Role] | None = None
-    for where, turn in _poses(state):
-        move, rotate = split_arm(piece, f"moves {where.path}", LIKELY)
-        shift = _shift(tracks, move, where, turn)
-        turned = motion.rotation(
-            tracks, _angles(tracks, rotate, "delta"), _angles(tracks, turn, None)
-        )
-        if shift is None or shift.best.explained < EXPLAINS or turned is None:
-            continue
-        sure, why = _proof(tracks, where, turn, turned)
-        rows = [
-            Role(replace(move, sure=sure, why=why), _named_mode(piece, shift.best.reading.mode),
-                 Role(replace(where, sure=sure, why=why)), shift.best.explained),
-            Role(replace(rotate, sure=sure, why=why), _named_mode(piece, turned.best.reading.mode),
-                 Role(replace(turn, sure=sure, why=why)), turned.best.explained),
-        ]  # fmt: skip
-        better = found is None or rows[0].explained > found[0].explained + 1e-3
-        if better and sure != OPEN:
-            found = rows
-    return found
-
-
-def _angles(tracks: Sequence[Track], piece: Piece, mode: str | None) -> Part:
-    """A rotation as a part, in degrees where its angles go beyond a turn."""
-    part = part_of(replace(piece, kind="rotation"), "rotation", mode)
-    rows = [row for track in tracks if (row := track.values(piece.path)) is not None]
-    largest = max((float(np.nanmax(np.abs(row), initial=0)) for row in rows), default=0.0)
-    return replace(part, unit="deg") if piece.size == 3 and largest > TURN else part
-
-
-def _shift(tracks: Sequence[Track], move: Piece, where: Piece, turn: Piece) -> motion.Motion | None:
-    """How a commanded position moves the measured one, in the frame that explains more; of the
-    tool's frame in any order of the quaternion."""
-    rows = [
-        motion.translation(
-            tracks, part_of(move, "command", "delta"), part_of(where, "measured"),
-            part_of(replace(turn, form=form), "turn"),
-        )
-        for form in motion.forms(turn.size, few=True) or [turn.form]
-    ]  # fmt: skip
-    return max((row for row in rows if row), key=lambda row: row.best.explained, default=None)
-
-
-def _poses(state: list[Piece]) -> list[tuple[Piece, Piece]]:
-    """Measured positions with the rotation behind each."""
-    rows = [split_arm(row, row.why, OPEN) for row in state if row.kind == "arm"]
-    for place in state:
-        if place.kind == "position" and place.size == 3:
-            rows += [
-                (place, turn)
-                for turn in state
-                if turn.kind == "rotation"
-                and (turn.key != place.key or turn.first == place.last or turn.size == 16)
-            ]
-    return rows
-
-
-def _proof(
-    tracks: Sequence[Track], where: Piece, turn: Piece, turned: motion.Motion
-) -> tuple[str, str]:
-    """How sure it is that these measured values are a pose, and why."""
-    if turn.kind == "rotation" and turn.sure == CERTAIN and where.sure == CERTAIN:
-        return CERTAIN, turn.why
-    if why := flips(tracks, turn):
-        return CERTAIN, why
-    group = [fit for fit in turned.fits if fit.reading.measured != motion.COMPONENTS]
-    single = [fit for fit in turned.fits if fit.reading.measured == motion.COMPONENTS]
-    if not group or not single or turned.best.reading.mode == "absolute":
-        return OPEN, "targets and measurements agree whether they are joints or a pose"
-    one, other = (max(fits, key=lambda fit: fit.explained) for fits in (group, single))
-    numbers = (
-        f"as rotations the commands explain {one.explained:.1%} of the turns, value by value "
-        f"{other.explained:.1%}"
-    )
-    says = answer(one, other)
-    if says == AGREES:
-        return CERTAIN, "its turns add up as rotations: " + numbers
-    return OPEN, ("it moves value by value: " if says == CONTRADICTS else "") + numbers
-
-
-def flips(tracks: Sequence[Track], turn: Piece) -> str:
-    """Why three values are an axis times an angle: at pi it turns into its opposite, which joints
-    and other angles never do; "" where it does not."""
-    count, longest = 0, 0.0
-    for track in tracks:
-        rows = track.values(turn.path)
-        if rows is None or len(rows) < 2:
-            continue
-        sizes = np.linalg.norm(rows, axis=1)
-        longest = max(longest, float(sizes.max()))
-        against = (rows[1:] * rows[:-1]).sum(1) < -0.9 * sizes[1:] * sizes[:-1]
-        count += int((against & (sizes[1:] > 2.6) & (sizes[:-1] > 2.6)).sum())
-    if count and longest < np.pi + 0.01:
-        return f"a rotation vector that turns into its opposite at pi, {count} times"
-    return ""
 
 
 # ---------------------------------------------------------------- grippers

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from robotics.embodiment.columns import column
-from robotics.inspection import checks
+from robotics.inspection import contents
+from robotics.inspection.evidence import factor
 from robotics.inspection.examination import Examination
-from robotics.inspection.motion import factor
 
 COLOURS = {"error": "bold red", "question": "bold magenta", "warning": "yellow", "info": "dim"}
 VERDICTS = {"agrees": "green", "cannot tell": "dim", "contradicts": "bold red"}
@@ -84,7 +84,7 @@ def facts(examined: Examination) -> list[tuple[str, str]]:
     """The data set in a few lines."""
     result, robot = examined.result, examined.robot
     lengths = sorted(result.lengths) or [0]
-    texts = checks.instruction_counts(result, robot)
+    texts = contents.instruction_counts(result, robot)
     empty = sum(count for text, count in texts.items() if not text.strip())
     many = f"{len([text for text in texts if text.strip()])} different, {empty} episodes without"
     if not robot.instruction.paths:
@@ -152,7 +152,8 @@ def print_examination(console: Any, examined: Examination) -> None:
         for row in examined.verdicts
     )  # fmt: skip
     show("\nconventions", ("question", "table", "data"), verdicts)
-    commonest = checks.instruction_counts(examined.result, examined.robot).most_common(INSTRUCTIONS)
+    counts = contents.instruction_counts(examined.result, examined.robot)
+    commonest = counts.most_common(INSTRUCTIONS)
     texts = ((str(times), escape(text) or "[red](empty)[/]") for text, times in commonest)
     show("\ninstructions (at the first step)", ("episodes", "instruction"), texts)
     rest = ((row.topic, escape(row.text)) for row in examined.findings if row.severity == "info")

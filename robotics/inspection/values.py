@@ -9,8 +9,8 @@ import numpy as np
 
 from robotics.embodiment.columns import column
 from robotics.embodiment.robot import Part, Robot
+from robotics.inspection.evidence import factor
 from robotics.inspection.findings import Finding
-from robotics.inspection.motion import factor
 from robotics.inspection.scan import Scan, Track, taken
 
 FAR = 5.0

@@ -8,6 +8,8 @@ import numpy as np
 
 from robotics.embodiment.robot import UNITS, Part, Robot
 from robotics.inspection import gripper
+from robotics.inspection.choices import TURN
+from robotics.inspection.evidence import Motion, factor, late
 from robotics.inspection.fits import (
     AGREES,
     CONTRADICTS,
@@ -17,18 +19,9 @@ from robotics.inspection.fits import (
     advantage,
     answer,
 )
-from robotics.inspection.motion import (
-    COMPONENTS,
-    SMALL,
-    Motion,
-    factor,
-    late,
-    motions,
-    rotations,
-    same_form,
-)
+from robotics.inspection.motion import motions
 from robotics.inspection.scan import Track
-from robotics.inspection.structure import TURN
+from robotics.inspection.turns import COMPONENTS, SMALL, rotations, same_form
 
 FACTORS = {
     "mm": 1e-3, "cm": 1e-2, "deg": UNITS["deg"],

@@ -31,25 +31,20 @@ from robotics.model.modes import (
     robot_of,
     row,
 )
-from robotics.model.robot_model import RobotModel, VideoCodec
+from robotics.model.robot_model import RobotModel
 from robotics.model.world_model import WorldModel
 from robotics.training.fit import (
-    asked_codecs,
     by_robot,
-    cached_codecs,
-    check_cacheable,
-    fit_codecs,
     layout_of,
     network_of,
     robot_model,
     rows_of_robots,
 )
+from robotics.training.start import InitCheckpoint, codecs_of, read_source, row_beside
 from robotics.training.texts import text_length
-from selfflow_wm.checkpoints import find_checkpoint, read_config
-from selfflow_wm.codec import Codec, PairedCodec, ResidualCodec, codec_from_state
 from selfflow_wm.layout import BYTE_VOCABULARY, Layout, Modality
 from selfflow_wm.training import checkpoint
-from selfflow_wm.training.model_files import read_codecs, read_weights
+from selfflow_wm.training.model_files import read_weights
 from selfflow_wm.training.transfer import (
     OUTCOMES,
     Transfer,
@@ -58,35 +53,6 @@ from selfflow_wm.training.transfer import (
     part_of,
     transfer,
 )
-
-_FREE = {"image_size", "frames", "dtype", "tile"}
-"""What a codec is applied to and how exactly, not what the values of a token mean."""
-
-
-@dataclass(frozen=True)
-class InitCheckpoint:
-    """A checkpoint to start from."""
-
-    path: Path
-    """Directory of the checkpoint."""
-    run: Path | None
-    """Directory of the run, if that was given."""
-    command: str
-    """The command that wrote it."""
-    layout: Layout
-    arguments: dict[str, Any]
-    """Keyword arguments of its `Backbone`."""
-    codecs: dict[str, Codec]
-    """By row: those of images and video that it has."""
-    training: dict[str, Any]
-    robots: dict[str, RobotModel]
-    """Of a world model, by name."""
-    modes: tuple[str, ...]
-    """Of a world model: those it was trained in."""
-
-    def robot(self, name: str) -> str:
-        """The robot that a row belongs to; "" in a checkpoint without robots."""
-        return robot_of(name) or next(iter(self.robots), "")
 
 
 @dataclass
@@ -166,7 +132,7 @@ def start_from(
     taken: dict[str, dict[str, str]] = {}
     robots: dict[str, RobotModel] = {}
     for name, part in by_robot(dataset).items():
-        codecs, said, taken[name] = _codecs(source, name, part, config)
+        codecs, said, taken[name] = codecs_of(source, name, part, config)
         robots[name] = robot_model(part, config, modes, codecs)
         words |= {
             f"{name}:{key}" if len(by_robot(dataset)) > 1 else key: v for key, v in said.items()
@@ -272,7 +238,7 @@ def _alike(
         if coded not in taken:
             return []
         theirs = taken[coded]
-        names = [_like(theirs, kind)]
+        names = [row_beside(theirs, kind)]
     else:
         names = [one for one in source.layout.names if kind_of(one) == kind]
         names = [one for one in names if _same_values(source, one, robot)]
@@ -282,11 +248,6 @@ def _alike(
         for one in names
         if one in source.layout and source.layout[one].channels == modality.channels
     ]
-
-
-def _like(name: str, kind: str) -> str:
-    """The row of this kind beside a row of image or video."""
-    return name if kind_of(name) == kind else row(kind, camera_of(name), robot_of(name))
 
 
 def _same_values(source: InitCheckpoint, name: str, robot: RobotModel) -> bool:
@@ -327,31 +288,6 @@ def _renamed(
     return found, replace(source.layout, modalities=tuple(modalities))
 
 
-def read_source(place: Path | str) -> InitCheckpoint:
-    """What is known of a checkpoint before its weights are read. place: as for
-    `selfflow_wm.checkpoints.find_checkpoint`."""
-    path = find_checkpoint(place)
-    config = read_config(path)
-    if config["kind"] != "backbone":
-        raise ValueError(
-            f"init={place}: expected a multimodal backbone, got a network of kind "
-            f"{config['kind']!r}; start from a run of selfflow_wm.pretrain"
-        )
-    run = path.parent if path.name == "checkpoint" and path != Path(place).expanduser() else None
-    world = WorldModel.load(path) if config["robot"] else None
-    return InitCheckpoint(
-        path,
-        run,
-        "robotics.finetune" if config["robot"] else "selfflow_wm.pretrain",
-        Layout.from_dict(config["layout"]),
-        config["arguments"],
-        {n: c for n, c in read_codecs(path).items() if kind_of(n) in (IMAGE, VIDEO)},
-        config["training"] or {},
-        world.robots if world else {},
-        world.modes if world else (),
-    )
-
-
 def _check_shape(source: InitCheckpoint, config: Mapping[str, Any]) -> None:
     asked, found = full_arguments(config["model"]), full_arguments(source.arguments)
     if differing := differing_shape(asked, found):
@@ -369,121 +305,6 @@ def _check_shape(source: InitCheckpoint, config: Mapping[str, Any]) -> None:
             f"init={config['init']}: expected captions of {BYTE_VOCABULARY} ids (bytes), got "
             f"{source.layout.vocabulary}; choose a checkpoint trained on captions"
         )
-
-
-# ---------------------------------------------------------------- codecs
-
-
-def _codecs(
-    source: InitCheckpoint, robot: str, dataset: Dataset, config: Mapping[str, Any]
-) -> tuple[dict[str, VideoCodec], dict[str, str], dict[str, str]]:
-    """A robot's codecs by camera; by row of image or video, where each comes from in words and, of
-    those that are the checkpoint's, its row there."""
-    check_cacheable(config)
-    asked = asked_codecs(dataset, config["codec"])
-    ready: dict[str, dict[str, Codec]] = {}
-    words: dict[str, str] = {}
-    taken: dict[str, str] = {}
-    for camera, wanted in asked.items():
-        ready[camera], said, rows = _adopted(source, robot, camera, wanted)
-        words |= {row(kind, camera): text for kind, text in said.items()}
-        taken |= {row(kind, camera): name for kind, name in rows.items()}
-    if len(taken) < len(words) and config.get("latents"):
-        codecs: dict[str, VideoCodec] = {**cached_codecs(dataset, config)}
-        return codecs, dict.fromkeys(words, f"that of latents={config['latents']}"), {}
-    codecs = fit_codecs(dataset, config["codec"], config["seed"], ready)
-    for camera, codec in codecs.items():
-        name = row(IMAGE, camera)
-        if name in taken and codec.base.state_dict():
-            words[name] += _suits(codec, dataset, camera)
-    return codecs, words, taken
-
-
-def _adopted(
-    source: InitCheckpoint, robot: str, camera: str, wanted: Mapping[str, Codec]
-) -> tuple[dict[str, Codec], dict[str, str], dict[str, str]]:
-    """A camera's codecs that are the checkpoint's, by kind: codec, words on it, its row there. The
-    first that fits is taken, those of the same robot and camera before others."""
-    codecs: dict[str, Codec] = {}
-    words: dict[str, str] = {}
-    rows: dict[str, str] = {}
-
-    def nearness(name: str) -> tuple[bool, bool]:
-        return source.robot(name) != robot, camera_of(name) != camera
-
-    for kind, codec in wanted.items():
-        names = sorted((n for n in source.codecs if kind_of(n) == kind), key=nearness)
-        words[kind] = "new: the checkpoint has none"
-        for name in names:
-            try:
-                codecs[kind] = adopt(codec, source.codecs[name])
-            except ValueError as error:
-                if name == names[0]:
-                    words[kind] = f"new: {error}"
-                continue
-            rows[kind] = name
-            same = f", of {name}" if len(names) > 1 else ""
-            words[kind] = f"the checkpoint's, {codecs[kind].kind}{same}"
-            break
-    video = codecs.get(VIDEO)
-    if isinstance(video, ResidualCodec):  # it contains the image codec of the same camera
-        codecs[IMAGE], rows[IMAGE] = video.base, _like(rows[VIDEO], IMAGE)
-        words[IMAGE] = words[VIDEO].replace(video.kind, video.base.kind)
-    return codecs, words, rows
-
-
-def adopt(asked: Codec, found: Codec | None) -> Codec:
-    """`found` at the sizes of `asked`, its tokens with the same meaning; ValueError with the reason
-    where that is impossible."""
-    if found is None:
-        raise ValueError("the checkpoint has none")
-    if differing := codec_differences(asked, found):
-        raise ValueError(", ".join(differing))
-    if asked.config == found.config:
-        return found
-    if not found.state_dict():  # published weights, the same ones
-        return asked
-    return codec_from_state(asked.config, found.state_dict())
-
-
-def codec_differences(asked: Codec, found: Codec) -> list[str]:
-    """Settings in which the tokens of two codecs differ in meaning; sizes and fitted tensors are
-    not compared."""
-    ours, theirs = _flat(asked.identity()), _flat(found.identity())
-    # A mean picture is of one frame size.
-    placed = any(v is True for n, v in ours.items() if n.endswith("per_position"))
-    free = _FREE - {"image_size"} if placed else _FREE
-    return [
-        f"{name} {ours.get(name)}, the checkpoint's {theirs.get(name)}"
-        for name in dict.fromkeys([*ours, *theirs])
-        if name.rpartition(".")[2] not in free and ours.get(name) != theirs.get(name)
-    ]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
-def _suits(
-    codec: ResidualCodec | PairedCodec, dataset: Dataset, camera: str, count: int = 64
-) -> str:
-    """How well a codec fitted to other pictures suits these: latents should have mean 0 and
-    variance 1, and no model can learn the detail that the codec loses."""
-    index = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).long().numpy()
-    frames = torch.as_tensor(dataset.batch(index, video=False)[f"image/{camera}"])
-    latents = codec.base.encode(frames)
-    error = (codec.base.decode(latents).float() - frames.float()).square().mean()
-    return (
-        f"; on these data its latents have mean {float(latents.mean()):.2f} and variance "
-        f"{float(latents.var()):.2f}, and it restores pictures at "
-        f"{float(10 * torch.log10(255**2 / error.clamp(min=1e-9))):.1f} dB PSNR"
-    )
 
 
 # ---------------------------------------------------------------- projector

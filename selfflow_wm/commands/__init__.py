@@ -20,6 +20,7 @@ COMMANDS = {
     ),
     "imagine": ("robotics.imagine", "imagine a robot's future frames and actions, and score them"),
     "inspect": ("robotics.inspect", "examine a data set of demonstrations, and propose its spec"),
+    "data": ("robotics.data", "edit a data set into a new one: delete, merge, relabel, trim"),
     "encode": ("robotics.encode", "store a data set's latents, to train from them"),
     "convert": ("robotics.convert", "convert demonstrations between RLDS and LeRobot"),
     "collect": ("eval.collect", "collect demonstrations in a simulator"),

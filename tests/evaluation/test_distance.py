@@ -141,7 +141,6 @@ def test_videos_and_sounds_are_cut_alike(tmp_path, capsys):
     assert "--samples" in refused(capsys, *words[:-1])
 
 
-@pytest.mark.extra("media")
 def test_videos_of_a_folder(tmp_path, capsys):
     from selfflow_wm.videos import write_video
 

@@ -14,7 +14,7 @@ from robotics.finetune import main
 from robotics.model.world_model import WorldModel
 from robotics.training.build import build, compose_config
 from robotics.training.fit import unfitted_codecs
-from robotics.training.warm_start import adopt, codec_differences
+from robotics.training.start import adopt, codec_differences
 from selfflow_wm.codec import MDCTCodec, PatchPCA, PatchVideo
 from selfflow_wm.layout import Layout, Modality
 from selfflow_wm.model import Backbone

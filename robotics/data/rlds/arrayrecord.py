@@ -69,10 +69,15 @@ def read_record(path: str | os.PathLike[str], span: RecordSpan, number: int) -> 
 
 def write(path: str | os.PathLike[str], records: list[bytes]) -> None:
     """Write a file with one chunk per record, as tensorflow-datasets does."""
-    writer = _library().ArrayRecordWriter(str(path), "group_size:1")
+    writer = open_writer(path)
     for record in records:
         writer.write(record)
     writer.close()
+
+
+def open_writer(path: str | os.PathLike[str]) -> Any:
+    """The library's writer, with `write` and `close`, of a file with one chunk per record."""
+    return _library().ArrayRecordWriter(str(path), "group_size:1")
 
 
 def repack(directory: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:

@@ -7,6 +7,7 @@ For looking at data whose conventions are not known yet, or are doubted;
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +84,7 @@ class RawPlace(NamedTuple):
     """Where one episode is."""
 
     number: int
-    """In the order of the split."""
+    """In the order of the whole split, also where a slice of it is read."""
     path: Any
     record: int
     """In the file."""
@@ -148,6 +149,8 @@ class RldsSource:
     shapes: Mapping[str, str]
     rate: float | None = None
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    first: int = 0
+    """Number of the first episode in the whole split, of which this may be a slice."""
 
     @property
     def total(self) -> int:
@@ -157,7 +160,7 @@ class RldsSource:
     def places(self, faults: Faults) -> list[RawPlace]:
         """Every record that is there."""
         found: list[RawPlace] = []
-        first = 0
+        first = self.first
         for shard in self.shards:
             spans: Sequence[RecordSpan] = index_shard(shard, faults)
             last = min(shard.first + shard.count, len(spans))
@@ -183,6 +186,14 @@ def rlds_source(directory: str | os.PathLike[str], split: str = "train") -> Rlds
     """
     shards, features = split_shards(directory, split), record_features(directory)
     name = Path(shards[0].path.name).name.partition("-")[0] if shards else ""
+    first = 0
+    if shards and re.fullmatch(r"[^\[+]+\[.*\]", split):
+        for shard in split_shards(directory, split.partition("[")[0]):
+            if shard.path == shards[0].path:
+                first += shards[0].first
+                break
+            first += shard.total
     return RldsSource(
-        directory, split, name, shards, stored_features(features), feature_shapes(features)
-    )
+        directory, split, name, shards, stored_features(features), feature_shapes(features),
+        first=first,
+    )  # fmt: skip

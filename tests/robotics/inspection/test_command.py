@@ -71,6 +71,7 @@ def test_a_draft_trains_on_what_was_recorded(clean, tmp_path, capsys):
     proposed = tmp_path / "out" / "proposed.yaml"
     windows = WindowDataset(clean, (24, 32), spec=proposed, progress=False)
     assert len(windows) == EPISODES * STEPS and windows.robot.state_width == 7
+    assert windows.robot.name == "made_up"  # the data set's, so that two drafts are two robots
     truth = deltas(arm(0, STEPS, rest=Rotation.identity()))
     np.testing.assert_allclose(windows.recorded_action[:STEPS], truth, atol=1e-5)
     assert run(clean, "--spec", proposed, "--out", tmp_path / "again") == 0

@@ -148,6 +148,19 @@ DETERMINED = {
         {"action.base.kind": "base", "action.base.mode": "delta", "state.base.width": 3},
         {},
     ),
+    "millimetres and degrees that go around the circle": (
+        lambda a: {"observation/ee_pose": pose(a) * [*3 * [1000], *3 * [180 / np.pi]],
+                   "action/ee_delta": deltas(a)[:, :6] * [*3 * [1000], *3 * [180 / np.pi]]},
+        {"state.position.unit": "mm", "state.rotation.unit": "deg", "action.position.unit": "mm",
+         "action.rotation.unit": "deg"},
+        {},
+    ),
+    "the end of the task": (
+        lambda a: {"state": state(a, xyzw),
+                   "action": np.column_stack([deltas(a), np.arange(a.steps) == a.steps - 1])},
+        {"action.gripper.path": "action[6]"},
+        {},
+    ),
     "two values": (
         lambda a: {"effector_translation": a.x[:-1, :2], "action": a.move[:, :2]},
         {"action.position.width": 2, "action.position.mode": "delta"},
@@ -166,6 +179,24 @@ DETERMINED = {
         {"state.gripper.open": (0.04, -0.04), "state.gripper.closed": (0, 0),
          "action.gripper.open": -1},
         {},
+    ),
+    "a pose whose values are named": (
+        lambda a: {"observation.state": state(a), "action": deltas(a)},
+        {"state.rotation.form": "euler_xyz", "action.rotation.form": "euler_xyz",
+         "action.position.kind": "position"},
+        {"rest": UP, "angle": 0.05, "names": {
+            key: [*"xyz", "roll", "pitch", "yaw", "gripper"]
+            for key in ("observation.state", "action")
+        }},
+    ),
+    "two arms whose values are named": (
+        lambda a: {"observation.state": np.column_stack([a.q[:-1, :6], a.closed[:-1]] * 2),
+                   "action": np.column_stack([a.q[1:, :6], a.close] * 2)},
+        {"action.left_joints.kind": "joints", "action.right_joints.path": "action[7:13]",
+         "state.right_gripper.path": "observation.state[13]"},
+        {"names": {key: [f"{arm}_{joint}" for arm in ("left", "right") for joint in (
+            "waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper",
+        )] for key in ("observation.state", "action")}},
     ),
     "a hand that is open at 1, by its name": (
         lambda a: {"tcp_position": a.x[:-1], "tcp_orientation": xyzw(a.r[:-1]),
@@ -188,6 +219,8 @@ def test_what_the_data_determine_is_found(name):
         number = isinstance(value, int | float)
         assert got == (pytest.approx(value, rel=0.03) if number else value), entry
     assert examined.exit_code == 0 and not examined.questions
+    ends = "action[7]" if name == "the end of the task" else None
+    assert examined.robot.terminate == ends
 
 
 SIX = np.array([0, 1, 2, 3, 4, 5])
