@@ -7,7 +7,7 @@ What does not exist is masked and zero, never a copy of the last step: actions a
 episode or of its sub-task, frames after it, frames before the first one, cameras that an episode
 does not have. The last recorded step counts like any other: in RT-1 its action is the one that
 terminates. Steps in which nothing is commanded are kept unless
-`robotics.data.batches.WindowStream` is given others to draw.
+`robotics.data.streams.WindowStream` is given others to draw.
 """
 
 from __future__ import annotations
