@@ -18,7 +18,8 @@ from robotics.data.formats import open_recording
 from robotics.data.images import decode_image
 from robotics.data.window_steps import action_window
 from robotics.data.windows import WindowDataset
-from robotics.embodiment.robot import UNITS, Part, Robot
+from robotics.embodiment.parts import UNITS, Part
+from robotics.embodiment.robot import Robot
 from robotics.embodiment.rotation import as_quaternion
 from robotics.model.policy import Policy
 from robotics.model.world_model import WorldModel

@@ -17,7 +17,9 @@ import numpy as np
 
 from robotics.embodiment.columns import column
 from robotics.embodiment.control import observed_values
-from robotics.embodiment.robot import UNITS, Camera, Part, Robot
+from robotics.embodiment.parts import UNITS, Part
+from robotics.embodiment.recording import Camera
+from robotics.embodiment.robot import Robot
 from robotics.embodiment.rotation import as_quaternion, from_quaternion
 
 Convert = Callable[[np.ndarray], np.ndarray]

@@ -19,7 +19,8 @@ import numpy as np
 from robotics.embodiment.columns import column
 
 if TYPE_CHECKING:
-    from robotics.embodiment.robot import Part, Robot
+    from robotics.embodiment.parts import Part
+    from robotics.embodiment.robot import Robot
 
 CONTROL_DIM = 7
 """Δxyz (m), axis-angle (rad) in the robot base frame, gripper (+1 closes, -1 opens, 0 keeps), of
