@@ -94,6 +94,9 @@ class Camera:
     """Path of an episode's flag; where it is false the camera's pictures are masked."""
     use: bool = True
     """False: known, and not used unless `dataset.cameras` names it."""
+    instead_of: str | None = None
+    """A camera whose place its pictures may take: of that one and all that stand in for it, one is
+    drawn for every sample. None, or named by `dataset.cameras`: a camera of its own."""
 
     def __post_init__(self) -> None:
         _check_path("path", self.path)
@@ -374,6 +377,13 @@ class Robot:
             raise ValueError(f"rate: expected control steps a second, got {self.rate!r}.")
         if not self.cameras:
             raise ValueError("cameras: expected at least one, name: {path: ...}.")
+        own = [row.name for row in self.cameras if row.instead_of is None]
+        for row in self.cameras:
+            if row.instead_of is not None and row.instead_of not in own:
+                raise ValueError(
+                    f"cameras.{row.name}.instead_of: expected a camera out of "
+                    f"{', '.join(own) or 'those without instead_of'}, got {row.instead_of!r}."
+                )
         for name in ("reward", "success", "terminate"):
             if (path := getattr(self, name)) is not None:
                 _check_path(name, path, 1)
@@ -440,9 +450,25 @@ class Robot:
     def used_cameras(self, names: Sequence[str] | None = None) -> tuple[Camera, ...]:
         """The cameras that are used, in the table's order; `names` chooses others."""
         if names is None:
-            return tuple(row for row in self.cameras if row.use) or self.cameras[:1]
+            own = tuple(row for row in self.cameras if row.instead_of is None)
+            return tuple(row for row in own if row.use) or own[:1]
         wanted = {self.camera(name).name for name in names}
         return tuple(row for row in self.cameras if row.name in wanted)
+
+    def stand_ins(self, camera: str, names: Sequence[str]) -> tuple[str, ...]:
+        """The cameras that stand in for `camera`, where `names` are used."""
+        return tuple(
+            row.name
+            for row in self.cameras
+            if row.instead_of == camera and row.use and row.name not in names
+        )
+
+    def recorded_cameras(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
+        """The cameras that are read where `names` are used: these, and those that stand in for
+        them. Default as for `used_cameras`."""
+        names = [row.name for row in self.used_cameras(names)]
+        others = [other for name in names for other in self.stand_ins(name, names)]
+        return tuple(row.name for row in self.cameras if row.name in {*names, *others})
 
     def commanded(self, part: Part) -> Part | None:
         """The state part that an action part commands."""
