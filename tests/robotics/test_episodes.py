@@ -13,7 +13,7 @@ from robotics.data.episodes import (
 )
 from robotics.data.images import decode_image, encode_image, resize_image
 from robotics.data.rlds.fake import fake_episode
-from robotics.data.windows import action_window, video_window
+from robotics.data.window_steps import action_window, video_window
 from robotics.embodiment.control import Action
 from robotics.embodiment.rotation import rpy_to_axis_angle
 from robotics.embodiment.tables import shipped
