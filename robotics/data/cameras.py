@@ -1,4 +1,4 @@
-"""Which cameras of a robot a run reads, and the size of their frames: its section `dataset`."""
+"""Which cameras of a robot a run reads, and the size of their frames."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from robotics.embodiment.robot import Camera, Robot
+from robotics.embodiment.recording import Camera
+from robotics.embodiment.robot import Robot
 
 SIDE = 16
 """Sides of frames are multiples of it where nothing states them: pixels of the codecs' tokens."""
@@ -75,3 +76,29 @@ def _checked(name: str, size: Sequence[Any]) -> tuple[int, int]:
             "dataset.image_size=[128,160]"
         )
     return sides[0], sides[1]
+
+
+def frame_sizes(
+    cameras: Sequence[str], size: Sequence[int], sizes: Mapping[str, Sequence[int]]
+) -> dict[str, tuple[int, int]]:
+    """Camera -> (H, W) of its frames: `sizes`, and `size` for those that it does not name."""
+    if unknown := sorted(set(sizes) - set(cameras)):
+        raise ValueError(
+            f"image_sizes: expected cameras out of {', '.join(cameras)}, got {', '.join(unknown)}; "
+            "name those that are read in cameras."
+        )
+    found = {}
+    for name in cameras:
+        height, width = (int(value) for value in sizes.get(name, size))
+        found[name] = (height, width)
+    return found
+
+
+def recorded_sizes(
+    sizes: Mapping[str, tuple[int, int]], robot: Robot
+) -> dict[str, tuple[int, int]]:
+    """Recorded camera -> (H, W) of its frames: its own, or those of the one it stands in for."""
+    found = {}
+    for name in robot.recorded_cameras(list(sizes)):
+        found[name] = sizes.get(name) or sizes[str(robot.camera(name).instead_of)]
+    return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,3 +154,13 @@ def cached_statistics(
 def _pieces(array: np.ndarray, chunk: int) -> Iterator[np.ndarray]:
     for first in range(0, len(array), chunk):
         yield array[first : first + chunk]
+
+
+def arrays_hash(arrays: Sequence[np.ndarray], texts: Sequence[str]) -> str:
+    """Identifies the contents of arrays and texts, 20 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update("\0".join(texts).encode())
+    return digest.hexdigest()[:20]

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from robotics.data.episodes import run_ends
+from robotics.embodiment.robot import Robot
+
 
 def checked_indices(indices: ArrayLike, count: int) -> np.ndarray:
     """Flat int64 indices; ValueError where there are none or some lie outside 0..count - 1."""
@@ -24,6 +27,84 @@ def ranges(lengths: np.ndarray) -> list[range]:
         range(end - length, end)
         for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)
     ]
+
+
+def window_cut(
+    robot: Robot, horizon: int | None, video_offsets: Sequence[int] | None
+) -> tuple[int, tuple[int, ...]]:
+    """Actions of a chunk and future frames, the table's where they are None; ValueError for ones
+    that cannot be."""
+    count = robot.window.horizon if horizon is None else int(horizon)
+    given = robot.window.video_offsets if video_offsets is None else video_offsets
+    offsets = tuple(int(offset) for offset in given)
+    if count < 1 or any(offset < 1 for offset in offsets):
+        raise ValueError(
+            f"expected horizon >= 1 and video offsets >= 1, got {count} and {offsets}; the "
+            "current frame is in every window already."
+        )
+    return count, offsets
+
+
+def history_cut(frames: int, stride: int) -> tuple[int, ...]:
+    """Past frames in control steps before the current one, oldest first; ValueError for ones that
+    cannot be."""
+    if frames < 0 or stride < 1:
+        raise ValueError(
+            f"expected history >= 0 frames at a stride >= 1, got {frames} at {stride}; history=0 "
+            "leaves past frames out."
+        )
+    return tuple(stride * number for number in range(frames, 0, -1))
+
+
+class WindowSteps:
+    """Where every step's window lies: one starts at each of n steps.
+
+    Args:
+        lengths: int64 (E,) steps of the episodes, all above 0.
+        instruction_id: int (n, K), the same within a sub-task.
+        horizon: actions of a chunk.
+        video_offsets: future frames, in control steps after the current one.
+        history_offsets: past frames, in control steps before the current one, oldest first.
+    """
+
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        instruction_id: np.ndarray,
+        horizon: int,
+        video_offsets: Sequence[int],
+        history_offsets: Sequence[int],
+    ) -> None:
+        self.horizon = horizon
+        self.video_offsets, self.history_offsets = tuple(video_offsets), tuple(history_offsets)
+        self.episodes = ranges(lengths)
+        """Steps of every episode."""
+        self.ends = np.cumsum(lengths)
+        """int64 (E,) first step after every episode."""
+        self._starts = self.ends - lengths
+        self._episode = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+        # An instruction can be the same in two neighbouring episodes, so both must be compared.
+        labels = np.column_stack([self._episode, instruction_id])
+        self.segment_end = run_ends(labels).astype(np.int32)
+        """int32 (n,): the first step after every step's sub-task."""
+
+    @property
+    def episode_start(self) -> np.ndarray:
+        """int64 (n,): the first step of every step's episode; made anew."""
+        return self._starts[self._episode]
+
+    def actions(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`action_window` of the windows of steps (B,)."""
+        return action_window(steps, self.segment_end[steps], self.horizon)
+
+    def video(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`video_window` of the windows of steps (B,)."""
+        ends = self.segment_end[steps], self.ends[self._episode[steps]]
+        return video_window(steps, *ends, self.video_offsets)
+
+    def history(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`history_window` of the windows of steps (B,)."""
+        return history_window(steps, self._starts[self._episode[steps]], self.history_offsets)
 
 
 def action_window(

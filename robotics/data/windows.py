@@ -7,13 +7,12 @@ What does not exist is masked and zero, never a copy of the last step: actions a
 episode or of its sub-task, frames after it, frames before the first one, cameras that an episode
 does not have. The last recorded step counts like any other: in RT-1 its action is the one that
 terminates. Steps in which nothing is commanded are kept unless
-`robotics.data.batches.WindowStream` is given others to draw.
+`robotics.data.streams.WindowStream` is given others to draw.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -24,21 +23,23 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from robotics.data.assembled import Assembled, assembled, coded_actions, coded_states
-from robotics.data.episodes import keypose_steps, no_op_steps, run_ends
+from robotics.data.cameras import frame_sizes, recorded_sizes
+from robotics.data.episodes import keypose_steps, no_op_steps
 from robotics.data.formats import Spec, open_recording
 from robotics.data.frame_store import DamagedFrame, FrameStore
 from robotics.data.recordings import Reading
 from robotics.data.replacements import Replacements
 from robotics.data.rlds import storage
 from robotics.data.rlds.faults import Faults
-from robotics.data.statistics import Blocks, cached_statistics
+from robotics.data.statistics import Blocks, arrays_hash, cached_statistics
 from robotics.data.texts import Texts
+from robotics.data.views import Views
 from robotics.data.window_steps import (
-    action_window,
+    WindowSteps,
     checked_indices,
-    history_window,
+    history_cut,
     ranges,
-    video_window,
+    window_cut,
 )
 from robotics.embodiment.coding import Coder
 from robotics.embodiment.normalize import Quantiles
@@ -114,12 +115,7 @@ class WindowDataset:
         seed: int = 0,
         terminate: bool = True,
     ) -> None:
-        if history < 0 or history_stride < 1:
-            raise ValueError(
-                f"expected history >= 0 frames at a stride >= 1, got {history} at "
-                f"{history_stride}; history=0 leaves past frames out."
-            )
-        self.history_offsets = tuple(history_stride * i for i in range(history, 0, -1))
+        self.history_offsets = history_cut(history, history_stride)
         """Past frames, in control steps before the current one, oldest first."""
         if draft and decoded:
             raise ValueError(
@@ -137,20 +133,21 @@ class WindowDataset:
         if embodiment:
             self.robot = replace(self.robot, embodiment=embodiment)
         self.coder = Coder(self.robot, terminate=terminate)
-        self.horizon, self.video_offsets = self._cut(horizon, video_offsets)
-        self.image_sizes = _sizes(
+        self.horizon, self.video_offsets = window_cut(self.robot, horizon, video_offsets)
+        self.image_sizes = frame_sizes(
             [row.name for row in self.robot.used_cameras(cameras)], image_size, image_sizes or {}
         )
         """Camera -> height and width of its frames."""
+        sizes = recorded_sizes(self.image_sizes, self.robot)
+        if len(sizes) > len(self.cameras):
+            recording = open_recording(directory, recording.robot, list(sizes))
         self._cache = Path(cache_dir or Path(directory) / ".cache")
         self._recording, self._split = recording, split
-        self._reading = Reading(
-            self.image_sizes, self._cache, self.faults, decoded, draft, threads, progress
-        )
+        self._reading = Reading(sizes, self._cache, self.faults, decoded, draft, threads, progress)
         parts, self.sources = recording.steps(split, self._reading)
         """sources: where the recorded steps come from, in their order."""
         cache_mb = None if decoded else frame_cache_mb
-        self.store = FrameStore(parts, self.image_sizes, cache_mb, threads)
+        self.store = FrameStore(parts, sizes, cache_mb, threads)
         """Frames of the recorded steps."""
         self.recorded_episodes = ranges(np.concatenate([part.lengths for part in parts]))
         """Steps of every episode as recorded, in the numbers of `recorded_steps`."""
@@ -158,20 +155,6 @@ class WindowDataset:
         del parts
         self._take(steps)
         self._replacements = Replacements(len(self), self.recorded_episodes, self.faults, self.seed)
-
-    def _cut(
-        self, horizon: int | None, video_offsets: Sequence[int] | None
-    ) -> tuple[int, tuple[int, ...]]:
-        window = self.robot.window
-        count = window.horizon if horizon is None else int(horizon)
-        given = window.video_offsets if video_offsets is None else video_offsets
-        offsets = tuple(int(offset) for offset in given)
-        if count < 1 or any(offset < 1 for offset in offsets):
-            raise ValueError(
-                f"expected horizon >= 1 and video offsets >= 1, got {count} and {offsets}; the "
-                "current frame is in every window already."
-            )
-        return count, offsets
 
     def _take(self, steps: Assembled) -> None:
         self.recorded_state = steps.state
@@ -183,21 +166,22 @@ class WindowDataset:
         # Chunks are cut out of `actions` unless an action depends on its chunk.
         self._chunked = steps if self.coder.relative else None
         self._texts = Texts(steps.instructions, steps.instruction_id, self.seed)
-        self._present, self._recorded = steps.present, steps.recorded
-        self.episodes = ranges(steps.lengths)
-        """Steps, and so windows, of every episode."""
-        self._ends = np.cumsum(steps.lengths)
-        self._starts = self._ends - steps.lengths
-        self._episode = np.repeat(np.arange(len(self._ends), dtype=np.int32), steps.lengths)
-        # An instruction can be the same in two neighbouring episodes, so both must be compared.
-        labels = np.column_stack([self._episode, steps.instruction_id])
-        self._segment_end = run_ends(labels).astype(np.int32)
+        self._recorded = steps.recorded
+        self.views = Views(self.robot, self.cameras, self.store, steps.present, self.seed)
+        """Which recorded camera gives each window's frames."""
+        self._steps = WindowSteps(
+            steps.lengths,
+            steps.instruction_id,
+            self.horizon,
+            self.video_offsets,
+            self.history_offsets,
+        )
         self._keypose: np.ndarray | None = None
         if any(part.kind == "position" for part in self.robot.state):
             fields = self.coder.fields("action")
             grippers = [place for place, row in enumerate(fields) if row.kind == "gripper"]
             self._keypose = keypose_steps(
-                self.actions[:, grippers], self.episode_start, self._segment_end
+                self.actions[:, grippers], self.episode_start, self._steps.segment_end
             ).astype(np.int32)
 
     def __len__(self) -> int:
@@ -215,6 +199,11 @@ class WindowDataset:
         return self.image_sizes[self.cameras[0]]
 
     @property
+    def episodes(self) -> list[range]:
+        """Steps, and so windows, of every episode."""
+        return self._steps.episodes
+
+    @property
     def num_episodes(self) -> int:
         """Episodes of the split."""
         return len(self.episodes)
@@ -222,7 +211,7 @@ class WindowDataset:
     @property
     def episode_start(self) -> np.ndarray:
         """int64 (steps,): the first step of every step's episode; made anew."""
-        return self._starts[self._episode]
+        return self._steps.episode_start
 
     @property
     def instructions(self) -> np.ndarray:
@@ -304,8 +293,9 @@ class WindowDataset:
             indices: B windows.
             video: whether to read future frames.
             pixels: False leaves out all frames, and keeps their masks.
-            epochs: B numbers; of several instructions that say the same, a step's is drawn by the
-                seed, the epoch and the window. Default 0.
+            epochs: B numbers; of several instructions that say the same, and of several cameras
+                that may give a picture, one is drawn by the seed, the epoch and the window.
+                Default 0.
 
         Returns:
             robot, its name; instruction (B strings, "" where there is none); state float32 (B, S')
@@ -340,10 +330,14 @@ class WindowDataset:
         self, steps: np.ndarray, epochs: np.ndarray, video: bool, pixels: bool
     ) -> dict[str, Any]:
         samples: dict[str, Any] = {"robot": self.robot.name}
-        if pixels:
-            for name in self.cameras:
-                samples[f"image/{name}"] = self.frames(steps, name)
-        samples |= {f"camera_valid/{name}": flags[steps] for name, flags in self._present.items()}
+        views = self.views.draw(steps, epochs) if pixels else {}
+        there = np.ones((len(steps), 1), bool)
+        for name, chosen in views.items():
+            index = self.recorded_steps(steps)[:, None]
+            samples[f"image/{name}"] = self.views.frames(name, chosen, index, there)[:, 0]
+        samples |= {
+            f"camera_valid/{name}": flags for name, flags in self.views.valid(steps).items()
+        }
         samples["instruction"] = self._texts.draw(steps, epochs)
         if self.robot.state:
             samples["state"] = self.states[steps]
@@ -353,23 +347,27 @@ class WindowDataset:
         if self.coder.action_width:
             samples["action"], samples["action_valid"] = self._chunks(steps)
         if self.history_offsets:
-            self._add_frames(samples, "history", *self.history_steps(steps), pixels)
+            self._add_frames(samples, "history", *self.history_steps(steps), views)
         if video:
-            self._add_frames(samples, "video", *self.video_steps(steps), pixels)
+            self._add_frames(samples, "video", *self.video_steps(steps), views)
         return samples
 
     def _add_frames(
-        self, samples: dict[str, Any], kind: str, index: np.ndarray, valid: np.ndarray, pixels: bool
+        self,
+        samples: dict[str, Any],
+        kind: str,
+        index: np.ndarray,
+        valid: np.ndarray,
+        views: Mapping[str, np.ndarray],
     ) -> None:
         samples[f"{kind}_valid"] = valid
-        if pixels:
-            for name in self.cameras:
-                found = self.store.masked(name, self.recorded_steps(index), valid)
-                samples[f"{kind}/{name}"] = found
+        for name, chosen in views.items():
+            found = self.views.frames(name, chosen, self.recorded_steps(index), valid)
+            samples[f"{kind}/{name}"] = found
 
     def _chunks(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Actions float32 (B, horizon, A'), zero where invalid, and bool (B, horizon)."""
-        index, valid = action_window(steps, self._segment_end[steps], self.horizon)
+        index, valid = self._steps.actions(steps)
         if self._chunked is None:
             values = self.actions[index]
         else:
@@ -381,14 +379,11 @@ class WindowDataset:
 
     def video_steps(self, indices: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Steps of the future frames of B windows, int64 (B, F), and which exist, bool (B, F)."""
-        steps = np.asarray(indices, np.int64).reshape(-1)
-        ends = self._segment_end[steps], self._ends[self._episode[steps]]
-        return video_window(steps, *ends, self.video_offsets)
+        return self._steps.video(np.asarray(indices, np.int64).reshape(-1))
 
     def history_steps(self, indices: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Steps of the past frames of B windows, int64 (B, P), and which exist, bool (B, P)."""
-        steps = np.asarray(indices, np.int64).reshape(-1)
-        return history_window(steps, self._starts[self._episode[steps]], self.history_offsets)
+        return self._steps.history(np.asarray(indices, np.int64).reshape(-1))
 
     def sample(self, index: int) -> dict[str, Any]:
         """One window: as `batch` without the first axis."""
@@ -410,7 +405,7 @@ class WindowDataset:
         name = self.fingerprint
         if self._chunked is not None:
             width = self.coder.action_width
-            valid = action_window(np.arange(len(self)), self._segment_end, self.horizon)[1]
+            valid = self._steps.actions(np.arange(len(self)))[1]
             arrays["action"] = Blocks(int(valid.sum()), width, self._chunk_blocks)
             name = f"{name}-h{self.horizon}"
         used = {key: array for key, array in arrays.items() if array.shape[1]}
@@ -424,27 +419,7 @@ class WindowDataset:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Identifies the states, actions, instructions and episodes of this split."""
-        arrays = [self.actions, self.states, self._texts.number, self._ends]
+        arrays = [self.actions, self.states, self._texts.number, self._steps.ends]
         if self._chunked is not None:
             arrays += [self._chunked.action, self._chunked.state]
-        digest = hashlib.sha256()
-        for array in arrays:
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        digest.update("\0".join(self.instructions.tolist()).encode())
-        return digest.hexdigest()[:20]
-
-
-def _sizes(
-    cameras: Sequence[str], size: Sequence[int], sizes: Mapping[str, Sequence[int]]
-) -> dict[str, tuple[int, int]]:
-    if unknown := sorted(set(sizes) - set(cameras)):
-        raise ValueError(
-            f"image_sizes: expected cameras out of {', '.join(cameras)}, got {', '.join(unknown)}; "
-            "name those that are read in cameras."
-        )
-    found = {}
-    for name in cameras:
-        height, width = (int(value) for value in sizes.get(name, size))
-        found[name] = (height, width)
-    return found
+        return arrays_hash(arrays, self.instructions.tolist())
