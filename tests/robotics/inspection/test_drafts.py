@@ -65,6 +65,15 @@ def test_commands_that_never_change_are_asked(columns):
     assert [row.place for row in found.questions] == ["action"]
 
 
+def test_commands_that_never_change_are_an_error_of_a_table(tmp_path):
+    record = lambda a, size=1.0: {"state": measured(a), "action": size * deltas(a)}  # noqa: E731
+    spec = tmp_path / "draft.yaml"
+    spec.write_text(examine(made(record, rest=UP)).proposed)
+    still = examine(made(lambda a: record(a, 0.0), rest=UP), spec=str(spec))
+    assert still.exit_code == 1
+    assert "action.still" in {row.code for row in still.findings}
+
+
 def test_nan_in_a_column_that_is_not_read_is_no_error():
     found = examine(made(
         lambda a: {"state": measured(a), "action": deltas(a),
