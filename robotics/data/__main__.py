@@ -76,6 +76,9 @@ def _edit(given: argparse.Namespace) -> None:
             steps = sum(count.trimmed.values())
             lines.append(f"{len(count.trimmed)} shorter by {steps} idle steps together")
         print("; ".join(lines))
+    if given.relabel_text and not any(count.relabelled for count in counts.values()):
+        texts = ", ".join(repr(old) for old, _ in given.relabel_text)
+        print(f"note: no instruction is {texts}; nothing was relabelled")
     if stale := set().union(*(count.stale for count in counts.values())):
         print(f"note: {', '.join(sorted(stale))} still holds embeddings of the old instructions")
     print("nothing written (--dry-run)" if given.dry_run else f"written: {given.out}")

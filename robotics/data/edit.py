@@ -78,12 +78,17 @@ def edit(
 
     Raises:
         ValueError: no such data sets or episodes, other features, nothing left of a split, `out` is
-            there, or a damaged record (whose episode can be deleted).
+            there or inside a source, or a damaged record (whose episode can be deleted).
     """
     opened = [open_source(directory) for directory in sources]
     check_alike(opened)
     if out.exists():
         raise ValueError(f"--out: expected a new directory, got {out}; choose another or delete it")
+    inside = [one for one in sources if out.resolve().is_relative_to(Path(one).resolve())]
+    if inside:
+        raise ValueError(
+            f"--out: expected a directory outside of {inside[0]}, got {out}; choose another"
+        )
     rows = plan(opened, change)
     robot = _table(opened[0], change)
     counts: dict[str, Counts] = {}

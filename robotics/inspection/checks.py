@@ -57,6 +57,7 @@ def damage(result: Scan, robot: Robot) -> Findings:
     for problem, count in result.problems.most_common(SHOWN):
         yield _warning("records", f"{count} records: {problem}", "Fix the data set's description.",
                        "records.column")  # fmt: skip
+    yield from _missing(result, robot)
     used = {wanted.key for _, wanted in robot.columns()}
     for key, episodes in result.not_finite.items():
         name = key.removeprefix("steps/")
@@ -78,6 +79,28 @@ def damage(result: Scan, robot: Robot) -> Findings:
         yield _warning("records", text, "They are counted and skipped.", "episodes.empty",
                        "episodes without steps", "Nothing is learned of them.", "",
                        tuple(result.empty))  # fmt: skip
+
+
+def _missing(result: Scan, robot: Robot) -> Findings:
+    """Columns of the table that some records lack, or hold otherwise than the others."""
+    parts = {column(part.path).key for part in (*robot.state, *robot.action)}
+    cameras = map(robot.camera, robot.recorded_cameras())
+    views = {column(row.path).key for row in cameras if row.present is None}
+    for key in sorted(parts | views):
+        lacking = tuple(
+            track.number for track in result.tracks
+            if key not in (track.numbers if key in parts else track.pictures)
+        )  # fmt: skip
+        if 0 < len(lacking) < len(result.tracks):
+            name = key.removeprefix("steps/")
+            text = (
+                f"{name} is absent, or not as long as the other columns, in episodes "
+                f"{listed(lacking)}"
+            )
+            yield _error("records", text, "Repair or leave out these episodes.", "records.missing",
+                         f"{name} is missing in {len(lacking)} episodes",
+                         "Training refuses such an episode.", "on_error=skip", lacking,
+                         weight=8.0)  # fmt: skip
 
 
 # ---------------------------------------------------------------- motion and gripper

@@ -49,6 +49,8 @@ class Pictures:
     """(T,) bool: of black."""
     size: tuple[int, int]
     """Height and width of the first frame."""
+    depth: bool = False
+    """PNG of one channel of 16 bits: distances, not colours."""
 
     @property
     def copies(self) -> np.ndarray:
@@ -320,5 +322,11 @@ def reduced(rows: Sequence[Any], where: str, shown: list[np.ndarray] | None = No
             shown.append(resize_image(frame, (STRIP_HEIGHT, width)))
     return Pictures(
         np.array(digests, np.uint64), np.array(thumbs, np.uint8),
-        np.array(flat, bool), np.array(black, bool), size,
+        np.array(flat, bool), np.array(black, bool), size, _depth(rows),
     )  # fmt: skip
+
+
+def _depth(rows: Sequence[Any]) -> bool:
+    """By the header of the first picture: bits of a channel, and 0 for grey."""
+    first = rows[0] if len(rows) and isinstance(rows[0], bytes) else b""
+    return first.startswith(b"\x89PNG") and first[24:26] == b"\x10\x00"

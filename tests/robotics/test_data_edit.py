@@ -227,6 +227,9 @@ def test_what_cannot_be_is_refused_with_a_remedy(source, tmp_path, change, words
 def test_the_source_is_never_written_over(source):
     with pytest.raises(ValueError, match="new directory"):
         edit([str(source)], source, Edit(delete=["train:0"]))
+    with pytest.raises(ValueError, match="outside"):
+        edit([str(source)], source / "new", Edit(delete=["train:0"]))
+    assert not (source / "new").exists()
 
 
 def test_edits_of_edits_are_remembered(source, tmp_path):

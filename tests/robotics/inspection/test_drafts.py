@@ -1,10 +1,12 @@
 """What a draft says of sets that are not neat: right, or asked; never certified nonsense."""
 
+import io
 import shlex
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image
 from recorded_worlds import Memory, arm, continuous, deltas, made, pose, targets
 from scipy.spatial.transform import Rotation
 
@@ -138,6 +140,27 @@ def test_a_position_and_its_yaw_can_be_answered(tmp_path):
     again = examine(source, spec=spec)
     assert again.exit_code == 0
     assert {part.form for part in again.robot.action} == {None, "euler_z"}
+
+
+@pytest.mark.parametrize("key", ["steps/action", "steps/observation/image"])
+def test_a_column_that_records_lack_is_an_error(key):
+    source = made(lambda a: {"state": measured(a), "action": deltas(a)}, rest=UP)
+    for number in (2, 5):
+        raw = source.episodes[number]
+        raw.numbers.pop(key, None)
+        raw.texts.pop(key, None)
+    found = examine(source)
+    (row,) = [row for row in found.findings if row.severity == "error"]
+    assert (row.code, sorted(row.episodes)) == ("records.missing", [2, 5])
+
+
+def test_pictures_of_distances_are_no_camera():
+    source = made(lambda a: {"state": measured(a), "action": deltas(a)}, rest=UP)
+    picture = io.BytesIO()
+    Image.fromarray(np.full((24, 32), 4000, np.uint16)).save(picture, "PNG")
+    for raw in source.episodes:
+        raw.texts["steps/observation/range"] = [picture.getvalue()] * raw.steps
+    assert [row.name for row in examine(source).robot.cameras] == ["image"]
 
 
 FEW = ("gripper pulses inverted in half", "gripper of 0 to 100 in half",
