@@ -42,14 +42,15 @@ class Recording:
     flags: Mapping[str, np.ndarray] = field(default_factory=dict)
     """is_first, is_last, is_terminal and the table's terminate: (T,) bool."""
     damaged: Mapping[str, int] = field(default_factory=dict)
-    """Key -> first step with NaN or infinity."""
+    """Key of what the table names -> first step with NaN or infinity."""
 
 
 def recording(raw: RawEpisode, robot: Robot, name: str, shard: str = "") -> Recording:
     """The episode by the table's parts; what is missing or not of its length is left out."""
     parts, damaged = {}, {}
+    used = {place.key for _, place in robot.columns()}
     for key, rows in raw.numbers.items():
-        if len(rows) and not np.isfinite(rows).all():
+        if key in used and len(rows) and not np.isfinite(rows).all():
             damaged[key] = int(np.argmin(np.isfinite(rows).all(1)))
     for group in ("state", "action"):
         for part in getattr(robot, group):

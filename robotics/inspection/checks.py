@@ -121,30 +121,47 @@ def motions(examined: Examination) -> Findings:
                            f"steps: {{lag: {-lag}}}")  # fmt: skip
 
 
+def begin_closed(examined: Examination) -> Findings:
+    """Grippers that usually begin closed: on some robots they do, else both senses are exchanged,
+    which no comparison of the two shows."""
+    if not examined.stated:
+        return
+    robot = examined.robot
+    wrong = {row.topic for row in examined.verdicts
+             if row.code == "gripper.sense" and row.answer == "contradicts"}  # fmt: skip
+    doubted = [grip for grip in examined.grips if f"action.{grip.part}" not in wrong
+               and (grip.begin_closed or 0.0) >= gripper.BEGINS]  # fmt: skip
+    if not doubted:
+        return
+    parts = [part for part in robot.action if part.name in {grip.part for grip in doubted}]
+    rows = [(group, row) for group, found in (
+        ("action", parts), ("state", [robot.commanded(part) for part in parts])
+    ) for row in found if row is not None]  # fmt: skip
+    entries = [
+        (f"{group}.{row.name}.{key}", gripper._plain(value))  # pyright: ignore
+        for group, row in rows
+        for key, value in (("open", row.closed), ("closed", row.open))
+    ]
+    names = " and ".join(part.name for part in parts)
+    share = min(grip.begin_closed or 0.0 for grip in doubted)
+    text = f"{share:.0%} of the episodes begin with a closed gripper, as the table reads it"
+    remedy = (
+        "Look at the first frames: all is well where your robot rests with closed grippers; "
+        "where they show open ones, exchange open and closed."
+    )
+    yield _warning(f"action.{parts[0].name}", text, remedy, "gripper.both",
+                   f"does {names} begin closed? Else open and closed are exchanged, in action and "
+                   "state", "The same on this robot; a simulator, another robot or Bridge's rule "
+                   "would read it the other way.", cards.lines(entries), weight=3.0)  # fmt: skip
+
+
 def grippers(examined: Examination) -> Findings:
     """Both senses, timing and copies."""
+    yield from begin_closed(examined)
     for grip in examined.grips:
         place = f"action.{grip.part}"
         inverted = any(row.topic == place and row.code == "gripper.sense"
                        and row.answer == "contradicts" for row in examined.verdicts)  # fmt: skip
-        if examined.stated and not inverted and (grip.begin_closed or 0.0) >= gripper.BEGINS:
-            part = next(row for row in examined.robot.action if row.name == grip.part)
-            entries = [
-                (f"{group}.{row.name}.{key}", gripper._plain(value))  # pyright: ignore
-                for group, row in (("action", part), ("state", examined.robot.commanded(part)))
-                if row is not None
-                for key, value in (("open", row.closed), ("closed", row.open))
-            ]
-            text = (
-                f"{grip.begin_closed:.0%} of the episodes begin with a closed gripper, as the "
-                "table reads it"
-            )
-            remedy = "Unusual: open and closed may be exchanged in both. Look at the first frames."
-            yield _warning(place, text, remedy, "gripper.both",
-                           f"open and closed of {grip.part} may be exchanged, in action and state",
-                           "The same on this robot; a simulator, another robot or Bridge's rule "
-                           "would read it the other way.", cards.lines(entries),
-                           weight=3.0)  # fmt: skip
         lag, alike = grip.best
         if abs(alike) < gripper.CLEAR or inverted:
             continue
@@ -182,6 +199,13 @@ def rate(result: Scan, examined: Examination) -> Findings:
         text = f"{stated:g} steps a second; no time stamps to check it"
         if examined.stated:
             yield _info("rate", text + " by the table", code="rate.unchecked")
+        elif any(part.mode == "velocity" for part in examined.robot.action):
+            lines = ["rate: 10", "rate: 15", "rate: 30"]
+            yield Finding("question", "rate", f"No time stamps, and velocities are counted by it: "
+                          f"{text}.", "State it in the table and run this again with --spec.",
+                          "question.rate", "how many steps a second does your robot take?",
+                          "A velocity becomes a motion by the rate: another one moves the robot "
+                          "farther, or less.", lines[0], details={"lines": lines})  # fmt: skip
         else:
             yield _warning("rate", f"assumed: {text}", "RLDS holds no rate. State your robot's: "
                            "rate: 15", "rate.assumed", "the rate is not in the data: "

@@ -19,10 +19,11 @@ from robotics.embodiment.tables import TABLES, load_robot, shipped
 from robotics.inspection import checks, contents, proposal, roles, structure, verdicts
 from robotics.inspection.draft import Draft, Question, as_yaml
 from robotics.inspection.examination import Examination
+from robotics.inspection.findings import Finding
 from robotics.inspection.fits import AGREES, CONTRADICTS, UNCLEAR, Verdict
 from robotics.inspection.groups import Place
 from robotics.inspection.players import Shown
-from robotics.inspection.scan import Track, preview, sample_places, scan
+from robotics.inspection.scan import Scan, Track, preview, sample_places, scan
 from robotics.inspection.sources import open_source
 from robotics.inspection.survey import Survey, joined, odd
 from selfflow_wm.files import write_file, write_json
@@ -69,7 +70,7 @@ def examine(
     faults = Faults("skip")
     places = sample_places(source, episodes, faults)
     seen = preview(source, places)
-    look = structure.look(seen, source)
+    look = structure.robust(seen, source)
     chosen = _choose(source, seen, look, spec)
     draft = chosen.draft.copy()
     survey = Survey(draft.robot(), Place(str(source.directory), split.partition("[")[0], spec))
@@ -100,6 +101,7 @@ def examine(
         first += roles.verdicts(look, robot)
         draft.questions += list(_questions(first))
     draft.questions += list(chosen.questions)
+    survey, single = _with_corrections(survey, single, chosen, draft, first, result)
     examination = Examination(
         source, robot, chosen.origin, chosen.stated, result, motions, grips, first,
         roles.dimensions(look, robot, first, draft), draft.questions, [], "",
@@ -119,6 +121,25 @@ def examine(
     return replace(
         examination, findings=findings, proposed=as_yaml(draft, heading), extra={"shown": shown}
     )
+
+
+def _with_corrections(
+    survey: Survey,
+    single: list[Finding],
+    chosen: _Chosen,
+    draft: Draft,
+    found: Sequence[Verdict],
+    result: Scan,
+) -> tuple[Survey, list[Finding]]:
+    """What differs between episodes under the corrected table: read with a wrong unit, right
+    episodes look odd."""
+    if draft.robot() == chosen.draft.robot():
+        return survey, single
+    if len(result.tracks) == result.episodes:
+        survey = survey.again(draft.robot(), result.tracks)
+        return survey, survey.findings()
+    wrong = {row.topic for row in found if row.answer == CONTRADICTS}
+    return survey, [row for row in single if not wrong.intersection(row.details.get("parts", ()))]
 
 
 def _known(row: Verdict, rows: Sequence[Verdict]) -> bool:
@@ -156,7 +177,8 @@ def _choose(
 
 
 def _without_still(names: Sequence[str], tracks: Sequence[Track]) -> list[str]:
-    """Without tables that read more than another one of them, and nothing that moves."""
+    """Without tables that read more than another one of them, and nothing that moves; and without
+    those that leave out what moves and another one reads."""
 
     def moving(name: str) -> frozenset[str]:
         parts = (*shipped(name).state, *shipped(name).action)
@@ -170,7 +192,10 @@ def _without_still(names: Sequence[str], tracks: Sequence[Track]) -> list[str]:
     size = {name: len(shipped(name).state) + len(shipped(name).action) for name in names}
     return [
         name for name in names
-        if not any(moved[other] == moved[name] and size[other] < size[name] for other in names)
+        if not any(
+            moved[other] > moved[name] or (moved[other] == moved[name] and size[other] < size[name])
+            for other in names
+        )
     ]  # fmt: skip
 
 
@@ -186,9 +211,26 @@ def _is_it(name: str, source: RawSource, tracks: Sequence[Track], look: structur
     known = KNOWN_AS.get(name, name)
     if title and (title.startswith(known.split("_")[0]) or known in title):
         return True
+    if not _called_alike(shipped(name), source):
+        return False
     rows, motions, _ = verdicts.verify(tracks, shipped(name))
     rows += roles.verdicts(look, shipped(name))
     return bool(motions) and not any(row.answer == CONTRADICTS for row in rows)
+
+
+def _called_alike(robot: Robot, source: RawSource) -> bool:
+    """Whether the values that a table names have these names, where the data set names them."""
+    for part in (*robot.state, *robot.action):
+        place = column(part.path)
+        names = source.names.get(place.key, ())
+        if part.names and names:
+            found = names[place.values] if place.values is not None else names
+            if len(found) != part.width or not all(
+                wanted.lower() in name.lower()
+                for wanted, name in zip(part.names, found, strict=True)
+            ):
+                return False
+    return True
 
 
 def _which(names: Sequence[str]) -> Question:
@@ -253,6 +295,12 @@ def _questions(found: Sequence[Verdict]) -> list[Question]:
     for row in found:
         name = row.topic.partition(".")[2]
         code = row.code.removeprefix("state_")
+        if (
+            code == "gripper.mode"
+            and row.answer == UNCLEAR
+            and row.numbers.partition(";")[0].count(",") == 2
+        ):
+            questions.setdefault((name, code), _pulses(row, name))
         if row.answer != UNCLEAR or not row.matters or code not in ("form", "frame", "mode"):
             continue
         if (name, row.code) in decided or (code == "form" and (name, "form") in decided and "quaternion" in row.stated):  # fmt: skip  # noqa: E501
@@ -263,6 +311,16 @@ def _questions(found: Sequence[Verdict]) -> list[Question]:
         )  # fmt: skip
         questions.setdefault((name, code), _asked(row, name, code, turns))
     return list(questions.values())
+
+
+def _pulses(row: Verdict, name: str) -> Question:
+    text = (
+        f"{row.topic}: is 0 between open and closed, or does it keep what was commanded before? "
+        f"No measured gripper tells ({row.numbers}); the draft has {row.stated}."
+    )
+    lines = tuple(f"action: {{{name}: {{mode: {mode}}}}}" for mode in ("absolute", "pulse"))
+    why = "Held commands and switches are different things: the gripper would let go."
+    return Question("gripper", text, lines, why, row.topic)
 
 
 def _asked(row: Verdict, name: str, code: str, euler: bool) -> Question:

@@ -16,6 +16,8 @@ from robotics.inspection.scan import Track
 
 WIDTH = 0.3
 """m: what a gripper in metres opens at most."""
+USUAL = 0.6
+"""Share of the episodes whose ends are those of all."""
 CLEAR = 0.3
 """Correlation above which command and measurement go together."""
 
@@ -54,12 +56,24 @@ def _values(tracks: Sequence[Track], piece: Piece) -> list[np.ndarray]:
     ]
 
 
+def _usual(rows: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+    """Without episodes of another range than most have: they are another finding."""
+    widths = np.array([np.ptp(row[:, 0]) for row in rows])
+    moving = widths[widths > 1e-9]
+    if len(moving) < 3:
+        return rows
+    usual = float(np.median(moving))
+    if (moving < 1.3 * usual).mean() < USUAL or widths.max() < 3 * usual:
+        return rows
+    return [row for row, width in zip(rows, widths, strict=True) if width < 1.3 * usual]
+
+
 def _state(draft: Draft, tracks: Sequence[Track], place: str, piece: Piece, sense: int) -> None:
     """Write the ends; sense +1: larger (in the first value) is more open."""
     rows = _values(tracks, piece)
     if not rows:
         return
-    values = np.concatenate(rows)
+    values = np.concatenate(_usual(rows))
     ends: list[tuple[float, float]] = []
     for column in values.T:
         low, high = (float(end) for end in np.quantile(column, [0.001, 0.999]))

@@ -26,6 +26,8 @@ BETTER = 0.02
 """By which a lag further from 0 must be more alike."""
 SLACK = 0.1
 """How far, in widths of the range, values may lie outside it."""
+EPISODES = 60
+"""Episodes that are also looked at one by one."""
 BEGINS = 0.8
 """Share of the episodes that begin closed above which the senses are doubted."""
 
@@ -128,7 +130,7 @@ def _evidence(tracks: Sequence[Track], part: Part, state: Part | None) -> Grip |
         None if shown is None else (float(shown[:, 0].min()), float(shown[:, 0].max())),
         _beyond(every, part),
         0.0 if shown is None or state is None else _beyond(shown, state),
-        alike, _largest(absolute), _largest(pulse),
+        alike, _most_alike(absolute, pairs), _most_alike(pulse, pulses),
         float(np.concatenate(same).mean()) if same else 0.0,
         float(np.mean(begin)) if begin else None,
         float(np.mean([row[0] > 0 for row in commands])),
@@ -152,6 +154,15 @@ def _alike(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[int, float]:
 
 def _largest(alike: dict[int, float]) -> float:
     return max(map(abs, alike.values()), default=0.0)
+
+
+def _most_alike(
+    together: dict[int, float], pairs: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> float:
+    """The largest correlation of all episodes together, or of half of them each by itself: some
+    may have another sense."""
+    single = [_largest(_alike([pair])) for pair in pairs[:EPISODES]]
+    return max(_largest(together), float(np.median(single)) if single else 0.0)
 
 
 def _beyond(values: np.ndarray, part: Part) -> float:

@@ -22,6 +22,8 @@ CLEAR = 0.5
 """Correlation of levels that decides an episode."""
 SHORT = 0.75
 """Share of the episodes that must agree before the others are called different."""
+FEW_BEGIN = 0.25
+"""Share of the episodes up to which those that begin unlike the rest may be inverted."""
 BEFORE, AFTER = 4, 12
 """Steps around a switch of the command in which the fingers' first motion is looked for."""
 
@@ -184,10 +186,15 @@ def _senses(column: Mapping[str, np.ndarray]) -> list[tuple[str, str, str, np.nd
         odd = back & (begin["measured"] == (share <= 0.5))
         rest = begin["measured"][known & ~back]
         alike = not len(rest) or (rest == (share > 0.5)).mean() > 0.9
-        if odd.sum() > 0 and alike:
+        unusual = known & (begin["measured"] == (share <= 0.5))
+        few = unusual.sum() <= FEW_BEGIN * known.sum()
+        if odd.sum() > 0 and (alike or few):
+            # One that only ends as the others begin may be inverted like those beside it.
+            odd = odd if alike else unusual
             text = (
-                f"command and measurement begin and end {'closed' if share <= 0.5 else 'open'}, "
-                f"those of {int((back & ~odd).sum())} others do not: both inverted?"
+                f"command and measurement begin {'closed' if share <= 0.5 else 'open'}, in "
+                f"{int(back.sum() - (back & unusual).sum())} others they begin and end "
+                f"{'open' if share <= 0.5 else 'closed'}: both inverted?"
             )
             found.append(("gripper.both", "Gripper the other way round", text, odd))
     return found

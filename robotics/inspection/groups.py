@@ -4,9 +4,11 @@ recording, a value of the metadata. And what drifts over the recording."""
 from __future__ import annotations
 
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -41,18 +43,37 @@ class Place:
     def edit(self, action: str, reads: bool = False) -> str:
         """The command that writes a data set with this change; DST is the user's to name.
 
-        reads: the command must know where things are.
+        reads: the command must know where things are. A LeRobot data set is converted before.
         """
-        table = f" --spec {self.spec}" if reads and self.spec else ""
-        return f"python -m robotics.data edit {self.directory} --out DST {action}{table}"
+        directory, spec, first = self.directory, self.spec, ""
+        if self._lerobot:
+            directory = f"{directory.rstrip('/')}-rlds"
+            table = f" --spec {shlex.quote(spec)}" if spec else ""
+            spec = f"{directory}/robot.yaml"
+            split = f" --split {self.split}" if self.split != "train" else ""
+            first = (
+                f"python -m robotics.convert lerobot-to-rlds {shlex.quote(self.directory)} "
+                f"{shlex.quote(directory)}{split}{table} && "
+            )
+        table = f" --spec {shlex.quote(spec)}" if reads and spec else ""
+        edit = f"python -m robotics.data edit {shlex.quote(directory)} --out DST {action}{table}"
+        return first + edit
+
+    @property
+    def _lerobot(self) -> bool:
+        return (Path(self.directory).expanduser() / "meta" / "info.json").is_file()
+
+    def named(self, numbers: Sequence[int]) -> str:
+        """Episodes as `robotics.data edit` takes them; a conversion writes them as "train"."""
+        return f"{'train' if self._lerobot else self.split}:{ranges(numbers)}"
 
     def delete(self, numbers: Sequence[int]) -> str:
         """The command that leaves these episodes out."""
-        return self.edit(f"--delete {self.split}:{ranges(numbers)}")
+        return self.edit(f"--delete {self.named(numbers)}")
 
     def keep(self, numbers: Sequence[int]) -> str:
         """The command that keeps these alone."""
-        return self.edit(f"--keep {self.split}:{ranges(numbers)}")
+        return self.edit(f"--keep {self.named(numbers)}")
 
 
 def ranges(numbers: Sequence[int]) -> str:

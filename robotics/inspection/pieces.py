@@ -286,9 +286,22 @@ def _run(key: str, first: int, last: int, width: int, said: str) -> list[Piece]:
 
 
 def _rest(tracks: Sequence[Track], key: str, first: int, width: int, command: bool) -> list[Piece]:
-    """What follows a pose."""
+    """What follows a pose: a gripper and other values, or those and the next arm's."""
     found: list[Piece] = []
     values = rows_of(tracks, key)
+    for at in range(first + 3, width - 3):
+        size = next(
+            (n for n in (4, 6, 9) if at + n <= width and rotation_form(values, at, at + n)), 0
+        )
+        if size:
+            form, end = rotation_form(values, at, at + size), at + size
+            between = _rest(tracks, key, first, at - 3, command) if at - 3 > first else []
+            return [
+                *(replace(piece, width=width) for piece in between),
+                Piece(key, at - 3, at, width, "position", why=f"three values before a {form}"),
+                Piece(key, at, end, width, "rotation", form, why="a rotation in every step"),
+                *_rest(tracks, key, end, width, command),
+            ]  # fmt: skip
     if width - first == 2 and _mirrored(values[:, first], values[:, first + 1]):
         return [
             Piece(key, first, width, width, "gripper", why="two fingers that mirror each other")

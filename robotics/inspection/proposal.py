@@ -173,13 +173,14 @@ def parts(draft: Draft, tracks: Sequence[Track], look: Look) -> None:
             CERTAIN,
             "no action among the features: only the video mode trains",
         )
+        draft.questions += _still(look, ())
         return
     choices.sort(key=lambda choice: (-_solid(choice), -round(choice.explained, 2)))
     best = choices[0]
     roles = named(best.roles)
     actions = {name: _action(name, role) for name, role in roles.items()}
     states = {name: _state(role.of) for name, role in roles.items() if role.of is not None}
-    for name, role in _uncommanded(states, state, best).items():
+    for name, role in _uncommanded(states, state, best, set(roles)).items():
         states[name] = _state(role)
     order = {(row.key, row.first): number for number, row in enumerate(state)}
     draft.set("state", _sorted(states, order) or None)
@@ -192,6 +193,8 @@ def parts(draft: Draft, tracks: Sequence[Track], look: Look) -> None:
     if len(choices) > 1:
         draft.questions.append(_which(choices))
     draft.questions += _open(best, roles)
+    if all(role.kind == "gripper" for role in best.roles):
+        draft.questions += _still(look, best.roles)
     grip_ends.fill(draft, tracks, roles)
     used = {role.piece.key for role in best.roles}
     used |= {role.of.piece.key for role in best.roles if role.of is not None}
@@ -201,6 +204,29 @@ def parts(draft: Draft, tracks: Sequence[Track], look: Look) -> None:
         for key, rows in look.pieces.items()
         if key not in used and naming.kind(key) not in ("flag", "time")
     }
+
+
+def _still(look: Look, roles: Sequence[Role]) -> list[Question]:
+    """Whether commands that never change are all that there is."""
+    still = [
+        piece for key, rows in look.pieces.items() if naming.is_command(key)
+        for piece in rows if piece.kind == "dead"
+    ]  # fmt: skip
+    if not still:
+        return []
+    paths = ", ".join(piece.path for piece in still)
+    what = "the gripper alone" if roles else "no action"
+    text = (
+        f"{paths} never changes, so the draft has {what}. Where is what your robot executes? "
+        f"Every step holds {still[0].why.removeprefix('constant ')}."
+    )
+    lines = (
+        "action: {joints: {path: COLUMN, kind: joints, mode: absolute}}",
+        "this draft: "
+        + ("the gripper alone acts" if roles else "action: null, videos alone train"),
+    )
+    why = "A policy would never move the arm."
+    return [Question("action", text, lines, why, "action")]
 
 
 def _words(piece: Piece) -> str:
@@ -271,8 +297,11 @@ def _because(role: Role) -> tuple[str, str]:
     return role.piece.sure, why
 
 
-def _uncommanded(states: dict[str, Any], state: list[Piece], best: Choice) -> dict[str, Role]:
-    """Measured parts beside the commanded ones that belong to the same robot."""
+def _uncommanded(
+    states: dict[str, Any], state: list[Piece], best: Choice, commands: set[str]
+) -> dict[str, Role]:
+    """Measured parts beside the commanded ones that belong to the same robot; none has the name of
+    a command that does not move it."""
     taken = [role.of.piece for role in best.roles if role.of is not None]
     found: dict[str, Role] = {}
     kinds = {piece.kind for piece in taken}
@@ -285,6 +314,7 @@ def _uncommanded(states: dict[str, Any], state: list[Piece], best: Choice) -> di
         if piece.kind in ("dead", "other") or not (beside or alone or grip):
             continue
         name = "joints" if piece.kind == "arm" else piece.kind
+        name = f"measured_{name}" if name in commands - set(states) else name
         while name in states or name in found:
             name += "_2"
         found[name] = Role(piece)
@@ -350,6 +380,11 @@ def _open(best: Choice, roles: dict[str, Role]) -> list[Question]:
                 f"action: {{{name}: {{kind: {kind}}}}}, and state: alike"
                 for kind in ("joints", "position" if piece.size in (2, 3) else "other", "base")
             )
+            if piece.size == 4:
+                lines = (lines[0], f"action: {{{name}: null, {_planar(role)}}}, and state: alike",
+                         *lines[1:])  # fmt: skip
+                text = text.replace("joints or something else", "joints, a position and its yaw, "
+                                    "or something else")  # fmt: skip
             found.append(
                 Question("kind", text, lines, "Units, and the pose's axes.", f"action.{name}")
             )
@@ -367,6 +402,16 @@ def _open(best: Choice, roles: dict[str, Role]) -> list[Question]:
                 why = "Targets are turned into changes from the measured state; changes are not."
                 found.append(Question("mode", text, lines, why, f"action.{name}"))
     return found
+
+
+def _planar(role: Role) -> str:
+    """Four values as a position and the turn about z."""
+    piece = role.piece
+    key, middle = piece.key.removeprefix("steps/"), piece.first + 3
+    return (
+        f'position: {{path: "{key}[{piece.first}:{middle}]", kind: position, mode: {role.mode}}}, '
+        f'rotation: {{path: "{key}[{middle}]", kind: rotation, form: euler_z, mode: {role.mode}}}'
+    )
 
 
 def _arm_question(name: str, role: Role) -> Question:

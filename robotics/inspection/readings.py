@@ -221,7 +221,7 @@ def _turning(pose: Any, target: Any, mode: str, frame: str) -> Way:
 def _forms(form: str) -> list[str]:
     if form.startswith("quaternion"):
         return ["quaternion_wxyz" if form == "quaternion_xyzw" else "quaternion_xyzw"]
-    if form.startswith("euler") or form == "axis_angle":
+    if len(form) == len("euler_xyz") or form == "axis_angle":  # one angle has no other form
         near = ("euler_xyz", "euler_zyx", "euler_XYZ", "axis_angle")
         return [name for name in near if name != form and name.lower() != form]
     return []

@@ -54,10 +54,12 @@ class LeRobotSource:
         return self.raw.names
 
     def places(self, faults: Faults) -> list[RawPlace]:
-        """Every episode of the split."""
+        """Every episode of the split, with its number in the whole one where this is a slice."""
+        whole = self.raw.info.select(self.split.partition("[")[0])
+        numbers = {place.number: number for number, place in enumerate(whole)}
         return [
-            RawPlace(number, self.directory, number, place)
-            for number, place in enumerate(self.raw.places)
+            RawPlace(numbers[place.number], self.directory, place.number, place)
+            for place in self.raw.places
         ]
 
     def read(self, place: RawPlace) -> RawEpisode:

@@ -72,6 +72,16 @@ class Survey:
         seen = {n: track.pictures[key] for n, key in keys.items() if key in track.pictures}
         self.add(episode, seen)
 
+    def again(self, robot: Robot, tracks: Sequence[Track]) -> Survey:
+        """The same episodes, read with a corrected table."""
+        found = Survey(robot, self.place)
+        for track in tracks:
+            texts = {key: [row.encode() for row in rows] for key, rows in track.texts.items()}
+            raw = RawEpisode(track.steps, track.numbers, texts, [])
+            shard = track.name.rpartition(", record ")[0]
+            found.visit(RawPlace(track.number, shard, 0, None), raw, track)
+        return found
+
     def add(self, recording: Recording, seen: Mapping[str, Pictures]) -> None:
         """Take in one episode; seen: its pictures, by camera."""
         number = int(recording.name.rpartition(":")[2])

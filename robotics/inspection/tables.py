@@ -106,12 +106,16 @@ def print_examination(console: Any, examined: Examination) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    def show(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    def show(
+        title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], longest: int = -1
+    ) -> None:
         table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0),
                       show_header=any(headings))  # fmt: skip
         for place, heading in enumerate(headings):
             last = place == len(headings) - 1
-            table.add_column(heading, overflow="fold", no_wrap=place == 0 and not last)
+            # Short columns keep their words whole; the longest one gives way on a narrow terminal.
+            short = place == len(headings) - 1 if longest == 0 else place == 0 and not last
+            table.add_column(heading, overflow="fold", no_wrap=short)
         for row in rows:
             table.add_row(*row)
         if table.row_count:
@@ -151,7 +155,7 @@ def print_examination(console: Any, examined: Examination) -> None:
          f"[{VERDICTS[row.answer]}]{row.answer}[/]")
         for row in examined.verdicts
     )  # fmt: skip
-    show("\nconventions", ("question", "table", "data"), verdicts)
+    show("\nconventions", ("question", "table", "data"), verdicts, longest=0)
     counts = contents.instruction_counts(examined.result, examined.robot)
     commonest = counts.most_common(INSTRUCTIONS)
     texts = ((str(times), escape(text) or "[red](empty)[/]") for text, times in commonest)

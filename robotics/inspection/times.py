@@ -10,7 +10,7 @@ import numpy as np
 from robotics.data.parts import Recording, idle, speeds
 from robotics.embodiment.robot import Robot
 from robotics.inspection.findings import Finding, listed
-from robotics.inspection.groups import Origin, Place, common, ranges
+from robotics.inspection.groups import Origin, Place, common
 from robotics.inspection.readings import LAGS, REACH, STATED, Pair, ways_of
 from robotics.inspection.robust import mode, runs
 
@@ -312,7 +312,7 @@ def _empty(
     return _finding(
         "warning", "instructions.empty", "Empty instructions", text,
         "The policy cannot know which task it sees.", chosen, total, origins,
-        where.edit(f'--relabel {where.split}:{ranges(chosen)} "WHAT IS DONE"', reads=True),
+        where.edit(f'--relabel {where.named(chosen)} "WHAT IS DONE"', reads=True),
         "Write what is done, or leave them out.",
     )  # fmt: skip
 
@@ -338,7 +338,7 @@ def _idle(
         text += f" and {len(chosen) - SHOWN} more"
     at_ends = sum(sum(times[number].idle_ends) for number in chosen)
     inside = sum(times[number].idle for number in chosen) - at_ends
-    trim = where.edit(f"--trim-idle {where.split}:{ranges(chosen)}", reads=True)
+    trim = where.edit(f"--trim-idle {where.named(chosen)}", reads=True)
     return _finding(
         "warning", "episodes.idle", "Idle stretches", text,
         "A policy that imitates them stops and waits.", chosen, total, origins,

@@ -32,7 +32,22 @@ def findings(result: Scan, robot: Robot) -> Findings:
             rows, numbers = _rows(result.tracks, part)
             if rows:
                 yield from _part(f"{group}.{part.name}", part, rows, numbers)
+    yield from _motionless(result, robot)
     yield from _unread(result, robot)
+
+
+def _motionless(result: Scan, robot: Robot) -> Findings:
+    """Commands of the arms that are the same at every step of every episode."""
+    parts = [part for part in robot.action if part.kind != "gripper"]
+    found = [_rows(result.tracks, part)[0] for part in parts]
+    if not any(found) or any(np.ptp(np.concatenate(rows), axis=0).any() for rows in found if rows):
+        return
+    paths = ", ".join(part.path for part in parts)
+    yield Finding(
+        "error", "action", f"{paths} holds the same values at every step of every episode.",
+        "Name the column that your robot executes, or action: null for videos alone.",
+        "action.still", "the commands never change", "A policy would never move.", weight=9.0,
+    )  # fmt: skip
 
 
 def _rows(tracks: Sequence[Track], part: Part) -> tuple[list[np.ndarray], list[int]]:

@@ -22,6 +22,13 @@ def test_a_fault_is_named_with_its_episodes(fault):
     assert named, [(row.code, row.episodes, row.text) for row in found]
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_both_grippers_the_other_way_round_are_named(seed):
+    fault = next(row for row in battery.FAULTS if row.code == "gripper.both")
+    _, named, found = battery.judged(fault, seed)
+    assert named, [(row.code, row.episodes, row.text) for row in found]
+
+
 @pytest.mark.parametrize("name", list(robots()))
 @pytest.mark.parametrize("seed", [1, 2])
 def test_clean_sets_raise_no_alarm(name, seed):
