@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,6 +66,13 @@ def _one_of(name: str, value: Any, choices: Any) -> None:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}.")
 
 
+def _meet(a: float | Sequence[float], b: float | Sequence[float]) -> bool:
+    """Whether two numbers, or any two of as many, are equal."""
+    count = max(len(x) if isinstance(x, Sequence) else 1 for x in (a, b))
+    pairs = [x if isinstance(x, Sequence) else [x] * count for x in (a, b)]
+    return any(x == y for x, y in zip(*pairs, strict=True))
+
+
 def _check_path(name: str, path: Any, width: int | None = None) -> None:
     try:
         got = column(path).width
@@ -103,7 +111,7 @@ class Camera:
         if self.present is not None:
             _check_path("present", self.present, 1)
         if self.size is not None:
-            size = tuple(self.size)
+            size = tuple(self.size) if isinstance(self.size, Sequence) else ()
             if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
                 raise ValueError(f"size: expected [height, width], got {self.size!r}.")
             object.__setattr__(self, "size", size)
@@ -135,7 +143,10 @@ class PartModel:
         if self.normalise is not None:
             _one_of("model.normalise", self.normalise, NORMALISE)
         if self.sign is not None:
-            object.__setattr__(self, "sign", tuple(float(value) for value in self.sign))
+            sign = tuple(float(value) for value in self.sign)
+            if len(sign) != 4 or not any(sign):
+                raise ValueError(f"model.sign: expected x, y, z, w, got {list(sign)}.")
+            object.__setattr__(self, "sign", sign)
 
 
 @dataclass(frozen=True)
@@ -201,8 +212,20 @@ class Part:
             )
         if self.model.binarize and (self.kind != "gripper" or self.mode is None):
             raise ValueError("model.binarize: expected it of an action's gripper alone.")
-        if self.kind == "gripper" and self.open == self.closed:
-            raise ValueError(f"open: expected another value than closed, got {self.open} for both.")
+        if self.kind == "gripper" and _meet(self.open, self.closed):
+            raise ValueError(
+                f"open: expected other values than closed, got {self.open} and {self.closed}."
+            )
+        if _meet(self.scale, 0.0):
+            raise ValueError(f"scale: expected the value of a recorded 1, got {self.scale}.")
+        if self.kind == "position" and self.unit in ("rad", "deg"):
+            raise ValueError(f"unit: expected m, cm or mm of a position, got {self.unit}.")
+        if self.kind == "rotation" and self.unit in ("m", "cm", "mm"):
+            raise ValueError(f"unit: expected rad or deg of a rotation, got {self.unit}.")
+        if self.continuous and self.kind != "gripper":
+            raise ValueError(f"continuous: expected it of a gripper, got a part of {self.kind}.")
+        if self.model.form is not None and self.kind != "rotation":
+            raise ValueError(f"model.form: expected it of a rotation, got a part of {self.kind}.")
         if self.names and len(self.names) != self.width:
             raise ValueError(f"names: expected {self.width}, got {list(self.names)}.")
         object.__setattr__(self, "names", tuple(str(name) for name in self.names))
@@ -246,6 +269,8 @@ class Part:
             raise ValueError(f"{name}: expected a number, got {value!r}.")
         else:
             value = float(value)
+        if not all(map(math.isfinite, value if isinstance(value, tuple) else (value,))):
+            raise ValueError(f"{name}: expected finite numbers, got {value}.")
         if name == "range" and not value[0] < value[1]:
             raise ValueError(f"range: expected [smallest, largest], got {list(value)}.")
         object.__setattr__(self, name, value)
@@ -327,7 +352,11 @@ class Window:
     """Future frames, in control steps after the current one."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "video_offsets", tuple(int(n) for n in self.video_offsets))
+        for name, value in (("horizon", [self.horizon]), ("video_offsets", self.video_offsets)):
+            if not isinstance(value, Sequence) or not all(type(n) is int for n in value):
+                got = getattr(self, name)
+                raise ValueError(f"{name}: expected whole numbers of steps, got {got!r}.")
+        object.__setattr__(self, "video_offsets", tuple(self.video_offsets))
         if self.horizon < 1 or any(offset < 1 for offset in self.video_offsets):
             raise ValueError(
                 f"horizon: expected horizon >= 1 and video_offsets >= 1, got {self.horizon} and "
@@ -370,10 +399,14 @@ class Robot:
     def __post_init__(self) -> None:
         if not self.embodiment:
             object.__setattr__(self, "embodiment", self.name)
-        if isinstance(self.rate, bool) or not isinstance(self.rate, int | float) or self.rate <= 0:
+        number = isinstance(self.rate, int | float) and not isinstance(self.rate, bool)
+        if not number or not math.isfinite(self.rate) or self.rate <= 0:
             raise ValueError(f"rate: expected control steps a second, got {self.rate!r}.")
         if not self.cameras:
             raise ValueError("cameras: expected at least one, name: {path: ...}.")
+        if any(row.name == "state" for row in self.cameras):
+            raise ValueError("cameras: expected another name than state, which observations have.")
+        self._check_keys()
         for name in ("reward", "success", "terminate"):
             if (path := getattr(self, name)) is not None:
                 _check_path(name, path, 1)
@@ -390,6 +423,16 @@ class Robot:
                 raise ValueError(f"state.{part.name}.model.mode: expected it of actions alone.")
         for part in self.action:
             self._check_action(part)
+
+    def _check_keys(self) -> None:
+        known = [f"cameras.{row.name}" for row in self.cameras]
+        known += ["state", *(f"state.{row.name}" for row in self.state), "instruction", "action"]
+        for protocol, rows in self.keys.items():
+            if unknown := sorted(set(rows) - set(known)):
+                raise ValueError(
+                    f"keys.{protocol}: expected names out of {', '.join(known)}, got "
+                    f"{', '.join(unknown)}."
+                )
 
     def _check_action(self, part: Part) -> None:
         place = f"action.{part.name}"
@@ -412,6 +455,8 @@ class Robot:
         if other is not None and other.kind != part.kind:
             if part.of is not None:
                 raise ValueError(f"{place}.of: expected a part of {part.kind}, got {other.kind}.")
+            other = None
+        if other is not None and _one_angle(part) and other.form != part.form:
             other = None
         alike = part.kind in ("rotation", "gripper")
         if other is not None and not alike and other.width != part.width:
@@ -445,10 +490,11 @@ class Robot:
         return tuple(row for row in self.cameras if row.name in wanted)
 
     def commanded(self, part: Part) -> Part | None:
-        """The state part that an action part commands."""
+        """The state part that an action part commands. The angle about one axis that is a target is
+        no change of a whole rotation: what else that turns would show in it."""
         for row in self.state:
             if row.name == (part.of or part.name) and row.kind == part.kind:
-                return row
+                return None if _one_angle(part) and row.form != part.form else row
         return None
 
     @property
@@ -523,6 +569,11 @@ class Robot:
         rotated = [row.rotate for row in self.used_cameras(cameras)]
         text = json.dumps([content, widths, rotated], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _one_angle(part: Part) -> bool:
+    """Whether an action part is a rotation's target about one axis alone."""
+    return part.kind == "rotation" and part.width == 1 and part.mode == "absolute"
 
 
 def _changed(row: Any, without: Sequence[str] = ()) -> dict[str, Any]:
