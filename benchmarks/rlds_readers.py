@@ -31,7 +31,7 @@ OURS = {  # what frames come from, whether windows come in groups of episodes
 
 def ours(name: str, a: Any) -> Iterator[dict[str, np.ndarray]]:
     """The toolkit's reader."""
-    from robotics.data.batches import WindowStream
+    from robotics.data.streams import WindowStream
     from robotics.data.windows import WindowDataset
 
     source, grouped = OURS[name]

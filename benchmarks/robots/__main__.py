@@ -139,8 +139,8 @@ def _acting(name: str, data: Path, run: Path, several: bool, episodes: int) -> d
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table for the documentation."""
     lines = [
-        "| robot | inspect | with its table | error, in deviations | of the mean | better by (95%) "
-        "| round trip | acts, served alike |",
+        "| robot | inspect | with its table | squared error, in variances | of the mean "
+        "| better by (95%) | round trip | acts, served alike |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:

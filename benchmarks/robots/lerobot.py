@@ -18,8 +18,8 @@ from robotics.embodiment.robot import Robot
 
 
 def is_lerobots(robot: Robot) -> bool:
-    """Whether a table is of LeRobot's features: its instruction is the frame's task."""
-    return TASK in robot.instruction.paths
+    """Whether a table is of LeRobot's features, whose cameras are observation.images.NAME."""
+    return all(row.path.startswith("observation.") for row in robot.cameras)
 
 
 def write_lerobot(robot: Robot, directory: Path, examples: Iterable[Mapping[str, Any]]) -> Path:

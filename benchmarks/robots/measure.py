@@ -18,7 +18,8 @@ from robotics.data.formats import open_recording
 from robotics.data.images import decode_image
 from robotics.data.window_steps import action_window
 from robotics.data.windows import WindowDataset
-from robotics.embodiment.robot import UNITS, Part, Robot
+from robotics.embodiment.parts import UNITS, Part
+from robotics.embodiment.robot import Robot
 from robotics.embodiment.rotation import as_quaternion
 from robotics.model.policy import Policy
 from robotics.model.world_model import WorldModel
@@ -33,7 +34,7 @@ class HeldOut:
     """Error of predicted chunks on episodes that training did not see."""
 
     model: float
-    """Mean absolute error in standard deviations of the training data."""
+    """Mean squared error in variances of the training data."""
     mean: float
     """That of predicting the mean action."""
     gain: float
@@ -63,8 +64,8 @@ def held_out_error(
         chunk = world.generate(samples, "policy", steps=STEPS, generator=generator)["action"]
         true, valid = samples["action"], samples["action_valid"]
         for name, guess in (("model", chunk), ("mean", mean)):
-            off = np.abs(np.broadcast_to(guess, true.shape) - true)[..., varies]
-            scaled = (off / deviation[varies]).mean(-1)
+            off = (np.broadcast_to(guess, true.shape) - true)[..., varies]
+            scaled = np.square(off / deviation[varies]).mean(-1)
             errors[name].append((scaled * valid).sum(1) / valid.sum(1))
     rows = {name: np.concatenate(values) for name, values in errors.items()}
     return _with_interval(rows, data.episode_start[index])

@@ -22,7 +22,8 @@ from benchmarks.robots.lerobot import is_lerobots, write_lerobot
 from benchmarks.robots.world import JOINTS, Arm, View, arm
 from robotics.data.rlds.fake import write_dataset
 from robotics.embodiment.columns import column
-from robotics.embodiment.robot import UNITS, Part, Robot
+from robotics.embodiment.parts import UNITS, Part
+from robotics.embodiment.robot import Robot
 from robotics.embodiment.tables import load_robot
 from selfflow_wm.cli import Parser, at_least, run_main
 

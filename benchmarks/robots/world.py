@@ -123,7 +123,7 @@ class View:
         self._light = np.random.default_rng([seed, 99]).uniform(-15, 15, 3)
         grey = 100 + rng.random((8, 10, 1)) * 60 + rng.random((8, 10, 3)) * 20
         coarse = grey.astype(np.uint8)
-        self._table = Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)
+        self._table = Image.fromarray(coarse).resize((size[1], size[0]), Image.Resampling.BICUBIC)
         self._grain = rng.normal(0, 4, (*size, 3))
 
     def picture(self, arm: Arm, step: int) -> np.ndarray:

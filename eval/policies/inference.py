@@ -54,7 +54,7 @@ _Manager.register("batcher")
 
 @dataclass(frozen=True)
 class SharedRobot:
-    """A robot in that model, see `robotics.model.policy.ActingRobot`."""
+    """A robot in that model, see `robotics.model.acting.ActingRobot`."""
 
     robot: Robot
     coder: Coder

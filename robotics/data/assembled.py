@@ -10,7 +10,8 @@ import numpy as np
 from robotics.data.recordings import RecordedSteps
 from robotics.embodiment.coding import Coder
 from robotics.embodiment.part_coding import unsigned
-from robotics.embodiment.robot import Robot, Steps
+from robotics.embodiment.recording import Steps
+from robotics.embodiment.robot import Robot
 from robotics.embodiment.steps import prepared
 
 BLOCK = 65_536

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from robotics.embodiment.robot import Camera, Robot
+from robotics.embodiment.recording import Camera
+from robotics.embodiment.robot import Robot
 
 SIDE = 16
 """Sides of frames are multiples of it where nothing states them: pixels of the codecs' tokens."""

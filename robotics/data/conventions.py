@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from robotics.embodiment.coding import Coder
-from robotics.embodiment.robot import Part, Robot
+from robotics.embodiment.parts import Part
+from robotics.embodiment.robot import Robot
 
 _LENGTH, _ANGLE = ("m", "cm", "mm"), ("rad", "deg")
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from robotics.data.images import encode_image
 from robotics.embodiment.coding import Coder
-from robotics.embodiment.control import CONTROL_DIM, Action
+from robotics.embodiment.control import Action, observed_values, tool_robot
 from robotics.embodiment.robot import Robot
 from robotics.embodiment.rotation import axis_angle_to_rpy
 from robotics.embodiment.tables import shipped
@@ -91,9 +91,23 @@ class EpisodeRecorder:
     """
 
     robot: Robot = field(default_factory=lambda: shipped("embedded"))
-    """The simulator's table: one camera, pose of the tool as xyz and xyzw, closedness, and deltas
-    of them with roll-pitch-yaw, in this order."""
+    """The simulator's table: the parts of a `robotics.embodiment.control.tool_robot`, but for
+    commanded rotations, which are euler_xyz."""
     _steps: list[dict] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        shown = tool_robot(self.robot.embodiment, self.robot.rate)
+        for group in ("state", "action"):
+            forms = {part.name: (part.kind, part.form) for part in getattr(shown, group)}
+            if group == "action":
+                forms["rotation"] = ("rotation", "euler_xyz")
+            got = {part.name: (part.kind, part.form) for part in getattr(self.robot, group)}
+            if got != forms:
+                raise ValueError(
+                    f"{group}: expected the parts {forms} that a simulator shows and takes, got "
+                    f"{got} of robot {self.robot.name}; write episodes of other robots as `Episode`"
+                )
+        self._shown = shown
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -105,17 +119,18 @@ class EpisodeRecorder:
 
         observation: a whole `robotics.embodiment.control.Observation`, made with `obs_mode="rgb"`.
         """
-        control = np.asarray(action.control, np.float32)
-        if control.shape != (CONTROL_DIM,):
-            raise ValueError(f"expected control of shape ({CONTROL_DIM},), got {control.shape}.")
-        motion, turn, gripper = np.split(control, [3, 6])
-        state = [observation["tool_pose"], observation["gripper_closed"]]
+        control, width = np.asarray(action.control, np.float32), self._shown.action_width
+        if control.shape != (width,):
+            raise ValueError(f"expected control of shape ({width},), got {control.shape}.")
+        command = {name: control[place] for name, place in self._shown.slices("action").items()}
+        command["rotation"] = axis_angle_to_rpy(command["rotation"])
+        values = {part.name: observed_values(observation, part) for part in self._shown.state}
         self._steps.append(
             {
                 "image": encode_image(observation["image"]),
                 "instructions": (instruction,),
-                "state": np.concatenate([np.asarray(v, np.float32).reshape(-1) for v in state]),
-                "action": np.concatenate([motion, axis_angle_to_rpy(turn), gripper]),
+                "state": np.concatenate([values[part.name] for part in self.robot.state]),
+                "action": np.concatenate([command[part.name] for part in self.robot.action]),
                 "terminate": bool(action.terminate),
                 "reward": float(reward),
             }

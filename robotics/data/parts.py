@@ -10,7 +10,8 @@ import numpy as np
 
 from robotics.data.rlds.raw import RawEpisode
 from robotics.embodiment.columns import column
-from robotics.embodiment.robot import UNITS, Part, Robot
+from robotics.embodiment.parts import UNITS, Part
+from robotics.embodiment.robot import Robot
 
 SLOW = 0.05
 """Steps slower than this share of an episode's fast ones (its 90% quantile) are still."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -31,7 +32,7 @@ class Replacements:
     def __init__(self, windows: int, episodes: Sequence[range], faults: Faults, seed: int) -> None:
         self.windows, self.faults, self.seed = windows, faults, seed
         self._starts = np.array([episode.start for episode in episodes])
-        # Replaced, not changed: other threads may read.
+        self._lock = threading.Lock()  # of adding; sets are replaced, so others may read
         self.damaged: frozenset[int] = frozenset()
         """Recorded steps with an undecodable frame, as far as they are known."""
         self._spoilt: frozenset[int] = frozenset()
@@ -39,11 +40,13 @@ class Replacements:
     def add(self, error: DamagedFrame) -> None:
         """Remember a frame, and count its episode."""
         episode = int(np.searchsorted(self._starts, error.step, side="right"))
-        known, self._spoilt = self._spoilt, self._spoilt | {episode}
-        self.damaged = self.damaged | {error.step}
-        if episode not in known:
+        with self._lock:
+            self.damaged = self.damaged | {error.step}
+            if episode in self._spoilt:
+                return
+            self._spoilt = self._spoilt | {episode}
             self.faults.report(error, error.place, None)
-            print(f"its windows make way for others: {error}", file=sys.stderr, flush=True)
+        print(f"its windows make way for others: {error}", file=sys.stderr, flush=True)
 
     def whole(
         self,

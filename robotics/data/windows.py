@@ -7,7 +7,7 @@ What does not exist is masked and zero, never a copy of the last step: actions a
 episode or of its sub-task, frames after it, frames before the first one, cameras that an episode
 does not have. The last recorded step counts like any other: in RT-1 its action is the one that
 terminates. Steps in which nothing is commanded are kept unless
-`robotics.data.batches.WindowStream` is given others to draw.
+`robotics.data.streams.WindowStream` is given others to draw.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from robotics.data.rlds import storage
 from robotics.data.rlds.faults import Faults
 from robotics.data.statistics import Blocks, cached_statistics
 from robotics.data.texts import Texts
+from robotics.data.views import Views
 from robotics.data.window_steps import (
     action_window,
     checked_indices,
@@ -142,15 +143,17 @@ class WindowDataset:
             [row.name for row in self.robot.used_cameras(cameras)], image_size, image_sizes or {}
         )
         """Camera -> height and width of its frames."""
+        recorded = self.robot.recorded_cameras(self.cameras)
+        if len(recorded) > len(self.cameras):
+            recording = open_recording(directory, recording.robot, recorded)
         self._cache = Path(cache_dir or Path(directory) / ".cache")
         self._recording, self._split = recording, split
-        self._reading = Reading(
-            self.image_sizes, self._cache, self.faults, decoded, draft, threads, progress
-        )
+        sizes = {name: self._size_of(name) for name in recorded}
+        self._reading = Reading(sizes, self._cache, self.faults, decoded, draft, threads, progress)
         parts, self.sources = recording.steps(split, self._reading)
         """sources: where the recorded steps come from, in their order."""
         cache_mb = None if decoded else frame_cache_mb
-        self.store = FrameStore(parts, self.image_sizes, cache_mb, threads)
+        self.store = FrameStore(parts, sizes, cache_mb, threads)
         """Frames of the recorded steps."""
         self.recorded_episodes = ranges(np.concatenate([part.lengths for part in parts]))
         """Steps of every episode as recorded, in the numbers of `recorded_steps`."""
@@ -158,6 +161,11 @@ class WindowDataset:
         del parts
         self._take(steps)
         self._replacements = Replacements(len(self), self.recorded_episodes, self.faults, self.seed)
+
+    def _size_of(self, recorded: str) -> tuple[int, int]:
+        """Of a recorded camera's frames: its own, or those of the one that it stands in for."""
+        own = self.image_sizes.get(recorded)
+        return own or self.image_sizes[self.robot.camera(recorded).instead_of or ""]
 
     def _cut(
         self, horizon: int | None, video_offsets: Sequence[int] | None
@@ -183,7 +191,9 @@ class WindowDataset:
         # Chunks are cut out of `actions` unless an action depends on its chunk.
         self._chunked = steps if self.coder.relative else None
         self._texts = Texts(steps.instructions, steps.instruction_id, self.seed)
-        self._present, self._recorded = steps.present, steps.recorded
+        self._recorded = steps.recorded
+        self.views = Views(self.robot, self.cameras, self.store, steps.present, self.seed)
+        """Which recorded camera gives each window's frames."""
         self.episodes = ranges(steps.lengths)
         """Steps, and so windows, of every episode."""
         self._ends = np.cumsum(steps.lengths)
@@ -304,8 +314,9 @@ class WindowDataset:
             indices: B windows.
             video: whether to read future frames.
             pixels: False leaves out all frames, and keeps their masks.
-            epochs: B numbers; of several instructions that say the same, a step's is drawn by the
-                seed, the epoch and the window. Default 0.
+            epochs: B numbers; of several instructions that say the same, and of several cameras
+                that may give a picture, one is drawn by the seed, the epoch and the window.
+                Default 0.
 
         Returns:
             robot, its name; instruction (B strings, "" where there is none); state float32 (B, S')
@@ -340,10 +351,14 @@ class WindowDataset:
         self, steps: np.ndarray, epochs: np.ndarray, video: bool, pixels: bool
     ) -> dict[str, Any]:
         samples: dict[str, Any] = {"robot": self.robot.name}
-        if pixels:
-            for name in self.cameras:
-                samples[f"image/{name}"] = self.frames(steps, name)
-        samples |= {f"camera_valid/{name}": flags[steps] for name, flags in self._present.items()}
+        views = self.views.draw(steps, epochs) if pixels else {}
+        there = np.ones((len(steps), 1), bool)
+        for name, chosen in views.items():
+            index = self.recorded_steps(steps)[:, None]
+            samples[f"image/{name}"] = self.views.frames(name, chosen, index, there)[:, 0]
+        samples |= {
+            f"camera_valid/{name}": flags for name, flags in self.views.valid(steps).items()
+        }
         samples["instruction"] = self._texts.draw(steps, epochs)
         if self.robot.state:
             samples["state"] = self.states[steps]
@@ -353,19 +368,23 @@ class WindowDataset:
         if self.coder.action_width:
             samples["action"], samples["action_valid"] = self._chunks(steps)
         if self.history_offsets:
-            self._add_frames(samples, "history", *self.history_steps(steps), pixels)
+            self._add_frames(samples, "history", *self.history_steps(steps), views)
         if video:
-            self._add_frames(samples, "video", *self.video_steps(steps), pixels)
+            self._add_frames(samples, "video", *self.video_steps(steps), views)
         return samples
 
     def _add_frames(
-        self, samples: dict[str, Any], kind: str, index: np.ndarray, valid: np.ndarray, pixels: bool
+        self,
+        samples: dict[str, Any],
+        kind: str,
+        index: np.ndarray,
+        valid: np.ndarray,
+        views: Mapping[str, np.ndarray],
     ) -> None:
         samples[f"{kind}_valid"] = valid
-        if pixels:
-            for name in self.cameras:
-                found = self.store.masked(name, self.recorded_steps(index), valid)
-                samples[f"{kind}/{name}"] = found
+        for name, chosen in views.items():
+            found = self.views.frames(name, chosen, self.recorded_steps(index), valid)
+            samples[f"{kind}/{name}"] = found
 
     def _chunks(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Actions float32 (B, horizon, A'), zero where invalid, and bool (B, horizon)."""

@@ -16,7 +16,10 @@ from typing import Any
 import numpy as np
 
 from robotics.embodiment.columns import column
-from robotics.embodiment.robot import UNITS, Camera, Part, Robot
+from robotics.embodiment.control import observed_values
+from robotics.embodiment.parts import UNITS, Part
+from robotics.embodiment.recording import Camera
+from robotics.embodiment.robot import Robot
 from robotics.embodiment.rotation import as_quaternion, from_quaternion
 
 Convert = Callable[[np.ndarray], np.ndarray]
@@ -96,7 +99,10 @@ class Bridge:
             found[name] = np.ascontiguousarray(np.rot90(image, -turns)) if turns else image
         if self._state:
             found["state"] = np.concatenate(
-                [convert(_values(observation, source)) for source, _, convert in self._state]
+                [
+                    convert(observed_values(observation, source))
+                    for source, _, convert in self._state
+                ]
             ).astype(np.float32)
         return found
 
@@ -295,20 +301,6 @@ def _recorded(closed: np.ndarray, part: Part) -> np.ndarray:
 def _as_many(closed: np.ndarray, part: Part) -> np.ndarray:
     """Of another number of fingers: their mean."""
     return closed if len(closed) == part.width else np.full(part.width, closed.mean())
-
-
-def _values(observation: Mapping[str, Any], part: Part) -> np.ndarray:
-    place = column(part.path)
-    array = np.asarray(observation[place.name], np.float32).reshape(-1)
-    values = array if place.values is None else array[place.values]
-    if values.shape != (part.width,) or (place.values is None and array.shape != (part.width,)):
-        raise ValueError(
-            f"observation[{place.name!r}]: expected {part.width} values at {part.path}, got "
-            f"{len(values)} of shape {np.shape(observation[place.name])}"
-        )
-    if not np.isfinite(values).all():
-        raise ValueError(f"observation[{place.name!r}]: expected finite values, got {values}")
-    return values
 
 
 def _words(part: Part) -> str:

@@ -37,7 +37,8 @@ from robotics.embodiment.part_coding import (
     target_steps,
     unsigned,
 )
-from robotics.embodiment.robot import Part, Robot, rotation_width
+from robotics.embodiment.parts import Part, rotation_width
+from robotics.embodiment.robot import Robot
 from robotics.embodiment.rotation import continuous_signs
 from robotics.embodiment.transforms import (
     PULSE_THRESHOLD,

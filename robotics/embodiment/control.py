@@ -11,12 +11,15 @@ those of `tool_robot`, one arm driven by its tool.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict
 
 import numpy as np
 
+from robotics.embodiment.columns import column
+
 if TYPE_CHECKING:
+    from robotics.embodiment.parts import Part
     from robotics.embodiment.robot import Robot
 
 CONTROL_DIM = 7
@@ -103,6 +106,22 @@ def tool_robot(embodiment: str, rate: float, camera_size: tuple[int, int] | None
         "instruction": "instruction",
     }  # fmt: skip
     return load_robot(content)
+
+
+def observed_values(observation: Mapping[str, Any], part: Part) -> np.ndarray:
+    """float32 (n,) of a part of an environment's state, whose path is a key of the observation.
+    ValueError for another number of values, or NaN or infinity."""
+    place = column(part.path)
+    array = np.asarray(observation[place.name], np.float32).reshape(-1)
+    values = array if place.values is None else array[place.values]
+    if values.shape != (part.width,) or (place.values is None and array.shape != (part.width,)):
+        raise ValueError(
+            f"observation[{place.name!r}]: expected {part.width} values at {part.path}, got "
+            f"{len(values)} of shape {np.shape(observation[place.name])}"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(f"observation[{place.name!r}]: expected finite values, got {values}")
+    return values
 
 
 def takes_tool_control(robot: Robot) -> bool:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from robotics.embodiment.robot import Part
+from robotics.embodiment.parts import Part
 
 RANGE_SLACK = 0.5
 """How far values may lie outside their stated range, in widths of it. Real grippers overrun it a

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from robotics.embodiment.robot import UNITS, Part, Robot, rotation_width
+from robotics.embodiment.parts import UNITS, Part, rotation_width
+from robotics.embodiment.robot import Robot
 from robotics.embodiment.transforms import (
     Affine,
     Continuous,
@@ -35,7 +36,7 @@ class Coding:
 
     steps: tuple[Transform, ...]
     mode: str | None = None
-    """How the model's values of an action command, out of `robotics.embodiment.robot.MODES`."""
+    """How the model's values of an action command, out of `robotics.embodiment.parts.MODES`."""
     form: str | None = None
     """Of a rotation, the model's."""
     relative: bool = False

@@ -15,353 +15,14 @@ import dataclasses
 import hashlib
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from robotics.embodiment.columns import Column, column
-
-KINDS = ("position", "rotation", "joints", "gripper", "base", "other")
-"""What the values of a part are. position, rotation: of a tool. base: of a mobile base."""
-MODES = ("absolute", "delta", "velocity", "pulse")
-"""How an action part commands: a target, a change of what `of` names, a change a second, or (of
-grippers) +1 close, -1 open, 0 keep."""
-FRAMES = ("base", "tool")
-UNITS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "rad": 1.0, "deg": 3.141592653589793 / 180, "none": 1.0}
-"""Unit -> its value in m or rad."""
-VIEWS = ("third_person", "wrist")
-NORMALISE = ("quantiles", "standard", "minmax", "none")
-_FORMS = {
-    "axis_angle": 3, "quaternion_xyzw": 4, "quaternion_wxyz": 4, "rot6d": 6, "matrix": 9,
-    "homogeneous": 16, "homogeneous_columns": 16,
-}  # fmt: skip
-_EULER = re.compile(r"euler_(?=(.)(?!\1)(.)(?!\2)(.))([xyz]{3}|[XYZ]{3})")
-
-
-def rotation_width(form: str) -> int:
-    """Values of a rotation of this form.
-
-    axis_angle (axis times angle), quaternion_xyzw, quaternion_wxyz, rot6d (the first two columns of
-    the matrix, Zhou et al. 2019, arXiv 1812.07035), matrix (row by row), or euler_ and an order:
-    lower case about fixed axes (euler_xyz is roll, pitch, yaw), upper case about the turned ones;
-    euler_z for a tool that turns about one axis alone. Of recorded states alone: homogeneous, the
-    rotation in a 4 x 4 matrix of a pose written row by row, and homogeneous_columns, column by
-    column.
-    """
-    if form in _FORMS:
-        return _FORMS[form]
-    if form in ("euler_x", "euler_y", "euler_z"):
-        return 1
-    if isinstance(form, str) and _EULER.fullmatch(form):
-        return 3
-    raise ValueError(
-        f"form: expected {', '.join(_FORMS)} or euler_ and an order of axes such as euler_xyz "
-        f"(fixed) or euler_ZYX (turned), got {form!r}; write form: euler_xyz"
-    )
-
-
-def _one_of(name: str, value: Any, choices: Any) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}.")
-
-
-def _meet(a: float | Sequence[float], b: float | Sequence[float]) -> bool:
-    """Whether two numbers, or any two of as many, are equal."""
-    count = max(len(x) if isinstance(x, Sequence) else 1 for x in (a, b))
-    pairs = [x if isinstance(x, Sequence) else [x] * count for x in (a, b)]
-    return any(x == y for x, y in zip(*pairs, strict=True))
-
-
-def _check_path(name: str, path: Any, width: int | None = None) -> None:
-    try:
-        got = column(path).width
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
-    if got is not None and width is not None and got != width:
-        raise ValueError(
-            f"{name}: expected {width} value{'s' * (width > 1)}, got {path!r} with {got}; change "
-            "the range in brackets."
-        )
-
-
-@dataclass(frozen=True)
-class Camera:
-    """One camera."""
-
-    name: str
-    path: str
-    """Of the encoded image (RLDS) or of the video (LeRobot)."""
-    view: str = "third_person"
-    """Out of `VIEWS`."""
-    size: tuple[int, int] | None = None
-    """Height and width as recorded; None: whatever the data have."""
-    rotate: int = 0
-    """Degrees by which a recorded picture is turned before anything else, a multiple of 90."""
-    present: str | None = None
-    """Path of an episode's flag; where it is false the camera's pictures are masked."""
-    use: bool = True
-    """False: known, and not used unless `dataset.cameras` names it."""
-
-    def __post_init__(self) -> None:
-        _check_path("path", self.path)
-        _one_of("view", self.view, VIEWS)
-        if self.rotate not in (0, 90, 180, 270):
-            raise ValueError(f"rotate: expected 0, 90, 180 or 270 degrees, got {self.rotate!r}.")
-        if self.present is not None:
-            _check_path("present", self.present, 1)
-        if self.size is not None:
-            size = tuple(self.size) if isinstance(self.size, Sequence) else ()
-            if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
-                raise ValueError(f"size: expected [height, width], got {self.size!r}.")
-            object.__setattr__(self, "size", size)
-
-
-@dataclass(frozen=True)
-class PartModel:
-    """What the model is given of a part; None: the default, see `robotics.embodiment.coding`."""
-
-    mode: str | None = None
-    """Of action parts: absolute, delta (from the state at the chunk's start) or velocity."""
-    form: str | None = None
-    """Of rotations, see `rotation_width`."""
-    sign: tuple[float, float, float, float] | None = None
-    """Of quaternions xyzw: of q and -q the one whose product with this is positive."""
-    binarize: bool = False
-    """Of grippers: open or closed and nothing between, by Bridge's rule."""
-    normalise: str | None = None
-    """Out of `NORMALISE`; default: the run's `normalizer.kind`, "none" for gripper commands."""
-
-    def __post_init__(self) -> None:
-        if self.mode is not None:
-            _one_of("model.mode", self.mode, ("absolute", "delta", "velocity", "pulse"))
-        if self.form is not None and rotation_width(self.form) > 9:
-            raise ValueError(
-                f"model.form: expected another form, got {self.form}, which only recordings have; "
-                "write form: rot6d"
-            )
-        if self.normalise is not None:
-            _one_of("model.normalise", self.normalise, NORMALISE)
-        if self.sign is not None:
-            sign = tuple(float(value) for value in self.sign)
-            if len(sign) != 4 or not any(sign):
-                raise ValueError(f"model.sign: expected x, y, z, w, got {list(sign)}.")
-            object.__setattr__(self, "sign", sign)
-
-
-@dataclass(frozen=True)
-class Part:
-    """Values of a state or an action that belong together."""
-
-    name: str
-    path: str
-    kind: str
-    width: int = 0
-    """Number of values; by default that of the path's brackets, or of the kind."""
-    form: str | None = None
-    """Of rotations, see `rotation_width`."""
-    unit: str | None = None
-    """Out of `UNITS`; default m or rad by kind."""
-    scale: float | tuple[float, ...] = 1.0
-    """Value of the recorded 1 in `unit`: 0.05 where 1 means 5 cm; one for all or one each."""
-    range: tuple[float, float] | None = None
-    """Smallest and largest value as recorded; values far outside are refused."""
-    open: float | tuple[float, ...] = 0.0
-    closed: float | tuple[float, ...] = 1.0
-    """Of grippers: the values when open and when closed, as recorded."""
-    continuous: bool = False
-    """Of gripper commands: what lies between open and closed is meant (a width), not a transition
-    or an uncertain prediction."""
-    names: tuple[str, ...] = ()
-    """Of the values; default: from the kind."""
-    mode: str | None = None
-    """Of action parts, out of `MODES`."""
-    of: str | None = None
-    """Of action parts: the state part it commands; default: the one of the same name, if any."""
-    against: str = "measured"
-    """Of deltas: whether they change the "measured" or the last "commanded" value."""
-    frame: str = "base"
-    """Of position and rotation, out of `FRAMES`: the axes that a delta is about."""
-    model: PartModel = field(default_factory=PartModel)
-
-    def __post_init__(self) -> None:
-        _one_of("kind", self.kind, KINDS)
-        _check_path("path", self.path)
-        self._check_width()
-        if self.unit is None:
-            default = {"position": "m", "rotation": "rad", "joints": "rad"}
-            object.__setattr__(self, "unit", default.get(self.kind, "none"))
-        _one_of("unit", self.unit, UNITS)
-        if self.mode is not None:
-            _one_of("mode", self.mode, MODES)
-        if (self.mode == "pulse" or self.model.mode == "pulse") and self.kind != "gripper":
-            raise ValueError(f"mode: expected pulse only of a gripper, got a part of {self.kind}.")
-        _one_of("against", self.against, ("measured", "commanded"))
-        _one_of("frame", self.frame, FRAMES)
-        for name in ("scale", "open", "closed", "range"):
-            self._check_numbers(name)
-        if self.kind == "rotation" and self.width > 3 and (self.unit, self.scale) != ("rad", 1.0):
-            raise ValueError(
-                f"unit: expected none and no scale of {self.form}, whose values are no angles, got "
-                f"unit {self.unit} and scale {self.scale}; leave them out."
-            )
-        if self.kind == "position" and self.frame == "tool" and self.width != 3:
-            raise ValueError(
-                f"frame: expected x, y and z of a position in a tool's axes, got {self.width} "
-                "values; write frame: base"
-            )
-        if self.model.binarize and (self.kind != "gripper" or self.mode is None):
-            raise ValueError("model.binarize: expected it of an action's gripper alone.")
-        if self.kind == "gripper" and _meet(self.open, self.closed):
-            raise ValueError(
-                f"open: expected other values than closed, got {self.open} and {self.closed}."
-            )
-        if _meet(self.scale, 0.0):
-            raise ValueError(f"scale: expected the value of a recorded 1, got {self.scale}.")
-        if self.kind == "position" and self.unit in ("rad", "deg"):
-            raise ValueError(f"unit: expected m, cm or mm of a position, got {self.unit}.")
-        if self.kind == "rotation" and self.unit in ("m", "cm", "mm"):
-            raise ValueError(f"unit: expected rad or deg of a rotation, got {self.unit}.")
-        if self.continuous and self.kind != "gripper":
-            raise ValueError(f"continuous: expected it of a gripper, got a part of {self.kind}.")
-        if self.model.form is not None and self.kind != "rotation":
-            raise ValueError(f"model.form: expected it of a rotation, got a part of {self.kind}.")
-        if self.names and len(self.names) != self.width:
-            raise ValueError(f"names: expected {self.width}, got {list(self.names)}.")
-        object.__setattr__(self, "names", tuple(str(name) for name in self.names))
-
-    def _check_width(self) -> None:
-        rotation = rotation_width(self.form or "euler_xyz") if self.kind == "rotation" else None
-        if rotation and self.form is None:
-            raise ValueError(
-                "form: expected the form of the rotation, got none; write form: euler_xyz, "
-                "axis_angle, quaternion_xyzw ..."
-            )
-        if not rotation and self.form is not None:
-            raise ValueError(f"form: expected it of a rotation alone, got a part of {self.kind}.")
-        stated = column(self.path).width
-        default = {"position": 3, "gripper": 1}.get(self.kind)
-        width = self.width or rotation or stated or default
-        if not width:
-            raise ValueError(
-                f"{self.path}: expected the number of its values, got none; write brackets such as "
-                f"{self.path}[0:7], or width: 7"
-            )
-        if rotation and width != rotation:
-            raise ValueError(
-                f"width: expected {rotation} values of {self.form}, got {width}; correct one."
-            )
-        object.__setattr__(self, "width", int(width))
-        _check_path("path", self.path, self.width)
-
-    def _check_numbers(self, name: str) -> None:
-        value: Any = getattr(self, name)
-        if value is None:
-            return
-        many = 2 if name == "range" else self.width
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            value = tuple(float(item) for item in value)
-            if len(value) != many:
-                raise ValueError(f"{name}: expected {many} numbers, got {list(value)}.")
-        elif name == "range":
-            raise ValueError(f"range: expected [smallest, largest], got {value!r}.")
-        elif isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{name}: expected a number, got {value!r}.")
-        else:
-            value = float(value)
-        if not all(map(math.isfinite, value if isinstance(value, tuple) else (value,))):
-            raise ValueError(f"{name}: expected finite numbers, got {value}.")
-        if name == "range" and not value[0] < value[1]:
-            raise ValueError(f"range: expected [smallest, largest], got {list(value)}.")
-        object.__setattr__(self, name, value)
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Which episodes to read, by one value; exactly one of keep, drop and contains."""
-
-    path: str
-    keep: tuple[Any, ...] | None = None
-    drop: tuple[Any, ...] | None = None
-    contains: str | None = None
-    """A text that the value must contain."""
-
-    def __post_init__(self) -> None:
-        _check_path("path", self.path, 1)
-        if sum(value is not None for value in (self.keep, self.drop, self.contains)) != 1:
-            raise ValueError(
-                f"path {self.path}: expected one of keep and drop, lists of values, and contains."
-            )
-        for name in ("keep", "drop"):
-            value = getattr(self, name)
-            if isinstance(value, (str, bytes)) or not isinstance(value, (list, tuple, type(None))):
-                raise ValueError(f"{name}: expected a list of values, got {value!r}.")
-            object.__setattr__(self, name, None if value is None else tuple(value))
-
-    def passes(self, value: Any) -> bool:
-        """Whether an episode with this value is read."""
-        if self.contains is not None:
-            return self.contains in str(value)
-        return value in self.keep if self.keep is not None else value not in (self.drop or ())
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """Where the instruction is; without paths there is none."""
-
-    paths: tuple[str, ...] = ()
-    """Of a step, or of the episode with a leading "/". Of several, one that is not empty is drawn
-    for every sample."""
-    encoding: str = "utf-8"
-    """utf-8, or characters: a vector of code points ended by 0 (language_table)."""
-
-    def __post_init__(self) -> None:
-        for path in self.paths:
-            _check_path("paths", path, None if self.encoding == "characters" else 1)
-        _one_of("encoding", self.encoding, ("utf-8", "characters"))
-
-
-@dataclass(frozen=True)
-class Steps:
-    """Which steps of an episode count, and which action belongs to which of them."""
-
-    drop_first: int = 0
-    drop_last: int = 0
-    lag: int = 0
-    """Steps by which actions are recorded late: step t's action stands at step t + lag."""
-    relabel: bool = False
-    """Replace delta and absolute actions of position, rotation and joints by what was reached: the
-    next step's state. The last step is dropped."""
-
-    def __post_init__(self) -> None:
-        for name in ("drop_first", "drop_last"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name}: expected a number of steps, got {value!r}.")
-        if isinstance(self.lag, bool) or not isinstance(self.lag, int):
-            raise ValueError(f"lag: expected a number of steps, got {self.lag!r}.")
-
-
-@dataclass(frozen=True)
-class Window:
-    """What a sample holds by default; `dataset.horizon` and the like of a run override it."""
-
-    horizon: int = 6
-    """Actions of a chunk."""
-    video_offsets: tuple[int, ...] = (3, 6)
-    """Future frames, in control steps after the current one."""
-
-    def __post_init__(self) -> None:
-        for name, value in (("horizon", [self.horizon]), ("video_offsets", self.video_offsets)):
-            if not isinstance(value, Sequence) or not all(type(n) is int for n in value):
-                got = getattr(self, name)
-                raise ValueError(f"{name}: expected whole numbers of steps, got {got!r}.")
-        object.__setattr__(self, "video_offsets", tuple(self.video_offsets))
-        if self.horizon < 1 or any(offset < 1 for offset in self.video_offsets):
-            raise ValueError(
-                f"horizon: expected horizon >= 1 and video_offsets >= 1, got {self.horizon} and "
-                f"{list(self.video_offsets)}."
-            )
+from robotics.embodiment.entries import check_path
+from robotics.embodiment.parts import MODES, Part
+from robotics.embodiment.recording import Camera, Filter, Instruction, Steps, Window
 
 
 @dataclass(frozen=True)
@@ -407,9 +68,16 @@ class Robot:
         if any(row.name == "state" for row in self.cameras):
             raise ValueError("cameras: expected another name than state, which observations have.")
         self._check_keys()
+        own = [row.name for row in self.cameras if row.instead_of is None]
+        for row in self.cameras:
+            if row.instead_of is not None and row.instead_of not in own:
+                raise ValueError(
+                    f"cameras.{row.name}.instead_of: expected a camera out of "
+                    f"{', '.join(own) or 'those without instead_of'}, got {row.instead_of!r}."
+                )
         for name in ("reward", "success", "terminate"):
             if (path := getattr(self, name)) is not None:
-                _check_path(name, path, 1)
+                check_path(name, path, 1)
         if self.success is not None and column(self.success).of_step:
             raise ValueError(
                 f"success: expected a flag of the episode with a leading '/', got {self.success!r}."
@@ -485,9 +153,25 @@ class Robot:
     def used_cameras(self, names: Sequence[str] | None = None) -> tuple[Camera, ...]:
         """The cameras that are used, in the table's order; `names` chooses others."""
         if names is None:
-            return tuple(row for row in self.cameras if row.use) or self.cameras[:1]
+            own = tuple(row for row in self.cameras if row.instead_of is None)
+            return tuple(row for row in own if row.use) or own[:1]
         wanted = {self.camera(name).name for name in names}
         return tuple(row for row in self.cameras if row.name in wanted)
+
+    def stand_ins(self, camera: str, names: Sequence[str]) -> tuple[str, ...]:
+        """The cameras that stand in for `camera`, where `names` are used."""
+        return tuple(
+            row.name
+            for row in self.cameras
+            if row.instead_of == camera and row.use and row.name not in names
+        )
+
+    def recorded_cameras(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
+        """The cameras that are read where `names` are used: these, and those that stand in for
+        them. Default as for `used_cameras`."""
+        names = [row.name for row in self.used_cameras(names)]
+        others = [other for name in names for other in self.stand_ins(name, names)]
+        return tuple(row.name for row in self.cameras if row.name in {*names, *others})
 
     def commanded(self, part: Part) -> Part | None:
         """The state part that an action part commands. The angle about one axis that is a target is

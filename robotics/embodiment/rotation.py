@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation
 
-from robotics.embodiment.robot import rotation_width
+from robotics.embodiment.parts import rotation_width
 
 DOWNWARD = (1.0, 1.0, 0.0, 0.0)
 """Quaternion xyzw, of any length, of a tool that points straight down."""
@@ -41,7 +41,7 @@ def as_quaternion(values: ArrayLike, form: str) -> np.ndarray:
     """Rotations of any form -> unit quaternions xyzw (..., 4), float64.
 
     Args:
-        values: (..., n) of the form's width, see `robotics.embodiment.robot.rotation_width`; angles
+        values: (..., n) of the form's width, see `robotics.embodiment.parts.rotation_width`; angles
             in rad, quaternions of any length but zero. The columns of rot6d are made orthogonal by
             Gram-Schmidt, those of matrix by the nearest rotation.
         form: convention of `values`.

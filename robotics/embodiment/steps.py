@@ -20,7 +20,8 @@ from robotics.embodiment.part_coding import (
     unit_steps,
     unsigned,
 )
-from robotics.embodiment.robot import Part, Robot
+from robotics.embodiment.parts import Part
+from robotics.embodiment.robot import Robot
 from robotics.embodiment.rotation import continuous_signs
 from robotics.embodiment.transforms import Context, Form, Held, Turns, Vectors
 

@@ -8,16 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from robotics.embodiment.robot import (
-    Camera,
-    Filter,
-    Instruction,
-    Part,
-    PartModel,
-    Robot,
-    Steps,
-    Window,
-)
+from robotics.embodiment.parts import Part, PartModel
+from robotics.embodiment.recording import Camera, Filter, Instruction, Steps, Window
+from robotics.embodiment.robot import Robot
 from selfflow_wm.plugins import ROBOTS
 
 TABLES = Path(__file__).resolve().parents[2] / "configs" / "robot"

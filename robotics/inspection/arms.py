@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from robotics.embodiment.robot import Part
+from robotics.embodiment.parts import Part
 from robotics.inspection import evidence, motion, turns
 from robotics.inspection.choices import (
     TURN,

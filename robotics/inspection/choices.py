@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from robotics.embodiment.robot import Part
+from robotics.embodiment.parts import Part
 from robotics.inspection import naming
 from robotics.inspection.pieces import Piece
 from robotics.inspection.scan import Track

@@ -98,7 +98,7 @@ def cameras(result: Scan, robot: Robot) -> Findings:
     for key, seen in result.cameras.items():
         name = key.removeprefix("steps/")
         camera = used.get(key)
-        chosen = camera is not None and camera in robot.used_cameras()
+        chosen = camera is not None and camera.name in robot.recorded_cameras()
         if camera is None:
             text = f"{name} is a camera that the table does not name"
             yield _info("cameras", text, f"cameras: {{NAME: {{path: {name}}}}} adds it.",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from robotics.embodiment.robot import UNITS, Part
+from robotics.embodiment.parts import UNITS, Part
 from robotics.inspection.fits import EVIDENCE_STEPS, EXPLAINS, FEW, Fit, Reading, Rows
 from robotics.inspection.scan import Track
 
@@ -18,7 +18,7 @@ class Motion:
 
     part: str
     kind: str
-    """Out of `robotics.embodiment.robot.KINDS`."""
+    """Out of `robotics.embodiment.parts.KINDS`."""
     fits: list[Fit]
     """Best first; the stated one is among them."""
     stated: Fit

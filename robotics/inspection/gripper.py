@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robotics.embodiment.robot import Part, Robot
+from robotics.embodiment.parts import Part
+from robotics.embodiment.robot import Robot
 from robotics.inspection.fits import AGREES, CONTRADICTS, UNCLEAR, Verdict, correlation
 from robotics.inspection.scan import Track
 

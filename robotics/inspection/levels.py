@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from robotics.data.parts import Recording
-from robotics.embodiment.robot import Part, Robot
+from robotics.embodiment.parts import Part
+from robotics.embodiment.robot import Robot
 from robotics.inspection.findings import Finding
 from robotics.inspection.groups import Origin, Place, common
 from robotics.inspection.robust import mode

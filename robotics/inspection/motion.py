@@ -13,7 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from robotics.embodiment.robot import Part, Robot
+from robotics.embodiment.parts import Part
+from robotics.embodiment.robot import Robot
 from robotics.inspection.evidence import (
     Motion,
     axes,

@@ -68,7 +68,7 @@ def findings(
 ) -> list[Finding]:
     """Frozen and black cameras, with their episodes."""
     found: list[Finding] = []
-    used = {row.name for row in robot.used_cameras()}
+    used = set(robot.recorded_cameras())
     for camera in robot.cameras:
         rows = {number: row[camera.name] for number, row in looks.items() if camera.name in row}
         if rows:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from robotics.data.images import strip
-from robotics.embodiment.robot import Part
+from robotics.embodiment.parts import Part
 from robotics.inspection.contents import instruction_counts
 from robotics.inspection.evidence import Motion, factor
 from robotics.inspection.examination import Examination

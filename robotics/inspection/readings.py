@@ -16,7 +16,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from robotics.data.parts import Recording
-from robotics.embodiment.robot import Part, Robot
+from robotics.embodiment.parts import Part
+from robotics.embodiment.robot import Robot
 from robotics.embodiment.rotation import as_quaternion
 
 LAGS = (-2, -1, 0, 1, 2)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from robotics.embodiment.columns import column
-from robotics.embodiment.robot import Part, Robot
+from robotics.embodiment.parts import Part
+from robotics.embodiment.robot import Robot
 from robotics.inspection import naming, pieces
 from robotics.inspection.draft import Draft
 from robotics.inspection.examination import Dimension

@@ -63,7 +63,7 @@ def schema_rows(examined: Examination) -> list[tuple[str, str, str]]:
 def camera_rows(examined: Examination) -> list[tuple[str, str, str, str]]:
     """Name, path, size and remarks of every camera."""
     named = {column(camera.path).key: camera for camera in examined.robot.cameras}
-    used = examined.robot.used_cameras()
+    read = examined.robot.recorded_cameras()
     rows = []
     for key, seen in examined.result.cameras.items():
         camera = named.get(key)
@@ -73,7 +73,7 @@ def camera_rows(examined: Examination) -> list[tuple[str, str, str, str]]:
             words.append(f"black in {len(seen.black_episodes)} of {examined.result.episodes}")
         if camera is None:
             words.append("not named by the table")
-        elif camera not in used:
+        elif camera.name not in read:
             words.append("not used")
         name = "" if camera is None else f"{camera.name} ({camera.view})"
         rows.append((name, key.removeprefix("steps/"), sizes, ", ".join(words)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from robotics.embodiment.robot import Part
+from robotics.embodiment.parts import Part
 from robotics.embodiment.rotation import as_quaternion
 from robotics.inspection.evidence import (
     Motion,

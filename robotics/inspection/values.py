@@ -8,7 +8,8 @@ from functools import partial
 import numpy as np
 
 from robotics.embodiment.columns import column
-from robotics.embodiment.robot import Part, Robot
+from robotics.embodiment.parts import Part
+from robotics.embodiment.robot import Robot
 from robotics.inspection.evidence import factor
 from robotics.inspection.findings import Finding
 from robotics.inspection.scan import Scan, Track, taken

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from robotics.embodiment.robot import UNITS, Part, Robot
+from robotics.embodiment.parts import UNITS, Part
+from robotics.embodiment.robot import Robot
 from robotics.inspection import gripper
 from robotics.inspection.choices import TURN
 from robotics.inspection.evidence import Motion, factor, late

@@ -10,7 +10,8 @@ import numpy as np
 
 from robotics.data.images import resize_image, turn_image
 from robotics.embodiment.limits import limits
-from robotics.embodiment.robot import Camera, Robot
+from robotics.embodiment.recording import Camera
+from robotics.embodiment.robot import Robot
 
 IMAGE = "image"
 """Another name of the only camera."""

@@ -9,18 +9,18 @@ from __future__ import annotations
 import time
 import warnings
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
 from robotics.embodiment.bridge import Bridge
-from robotics.embodiment.coding import Coder
 from robotics.embodiment.control import AUTO, Action, acting_mode, tool_robot
 from robotics.embodiment.robot import Robot
+from robotics.model.acting import ActingRobot, Model
 from robotics.model.modes import ACTION
 from robotics.model.observation import Seen, read_observation
 from selfflow_wm.defaults import POLICY_STEPS
@@ -28,49 +28,6 @@ from selfflow_wm.flow.solvers import time_grid
 
 EXECUTE = 3
 """Actions of a chunk that an evaluation executes before it looks again."""
-
-
-class Clipper(Protocol):
-    """Limits physical values to the range of the training data."""
-
-    def clip(self, values: np.ndarray) -> np.ndarray: ...
-
-
-class ActingRobot(Protocol):
-    """What a policy asks of a robot in a model, see `robotics.model.world_model.RobotModel`."""
-
-    @property
-    def robot(self) -> Robot: ...
-
-    @property
-    def coder(self) -> Coder: ...
-
-    @property
-    def normalizers(self) -> Mapping[str, Clipper]: ...
-
-    @property
-    def horizon(self) -> int: ...
-
-    @property
-    def history_offsets(self) -> tuple[int, ...]: ...
-
-    @property
-    def image_sizes(self) -> Mapping[str, tuple[int, int]]: ...
-
-    @property
-    def modes(self) -> tuple[str, ...]: ...
-
-
-class Model(Protocol):
-    """What a policy asks of a `WorldModel`; another process may hold the real one."""
-
-    @property
-    def robots(self) -> Mapping[str, Any]: ...
-
-    def generate(
-        self, samples: Any, mode_name: str, *, steps: int, shift: float,
-        generator: Sequence[torch.Generator],
-    ) -> dict[str, np.ndarray]: ...  # fmt: skip
 
 
 class Policy:

@@ -124,7 +124,8 @@ def _check(config: DictConfig) -> None:
             )
         check_cacheable(plain)
         (robot,) = robots_of(plain).values()
-        read_key(Path(plain["latents"]), camera_names(plain["dataset"], robot))
+        cameras = camera_names(plain["dataset"], robot)
+        read_key(Path(plain["latents"]), robot.recorded_cameras(cameras))
     still = plain["no_ops"]
     if still is not None and (not isinstance(still, dict) or still.keys() != NO_OPS):
         raise ValueError(

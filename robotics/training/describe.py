@@ -8,7 +8,7 @@ from typing import Any
 from robotics.data.batches import Dataset
 from robotics.data.mixture import DatasetMixture
 from robotics.embodiment import normalize
-from robotics.embodiment.robot import Part
+from robotics.embodiment.parts import Part
 from robotics.model.robot_model import GROUPS, RobotModel
 from robotics.training.texts import text_lines
 

@@ -61,14 +61,14 @@ def encode(
     robot = load_robot(_plain(config.spec))
     cameras = camera_names(_plain(config.dataset), robot)
     if (out / "key.json").is_file():
-        _check_key(out, cameras)
+        _check_key(out, robot.recorded_cameras(cameras))
     device = compute_device(config.device)
     with locked(out / ".lock"):  # one process at a time fits the codecs and writes the key
         codecs = _codecs(config, out, robot, cameras, checkpoint_dir)
-        images = {camera: codec.base for camera, codec in codecs.items()}
-        dataset = open_dataset(
-            config, split, {camera: codec.image_size for camera, codec in images.items()}
-        )
+        sizes = {camera: codec.base.image_size for camera, codec in codecs.items()}
+        dataset = open_dataset(config, split, sizes)
+        recorded = latents.of_recorded(codecs, dataset.robot)
+        images = {camera: codec.base for camera, codec in recorded.items()}
         key = latents.make_key(
             images,
             dataset.robot.rate,

@@ -296,7 +296,7 @@ def cached_codecs(dataset: Dataset, config: Mapping[str, Any]) -> dict[str, Resi
     """The codecs of the cached latents by camera, if they are what the configuration asks for."""
     check_cacheable(config)
     directory = Path(config["latents"])
-    read_key(directory, tuple(dataset.image_sizes))
+    read_key(directory, dataset.robot.recorded_cameras(tuple(dataset.image_sizes)))
     found = {}
     for camera, asked in asked_codecs(dataset, config["codec"]).items():
         found[camera] = load_codec(directory, camera)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from robotics.data.rlds.spec import load_spec
+from robotics.embodiment.tables import load_robot
 from robotics.finetune import main as finetune
 from selfflow_wm.codec import PatchPCA, codec_from_config, codec_kinds
 from selfflow_wm.plugins import Plugins, class_with, file_path, listed, subclass_of
@@ -115,7 +115,7 @@ def test_codecs_of_the_wrong_type_are_refused_and_kinds_kept(install, capsys):
 def test_a_spec_that_is_not_there_is_named_with_who_adds_it(install):
     install("selfflow_wm.robots", {"theirs": "MISSING"})
     with pytest.raises(ValueError, match="their-package 1.2.*/no/such/robot.yaml"):
-        load_spec("theirs")
+        load_robot("theirs")
     with pytest.raises(ValueError) as refused:
-        load_spec("theis")
+        load_robot("theis")
     assert "'theirs'" not in str(refused.value)

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from robotics.embodiment.coding import Coder
 from robotics.embodiment.columns import column
-from robotics.embodiment.robot import UNITS
+from robotics.embodiment.parts import UNITS
 from robotics.embodiment.rotation import as_quaternion, from_quaternion
 from robotics.embodiment.tables import TABLES, load_robot
 

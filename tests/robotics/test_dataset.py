@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from rt1_arrays import episode_actions, episode_states, texts
 
-from robotics.data.batches import WindowStream
 from robotics.data.images import decode_image, resize_image
 from robotics.data.rlds import EpisodeReader, EpisodeWriter
 from robotics.data.rlds.fake import fake_dataset, fake_episode
+from robotics.data.streams import WindowStream
 from robotics.data.windows import WindowDataset
 
 SIZE = (32, 40)

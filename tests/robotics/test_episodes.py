@@ -16,6 +16,7 @@ from robotics.data.rlds.fake import fake_episode
 from robotics.data.windows import action_window, video_window
 from robotics.embodiment.control import Action
 from robotics.embodiment.rotation import rpy_to_axis_angle
+from robotics.embodiment.tables import shipped
 
 
 def observation(value=0):
@@ -104,6 +105,8 @@ def test_recorder_refuses_what_is_no_step():
         recorder.add(observation(), Action(np.zeros(8)), "x")
     with pytest.raises(ValueError, match="at least one"):
         recorder.build()
+    with pytest.raises(ValueError, match="expected the parts .* of robot so101"):
+        EpisodeRecorder(shipped("so101"))
 
 
 def test_images_survive_the_codec_and_are_averaged_by_area():

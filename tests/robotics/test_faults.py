@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,7 +11,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from robotics.data.episodes import Episode
+from robotics.data.frame_store import DamagedFrame
 from robotics.data.images import encode_image
+from robotics.data.replacements import Replacements
 from robotics.data.rlds import EpisodeReader, arrayrecord, tfrecord
 from robotics.data.rlds.convert import decode_episode
 from robotics.data.rlds.fake import fake_dataset, fake_episode
@@ -324,6 +327,25 @@ def test_what_replaces_a_window_follows_from_it_alone(lazy):
     for index, sample in enumerate(again):
         for key in ("image/head", "video/head", "action", "state"):
             np.testing.assert_array_equal(sample[key][0], together[key][index])
+
+
+class Slow(frozenset):
+    """A set during whose union other threads get their turn."""
+
+    def __or__(self, other):
+        time.sleep(0.02)
+        return Slow(super().__or__(other))
+
+
+def test_threads_that_find_frames_of_one_episode_count_it_once():
+    faults = Faults("skip")
+    replacements = Replacements(9, [range(9)], faults, seed=0)
+    replacements.damaged = replacements._spoilt = Slow()
+    errors = [DamagedFrame(f"frame {step}", step, "a file") for step in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(replacements.add, errors))
+    assert faults.episodes == 1
+    assert replacements.damaged == {0, 1, 2, 3}
 
 
 def test_a_run_goes_on_behind_an_undecodable_frame(lazy, tmp_path, tiny_overrides):

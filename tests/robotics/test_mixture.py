@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from robotics.data.batches import BLOCK, MixtureStream
 from robotics.data.mixture import DatasetMixture, pooled, shuffled
 from robotics.data.rlds.fake import fake_dataset
 from robotics.data.sources import check_conventions, parse_mixture, to_plain
+from robotics.data.streams import BLOCK, MixtureStream
 from robotics.data.windows import WindowDataset
 from robotics.embodiment.normalize import Quantiles
 from robotics.finetune import main

@@ -9,21 +9,9 @@ import pytest
 
 from robotics.embodiment.coding import Coder
 from robotics.embodiment.columns import column
-from robotics.embodiment.robot import (
-    FRAMES,
-    KINDS,
-    MODES,
-    NORMALISE,
-    VIEWS,
-    Camera,
-    Filter,
-    Instruction,
-    Part,
-    PartModel,
-    Robot,
-    Steps,
-    Window,
-)
+from robotics.embodiment.parts import FRAMES, KINDS, MODES, NORMALISE, Part, PartModel
+from robotics.embodiment.recording import VIEWS, Camera, Filter, Instruction, Steps, Window
+from robotics.embodiment.robot import Robot
 from robotics.embodiment.tables import TABLES, load_robot, shipped
 
 BASE = {

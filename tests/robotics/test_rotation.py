@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.transform import Rotation
 
-from robotics.embodiment.robot import rotation_width
+from robotics.embodiment.parts import rotation_width
 from robotics.embodiment.rotation import (
     as_quaternion,
     axis_angle_to_rpy,

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from robotics.data.batches import WindowStream
 from robotics.data.cache.frames import FrameCache
 from robotics.data.order import grouped_order, same_episode_share
 from robotics.data.rlds.fake import fake_dataset
+from robotics.data.streams import WindowStream
 from robotics.data.windows import WindowDataset
 
 SIZE = (32, 48)

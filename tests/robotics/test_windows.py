@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robotics.data.augment import Augment
-from robotics.data.batches import ModeStream, WindowStream
+from robotics.data.batches import ModeStream
 from robotics.data.episodes import keypose_steps, no_op_steps, run_ends
+from robotics.data.streams import WindowStream
 from robotics.data.windows import WindowDataset, action_window, history_window, video_window
 from robotics.embodiment.coding import Coder
 from robotics.embodiment.tables import shipped

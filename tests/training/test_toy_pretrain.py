@@ -43,7 +43,7 @@ def test_previews_show_every_mode_and_change_nothing(tmp_path):
         run.trainer.train()
         ends.append([p.clone() for p in run.trainer.ema.model.parameters()])
     assert all(torch.equal(x, y) for x, y in zip(*ends, strict=True)), "no training noise is drawn"
-    pictures = sorted(path.name for path in (tmp_path / "a/previews").iterdir())
+    pictures = sorted(path.name for path in (tmp_path / "a/previews").glob("*.png"))
     assert pictures == ["step_00000002.png", "step_00000004.png"]
     assert not (tmp_path / "b/previews").exists()
     sheets = [np.asarray(Image.open(tmp_path / "a/previews" / name)) for name in pictures]

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from robotics.data.augment import Augment, apply
 from robotics.data.recordings import Source
 from robotics.data.windows import WindowDataset
+from robotics.embodiment.robot import Robot
 from selfflow_wm.codec import ResidualCodec, codec_from_state
 from selfflow_wm.codec.base import ImageCodec
 from selfflow_wm.files import atomic_file
@@ -62,8 +63,9 @@ class LatentCache:
         seed: int = 0,
     ) -> None:
         directory = Path(directory)
-        key = read_key(directory, dataset.cameras)
-        check_same(directory, model_key(codecs, control_hz), key)
+        recorded = of_recorded(codecs, dataset.robot)
+        key = read_key(directory, list(recorded))
+        check_same(directory, model_key(recorded, control_hz), key)
         missing = [source.name for source in dataset.sources if source.name not in key["shards"]]
         if missing:
             raise ValueError(
@@ -74,14 +76,14 @@ class LatentCache:
         self.dataset, self.variants, self.seed = dataset, int(key["variants"]), int(seed)
         self._maps = {
             camera: [_open(directory, key, camera, source) for source in dataset.sources]
-            for camera in dataset.cameras
+            for camera in recorded
         }
         self._starts = np.cumsum([0] + [source.steps for source in dataset.sources])
         self._blank: dict[str, np.ndarray] = {}
         """Camera -> float32 (n, C), a black frame's latents."""
-        for camera in dataset.cameras:
-            black = torch.zeros(1, *codecs[camera].image_size, 3, dtype=torch.uint8)
-            self._blank[camera] = codecs[camera].encode(black)[0].cpu().numpy()
+        for camera, codec in recorded.items():
+            black = torch.zeros(1, *codec.image_size, 3, dtype=torch.uint8)
+            self._blank[camera] = codec.encode(black)[0].cpu().numpy()
 
     def batch(
         self, indices: ArrayLike, epochs: ArrayLike | None = None, *, video: bool = True
@@ -96,25 +98,37 @@ class LatentCache:
         dataset = self.dataset
         samples = dataset.batch(steps, video=video, pixels=False, epochs=rows)
         variant = self._variants(steps, rows)
-        for camera in dataset.cameras:
-            samples[f"image_latents/{camera}"] = self.latents(camera, steps, variant)
-            if video:
-                found = self._frames(camera, *dataset.video_steps(steps), variant)
-                samples[f"video_latents/{camera}"] = found
-            if dataset.history_offsets:
-                found = self._frames(camera, *dataset.history_steps(steps), variant)
-                samples[f"history_latents/{camera}"] = found
+        kinds = {"image": (steps[:, None], np.ones((len(steps), 1), bool))}
+        if video:
+            kinds["video"] = dataset.video_steps(steps)
+        if dataset.history_offsets:
+            kinds["history"] = dataset.history_steps(steps)
+        for camera, chosen in dataset.views.draw(steps, rows).items():
+            for kind, (index, valid) in kinds.items():
+                found = self._frames(camera, chosen, index, valid, variant)
+                samples[f"{kind}_latents/{camera}"] = found[:, 0] if kind == "image" else found
         return samples
 
     def _frames(
-        self, camera: str, index: np.ndarray, valid: np.ndarray, variant: np.ndarray
+        self,
+        camera: str,
+        chosen: np.ndarray,
+        index: np.ndarray,
+        valid: np.ndarray,
+        variant: np.ndarray,
     ) -> np.ndarray:
-        frames = self.latents(camera, index, np.broadcast_to(variant[:, None], index.shape))
+        """float32 (B, F, n, C), see `Views.frames`."""
+        frames = np.empty((*index.shape, *self._blank[camera].shape), np.float32)
+        variants = np.broadcast_to(variant[:, None], index.shape)
+        for number, name in enumerate(self.dataset.views.names[camera]):
+            rows = chosen == number
+            frames[rows] = self.latents(name, index[rows], variants[rows])
         frames[~valid] = self._blank[camera]
         return frames
 
     def latents(self, camera: str, steps: np.ndarray, variants: np.ndarray) -> np.ndarray:
-        """float32 (..., n, C) of a camera's frames of `steps` (...) in the given variants (...)."""
+        """float32 (..., n, C) of a recorded camera's frames of `steps` (...) in the given variants
+        (...)."""
         flat, chosen = self.dataset.recorded_steps(steps).reshape(-1), variants.reshape(-1)
         shards = np.searchsorted(self._starts, flat, side="right") - 1
         places = flat - self._starts[shards]
@@ -132,6 +146,13 @@ class LatentCache:
             for epoch, step in zip(epochs, steps, strict=True)
         ]
         return np.array([draw.integers(self.variants) for draw in draws])
+
+
+def of_recorded(codecs: Mapping[str, Any], robot: Robot) -> dict[str, Any]:
+    """What a model has of each camera, of every recorded one that may give its pictures."""
+    names = list(codecs)
+    of = {name: robot.camera(name).instead_of for name in robot.recorded_cameras(names)}
+    return {name: codecs[name if name in codecs else str(of[name])] for name in of}
 
 
 def model_key(codecs: Mapping[str, ImageCodec], control_hz: float) -> dict[str, Any]:
@@ -308,7 +329,7 @@ def encode_shard(
     episodes = [e for e in recorded if first <= e.start < first + source.steps]
     shape = (key["variants"], source.steps, *key["cameras"][camera]["latent_shape"])
     # The first camera's draw is the same whatever other cameras there are, as in `Augment`.
-    place = dataset.cameras.index(camera)
+    place = list(key["cameras"]).index(camera)
     with atomic_file(final) as temporary:
         out = np.lib.format.open_memmap(temporary, "w+", np.dtype(key["dtype"]), shape)
         for variant in range(key["variants"]):

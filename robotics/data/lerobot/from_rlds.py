@@ -27,7 +27,8 @@ from robotics.data.rlds.convert import check_features, parse_example
 from robotics.data.rlds.reader import container, index_shard, record_features, split_shards
 from robotics.data.rlds.schema import Described, described_features, stored_features
 from robotics.embodiment.columns import column
-from robotics.embodiment.robot import Part, Robot
+from robotics.embodiment.parts import Part
+from robotics.embodiment.robot import Robot
 from robotics.embodiment.tables import load_robot
 from selfflow_wm.files import locked, read_json, write_json
 from selfflow_wm.progress import Progress

@@ -16,7 +16,8 @@ from robotics.data.episodes import Episode
 from robotics.data.rlds.schema import Leaf, load_tfds, rt1_stored
 from robotics.embodiment.columns import Column, column
 from robotics.embodiment.limits import limits
-from robotics.embodiment.robot import Part, Robot
+from robotics.embodiment.parts import Part
+from robotics.embodiment.robot import Robot
 from robotics.embodiment.tables import shipped
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from robotics.data.rlds.convert import parse_example
 from robotics.data.rlds.schema import Leaf
 from robotics.embodiment.columns import column
-from robotics.embodiment.robot import Instruction, Robot
+from robotics.embodiment.recording import Instruction
+from robotics.embodiment.robot import Robot
 
 FIRST = ("steps/is_first",)
 LAST = ("steps/is_last", "steps/is_terminal", "steps/reward", "steps/discount")
