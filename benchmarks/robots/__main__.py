@@ -21,6 +21,7 @@ from benchmarks.robots.lerobot import is_lerobots
 from benchmarks.robots.recipe import HELD_OUT, command, words
 from benchmarks.robots.synthetic import write
 from robotics.data.formats import is_lerobot
+from robotics.data.rlds.reader import split_shards
 from robotics.embodiment.tables import load_robot
 from selfflow_wm.cli import Parser, at_least, run_main
 from selfflow_wm.files import write_json
@@ -69,28 +70,39 @@ def robot_row(name: str, given: Any) -> dict[str, Any]:
     row: dict[str, Any] = {"robot": label}
     if len(parts) == 1:
         row |= _inspected(parts[0], data[parts[0]], out)
-    seen = given.episodes
+    counts = {part: _episodes(data[part]) for part in parts}
+    sets, spec = str(data[parts[0]]), parts[0]
     if len(parts) > 1:
-        entries = ", ".join(
-            f"{Path(part).stem}: {{path: {data[part]}, spec: {part}}}" for part in parts
-        )
-        sets, spec = f"{{{entries}}}", None
-    else:
-        sets, spec = str(data[parts[0]]), parts[0]
+        entries = (_entry(part, data[part], counts[part]) for part in parts)
+        sets, spec = f"{{{', '.join(entries)}}}", None
     begun = time.perf_counter()
     code = command(
-        "robotics.finetune", [*words(spec, sets, out / "run", given.steps, seen),
+        "robotics.finetune", [*words(spec, sets, out / "run", given.steps, counts[parts[0]]),
         *(["mixed_rates=true"] if len(parts) > 1 else [])], out / "train.log",
     )  # fmt: skip
     if code:
         raise RuntimeError(f"{label}: training ended with {code}, see {out / 'train.log'}")
     row["training_s"] = time.perf_counter() - begun
     row["robots"] = {
-        Path(part).stem: _acting(part, data[part], out / "run", len(parts) > 1, seen)
+        Path(part).stem: _acting(part, data[part], out / "run", len(parts) > 1, counts[part])
         for part in parts
     }
     write_json(done, row)
     return row
+
+
+def _entry(part: str, data: Path, episodes: int) -> str:
+    """A set of a mixture."""
+    seen = episodes - HELD_OUT
+    splits = f"train_split: 'train[:{seen}]', validation_split: 'train[{seen}:]'"
+    return f"{Path(part).stem}: {{path: {data}, spec: {part}, {splits}}}"
+
+
+def _episodes(data: Path) -> int:
+    info = data / "meta" / "info.json"
+    if info.is_file():
+        return int(json.loads(info.read_text())["total_episodes"])
+    return sum(shard.count for shard in split_shards(data))
 
 
 def _data(name: str, place: str, given: Any) -> Path:

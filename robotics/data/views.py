@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -72,16 +73,29 @@ class Views:
             if any(name in self._present for name in names)
         }
 
+    def current(self, camera: str, chosen: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """uint8 (B, H, W, 3) of the recorded steps (B,), seen through `chosen` (B,) of the camera's
+        `names`."""
+        return self._each(camera, chosen, lambda name, rows: self.store.read(name, steps[rows]))
+
     def frames(
         self, camera: str, chosen: np.ndarray, steps: np.ndarray, valid: np.ndarray
     ) -> np.ndarray:
-        """uint8 (B, F, H, W, 3) of the recorded steps (B, F), zero where they are not valid, seen
-        through `chosen` (B,) of the camera's `names`."""
+        """uint8 (B, F, H, W, 3) of the recorded steps (B, F), zero where they are not valid, as
+        `current`."""
+        return self._each(
+            camera, chosen, lambda name, rows: self.store.masked(name, steps[rows], valid[rows])
+        )
+
+    def _each(
+        self, camera: str, chosen: np.ndarray, read: Callable[[str, Any], np.ndarray]
+    ) -> np.ndarray:
         names = self.names[camera]
         if len(names) == 1:
-            return self.store.masked(camera, steps, valid)
-        out = np.empty((*steps.shape, *self.store.image_sizes[camera], 3), np.uint8)
-        for number, name in enumerate(names):
-            rows = chosen == number
-            out[rows] = self.store.masked(name, steps[rows], valid[rows])
+            return read(camera, slice(None))
+        rows = [chosen == number for number in range(len(names))]
+        found = [read(name, here) for name, here in zip(names, rows, strict=True)]
+        out = np.empty((len(chosen), *found[0].shape[1:]), np.uint8)
+        for here, frames in zip(rows, found, strict=True):
+            out[here] = frames
         return out

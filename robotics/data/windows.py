@@ -331,10 +331,8 @@ class WindowDataset:
     ) -> dict[str, Any]:
         samples: dict[str, Any] = {"robot": self.robot.name}
         views = self.views.draw(steps, epochs) if pixels else {}
-        there = np.ones((len(steps), 1), bool)
         for name, chosen in views.items():
-            index = self.recorded_steps(steps)[:, None]
-            samples[f"image/{name}"] = self.views.frames(name, chosen, index, there)[:, 0]
+            samples[f"image/{name}"] = self.views.current(name, chosen, self.recorded_steps(steps))
         samples |= {
             f"camera_valid/{name}": flags for name, flags in self.views.valid(steps).items()
         }

@@ -30,6 +30,7 @@ from robotics.embodiment.part_coding import (
     QUATERNION,
     Coding,
     action_coding,
+    angle_steps,
     gripper_command,
     measured_steps,
     state_coding,
@@ -42,6 +43,7 @@ from robotics.embodiment.rotation import continuous_signs
 from robotics.embodiment.transforms import (
     PULSE_THRESHOLD,
     Context,
+    Form,
     FromStart,
     Held,
     Reversed,
@@ -221,7 +223,9 @@ class Coder:
         floor = STATE_FLOOR if group == "state" else ACTION_FLOOR
         found = []
         for row in rows:
-            untouched = group == "action" and row.part.kind == "gripper"
+            # Commands are -1 to 1 as they are; changes of a gripper are as small as any other.
+            command = row.coding.mode in ("absolute", "pulse")
+            untouched = group == "action" and row.part.kind == "gripper" and command
             normalise = row.part.model.normalise or ("none" if untouched else "default")
             found += [Field(name, row.part.kind, normalise, floor) for name in _names(row)]
         if group == "action" and self.terminate:
@@ -260,18 +264,23 @@ class Coder:
 
     def _context(self, actions: np.ndarray | None, state: ArrayLike) -> Context:
         """What a chunk's parts need to know of the state and of each other."""
-        if not any(row.coding.relative for row in self._action):
-            return Context()
         needed = {name for row in self._action for name in _named(row)}
+        if not needed or (actions is not None and not self.relative):
+            return Context()
         values = _vectors(state, self.robot.state_width, "state")[..., None, :]
-        start = {}
+        start, angles = {}, {}
         for row in self._state:
             if row.part.name in needed:
                 part = values[..., row.recorded]
+                if (steps := angle_steps(row.part)) is not None:
+                    turns = part
+                    for step in steps:
+                        turns = _tried(step.forward, turns, Context(), row)
+                    angles[row.part.name, str(row.part.form)] = turns
                 for step in measured_steps(row.part):
                     part = _tried(step.forward, part, Context(), row)
                 start[row.part.name] = part
-        context = Context(start)
+        context = Context(start, angles=angles)
         if actions is not None:
             context.path = self._path(actions, context)
         return context
@@ -351,6 +360,8 @@ def _named(row: _Row) -> set[str]:
             found.add(step.group.of)
         elif isinstance(step, Held) and step.of:
             found.add(step.of)
+        elif isinstance(step, Form) and step.near:
+            found.add(step.near)
     return found
 
 

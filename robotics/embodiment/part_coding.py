@@ -74,6 +74,21 @@ def measured_steps(part: Part) -> list[Transform]:
     return unit_steps(part)
 
 
+def angle_steps(part: Part) -> list[Transform] | None:
+    """A state's rotation in rad where it is measured as angles; None where it is not."""
+    if part.kind != "rotation" or rotation_width(str(part.form)) > 3:
+        return None
+    return unit_steps(part)
+
+
+def angle_limits(part: Part) -> tuple[float, float] | None:
+    """The range of a rotation that is recorded as angles, in rad."""
+    if part.range is None or rotation_width(str(part.form)) > 3:
+        return None
+    ends = np.asarray(part.range)[:, None] * np.asarray(part.scale) * UNITS[str(part.unit)]
+    return float(ends.min()), float(ends.max())
+
+
 def action_coding(robot: Robot, part: Part) -> Coding:
     """Of a part of the action.
 
@@ -115,10 +130,11 @@ def _rotation_steps(robot: Robot, part: Part, commanded: Part | None, mode: str)
                 f"action.{part.name}: expected {which} velocity as axis_angle or Euler angles, got "
                 f"{form}; a velocity has a value for each axis."
             )
+    near = commanded.name if recorded == "absolute" and commanded is not None else None
     if mode == recorded:
         form = part.model.form or ("rot6d" if mode == "absolute" else small)
         if form != source:
-            steps.append(Form(source, form))
+            steps.append(Form(source, form, near, angle_limits(part)))
         return Coding(tuple(steps), mode, form)
     if {mode, recorded} == {"delta", "velocity"}:
         form = part.model.form or small
@@ -151,7 +167,7 @@ def target_steps(robot: Robot, part: Part, commanded: Part) -> list[Transform]:
     if part.mode == "velocity":
         steps.append(_rate(robot, "velocity"))
     near = commanded.name if part.mode == "absolute" else None
-    steps.append(Form(str(part.form), QUATERNION, near))
+    steps.append(Form(str(part.form), QUATERNION, near, angle_limits(part)))
     if part.mode != "absolute":
         steps.append(Summed(Turns(commanded.name, part.frame == "tool")))
     return steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -74,7 +75,10 @@ class PartModel:
         if self.normalise is not None:
             one_of("model.normalise", self.normalise, NORMALISE)
         if self.sign is not None:
-            object.__setattr__(self, "sign", tuple(float(value) for value in self.sign))
+            sign = tuple(float(value) for value in self.sign)
+            if len(sign) != 4 or not any(sign):
+                raise ValueError(f"model.sign: expected x, y, z, w, got {list(sign)}.")
+            object.__setattr__(self, "sign", sign)
 
 
 @dataclass(frozen=True)
@@ -140,11 +144,26 @@ class Part:
             )
         if self.model.binarize and (self.kind != "gripper" or self.mode is None):
             raise ValueError("model.binarize: expected it of an action's gripper alone.")
-        if self.kind == "gripper" and self.open == self.closed:
-            raise ValueError(f"open: expected another value than closed, got {self.open} for both.")
+        if self.continuous and self.kind != "gripper":
+            raise ValueError(f"continuous: expected it of a gripper, got a part of {self.kind}.")
+        if self.model.form is not None and self.kind != "rotation":
+            raise ValueError(f"model.form: expected it of a rotation, got a part of {self.kind}.")
+        self._check_units()
         if self.names and len(self.names) != self.width:
             raise ValueError(f"names: expected {self.width}, got {list(self.names)}.")
         object.__setattr__(self, "names", tuple(str(name) for name in self.names))
+
+    def _check_units(self) -> None:
+        if self.kind == "gripper" and _meet(self.open, self.closed):
+            raise ValueError(
+                f"open: expected other values than closed, got {self.open} and {self.closed}."
+            )
+        if _meet(self.scale, 0.0):
+            raise ValueError(f"scale: expected the value of a recorded 1, got {self.scale}.")
+        if self.kind == "position" and self.unit in ("rad", "deg"):
+            raise ValueError(f"unit: expected m, cm or mm of a position, got {self.unit}.")
+        if self.kind == "rotation" and self.unit in ("m", "cm", "mm"):
+            raise ValueError(f"unit: expected rad or deg of a rotation, got {self.unit}.")
 
     def _check_width(self) -> None:
         rotation = rotation_width(self.form or "euler_xyz") if self.kind == "rotation" else None
@@ -185,6 +204,15 @@ class Part:
             raise ValueError(f"{name}: expected a number, got {value!r}.")
         else:
             value = float(value)
+        if not all(map(math.isfinite, value if isinstance(value, tuple) else (value,))):
+            raise ValueError(f"{name}: expected finite numbers, got {value}.")
         if name == "range" and not value[0] < value[1]:
             raise ValueError(f"range: expected [smallest, largest], got {list(value)}.")
         object.__setattr__(self, name, value)
+
+
+def _meet(a: float | Sequence[float], b: float | Sequence[float]) -> bool:
+    """Whether two numbers, or any two of as many, are equal."""
+    count = max(len(x) if isinstance(x, Sequence) else 1 for x in (a, b))
+    pairs = [x if isinstance(x, Sequence) else [x] * count for x in (a, b)]
+    return any(x == y for x, y in zip(*pairs, strict=True))

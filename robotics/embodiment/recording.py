@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,7 @@ class Camera:
         if self.present is not None:
             check_path("present", self.present, 1)
         if self.size is not None:
-            size = tuple(self.size)
+            size = tuple(self.size) if isinstance(self.size, Sequence) else ()
             if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
                 raise ValueError(f"size: expected [height, width], got {self.size!r}.")
             object.__setattr__(self, "size", size)
@@ -121,7 +122,11 @@ class Window:
     """Future frames, in control steps after the current one."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "video_offsets", tuple(int(n) for n in self.video_offsets))
+        for name, value in (("horizon", [self.horizon]), ("video_offsets", self.video_offsets)):
+            if not isinstance(value, Sequence) or not all(type(n) is int for n in value):
+                got = getattr(self, name)
+                raise ValueError(f"{name}: expected whole numbers of steps, got {got!r}.")
+        object.__setattr__(self, "video_offsets", tuple(self.video_offsets))
         if self.horizon < 1 or any(offset < 1 for offset in self.video_offsets):
             raise ValueError(
                 f"horizon: expected horizon >= 1 and video_offsets >= 1, got {self.horizon} and "

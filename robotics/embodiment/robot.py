@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,10 +60,14 @@ class Robot:
     def __post_init__(self) -> None:
         if not self.embodiment:
             object.__setattr__(self, "embodiment", self.name)
-        if isinstance(self.rate, bool) or not isinstance(self.rate, int | float) or self.rate <= 0:
+        number = isinstance(self.rate, int | float) and not isinstance(self.rate, bool)
+        if not number or not math.isfinite(self.rate) or self.rate <= 0:
             raise ValueError(f"rate: expected control steps a second, got {self.rate!r}.")
         if not self.cameras:
             raise ValueError("cameras: expected at least one, name: {path: ...}.")
+        if any(row.name == "state" for row in self.cameras):
+            raise ValueError("cameras: expected another name than state, which observations have.")
+        self._check_keys()
         own = [row.name for row in self.cameras if row.instead_of is None]
         for row in self.cameras:
             if row.instead_of is not None and row.instead_of not in own:
@@ -87,6 +92,16 @@ class Robot:
         for part in self.action:
             self._check_action(part)
 
+    def _check_keys(self) -> None:
+        known = [f"cameras.{row.name}" for row in self.cameras]
+        known += ["state", *(f"state.{row.name}" for row in self.state), "instruction", "action"]
+        for protocol, rows in self.keys.items():
+            if unknown := sorted(set(rows) - set(known)):
+                raise ValueError(
+                    f"keys.{protocol}: expected names out of {', '.join(known)}, got "
+                    f"{', '.join(unknown)}."
+                )
+
     def _check_action(self, part: Part) -> None:
         place = f"action.{part.name}"
         if part.mode is None:
@@ -108,6 +123,8 @@ class Robot:
         if other is not None and other.kind != part.kind:
             if part.of is not None:
                 raise ValueError(f"{place}.of: expected a part of {part.kind}, got {other.kind}.")
+            other = None
+        if other is not None and _one_angle(part) and other.form != part.form:
             other = None
         alike = part.kind in ("rotation", "gripper")
         if other is not None and not alike and other.width != part.width:
@@ -157,10 +174,11 @@ class Robot:
         return tuple(row.name for row in self.cameras if row.name in {*names, *others})
 
     def commanded(self, part: Part) -> Part | None:
-        """The state part that an action part commands."""
+        """The state part that an action part commands. The angle about one axis that is a target is
+        no change of a whole rotation: what else that turns would show in it."""
         for row in self.state:
             if row.name == (part.of or part.name) and row.kind == part.kind:
-                return row
+                return None if _one_angle(part) and row.form != part.form else row
         return None
 
     @property
@@ -235,6 +253,11 @@ class Robot:
         rotated = [row.rotate for row in self.used_cameras(cameras)]
         text = json.dumps([content, widths, rotated], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _one_angle(part: Part) -> bool:
+    """Whether an action part is a rotation's target about one axis alone."""
+    return part.kind == "rotation" and part.width == 1 and part.mode == "absolute"
 
 
 def _changed(row: Any, without: Sequence[str] = ()) -> dict[str, Any]:

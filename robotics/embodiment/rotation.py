@@ -166,6 +166,55 @@ def continuous_signs(quaternion: ArrayLike, before: ArrayLike | None = None) -> 
     return values * sign[..., None] + 0.0
 
 
+def continuous_angles(
+    values: ArrayLike, form: str, before: ArrayLike, limits: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Of the angles that are one rotation, for every step those nearest to the step before: an arm
+    at 179 degrees that is sent to -179 instead of 181 turns all the way round.
+
+    Args:
+        values: (..., T, n) rad of an Euler form or of axis_angle, one after the other in time.
+        form: theirs.
+        before: (..., n) the step before the first.
+        limits: smallest and largest angle there is; a whole turn apart, they leave no choice.
+
+    Returns:
+        float64 (..., T, n).
+    """
+    found = np.array(values, np.float64)
+    last = np.broadcast_to(np.asarray(before, np.float64), found[..., 0, :].shape)
+    for step in range(found.shape[-2]):
+        ways = _same_rotation(found[..., step, :], form, last)
+        if limits is not None and form != "axis_angle":
+            low, high = limits[0] - _TINY, limits[1] + _TINY
+            ways = ways + 2 * np.pi * np.ceil(np.maximum(low - ways, 0) / (2 * np.pi))
+            ways = ways - 2 * np.pi * np.ceil(np.maximum(ways - high, 0) / (2 * np.pi))
+        far = np.linalg.norm(ways - last[..., None, :], axis=-1)
+        near = far.argmin(axis=-1)[..., None, None]
+        last = np.take_along_axis(ways, near, axis=-2)[..., 0, :]
+        found[..., step, :] = last
+    return found
+
+
+def _same_rotation(values: np.ndarray, form: str, near: np.ndarray) -> np.ndarray:
+    """Angles (..., k, n) of the same rotation as `values` (..., n), `near` the given ones."""
+    turn = 2 * np.pi
+    if form == "axis_angle":
+        angle = np.linalg.norm(values, axis=-1, keepdims=True)
+        axis = values / np.maximum(angle, _TINY)
+        turns = np.round(((near * axis).sum(-1, keepdims=True) - angle) / turn)
+        other = values + turn * turns * axis
+        return np.stack([values, other], axis=-2)
+    ways = [values]
+    if values.shape[-1] == 3:
+        # The second angle beyond a quarter turn: of three axes mirrored, of two axes negated.
+        axes = form.removeprefix("euler_").lower()
+        middle = np.pi - values[..., 1] if axes[0] != axes[2] else -values[..., 1]
+        ways.append(np.stack([values[..., 0] + np.pi, middle, values[..., 2] + np.pi], axis=-1))
+    found = np.stack(ways, axis=-2)
+    return found + turn * np.round((near[..., None, :] - found) / turn)
+
+
 def rpy_between(start: ArrayLike, end: ArrayLike) -> np.ndarray:
     """The rotation (n, 3) roll-pitch-yaw rad, float32, about the fixed base axes that turns
     quaternions xyzw `start` (n, 4) into `end` (n, 4)."""

@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike
 
 from robotics.embodiment.part_coding import (
     QUATERNION,
+    angle_limits,
+    angle_steps,
     gripper_command,
     measured_steps,
     tool_rotation,
@@ -124,13 +126,18 @@ def _signed(robot: Robot, state: np.ndarray) -> np.ndarray:
 def _relabelled(robot: Robot, state: np.ndarray, action: np.ndarray) -> np.ndarray:
     """Actions (T - 1, A) that lead from each state (T, S) to the next."""
     places = robot.slices("state")
-    measured = {}
+    measured, angles = {}, {}
     for part in robot.state:
         values = state[:, places[part.name]].astype(np.float64)
         if part.kind in _REACHED:
             for step in measured_steps(part):
                 values = step.forward(values, Context())
         measured[part.name] = values
+        if (turns := angle_steps(part)) is not None:
+            values = state[:, places[part.name]].astype(np.float64)
+            for step in turns:
+                values = step.forward(values, Context())
+            angles[part.name, str(part.form)] = values
     found, changed = action[:-1].copy(), False
     for part, place in zip(robot.action, robot.slices("action").values(), strict=True):
         commanded = robot.commanded(part)
@@ -142,7 +149,11 @@ def _relabelled(robot: Robot, state: np.ndarray, action: np.ndarray) -> np.ndarr
             group = _group(robot, part, commanded)
             axes = None if group.turn is None else measured[group.turn][:-1]
             reached = group.between(values[:-1], reached, axes)
-        found[:, place] = _as_recorded(part, reached, measured[commanded.name][:-1])
+        start = Context(
+            {commanded.name: measured[commanded.name][:1]},
+            angles={key: turns[:1] for key, turns in angles.items()},
+        )
+        found[:, place] = _as_recorded(part, reached, start, commanded.name)
         changed = True
     if not changed:
         raise ValueError(
@@ -158,12 +169,11 @@ def _group(robot: Robot, part: Part, commanded: Part) -> Vectors | Turns:
     return Vectors(commanded.name, tool_rotation(robot, part, commanded))
 
 
-def _as_recorded(part: Part, values: np.ndarray, start: np.ndarray) -> np.ndarray:
+def _as_recorded(part: Part, values: np.ndarray, context: Context, of: str) -> np.ndarray:
     """Values in SI units, quaternions xyzw of rotations, as the part's recording has them."""
-    context = Context({"start": start[:1]})
     if part.kind == "rotation":
-        near = "start" if part.mode == "absolute" else None
-        values = Form(str(part.form), QUATERNION, near).inverse(values, context)
+        near = of if part.mode == "absolute" else None
+        values = Form(str(part.form), QUATERNION, near, angle_limits(part)).inverse(values, context)
     for step in reversed(unit_steps(part)):
         values = step.inverse(values, context)
     return values

@@ -17,6 +17,7 @@ from robotics.embodiment.rotation import (
     as_quaternion,
     canonical_quaternion,
     compose,
+    continuous_angles,
     continuous_signs,
     from_quaternion,
     inverse,
@@ -35,6 +36,9 @@ class Context:
     of the rotation -> (..., H, 4)."""
     previous: np.ndarray | None = None
     """Of a gripper, what the action executed last commanded: closedness -1..1, (..., 1, n)."""
+    angles: Mapping[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    """Of rotations measured as angles at the chunk's start, as they were measured: state part and
+    form -> (..., 1, n) rad."""
 
 
 class Transform(Protocol):
@@ -66,7 +70,12 @@ class Form:
     source: str
     target: str
     near: str | None = None
-    """State part that decides between q and -q where the inverse ends in a quaternion."""
+    """State part that decides between q and -q where the inverse ends in a quaternion, and between
+    angles that are the same rotation if it is measured in the same form. Angles about one axis are
+    a joint's, which has to turn the way there; of more, they stay within half a turn unless what is
+    measured does not."""
+    limits: tuple[float, float] | None = None
+    """Smallest and largest angle of the source, rad."""
 
     def forward(self, values: np.ndarray, context: Context) -> np.ndarray:
         return from_quaternion(as_quaternion(values, self.source), self.target)
@@ -78,7 +87,15 @@ class Form:
             if before is None:
                 before = np.broadcast_to([0.0, 0.0, 0.0, 1.0], quaternion[..., :1, :].shape)
             quaternion = continuous_signs(quaternion, before[..., 0, :])
-        return from_quaternion(quaternion, self.source)
+        values = from_quaternion(quaternion, self.source)
+        measured = context.angles.get((self.near or "", self.source))
+        if measured is not None:
+            before = measured[..., 0, :]
+            chosen = continuous_angles(values, self.source, before, self.limits)
+            beyond = np.any(np.abs(before) > np.pi + 1e-3, axis=-1, keepdims=True)[..., None]
+            free = self.limits is not None or values.shape[-1] == 1
+            values = np.where(free | beyond, chosen, values)
+        return values
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from robotics.inspection.fits import EXPLAINS, Fit, Reading, Rows, fitted, paire
 from robotics.inspection.scan import Track
 
 ORDERS = ("xyz", "xzy", "yxz", "yzx", "zxy", "zyx")
-"""Orders of rotations about fixed axes; "zyx" is also roll-pitch-yaw about the turned axes."""
+"""Orders of rotations about fixed axes; about turned axes only a table says them."""
 EULER = tuple(f"euler_{order}" for order in ORDERS)
 COMPONENTS = "component by component"
 """A reading of three angles as separate values, as joints are or as angles are subtracted."""
@@ -57,12 +57,6 @@ def rotations(values: np.ndarray, part: Part, form: str | None = None) -> Rotati
     return Rotation.from_quat(as_quaternion(values, form))
 
 
-def same_form(form: str) -> str:
-    """Rotations about turned axes as the same ones about fixed axes."""
-    order = form.removeprefix("euler_")
-    return f"euler_{order[::-1].lower()}" if form.startswith("euler_") and order.isupper() else form
-
-
 @dataclass(frozen=True)
 class _Turns:
     """Measured rotations under one form."""
@@ -86,10 +80,11 @@ def rotation(tracks: Sequence[Track], part: Part, state: Part) -> Motion | None:
     if not values or min(map(len, values)) < 2:
         return None
     measures = [form for form in forms(state.width, few=True) if usable(values, form)]
-    written = same_form(state.form or "")
+    written = state.form or ""
     measures += [written] if written not in measures and usable(values, written) else []
     measured = {form: _Turns.of(values, state, form) for form in measures}
-    ways = [form for form in forms(part.width) if usable(commands, form)]
+    names = dict.fromkeys([*forms(part.width), part.form or ""])
+    ways = [form for form in names if usable(commands, form)]
     if not measured or not ways:
         return None
     scale = _linear_scale(part, commands, measured.get(written) or measured[measures[0]])
@@ -108,7 +103,7 @@ def rotation(tracks: Sequence[Track], part: Part, state: Part) -> Motion | None:
     absolute = part.mode == "absolute"
     wanted = Reading(
         "absolute" if absolute else "delta", "base" if absolute else part.frame,
-        same_form(part.form or ""), written,
+        part.form or "", written,
     )  # fmt: skip
     stated = stated_fit(fits, wanted)
     if stated is None:

@@ -22,7 +22,7 @@ from robotics.inspection.fits import (
 )
 from robotics.inspection.motion import motions
 from robotics.inspection.scan import Track
-from robotics.inspection.turns import COMPONENTS, SMALL, rotations, same_form
+from robotics.inspection.turns import COMPONENTS, SMALL, rotations
 
 FACTORS = {
     "mm": 1e-3, "cm": 1e-2, "deg": UNITS["deg"],
@@ -241,7 +241,7 @@ def of_motion(motion: Motion, robot: Robot) -> list[Verdict]:
             "frame", "base or tool frame", frame, lambda f: f.reading.frame, among, f"{place}.frame"
         )
     if part.kind == "rotation" and state is not None:
-        form, measured = same_form(part.form or ""), same_form(state.form or "")
+        form, measured = part.form or "", state.form or ""
         if part.width == 3:
             ask("form", "form of the commanded rotation", form, lambda f: f.reading.form, among,
                 f"{place}.form", motion.spread > SMALL)  # fmt: skip

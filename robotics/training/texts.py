@@ -8,6 +8,8 @@ from robotics.data.mixture import DatasetMixture
 LONGEST = 256
 """Bytes that the model reads at most where the configuration states no length."""
 _STEP = 16
+_SHOWN = 60
+"""Characters of an instruction in a line."""
 
 
 def texts_of(dataset: Dataset) -> set[str]:
@@ -36,9 +38,10 @@ def text_lines(dataset: Dataset, length: int) -> list[str]:
     cut = [text for text, size in found.items() if size > length]
     lines = []
     if cut:
+        example = cut[0] if len(cut[0]) <= _SHOWN else f"{cut[0][:_SHOWN]}..."
         lines.append(
             f"text        {len(cut)} of {len(found)} instructions are cut after {length} bytes, "
-            f"such as {cut[0]!r}; layout.text_length={max(found.values())} keeps them whole"
+            f"such as {example!r}; layout.text_length={max(found.values())} keeps them whole"
         )
     if empty := _without(dataset):
         steps, total = empty

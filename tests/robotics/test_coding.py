@@ -275,7 +275,7 @@ def test_a_pose_recorded_as_one_matrix(columns):
 
 @pytest.mark.parametrize("mode", ["absolute", "delta", "velocity"])
 def test_a_tool_that_turns_about_one_axis(mode):
-    yaw = {"path": "y", "kind": "rotation", "form": "euler_z", "unit": "deg"}
+    yaw = {"path": "y", "kind": "rotation", "form": "euler_z", "unit": "deg", "range": [-180, 180]}
     robot = table({"yaw": yaw}, {"yaw": yaw | {"mode": mode, "model": {"mode": "delta"}}})
     coder = Coder(robot)
     assert coder.action_names == ("yaw.z",) and coder.state_width == 6
@@ -284,6 +284,57 @@ def test_a_tool_that_turns_about_one_axis(mode):
     chunk = coder.chunk(actions, state)
     np.testing.assert_allclose(chunk[:, 0], np.radians([10, -5]), atol=1e-6)  # the short way
     np.testing.assert_allclose(coder.recorded(chunk, state)[0], actions, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("stated", "measured", "expected"),
+    [
+        (None, [175.0], [[190.0], [171.0], [-170.0 + 360]]),  # a joint has to turn the way there
+        ([-180, 180], [175.0], [[-170.0], [171.0], [-170.0]]),
+        ([0, 360], [355.0], [[10.0], [351.0], [10.0]]),
+        ([-200, 200], [195.0], [[-150.0], [-169.0], [-150.0]]),
+    ],
+)
+def test_a_target_about_one_axis_is_the_angle_near_the_measured_one(stated, measured, expected):
+    yaw = {"path": "y", "kind": "rotation", "form": "euler_z", "unit": "deg", "range": stated}
+    for model in ({}, {"mode": "absolute"}):
+        action = yaw | {"mode": "absolute", "model": model}
+        coder = Coder(table({"yaw": yaw}, {"yaw": action}))
+        chunk = coder.chunk(np.array(expected), np.array(measured))
+        back = coder.recorded(chunk, np.array(measured))[0]
+        np.testing.assert_allclose(back, expected, atol=1e-4)
+
+
+def test_angles_about_three_axes_stay_within_half_a_turn_unless_the_measured_do_not():
+    row = {"path": "r", "kind": "rotation", "form": "euler_xyz"}
+    coder = Coder(table({"tool": row}, {"tool": row | {"mode": "absolute"}}))
+    targets = np.array([[-3.1, 0.1, 0.3], [3.1, 0.1, 0.4]])
+    for start, expected in (
+        ([3.1, 0.1, 0.2], targets),
+        ([3.2, 0.1, 0.2], [[2 * np.pi - 3.1, 0.1, 0.3], [3.1, 0.1, 0.4]]),
+    ):
+        chunk = coder.chunk(targets, np.array(start))
+        np.testing.assert_allclose(coder.recorded(chunk, np.array(start))[0], expected, atol=1e-5)
+
+
+def test_a_yaw_is_no_change_of_a_whole_rotation():
+    """Of a tool that points down, an angle about z would be a change that a tilt of a degree turns
+    into another."""
+    state = {"tool": {"path": "q", "kind": "rotation", "form": "quaternion_xyzw"}}
+    yaw = {"path": "y", "kind": "rotation", "form": "euler_z", "mode": "absolute"}
+    coder = Coder(table(state, {"tool": yaw}))
+    down = Rotation.from_euler("xyz", [np.pi - 0.02, 0.01, 0.3]).as_quat()
+    chunk = coder.chunk(np.array([[0.35], [1.0]]), down)
+    expected = Rotation.from_euler("z", [[0.35], [1.0]]).as_matrix()[:, :, :2]
+    np.testing.assert_allclose(chunk, expected.transpose(0, 2, 1).reshape(2, 6), atol=1e-6)
+    np.testing.assert_allclose(coder.recorded(chunk, down)[0], [[0.35], [1.0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["delta", "velocity"])
+def test_changes_of_a_gripper_are_normalised(mode):
+    grip = {"path": "g", "kind": "gripper", "open": 0, "closed": 100, "mode": mode}
+    (row,) = Coder(table({}, {"gripper": grip})).fields("action")
+    assert row.normalise == "default"
 
 
 def test_each_of_two_arms_has_its_own_tool():

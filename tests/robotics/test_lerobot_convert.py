@@ -279,6 +279,24 @@ def test_features_of_varying_length_are_left_out_and_named(tmp_path):
     assert new == {"steps/action": old["steps/action"]}
 
 
+def test_values_of_episodes_called_like_the_formats_own_are_kept(tmp_path):
+    f = tfds.features
+    steps = f.Dataset({"action": f.Tensor(shape=(2,), dtype=np.float32)})
+    own = {"length": np.int64, "meta": {"good": np.bool_}, "data": {"place": f.Text()}}
+    features = f.FeaturesDict({"steps": steps, **own})
+    rows = [{"action": np.float32([t, 1])} for t in range(4)]
+    values = {"length": 7, "meta": {"good": True}, "data": {"place": "lab"}}
+    write_dataset(tmp_path / "rlds", features, [{"steps": rows, **values}])
+    words = [str(tmp_path / "rlds"), str(tmp_path / "there"), "--fps", "5"]
+    assert main(["rlds-to-lerobot", *words]) == 0
+    (episode,) = read_info(tmp_path / "there").episodes
+    assert episode.length == 4
+    expected = {"recorded.length": 7, "meta/good": True, "data/place": "lab"}
+    assert expected.items() <= episode.values.items()
+    assert main(["lerobot-to-rlds", str(tmp_path / "there"), str(tmp_path / "back")]) == 0
+    assert records(tmp_path / "back") == records(tmp_path / "rlds")
+
+
 def test_numbers_that_rlds_cannot_hold_are_refused(tmp_path, capsys):
     from robotics.data.lerobot.info import Feature
     from robotics.data.lerobot.writer import LeRobotWriter

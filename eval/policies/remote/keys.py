@@ -74,6 +74,7 @@ def _names(robot: Robot, cameras: Sequence[str]) -> dict[str, str]:
     found |= dict.fromkeys(("observation/state", "observation.state"), "state")
     found |= {row.path: row.name for row in robot.cameras}
     found |= {f"observation/{part.name}": f"state.{part.name}" for part in robot.state}
+    found |= {f"state/{part.name}": f"state.{part.name}" for part in robot.state}
     if len(cameras) == 1:
         found["observation/image"] = cameras[0]
     for row in robot.cameras:

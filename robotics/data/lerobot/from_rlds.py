@@ -11,7 +11,7 @@ import numpy as np
 
 from robotics.data.images import decode_image
 from robotics.data.lerobot.draft import ACTION, STATE
-from robotics.data.lerobot.info import BOOKKEEPING, Feature
+from robotics.data.lerobot.info import BOOKKEEPING, Feature, is_bookkeeping
 from robotics.data.lerobot.mapping import (
     FROM_LEROBOT,
     FROM_RLDS,
@@ -165,7 +165,7 @@ def _table(
 
 def _name(key: str, described: Described) -> str:
     if not key.startswith("steps/"):
-        return key
+        return f"recorded.{key}" if is_bookkeeping(key) else key
     name = lerobot_name(key, described.kind == "image")
     return f"recorded.{name}" if name in RESERVED else name
 

@@ -255,6 +255,12 @@ def _splits(directory: Path, content: Mapping[str, Any], count: int) -> dict[str
 # ---------------------------------------------------------------- meta/episodes
 
 
+def is_bookkeeping(column: str) -> bool:
+    """Whether a column of meta/episodes is the format's, not one of the data set's own."""
+    places = ("data/chunk_index", "data/file_index", "videos/", "meta/episodes/", "stats/")
+    return column in _OF_META or column.startswith(places)
+
+
 def _episodes(
     directory: Path, content: Mapping[str, Any], features: Mapping[str, Feature]
 ) -> Iterator[EpisodePlace]:
@@ -305,10 +311,6 @@ def _episode(
         places[name] = VideoPlace(directory / path, float(start), float(stop))
     template = content.get("data_path") or DATA_PATH
     data = template.format(chunk_index=row["data/chunk_index"], file_index=row["data/file_index"])
-    others = {
-        key: value
-        for key, value in row.items()
-        if key not in _OF_META and not key.startswith(("data/", "videos/", "meta/"))
-    }
+    others = {key: value for key, value in row.items() if not is_bookkeeping(key)}
     tasks = tuple(map(str, row.get("tasks") or ()))
     return EpisodePlace(number, length, directory / data, tasks, places, others)

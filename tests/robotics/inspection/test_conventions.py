@@ -290,3 +290,30 @@ def test_a_choice_between_columns_names_each_and_what_it_is():
     (question,) = examine(made(OPEN["several columns that may be the action"][0])).questions
     assert any("absolute joints" in line for line in question.lines)
     assert any("velocity joints" in line for line in question.lines)
+
+
+TURNED_AXES = """
+name: arm
+rate: 10
+cameras: {front: observation/image}
+state:
+  position: {path: "state[0:3]", kind: position}
+  rotation: {path: "state[3:6]", kind: rotation, form: FORM}
+  gripper: {path: "state[6]", kind: gripper}
+action:
+  position: {path: "action[0:3]", kind: position, mode: delta}
+  rotation: {path: "action[3:6]", kind: rotation, form: FORM, mode: delta}
+  gripper: {path: "action[6]", kind: gripper, mode: absolute, open: -1}
+"""
+
+
+@pytest.mark.parametrize("order", ["ZYX", "XYZ", "YXZ"])
+def test_a_table_of_angles_about_turned_axes_is_right_where_the_data_are_so(order, tmp_path):
+    def turned(r):
+        return r.as_euler(order)
+
+    table = tmp_path / "arm.yaml"
+    table.write_text(TURNED_AXES.replace("FORM", f"euler_{order}"))
+    source = made(lambda a: {"state": state(a, turned), "action": deltas(a, turned)}, angle=0.5)
+    examined = examine(source, spec=str(table))
+    assert examined.exit_code == 0, [row.title for row in examined.findings]
