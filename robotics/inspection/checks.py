@@ -12,6 +12,7 @@ from robotics.embodiment.robot import Robot
 from robotics.inspection import cards, contents, evidence, gripper, values
 from robotics.inspection.examination import Examination
 from robotics.inspection.findings import Finding, listed
+from robotics.inspection.fits import CONTRADICTS
 from robotics.inspection.proposal import stamped_rate
 from robotics.inspection.scan import Scan
 
@@ -30,13 +31,21 @@ def all_findings(examined: Examination) -> list[Finding]:
         *map(cards.asked, examined.questions),
         *motions(examined),
         *grippers(examined),
-        *values.findings(result, robot),
+        *_not_said(examined, values.findings(result, robot)),
         *contents.instructions(result, robot),
         *contents.cameras(result, robot),
         *contents.ends(result, robot),
         *rate(result, examined),
         *modes(examined),
     ]
+
+
+def _not_said(examined: Examination, found: Findings) -> Findings:
+    """Without hints at a factor that the motion has told."""
+    wrong = {row.topic for row in examined.verdicts if row.answer == CONTRADICTS}
+    for row in found:
+        if row.code != "values.normalised" or row.text.partition(":")[0] not in wrong:
+            yield row
 
 
 # ---------------------------------------------------------------- records
@@ -166,6 +175,7 @@ def begin_closed(examined: Examination) -> Findings:
         for key, value in (("open", row.closed), ("closed", row.open))
     ]
     names = " and ".join(part.name for part in parts)
+    verb = "do" if len(parts) > 1 else "does"
     share = min(grip.begin_closed or 0.0 for grip in doubted)
     text = f"{share:.0%} of the episodes begin with a closed gripper, as the table reads it"
     remedy = (
@@ -173,8 +183,8 @@ def begin_closed(examined: Examination) -> Findings:
         "where they show open ones, exchange open and closed."
     )
     yield _warning(f"action.{parts[0].name}", text, remedy, "gripper.both",
-                   f"does {names} begin closed? Else open and closed are exchanged, in action and "
-                   "state", "The same on this robot; a simulator, another robot or Bridge's rule "
+                   f"{verb} {names} begin closed? Else open and closed are exchanged, in action "
+                   "and state", "The same on this robot; a simulator, another robot or Bridge's rule "
                    "would read it the other way.", cards.lines(entries), weight=3.0)  # fmt: skip
 
 

@@ -82,6 +82,23 @@ def settle(tested: Sequence[Verdict], draft: Draft) -> None:
         draft.notes[f"{row.topic}.form"] = (OPEN, why)
 
 
+def per_second(draft: Draft) -> None:
+    """Call changes whose 1 is the motion of one step at 1 a second what they are: velocities."""
+    if draft.notes.get("rate", (OPEN, ""))[0] == OPEN:
+        return  # the rate itself is a guess
+    for part in draft.robot().action:
+        size = np.ravel(part.scale) * draft.content["rate"]
+        if part.mode == "delta" and part.kind != "gripper" and np.all(np.abs(size - 1) < 0.02):
+            row = draft.content["action"][part.name]
+            del row["scale"]
+            row["mode"] = "velocity"
+            why = (
+                f"1 is the motion of a step at 1 a second, {draft.content['rate']:g} steps a second"
+            )
+            draft.notes[f"action.{part.name}.mode"] = ("likely", why)
+            draft.notes.pop(f"action.{part.name}.scale", None)
+
+
 # ---------------------------------------------------------------- every value
 
 

@@ -96,6 +96,14 @@ def test_velocities_need_a_rate(rate):
     assert [row.code for row in alarms(found)] == ([] if rate else ["question.rate"])
 
 
+def test_velocities_without_a_name_are_told_by_the_rate():
+    record = lambda a: {"observation/joint_pos": a.q[:-1],  # noqa: E731
+                        "action": np.diff(a.q, axis=0) * 20}  # fmt: skip
+    found = examine(made(record, rate=20.0))
+    (part,) = found.robot.action
+    assert (part.mode, part.scale, found.exit_code) == ("velocity", 1.0, 0)
+
+
 def test_every_arm_of_one_vector_has_its_own_state():
     def record(a):
         b = arm(int(1e6 * abs(a.x[0, 0])), a.steps)
