@@ -140,6 +140,11 @@ def motions(examined: Examination) -> Findings:
                        f"actions are recorded {steps} {'late' if late > 0 else 'early'}",
                        cards.WHY["lag"], f"steps: {{lag: {late}}}", weight=4.0)  # fmt: skip
     for row in examined.verdicts:
+        if row.code == "lags":
+            text = f"parts of one action stand at different steps: {row.numbers}"
+            yield _warning("steps", text, "Nothing is shifted. A measured value may be a copy of "
+                           "its command.", "steps.lags", "not every part moves at the same step",
+                           "At most a delay that the policy learns with the rest.")  # fmt: skip
         if row.code == "lead":
             text = f"the motion follows its command late: {row.numbers}"
             remedy = (
@@ -182,10 +187,13 @@ def begin_closed(examined: Examination) -> Findings:
         "Look at the first frames: all is well where your robot rests with closed grippers; "
         "where they show open ones, exchange open and closed."
     )
-    yield _warning(f"action.{parts[0].name}", text, remedy, "gripper.both",
-                   f"{verb} {names} begin closed? Else open and closed are exchanged, in action "
-                   "and state", "The same on this robot; a simulator, another robot or Bridge's rule "
-                   "would read it the other way.", cards.lines(entries), weight=3.0)  # fmt: skip
+    title = f"{verb} {names} begin closed? Else open and closed are exchanged, in action and state"
+    why = (
+        "The same on this robot; a simulator, another robot or Bridge's rule would read it the "
+        "other way."
+    )
+    yield _warning(f"action.{parts[0].name}", text, remedy, "gripper.both", title, why,
+                   cards.lines(entries), weight=3.0)  # fmt: skip
 
 
 def grippers(examined: Examination) -> Findings:
