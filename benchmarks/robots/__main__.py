@@ -32,8 +32,6 @@ NAMES = (
     *(str(TABLES / f"{name}.yaml") for name in ("absolute_wxyz", "no_language", "rover")),
     "mixture=libero+aloha+droid",
 )  # fmt: skip
-SECONDS = 8.0
-"""Of an episode, shorter for fast robots."""
 STEPS_OF_EPISODE = 80
 
 
@@ -119,8 +117,7 @@ def _data(name: str, place: str, given: Any) -> Path:
     target = given.out / "data" / Path(name).stem
     if not (target / "dataset_info.json").is_file() and not is_lerobot(target):
         robot = load_robot(name)
-        seconds = min(SECONDS, STEPS_OF_EPISODE / robot.rate)
-        settings = {"episodes": given.episodes, "seconds": max(seconds, 25 / robot.rate)}
+        settings = {"episodes": given.episodes, "seconds": STEPS_OF_EPISODE / robot.rate}
         write(robot, target, **settings, lerobot=is_lerobots(robot))
     return target
 

@@ -146,8 +146,8 @@ class View:
             (x, y), (a, b) = place(point), (half[0] * scale, half[1] * scale)
             draw.ellipse([x - a, y - b, x + a, y + b], fill=colour)
 
-        dot(arm.plate, (22, 8), (235, 235, 235))
-        dot(arm.item[step], (9, 12), OBJECTS[arm.name])
+        dot(arm.plate, (30, 12), (235, 235, 235))
+        dot(arm.item[step], (14, 16), OBJECTS[arm.name])
         x, y = place(arm.position[step])
         gap = ((1 - arm.closed[step]) * 8 + 4) * scale
         for side in (-1, 1):
