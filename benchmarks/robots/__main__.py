@@ -26,13 +26,13 @@ from robotics.embodiment.tables import load_robot
 from selfflow_wm.cli import Parser, at_least, run_main
 from selfflow_wm.files import write_json
 
+TABLES = Path(__file__).parent / "tables"
 NAMES = (
     "rt1", "bridge_dataset", "droid", "droid_cartesian", "libero", "aloha", "so101",
-    "language_table", "mixture=libero+aloha+droid",
+    *(str(TABLES / f"{name}.yaml") for name in ("absolute_wxyz", "no_language", "rover")),
+    "mixture=libero+aloha+droid",
 )  # fmt: skip
-SECONDS = 6.0
-"""Of an episode, shorter for fast robots."""
-STEPS_OF_EPISODE = 100
+STEPS_OF_EPISODE = 80
 
 
 def build_parser() -> Parser:
@@ -41,7 +41,7 @@ def build_parser() -> Parser:
     parser.add_argument("names", nargs="*", metavar="NAME[=DIR]", default=list(NAMES))
     parser.add_argument("--out", type=Path, default=Path("runs/robots"), metavar="DIR")
     parser.add_argument("--steps", type=at_least(1), default=300, metavar="N")
-    parser.add_argument("--episodes", type=at_least(HELD_OUT + 2), default=40, metavar="N")
+    parser.add_argument("--episodes", type=at_least(HELD_OUT + 2), default=60, metavar="N")
     return parser
 
 
@@ -117,8 +117,7 @@ def _data(name: str, place: str, given: Any) -> Path:
     target = given.out / "data" / Path(name).stem
     if not (target / "dataset_info.json").is_file() and not is_lerobot(target):
         robot = load_robot(name)
-        seconds = min(SECONDS, STEPS_OF_EPISODE / robot.rate)
-        settings = {"episodes": given.episodes, "seconds": max(seconds, 25 / robot.rate)}
+        settings = {"episodes": given.episodes, "seconds": STEPS_OF_EPISODE / robot.rate}
         write(robot, target, **settings, lerobot=is_lerobots(robot))
     return target
 

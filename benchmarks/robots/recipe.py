@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-HELD_OUT = 4
+HELD_OUT = 8
 """Episodes that training does not see."""
 
 WORDS = (

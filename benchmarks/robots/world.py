@@ -99,19 +99,20 @@ def arm(seed: int, rate: float, seconds: float, down: bool = False) -> Arm:
     arrays = {name: np.array(rows) for name, rows in columns.items() if name != "rotation"}
     return Arm(
         rotation=columns["rotation"],
-        joints=_joints(arrays["position"], columns["rotation"]),
+        joints=_joints(arrays["position"], columns["rotation"], rest),
         plate=plate,
         name=list(OBJECTS)[int(rng.integers(len(OBJECTS)))],
         **arrays,
     )
 
 
-def _joints(position: np.ndarray, rotation: list[Rotation]) -> np.ndarray:
-    """A smooth function of the pose with the look of joint angles."""
+def _joints(position: np.ndarray, rotation: list[Rotation], rest: Rotation) -> np.ndarray:
+    """A smooth function of the pose with the look of joint angles; turns are from `rest`, around
+    which a vector of rotation has no seam."""
     mixing = np.random.default_rng(7).normal(size=(6, JOINTS))
-    rest = np.array([0.0, -0.6, 0.0, -2.2, 0.0, 1.6, 0.8])
-    turns = np.array([turn.as_rotvec() for turn in rotation]) * 0.3
-    return np.tanh(np.hstack([position, turns]) @ mixing) * 0.6 + rest
+    middle = np.array([0.0, -0.6, 0.0, -2.2, 0.0, 1.6, 0.8])
+    turns = np.array([(turn * rest.inv()).as_rotvec() for turn in rotation]) * 0.3
+    return np.tanh(np.hstack([position, turns]) @ mixing) * 0.6 + middle
 
 
 class View:
@@ -145,8 +146,8 @@ class View:
             (x, y), (a, b) = place(point), (half[0] * scale, half[1] * scale)
             draw.ellipse([x - a, y - b, x + a, y + b], fill=colour)
 
-        dot(arm.plate, (22, 8), (235, 235, 235))
-        dot(arm.item[step], (9, 12), OBJECTS[arm.name])
+        dot(arm.plate, (30, 12), (235, 235, 235))
+        dot(arm.item[step], (14, 16), OBJECTS[arm.name])
         x, y = place(arm.position[step])
         gap = ((1 - arm.closed[step]) * 8 + 4) * scale
         for side in (-1, 1):

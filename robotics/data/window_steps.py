@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,6 +42,11 @@ def window_cut(
         raise ValueError(
             f"expected horizon >= 1 and video offsets >= 1, got {count} and {offsets}; the "
             "current frame is in every window already."
+        )
+    if any(later <= offset for offset, later in itertools.pairwise(offsets)):
+        raise ValueError(
+            f"dataset.video_offsets: expected frames one after the other, got {list(offsets)}; "
+            f"write {sorted(set(offsets))}"
         )
     return count, offsets
 

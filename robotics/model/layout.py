@@ -48,7 +48,8 @@ class RobotRows:
         for _, codec in self.codecs.values():
             if len(self._strides) > 1 or len(offsets) != codec.frames:
                 raise ValueError(
-                    f"expected {codec.frames} equally spaced video offsets, got {offsets}"
+                    f"expected {codec.frames} equally spaced video offsets, got {offsets}; write "
+                    f"dataset.video_offsets={[offsets[0] * (n + 1) for n in range(codec.frames)]}"
                 )
         past = [-int(offset) for offset in self.history_offsets]
         pauses = {b - a for a, b in zip(past, [*past[1:], 0], strict=False)}

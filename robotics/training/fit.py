@@ -200,6 +200,11 @@ def asked_codecs(dataset: Dataset, config: Mapping[str, Any]) -> dict[str, dict[
     found: dict[str, dict[str, Codec]] = {}
     ready: dict[tuple[int, ...], dict[str, Codec]] = {}
     frames = len(dataset.video_offsets)
+    if not frames:
+        raise ValueError(
+            "dataset.video_offsets: expected at least one future frame, got none; write "
+            "dataset.video_offsets=[1], which costs nothing where no mode shows it"
+        )
     for camera, size in dataset.image_sizes.items():
         codecs = ready.get(tuple(size)) or unfitted_codecs(config, size, frames)
         if not any(isinstance(codec, _FITTED) for codec in codecs.values()):

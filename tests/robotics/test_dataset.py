@@ -230,6 +230,7 @@ def test_a_state_of_other_data_is_refused(dataset):
         ({"split": "test"}, "expected a split"),
         ({"split": "train[:0%]"}, "expected episodes in"),
         ({"video_offsets": (0, 3)}, r"video offsets >= 1"),
+        ({"video_offsets": (4, 1)}, r"one after the other.*write .1, 4."),
         ({"horizon": 0, "video_offsets": ()}, "horizon >= 1"),
     ],
 )
