@@ -221,12 +221,12 @@ def test_the_table_that_reads_more_of_what_moves_is_taken(tmp_path):
 
 
 def test_another_arm_in_degrees_is_not_taken_for_the_shipped_one(tmp_path):
-    names = ["base", "arm", "forearm", "tilt", "hand"]
+    names = ["joint_a", "joint_b", "joint_c", "joint_d", "joint_e"]
     joints = {"names": names}
     spec = table(
         tmp_path, {"extends": "so101", "state": {"joints": joints}, "action": {"joints": joints}}
     )
-    write(load_robot(spec), tmp_path / "set", episodes=4, seconds=1.0, lerobot=True)
+    write(load_robot(spec), tmp_path / "set", episodes=5, seconds=1.5, lerobot=True)
     found = examine(tmp_path / "set")
     assert not found.stated
     write(load_robot("so101"), tmp_path / "so101", episodes=4, seconds=1.0, lerobot=True)
