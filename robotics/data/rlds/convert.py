@@ -15,7 +15,7 @@ import numpy as np
 from robotics.data.episodes import Episode
 from robotics.data.rlds.schema import Leaf, load_tfds, rt1_stored
 from robotics.embodiment.columns import Column, column
-from robotics.embodiment.limits import limits
+from robotics.embodiment.limits import limits, no_rotation
 from robotics.embodiment.parts import Part
 from robotics.embodiment.robot import Robot
 from robotics.embodiment.tables import shipped
@@ -301,8 +301,16 @@ def _vector(columns: Columns, parts: Sequence[Part], group: str) -> np.ndarray:
 
 
 def _check_range(part: Part, name: str, values: np.ndarray, where: str) -> None:
-    """ValueError where a value lies far outside its range, or a gripper's between open and closed.
+    """ValueError where a value lies far outside its range, or a gripper's between open and closed,
+    or values are no rotation of their form.
     NaN and infinity are the episode's to find."""
+    if (wrong := no_rotation(part, values)).any():
+        step = int(np.flatnonzero(wrong)[0])
+        raise ValueError(
+            f"{where}: expected {name} {part.path!r} as {part.form}, got "
+            f"{np.round(values[step], 3).tolist()} at step {step}, which is no rotation of that "
+            f"form; correct path and form of {name}."
+        )
     bounds = limits(part)
     if bounds is None or not (outside := bounds.far_outside(values)).any():
         return
