@@ -399,3 +399,12 @@ def test_values_that_are_no_rotation_of_the_stated_form_are_refused(form, right,
     np.testing.assert_array_equal(episode.state, np.tile(np.float32(right), (3, 1)))
     with pytest.raises(ValueError, match=f"state.turn 'pose.*as {form}, got"):
         list(EpisodeReader(tmp_path / "wrong", spec=table))
+
+
+def test_a_table_that_does_not_fit_is_refused_when_another_has_filled_the_cache(bridge_set):
+    opened(bridge_set, BRIDGE)
+    for entry, value in (("closed", 9.0), ("open", -9.0)):
+        wrong = changed(BRIDGE, f"state.gripper.{entry}", value)
+        wrong["state"]["gripper"]["range"] = [20, 21]
+        with pytest.raises(ValueError, match="expected state.gripper .* in .20, 21."):
+            opened(bridge_set, wrong)
