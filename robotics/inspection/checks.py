@@ -12,6 +12,7 @@ from robotics.embodiment.robot import Robot
 from robotics.inspection import cards, contents, evidence, gripper, values
 from robotics.inspection.examination import Examination
 from robotics.inspection.findings import Finding, listed
+from robotics.inspection.fits import CONTRADICTS
 from robotics.inspection.proposal import stamped_rate
 from robotics.inspection.scan import Scan
 
@@ -30,13 +31,21 @@ def all_findings(examined: Examination) -> list[Finding]:
         *map(cards.asked, examined.questions),
         *motions(examined),
         *grippers(examined),
-        *values.findings(result, robot),
+        *_not_said(examined, values.findings(result, robot)),
         *contents.instructions(result, robot),
         *contents.cameras(result, robot),
         *contents.ends(result, robot),
         *rate(result, examined),
         *modes(examined),
     ]
+
+
+def _not_said(examined: Examination, found: Findings) -> Findings:
+    """Without hints at a factor that the motion has told."""
+    wrong = {row.topic for row in examined.verdicts if row.answer == CONTRADICTS}
+    for row in found:
+        if row.code != "values.normalised" or row.text.partition(":")[0] not in wrong:
+            yield row
 
 
 # ---------------------------------------------------------------- records
@@ -131,6 +140,11 @@ def motions(examined: Examination) -> Findings:
                        f"actions are recorded {steps} {'late' if late > 0 else 'early'}",
                        cards.WHY["lag"], f"steps: {{lag: {late}}}", weight=4.0)  # fmt: skip
     for row in examined.verdicts:
+        if row.code == "lags":
+            text = f"parts of one action stand at different steps: {row.numbers}"
+            yield _warning("steps", text, "Nothing is shifted. A measured value may be a copy of "
+                           "its command.", "steps.lags", "not every part moves at the same step",
+                           "At most a delay that the policy learns with the rest.")  # fmt: skip
         if row.code == "lead":
             text = f"the motion follows its command late: {row.numbers}"
             remedy = (
@@ -166,16 +180,20 @@ def begin_closed(examined: Examination) -> Findings:
         for key, value in (("open", row.closed), ("closed", row.open))
     ]
     names = " and ".join(part.name for part in parts)
+    verb = "do" if len(parts) > 1 else "does"
     share = min(grip.begin_closed or 0.0 for grip in doubted)
     text = f"{share:.0%} of the episodes begin with a closed gripper, as the table reads it"
     remedy = (
         "Look at the first frames: all is well where your robot rests with closed grippers; "
         "where they show open ones, exchange open and closed."
     )
-    yield _warning(f"action.{parts[0].name}", text, remedy, "gripper.both",
-                   f"does {names} begin closed? Else open and closed are exchanged, in action and "
-                   "state", "The same on this robot; a simulator, another robot or Bridge's rule "
-                   "would read it the other way.", cards.lines(entries), weight=3.0)  # fmt: skip
+    title = f"{verb} {names} begin closed? Else open and closed are exchanged, in action and state"
+    why = (
+        "The same on this robot; a simulator, another robot or Bridge's rule would read it the "
+        "other way."
+    )
+    yield _warning(f"action.{parts[0].name}", text, remedy, "gripper.both", title, why,
+                   cards.lines(entries), weight=3.0)  # fmt: skip
 
 
 def grippers(examined: Examination) -> Findings:

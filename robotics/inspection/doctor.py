@@ -95,6 +95,7 @@ def examine(
         first += [row for row in new if not _known(row, first)]
         found = new
     if not chosen.stated:
+        roles.per_second(draft)
         roles.settle(verdicts.verify(tracks, draft.robot())[0], draft)
         robot = draft.robot()
         first, motions, grips = verdicts.verify(tracks, robot)

@@ -82,6 +82,24 @@ def settle(tested: Sequence[Verdict], draft: Draft) -> None:
         draft.notes[f"{row.topic}.form"] = (OPEN, why)
 
 
+def per_second(draft: Draft) -> None:
+    """Call changes whose 1 is the motion of one step at 1 a second what they are: velocities."""
+    if draft.notes.get("rate", (OPEN, ""))[0] == OPEN:
+        return  # the rate itself is a guess
+    rate = draft.content["rate"]
+    parts = [row for row in draft.robot().action if row.mode == "delta" and row.kind != "gripper"]
+    # All of them: a position normalised by 0.05 m at 20 Hz is one by chance.
+    if any(np.any(np.abs(np.ravel(part.scale) * rate - 1) > 0.02) for part in parts):
+        return
+    why = f"1 is the motion of a step at 1 a second, {rate:g} steps a second"
+    for part in parts:
+        row = draft.content["action"][part.name]
+        row.pop("scale", None)
+        row["mode"] = "velocity"
+        draft.notes[f"action.{part.name}.mode"] = ("likely", why)
+        draft.notes.pop(f"action.{part.name}.scale", None)
+
+
 # ---------------------------------------------------------------- every value
 
 

@@ -400,10 +400,23 @@ def timing(evidence: Sequence[Motion], robot: Robot) -> list[Verdict]:
         f"{'later' if motion.best.lag > stated else 'earlier'}"
         for motion in moved
     )
+    spoilt = [
+        motion.part for motion in telling if motion not in moved and _better(motion, stated, lag)
+    ]
+    if spoilt:
+        # Such as a measured speed that is a copy of the command, beside an arm that follows it.
+        numbers = f"{each}; {', '.join(spoilt)}: as stated"
+        return [Verdict("steps", question, UNCLEAR, words, words, numbers, "lags", matters=False)]
     if lag < stated:
         return [Verdict("steps", question, CONTRADICTS, words, f"lag {-lag}", each, "lag",
                         (("steps.lag", -lag),))]  # fmt: skip
     return [Verdict("steps", question, UNCLEAR, words, words, each, "lead", matters=False)]
+
+
+def _better(motion: Motion, lag: int, other: int) -> bool:
+    """Whether a lag clearly explains more than another one."""
+    lags = motion.best.lags
+    return 1 - lags.get(lag, 0.0) < 0.6 * (1 - lags.get(other, 0.0))
 
 
 def explained(evidence: Sequence[Motion]) -> float:

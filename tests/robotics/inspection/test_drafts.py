@@ -96,6 +96,27 @@ def test_velocities_need_a_rate(rate):
     assert [row.code for row in alarms(found)] == ([] if rate else ["question.rate"])
 
 
+def test_velocities_without_a_name_are_told_by_the_rate():
+    record = lambda a: {"observation/joint_pos": a.q[:-1],  # noqa: E731
+                        "action": np.diff(a.q, axis=0) * 20}  # fmt: skip
+    found = examine(made(record, rate=20.0))
+    (part,) = found.robot.action
+    assert (part.mode, part.scale, found.exit_code) == ("velocity", 1.0, 0)
+
+
+def test_a_copy_of_one_part_does_not_shift_the_others():
+    names = [*(f"joint_{n}.pos" for n in range(5)), "x.vel", "y.vel", "theta.vel"]
+
+    def record(a):
+        speed = np.column_stack([a.move[:, :2], a.turn.as_euler("xyz")[:, 2]])
+        return {"observation/state": np.column_stack([a.q[:-1, :5], speed]),
+                "action": np.column_stack([a.q[1:, :5], speed])}  # fmt: skip
+
+    found = examine(made(record, rate=30.0, names={"observation/state": names, "action": names}))
+    assert found.robot.steps.lag == 0
+    assert "steps.lags" in {row.code for row in found.findings}
+
+
 def test_every_arm_of_one_vector_has_its_own_state():
     def record(a):
         b = arm(int(1e6 * abs(a.x[0, 0])), a.steps)
