@@ -9,6 +9,7 @@ import numpy as np
 
 from robotics.data.recordings import RecordedSteps
 from robotics.embodiment.coding import Coder
+from robotics.embodiment.limits import check_values
 from robotics.embodiment.part_coding import unsigned
 from robotics.embodiment.recording import Steps
 from robotics.embodiment.robot import Robot
@@ -52,6 +53,10 @@ def assembled(robot: Robot, parts: Sequence[RecordedSteps]) -> Assembled:
         np.concatenate([getattr(part, name) for part in parts])
         for name in ("state", "action", "terminate")
     )
+    for group, values in (("state", state), ("action", action)):
+        for part, place in zip(getattr(robot, group), robot.slices(group).values(), strict=True):
+            # Another table may have put the arrays into the cache.
+            check_values(part, f"{group}.{part.name}", values[:, place], f"robot {robot.name}")
     lengths = lengths[lengths > 0]
     if not _has_rules(robot):
         return Assembled(state, action, terminate, ids, instructions, flags, lengths, None)

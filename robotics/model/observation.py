@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from robotics.data.images import resize_image, turn_image
-from robotics.embodiment.limits import limits
+from robotics.embodiment.limits import limits, no_rotation
 from robotics.embodiment.recording import Camera
 from robotics.embodiment.robot import Robot
 
@@ -126,6 +126,12 @@ def _state(given: Mapping[str, Any], robot: Robot) -> np.ndarray:
             [_vector(key, given[key], width, robot) for key, width in names.items()]
         )
     for part, place in zip(robot.state, robot.slices("state").values(), strict=True):
+        if no_rotation(part, state[place]):
+            raise ValueError(
+                f"observation: expected state.{part.name} as {part.form}, got "
+                f"{state[place].tolist()}, which is no rotation of that form; give it as robot "
+                f"{robot.name}'s recordings have it"
+            )
         bounds = limits(part)
         if bounds is not None and bounds.far_outside(state[place]).any():
             raise ValueError(

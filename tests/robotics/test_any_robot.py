@@ -359,3 +359,52 @@ def test_a_record_laid_out_like_no_other(tmp_path):
         np.testing.assert_array_equal(batch["video/hand"][:4, 0], turned[1:])
         returned, _ = dataset.coder.recorded(batch["action"], batch["state_recorded"])
         np.testing.assert_allclose(returned[:4, 1], episode.action[1:], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("form", "right", "wrong"),
+    [
+        ("quaternion_xyzw", [0, 0, 0.6, 0.8], [250, 100, 50, 175]),
+        ("rot6d", [1, 0, 0, 0, 1, 0], [0.3, 0.2, 0.1, 0, 1, 0]),
+        ("matrix", np.eye(3).ravel(), np.arange(9)),
+        ("homogeneous", [1, 0, 0, 3, 0, 1, 0, 4, 0, 0, 1, 5, 0, 0, 0, 1],
+         [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 3, 4, 5, 1]),
+        ("homogeneous_columns", [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 3, 4, 5, 1],
+         [1, 0, 0, 3, 0, 1, 0, 4, 0, 0, 1, 5, 0, 0, 0, 1]),
+    ],
+)  # fmt: skip
+def test_values_that_are_no_rotation_of_the_stated_form_are_refused(form, right, wrong, tmp_path):
+    count = len(right)
+    F = tfds.features
+    features = F.FeaturesDict(
+        {
+            "steps": F.Dataset(
+                {
+                    "image": F.Image(shape=(16, 16, 3), encoding_format="jpeg"),
+                    "pose": F.Tensor(shape=(count,), dtype=np.float32),
+                }
+            )
+        }
+    )
+    table = {
+        "name": "mine",
+        "rate": 5,
+        "cameras": {"front": "image"},
+        "state": {"turn": {"path": f"pose[0:{count}]", "kind": "rotation", "form": form}},
+    }
+    for name, values in (("right", right), ("wrong", wrong)):
+        rows = [{"image": jpeg(9, (16, 16)), "pose": np.float32(values)} for _ in range(3)]
+        write_dataset(tmp_path / name, features, [{"steps": rows}])
+    (episode,) = EpisodeReader(tmp_path / "right", spec=table)
+    np.testing.assert_array_equal(episode.state, np.tile(np.float32(right), (3, 1)))
+    with pytest.raises(ValueError, match=f"state.turn 'pose.*as {form}, got"):
+        list(EpisodeReader(tmp_path / "wrong", spec=table))
+
+
+def test_a_table_that_does_not_fit_is_refused_when_another_has_filled_the_cache(bridge_set):
+    opened(bridge_set, BRIDGE)
+    for entry, value in (("closed", 9.0), ("open", -9.0)):
+        wrong = changed(BRIDGE, f"state.gripper.{entry}", value)
+        wrong["state"]["gripper"]["range"] = [20, 21]
+        with pytest.raises(ValueError, match="expected state.gripper .* in .20, 21."):
+            opened(bridge_set, wrong)

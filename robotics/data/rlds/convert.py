@@ -15,7 +15,7 @@ import numpy as np
 from robotics.data.episodes import Episode
 from robotics.data.rlds.schema import Leaf, load_tfds, rt1_stored
 from robotics.embodiment.columns import Column, column
-from robotics.embodiment.limits import limits
+from robotics.embodiment.limits import check_values
 from robotics.embodiment.parts import Part
 from robotics.embodiment.robot import Robot
 from robotics.embodiment.tables import shipped
@@ -294,24 +294,10 @@ def _vector(columns: Columns, parts: Sequence[Part], group: str) -> np.ndarray:
     start = 0
     for part in parts:
         values = columns.array(column(part.path), part.width)
-        _check_range(part, f"{group}.{part.name}", values, columns.where)
+        check_values(part, f"{group}.{part.name}", values, columns.where)
         found[:, start : start + part.width] = values
         start += part.width
     return found
-
-
-def _check_range(part: Part, name: str, values: np.ndarray, where: str) -> None:
-    """ValueError where a value lies far outside its range, or a gripper's between open and closed.
-    NaN and infinity are the episode's to find."""
-    bounds = limits(part)
-    if bounds is None or not (outside := bounds.far_outside(values)).any():
-        return
-    step, place = np.argwhere(outside)[0].tolist()
-    raise ValueError(
-        f"{where}: expected {name} {part.path!r} in [{bounds.low[place]:g}, "
-        f"{bounds.high[place]:g}], got {values[step, place]:g} at step {step}; state "
-        f"{bounds.entry} of {name} as they are."
-    )
 
 
 def _instructions(columns: Columns, robot: Robot) -> list[tuple[str, ...]]:
