@@ -218,13 +218,20 @@ class Normalizer:
 
 def warnings(statistics: Quantiles, fields: Sequence[Field]) -> list[str]:
     """What a user should know of dimensions that are scaled: constant ones, and ones that are
-    nearly always the same; a line each, naming the dimension."""
+    nearly always the same; a line each, naming the dimension. Of a rotation, constant values are
+    named where all of its values are."""
     lines = []
     sparse = _sparse(statistics, fields)
+    turning = {
+        _part(row) for row, low, high in zip(fields, statistics.min, statistics.max, strict=True)
+        if row.kind == "rotation" and low != high
+    }  # fmt: skip
     for index, row in enumerate(fields):
         if row.normalise == "none":
             continue
         low, high = statistics.min[index], statistics.max[index]
+        if low == high and row.kind == "rotation" and _part(row) in turning:
+            continue  # of a turn about one axis, some of a matrix's values are always the same
         if low == high:
             lines.append(f"{row.name}: is {low:.6g} in all {statistics.count} steps")
         elif sparse[index]:
@@ -234,6 +241,10 @@ def warnings(statistics: Quantiles, fields: Sequence[Field]) -> list[str]:
                 f"{low:.3g} and {high:.3g}; scaled so that these stay within {SPARSE_LIMIT:g}"
             )
     return lines
+
+
+def _part(field: Field) -> str:
+    return field.name.rpartition(".")[0]
 
 
 def _sparse(statistics: Quantiles, fields: Sequence[Field]) -> np.ndarray:

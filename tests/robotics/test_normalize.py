@@ -195,6 +195,20 @@ def test_a_sparse_dimension_stays_small_and_is_named(kind):
     assert warnings(statistics, fields(3, normalise="none")) == []
 
 
+@pytest.mark.parametrize("turns", [True, False])
+def test_constant_values_of_a_rotation_are_named_where_it_never_turns(turns):
+    """A turn about z: four of the six values of a matrix's two rows or columns move."""
+    row = {"path": "turn", "kind": "rotation", "form": "euler_z"}
+    table = {
+        "extends": "rt1",
+        "state": {name: None for name in ("position", "rotation", "gripper")},
+    }
+    coder = Coder(load_robot({**table, "state": {**table["state"], "yaw": row}}))
+    angles = np.linspace(-1, 1, 50)[:, None] * turns
+    statistics = Quantiles.of(coder.state(angles))
+    assert len(warnings(statistics, coder.fields("state"))) == (0 if turns else coder.state_width)
+
+
 def test_a_dense_dimension_keeps_its_scale_however_far_its_outliers():
     data = np.random.default_rng(0).normal(0, 0.1, (1000, 1))
     data[0] = 22.0
