@@ -1,14 +1,19 @@
 """Faults of some episodes are named with their episodes, and clean sets raise no alarm."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from benchmarks.robots import faults as battery
 from benchmarks.robots.rough import ROUGH, rough
 from benchmarks.robots.sets import clean, robots, surveyed
-from robotics.data.parts import idle, recording
+from robotics.data.parts import Recording, idle, recording
+from robotics.embodiment.parts import Part
+from robotics.embodiment.tables import load_robot
+from robotics.inspection import levels
 from robotics.inspection.duplicates import fit as fingerprint
 from robotics.inspection.groups import Origin, Place, common, drift, ranges
 from robotics.inspection.readings import LAGS, fit, pairs
@@ -42,6 +47,33 @@ def test_clean_sets_raise_no_alarm(name, seed):
 def test_rough_sets_raise_no_alarm(name, kind):
     survey = surveyed(robots()[name], rough(name, kind, 1))
     assert [(row.code, row.text) for row in battery.alarms(survey.findings())] == []
+
+
+def orders(starts, rng, first=0):
+    """Episodes that `levels` names: quaternions of random sign, those of the first few episodes in
+    another order."""
+    part = Part("rotation", "pose", "rotation", 4, form="quaternion_wxyz")
+    robot = replace(load_robot("rt1"), state=(part,), action=())
+    rows = {}
+    for number, start in enumerate(starts):
+        turns = Rotation.from_rotvec(rng.normal(0, 0.03, (40, 3)).cumsum(0)) * start
+        values = turns.as_quat()[:, [0, 1, 2, 3] if number < first else [3, 0, 1, 2]]
+        values = values * rng.choice([-1, 1], (40, 1))
+        episode = Recording(str(number), "", 40, {"state.rotation": values}, (), ())
+        rows[number] = levels.fit(episode, robot)
+    origins = [Origin(number, "", {}) for number in rows]
+    return [row.episodes for row in levels.findings(rows, robot, len(rows), origins, Place("x"))]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_tools_that_begin_turned_have_quaternions_of_one_order(seed):
+    rng = np.random.default_rng(seed)
+    assert orders(Rotation.random(8, random_state=rng), rng) == []
+
+
+def test_quaternions_in_another_order_are_named_whatever_their_signs():
+    rng = np.random.default_rng(0)
+    assert orders([Rotation.from_euler("x", 0.5)] * 12, rng, first=3) == [(0, 1, 2)]
 
 
 def test_the_order_of_reading_does_not_matter():
