@@ -102,7 +102,7 @@ def parse_policy(
 
 def _acting_mode(path: Path, asked: str) -> str:
     """The mode that `policy.mode_name` means for the checkpoint at `path`; `ValueError` for another
-    kind of checkpoint, and if it was not trained in that mode."""
+    kind of checkpoint, and if it has no actions or was not trained in that mode."""
     try:
         config = json.loads((path / "config.json").read_text())
     except ValueError:
@@ -112,6 +112,13 @@ def _acting_mode(path: Path, asked: str) -> str:
         raise ValueError(
             f"checkpoint: expected one of python -m robotics.finetune, got {path} without its modes"
             "; fine-tune with init= if it is of selfflow_wm.pretrain"
+        )
+    robots = robot.get("robots", {})
+    if robots and not any(row["table"].get("action") for row in robots.values()):
+        raise ValueError(
+            f"checkpoint: expected a robot with actions, got {', '.join(robots)} of {path}, whose "
+            "recordings have none: it was trained on video alone; choose a checkpoint that was "
+            "trained on a robot's actions"
         )
     try:
         return acting_mode(asked, robot["modes"])

@@ -77,7 +77,7 @@ class Policy:
         if not 1 <= self.execute <= self.horizon:
             raise ValueError(
                 f"expected execute in 1..{self.horizon} (the chunk the model predicts), "
-                f"got {execute}"
+                f"got {execute}; write policy.execute={self.horizon} at most"
             )
         time_grid(steps, shift)  # refuses what no episode could be sampled with
         self.steps, self.shift, self.seed, self.clip = steps, shift, seed, clip

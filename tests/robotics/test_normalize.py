@@ -197,11 +197,11 @@ def test_a_sparse_dimension_stays_small_and_is_named(kind):
 
 @pytest.mark.parametrize("turns", [True, False])
 def test_constant_values_of_a_rotation_are_named_where_it_never_turns(turns):
-    """A turn about z: four of the six values of a matrix's two rows or columns move."""
+    """A turn about z: four of the six values of two columns of its matrix move."""
     row = {"path": "turn", "kind": "rotation", "form": "euler_z"}
     table = {
         "extends": "rt1",
-        "state": {name: None for name in ("position", "rotation", "gripper")},
+        "state": dict.fromkeys(("position", "rotation", "gripper")),
     }
     coder = Coder(load_robot({**table, "state": {**table["state"], "yaw": row}}))
     angles = np.linspace(-1, 1, 50)[:, None] * turns

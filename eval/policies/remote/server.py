@@ -10,7 +10,7 @@ import http
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,9 +48,9 @@ class Session:
         """
         policy = self._policy
         observation, prompt = read_request(request, policy.robot, policy.cameras)
-        call = int(request.get("episode/call", max(self._calls, 0)))
+        call = _whole(request, "episode/call", max(self._calls, 0))
         if call == 0:
-            self._seed = int(request.get("episode/seed", 0))
+            self._seed = _whole(request, "episode/seed", 0)
             policy.reset(prompt, seed=self._seed)
         elif call != self._calls:
             raise ValueError(
@@ -64,11 +64,24 @@ class Session:
             rows, ending = policy.act(observation)[None], np.array([policy.terminated])
         else:
             if call and "episode/executed" in request:
-                policy.executed(int(request["episode/executed"]))
+                policy.executed(_whole(request, "episode/executed", 0))
             rows, ending = policy.chunk(observation), policy.ending
         if policy.robot.terminate is not None:
             rows = np.concatenate([rows, ending[:, None]], axis=1)
         return rows.astype(np.float32)
+
+
+def _whole(request: Mapping[str, Any], key: str, default: int) -> int:
+    """A number of 0 or more in a request; ValueError for anything else."""
+    value = request.get(key, default)
+    number = np.asarray(value)
+    if number.ndim == 0 and number.dtype.kind in "iuf" and 0 <= number < 2**63 \
+            and number == np.trunc(number):  # fmt: skip
+        return int(number)
+    raise ValueError(
+        f"{key}: expected a whole number from 0 to {2**63 - 1}, got {value!r}; send one, such as "
+        f"{default}, or leave it out"
+    )
 
 
 class Server:
@@ -140,7 +153,7 @@ def serve_checkpoint(
     """
     import torch
 
-    from robotics.model.policy import Policy
+    from robotics.model.policy import EXECUTE, Policy
     from robotics.model.world_model import WorldModel
 
     spec = parse_policy("checkpoint", checkpoint, config)
@@ -149,8 +162,9 @@ def serve_checkpoint(
     robot = robot or options.pop("robot", None)
     if threads is not None:
         torch.set_num_threads(threads)
-    served = [world.robots[robot]] if robot in world.robots else world.robots.values()
-    options["execute"] = min(options["execute"], *(row.horizon for row in served))
+    if options["execute"] == EXECUTE:  # the default: of a shorter chunk all
+        served = [world.robots[robot]] if robot in world.robots else world.robots.values()
+        options["execute"] = min(EXECUTE, *(row.horizon for row in served))
 
     def make_policy() -> Policy:
         return Policy(world, robot, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from dataclasses import replace
 
 import msgpack
 import numpy as np
@@ -302,7 +303,7 @@ def test_one_of_a_checkpoints_robots_is_served(tmp_path):
     names = ("two_arms", "velocities")
     model = tiny_world(*map(robot, names))
     model.save(tmp_path / "saved")
-    config = load_config(["policy.steps=1", "policy.execute=9"])
+    config = load_config(["policy.steps=1"])
     table = robot("velocities")
     states, _ = episode(table)
     here = Policy(model, "velocities", steps=1)
@@ -324,6 +325,31 @@ def test_one_of_a_checkpoints_robots_is_served(tmp_path):
         with pytest.raises(ValueError, match="expected one of two_arms, velocities"):
             serve_checkpoint(str(tmp_path / "saved"), "127.0.0.1", 0, config, robot=wrong)
     assert serve_parser().parse_args(["--robot", "two_arms"]).robot == "two_arms"
+
+
+def test_more_than_the_chunk_holds_cannot_be_executed(tmp_path):
+    tiny_world(robot("velocities")).save(tmp_path / "saved")
+    for word in ("policy.execute=9", "policy.execute=0"):
+        with pytest.raises(ValueError, match=r"expected execute in 1\.\.4 "):
+            serve_checkpoint(str(tmp_path / "saved"), "127.0.0.1", 0, load_config([word]))
+
+
+def test_a_checkpoint_of_video_alone_is_said_to_have_no_actions(tmp_path):
+    table = replace(robot("velocities"), name="films", state=(), action=(), keys={})
+    tiny_world(table, modes=("video",)).save(tmp_path / "saved")
+    with pytest.raises(ValueError, match="expected a robot with actions, got films"):
+        serve_checkpoint(str(tmp_path / "saved"), "127.0.0.1", 0, load_config())
+
+
+@pytest.mark.parametrize("key", ["episode/seed", "episode/call"])
+@pytest.mark.parametrize("wrong", ["x", None, 1.5, -1, [1, 2], np.nan, 2**70, True])
+def test_what_numbers_no_episode_is_refused(key, wrong):
+    policy, model = rt1()
+    state = np.append(LOOK["tool_pose"], LOOK["gripper_closed"])
+    request = {"observation/image": LOOK["image"], "observation/state": state, "prompt": "a"}
+    with pytest.raises(ValueError, match=rf"^{key}: expected a whole number.*, got .*; send"):
+        Session(policy).infer({**request, key: wrong})
+    assert not model.asked
 
 
 def test_nested_maps_and_keys_of_a_protocol_are_understood():
