@@ -11,8 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from robotics.embodiment.columns import column
 from robotics.embodiment.parts import Part
-from robotics.inspection import evidence, motion, turns
+from robotics.embodiment.robot import Robot
+from robotics.inspection import asking, evidence, motion, pieces, turns
 from robotics.inspection.choices import (
     TURN,
     Choice,
@@ -22,9 +24,11 @@ from robotics.inspection.choices import (
     part_of,
     split_arm,
 )
+from robotics.inspection.draft import Question
 from robotics.inspection.fits import AGREES, CONTRADICTS, EXPLAINS, answer
 from robotics.inspection.pieces import CERTAIN, LIKELY, OPEN, Piece
 from robotics.inspection.scan import Track
+from robotics.inspection.verdicts import REACH
 
 
 def arm(tracks: Sequence[Track], piece: Piece, state: list[Piece], choice: Choice) -> list[Role]:
@@ -90,6 +94,41 @@ def _as_pose(tracks: Sequence[Track], piece: Piece, state: list[Piece]) -> list[
         if better and sure != OPEN:
             found = rows
     return found
+
+
+def disguised(tracks: Sequence[Track], robot: Robot) -> list[Question]:
+    """Joints by their names that are like a pose: three values within an arm's reach, and a
+    quaternion of length 1 or three angles that add up as a rotation's do."""
+    found = []
+    for part in robot.action:
+        state = robot.commanded(part)
+        if part.kind != "joints" or state is None or state.width not in (6, 7):
+            continue
+        piece, row = _piece(part), _piece(state)
+        rows = [values for track in tracks if (values := track.values(state.path)) is not None]
+        values = np.concatenate(rows) if rows else np.zeros((0, state.width))
+        values = values[np.isfinite(values).all(1)]
+        if not len(values) or np.quantile(np.linalg.norm(values[:, :3], axis=1), 0.99) > REACH:
+            continue
+        if state.width == 7 and pieces.rotation_form(values, 3, 7):
+            why = "three values within an arm's reach and four of length 1 in every step"
+        elif (state.width, part.width) == (6, 6) and (
+            pose := _as_pose(tracks, piece, [replace(row, kind="arm", sure=OPEN)])
+        ):
+            why = pose[0].piece.why
+        else:
+            continue
+        found.append(asking.disguised(part.name, piece, str(part.mode), why))
+    return found
+
+
+def _piece(part: Part) -> Piece:
+    """A part of a table as a piece of its column."""
+    place = column(part.path)
+    first = 0 if place.values is None else place.values.start
+    last = first + part.width
+    width = last if place.values is None else last + 1  # brackets as in the table
+    return Piece(place.key, first, last, width, "joints")
 
 
 def _angles(tracks: Sequence[Track], piece: Piece, mode: str | None) -> Part:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from robotics.embodiment.parts import Part
+from robotics.embodiment.robot import Robot
 from robotics.inspection import naming
 from robotics.inspection.choices import Choice, Role
 from robotics.inspection.draft import Question
-from robotics.inspection.pieces import OPEN
+from robotics.inspection.pieces import OPEN, Piece
+from robotics.inspection.scan import Track
 from robotics.inspection.structure import Look
 
 
@@ -49,6 +54,43 @@ def still(look: Look, roles: Sequence[Role]) -> list[Question]:
     )
     why = "A policy would never move the arm."
     return [Question("action", text, lines, why, "action")]
+
+
+def copied(tracks: Sequence[Track], robot: Robot) -> list[Question]:
+    """Whether commands that are the measured values of the same step are commands at all."""
+    pairs = [
+        (part, state) for part in robot.action
+        if part.kind != "gripper" and (state := robot.commanded(part)) is not None
+    ]  # fmt: skip
+    if not pairs or not all(_copy(tracks, part, state) for part, state in pairs):
+        return []
+    paths = ", ".join(part.path for part, _ in pairs)
+    states = ", ".join(state.path for _, state in pairs)
+    text = (
+        f"{paths} is a copy of the state: at every step it holds what {states} measures at the "
+        "same step. Where is what your robot executes? The draft takes the state of the next step."
+    )
+    lines = (
+        "action: {NAME: {path: COLUMN}}: the column that was sent to the robot",
+        "steps: {lag: 1}: the next measured state as the action",
+        "action: null: videos alone train",
+    )
+    why = "A policy would learn to stay where it is."
+    return [Question("copy", text, lines, why, "action")]
+
+
+def _copy(tracks: Sequence[Track], part: Part, state: Part) -> bool:
+    """Whether a part moves and has the same recorded values as a measured one in every step."""
+    moves = False
+    for track in tracks:
+        one, other = track.values(part.path), track.values(state.path)
+        if one is None or other is None or one.shape != other.shape:
+            return False
+        spread = np.ptp(other, axis=0)
+        if not (np.abs(one - other) <= 1e-5 * spread.max(initial=0) + 1e-9).all():
+            return False
+        moves |= bool((spread > 1e-6).any())
+    return moves
 
 
 def open_parts(best: Choice, roles: dict[str, Role]) -> list[Question]:
@@ -101,6 +143,24 @@ def _planar(role: Role) -> str:
         f'position: {{path: "{key}[{piece.first}:{middle}]", kind: position, mode: {role.mode}}}, '
         f'rotation: {{path: "{key}[{middle}]", kind: rotation, form: euler_z, mode: {role.mode}}}'
     )
+
+
+def disguised(name: str, piece: Piece, mode: str, why: str) -> Question:
+    """Whether values that names call joints are a pose of the tool."""
+    key, first = piece.key.removeprefix("steps/"), piece.first
+    form = "quaternion_xyzw" if piece.size == 7 else "euler_xyz"
+    text = (
+        f"action.{name}, {piece.path}: named as joints, but what it moves is like a pose of the "
+        f"tool: {why}. Joints, or a position and a rotation?"
+    )
+    lines = (
+        f'joints: {{path: "{piece.path}", kind: joints, mode: {mode}}}',
+        f'position: {{path: "{key}[{first}:{first + 3}]", kind: position, mode: {mode}}}, '
+        f'rotation: {{path: "{key}[{first + 3}:{piece.last}]", kind: rotation, form: {form}, '
+        f"mode: {mode}}}, and state: alike",
+    )
+    return Question("arm", text, lines, "Rotations add up as rotations, joints one by one.",
+                    f"action.{name}")  # fmt: skip
 
 
 def _arm_question(name: str, role: Role) -> Question:

@@ -133,13 +133,19 @@ def motions(examined: Examination) -> Findings:
     if moving and not examined.motions:
         text = "too few measured values to compare the commanded motion with"
         yield _info("motion", text, "State the measured pose or joints.", "motion.unmeasured")
-    if (late := examined.robot.steps.lag) and not examined.stated:
+    copied = any(row.code == "copy" for row in examined.questions)
+    if (late := examined.robot.steps.lag) and not examined.stated and not copied:
         steps = f"{abs(late)} step{'s' * (abs(late) > 1)}"
         text = f"every motion is over before its command: the draft shifts actions by {steps}"
         yield _warning("steps", text, "Check it in a few episodes.", "steps.lag",
                        f"actions are recorded {steps} {'late' if late > 0 else 'early'}",
                        cards.WHY["lag"], f"steps: {{lag: {late}}}", weight=4.0)  # fmt: skip
     for row in examined.verdicts:
+        if row.code == "kind.name":
+            text = f"the table has {row.stated}, and the motion agrees; the names say {row.found}: "
+            yield _warning(row.topic, text + row.numbers, "Nothing to do where the table is right.",
+                           "kind.name", f"{row.topic} is not called {row.stated}",
+                           cards.WHY["kind"])  # fmt: skip
         if row.code == "lags":
             text = f"parts of one action stand at different steps: {row.numbers}"
             yield _warning("steps", text, "Nothing is shifted. A measured value may be a copy of "

@@ -16,7 +16,7 @@ from robotics.data.rlds.schema import Leaf
 from robotics.embodiment.columns import column
 from robotics.embodiment.robot import Robot
 from robotics.embodiment.tables import TABLES, load_robot, shipped
-from robotics.inspection import checks, contents, proposal, roles, structure, verdicts
+from robotics.inspection import arms, asking, checks, contents, proposal, roles, structure, verdicts
 from robotics.inspection.draft import Draft, Question, as_yaml
 from robotics.inspection.examination import Examination
 from robotics.inspection.findings import Finding
@@ -80,7 +80,7 @@ def examine(
     different = odd(single, len(result.tracks))
     tracks = [track for track in result.tracks if track.number not in different] or seen
     found, motions, grips = verdicts.verify(tracks, draft.robot())
-    found += roles.verdicts(look, draft.robot())
+    found += roles.verdicts(look, draft.robot(), found)
     first, robot = found, draft.robot()
     for _ in range(ROUNDS):
         before = draft.copy()
@@ -100,7 +100,8 @@ def examine(
         robot = draft.robot()
         first, motions, grips = verdicts.verify(tracks, robot)
         first += roles.verdicts(look, robot)
-        draft.questions += list(_questions(first))
+        draft.questions += [*_questions(first), *arms.disguised(tracks, robot)]
+        draft.questions += asking.copied(tracks, robot)
     draft.questions += list(chosen.questions)
     survey, single = _with_corrections(survey, single, chosen, draft, first, result)
     examination = Examination(

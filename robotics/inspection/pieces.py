@@ -13,6 +13,8 @@ from robotics.inspection import naming
 from robotics.inspection.scan import Track
 
 CERTAIN, LIKELY, OPEN = "certain", "likely", "undetermined"
+BY_NAME = ("by its name", "its values are called")
+"""How reasons begin that are no more than names."""
 ENDS = 0.1
 """Share of its range at either end in which a gripper spends most of its time."""
 UNIT = 2e-3

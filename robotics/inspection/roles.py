@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -38,12 +39,20 @@ def _at(look: Look, part: Part) -> list[Piece]:
     ]
 
 
-def verdicts(look: Look, robot: Robot) -> list[Verdict]:
-    """Whether parts are of the kind that the table says: joints are no pose."""
+def verdicts(look: Look, robot: Robot, tested: Sequence[Verdict] = ()) -> list[Verdict]:
+    """Whether parts are of the kind that the table says: joints are no pose.
+
+    tested: what the motion says of the table; where it agrees, a name alone is no contradiction.
+    """
     rows = []
     for group in ("state", "action"):
         for part in getattr(robot, group):
             if part.kind in KINDS and (row := _kind(look, group, part)) is not None:
+                named = row.answer == CONTRADICTS and row.code == "kind.name"
+                if named and not _moves_so(robot, group, part, tested):
+                    row = replace(row, code="kind")
+                elif named:
+                    row = replace(row, answer=UNCLEAR)
                 rows.append(row)
     return rows
 
@@ -59,12 +68,26 @@ def _kind(look: Look, group: str, part: Part) -> Verdict | None:
         unlike = piece.kind != part.kind
         if sure and unlike and "joints" in (piece.kind, part.kind) and piece.sure == CERTAIN:
             says = f"{piece.path}: {piece.kind}; {piece.why}"
-            return Verdict(place, question, CONTRADICTS, part.kind, piece.kind, says, "kind")
+            # Nothing but names makes joints of values for certain.
+            named = piece.kind == "joints" or piece.why.startswith(pieces.BY_NAME)
+            code = "kind.name" if named else "kind"
+            return Verdict(place, question, CONTRADICTS, part.kind, piece.kind, says, code)
         if sure and piece.kind == part.kind:
             return Verdict(place, question, AGREES, part.kind, part.kind, piece.why, "kind")
         if not sure and part.kind in (*pose, "joints"):
             return Verdict(place, question, UNCLEAR, part.kind, part.kind, piece.why, "kind")
     return None
+
+
+def _moves_so(robot: Robot, group: str, part: Part, tested: Sequence[Verdict]) -> bool:
+    """Whether the measured motion agrees with a part of the table and nothing contradicts it."""
+    commands = [part] if group == "action" else [
+        row for row in robot.action if robot.commanded(row) == part
+    ]  # fmt: skip
+    topics = {f"{group}.{part.name}", *(f"action.{row.name}" for row in commands)}
+    rows = [row for row in tested if row.topic in topics]
+    agrees = any(row.answer == AGREES and row.code == "mode" for row in rows)
+    return agrees and not any(row.answer == CONTRADICTS for row in rows)
 
 
 def settle(tested: Sequence[Verdict], draft: Draft) -> None:

@@ -117,6 +117,74 @@ def test_a_copy_of_one_part_does_not_shift_the_others():
     assert "steps.lags" in {row.code for row in found.findings}
 
 
+def test_an_action_that_copies_the_state_is_asked_about():
+    """The next state as the action is one; that of the same step commands nothing."""
+    first = lambda a: {"observation/joint_pos": a.q[:-1], "action": a.q[:-1]}  # noqa: E731
+    found = examine(made(first))
+    assert [row.code for row in alarms(found)] == ["question.copy"]
+    assert found.exit_code == 2
+    assert "steps.lag" not in {row.code for row in found.findings}
+    after = examine(made(lambda a: {"observation/joint_pos": a.q[:-1], "action": a.q[1:]}))
+    assert after.exit_code == 0
+
+
+SIX = [f"motor_{n}" for n in range(6)]
+POSES = {
+    "changes": (lambda a: {"observation/joint_positions": pose(a), "action": deltas(a)[:, :6]},
+                {}),
+    "names of motors": (lambda a: {"state": pose(a), "action": deltas(a)[:, :6]},
+                        {"state": SIX, "action": SIX}),
+    "quaternions": (
+        lambda a: {"observation/joint_positions": pose(a, lambda r: continuous(r.as_quat())),
+                   "action/joint_positions": targets(a, lambda r: continuous(r.as_quat()))},
+        {},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", POSES)
+def test_poses_under_names_of_joints_are_asked_about(name):
+    record, names = POSES[name]
+    found = examine(made(record, names=names, rest=UP))
+    assert found.exit_code == 2
+    assert "question.arm" in {row.code for row in alarms(found)}, alarms(found)
+
+
+@pytest.mark.parametrize("mode", ["changes", "targets"])
+def test_joints_under_names_of_joints_are_joints(mode):
+    def record(a):
+        q = a.q[:, :6]
+        action = np.diff(q, axis=0) if mode == "changes" else q[1:]
+        return {"observation/joint_positions": q[:-1], "action": action}
+
+    found = examine(made(record))
+    assert found.exit_code == 0
+    assert {part.kind for part in (*found.robot.state, *found.robot.action)} == {"joints"}
+
+
+def test_a_name_does_not_contradict_a_table_that_the_motion_agrees_with(tmp_path):
+    def record(a, size=1.0):
+        yaw = np.cumsum(a.turn.as_euler("xyz")[:, 2])
+        rows = np.column_stack([a.x[:-1], yaw])
+        return {"q": rows, "action": size * np.diff(rows, axis=0, append=rows[-1:])}
+
+    parts = {
+        group: {
+            "position": {"path": f"{key}[0:3]", "kind": "position"} | mode,
+            "rotation": {"path": f"{key}[3]", "kind": "rotation", "form": "euler_z"} | mode,
+        }
+        for group, key, mode in (("state", "q", {}), ("action", "action", {"mode": "delta"}))
+    }
+    camera, text = {"image": "observation/image"}, "language_instruction"
+    content = {"rate": 5, "cameras": camera, "instruction": text, **parts}
+    spec = table(tmp_path, content)
+    found = examine(made(record, rest=UP), spec=spec)
+    assert alarms(found) == []
+    assert "kind.name" in {row.code for row in found.findings if row.severity == "warning"}
+    wrong = examine(made(lambda a: record(a, -1.0), rest=UP), spec=spec)
+    assert "kind" in {row.code for row in wrong.findings if row.severity == "error"}
+
+
 def test_every_arm_of_one_vector_has_its_own_state():
     def record(a):
         b = arm(int(1e6 * abs(a.x[0, 0])), a.steps)
