@@ -201,7 +201,7 @@ def test_constant_values_of_a_rotation_are_named_where_it_never_turns(turns):
     row = {"path": "turn", "kind": "rotation", "form": "euler_z"}
     table = {
         "extends": "rt1",
-        "state": {name: None for name in ("position", "rotation", "gripper")},
+        "state": dict.fromkeys(("position", "rotation", "gripper")),
     }
     coder = Coder(load_robot({**table, "state": {**table["state"], "yaw": row}}))
     angles = np.linspace(-1, 1, 50)[:, None] * turns
