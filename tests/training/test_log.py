@@ -118,6 +118,7 @@ def test_offline_parts_of_a_training_are_of_one_run(tmp_path):
 
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "step_00000003.png")
     for resumed in (0, 2):
+        time.sleep(1.1)  # W&B names a part's directory by the second
         log = MetricsLog(tmp_path, wandb="offline", name="a", resume_step=resumed)
         log.write(3, {"loss": 1.0})
         log.media(3, [tmp_path / "step_00000003.png"])
