@@ -117,7 +117,8 @@ def test_no_threads_read_nothing_ahead(workers, ahead):
 
 
 SCRIPT = """
-import sys, time
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
 sys.path.insert(0, {tests!r})
 from test_read_ahead import Squares
 from selfflow_wm.data.ahead import ReadAhead

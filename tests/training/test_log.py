@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from types import SimpleNamespace
 
 import made_up
@@ -117,6 +118,7 @@ def test_offline_parts_of_a_training_are_of_one_run(tmp_path):
 
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "step_00000003.png")
     for resumed in (0, 2):
+        time.sleep(1.1)  # W&B names a part's directory by the second
         log = MetricsLog(tmp_path, wandb="offline", name="a", resume_step=resumed)
         log.write(3, {"loss": 1.0})
         log.media(3, [tmp_path / "step_00000003.png"])
@@ -124,9 +126,21 @@ def test_offline_parts_of_a_training_are_of_one_run(tmp_path):
     assert wandb.run is None
     identity = json.loads((tmp_path / "wandb.json").read_text())["id"]
     parts = sorted((tmp_path / "wandb").glob(f"offline-run-*-{identity}"))
-    assert parts and all((part / f"run-{identity}.wandb").stat().st_size for part in parts)
+    assert parts
+    for part in parts:
+        assert _comes(part / f"run-{identity}.wandb"), sorted(path.name for path in part.iterdir())
     assert list(parts[0].glob("files/media/images/preview_3_*.png"))
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == len(parts)
+
+
+def _comes(path, seconds=20.0):
+    """Whether a file is written: W&B's own process does it, after the run has ended."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if path.is_file() and path.stat().st_size:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def test_more_steps_say_what_the_learning_rate_does(tmp_path):
