@@ -4,6 +4,7 @@ what more steps do to the learning rate."""
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -112,25 +113,32 @@ def test_a_run_is_called_after_its_experiment_or_its_directory(tmp_path):
     assert compose_config([]).log.name is None
 
 
+PART = """
+import sys
+from pathlib import Path
+from selfflow_wm.training.log import MetricsLog
+out, resumed = Path(sys.argv[1]), int(sys.argv[2])
+log = MetricsLog(out, wandb="offline", name="a", resume_step=resumed)
+log.write(3, {"loss": 1.0})
+log.media(3, [out / "step_00000003.png"])
+log.close()
+"""
+
+
 def test_offline_parts_of_a_training_are_of_one_run(tmp_path):
-    wandb = pytest.importorskip("wandb")
+    pytest.importorskip("wandb")
     from PIL import Image
 
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "step_00000003.png")
-    for resumed in (0, 2):
+    for resumed in (0, 2):  # each in a process of its own, as a resumed training is
         time.sleep(1.1)  # W&B names a part's directory by the second
-        log = MetricsLog(tmp_path, wandb="offline", name="a", resume_step=resumed)
-        log.write(3, {"loss": 1.0})
-        log.media(3, [tmp_path / "step_00000003.png"])
-        log.close()
-    assert wandb.run is None
+        subprocess.run([sys.executable, "-c", PART, tmp_path, str(resumed)], check=True)
     identity = json.loads((tmp_path / "wandb.json").read_text())["id"]
     parts = sorted((tmp_path / "wandb").glob(f"offline-run-*-{identity}"))
-    assert parts
+    assert len(parts) == 2 == len(list((tmp_path / "wandb").glob("offline-run-*")))
     for part in parts:
         assert _comes(part / f"run-{identity}.wandb"), sorted(path.name for path in part.iterdir())
-    assert list(parts[0].glob("files/media/images/preview_3_*.png"))
-    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == len(parts)
+        assert list(part.glob("files/media/images/preview_3_*.png"))
 
 
 def _comes(path, seconds=20.0):
