@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.robots.synthetic import _columns
+from benchmarks.robots.synthetic import recorded_columns
 from robotics.data.images import decode_image, encode_image
 from robotics.data.parts import recording
 from robotics.data.rlds.fake import write_dataset
@@ -23,6 +23,7 @@ from robotics.embodiment.tables import load_robot
 from robotics.inspection.groups import Place
 from robotics.inspection.scan import reduced
 from robotics.inspection.survey import Survey
+from selfflow_wm.nesting import nested
 
 EPISODES = 14
 _CAMERAS = {"front": {"path": "observation/image", "size": [48, 64]},
@@ -95,7 +96,7 @@ def clean(
 
 
 def _raw(robot: Robot, seed: int, seconds: float, pictures: bool) -> RawEpisode:
-    columns = _columns(robot, seed, seconds)
+    columns = recorded_columns(robot, seed, seconds)
     numbers: dict[str, np.ndarray] = {}
     texts: dict[str, list[bytes]] = {}
     steps = len(columns[robot.cameras[0].path])
@@ -152,9 +153,9 @@ def stored(robot: Robot, raws: Sequence[RawEpisode], directory: Path) -> Path:
         picture = texts[0].startswith(b"\xff\xd8")
         shape = decode_image(texts[0]).shape if picture else ()
         flat[key] = tfds.Image(shape=shape, encoding_format="jpeg") if picture else tfds.Text()
-    features = tfds.FeaturesDict({"steps": tfds.Dataset(_nested(flat)["steps"])})
+    features = tfds.FeaturesDict({"steps": tfds.Dataset(nested(flat)["steps"])})
     examples = [
-        {"steps": [_nested(_step(raw, t))["steps"] for t in range(raw.steps)]} for raw in raws
+        {"steps": [nested(_step(raw, t))["steps"] for t in range(raw.steps)]} for raw in raws
     ]
     return write_dataset(directory, features, examples, name=robot.name, shard_episodes=7)
 
@@ -165,14 +166,3 @@ def _step(raw: RawEpisode, step: int) -> dict[str, Any]:
         flag = key.startswith("steps/is_")
         row[key] = bool(rows[step, 0]) if flag else rows[step].astype(np.float32)
     return row
-
-
-def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for key, value in flat.items():
-        *way, name = key.split("/")
-        inner = tree
-        for part in way:
-            inner = inner.setdefault(part, {})
-        inner[name] = value
-    return tree

@@ -26,6 +26,7 @@ from robotics.embodiment.parts import UNITS, Part
 from robotics.embodiment.robot import Robot
 from robotics.embodiment.tables import load_robot
 from selfflow_wm.cli import Parser, at_least, run_main
+from selfflow_wm.nesting import nested
 
 SIZE = (240, 320)
 """Of a camera whose table does not state one."""
@@ -47,11 +48,11 @@ def write(
     """
     if lerobot:
         numbers = range(seed, seed + episodes)
-        examples = (_example(_columns(robot, number, seconds)) for number in numbers)
+        examples = (_example(recorded_columns(robot, number, seconds)) for number in numbers)
         return write_lerobot(robot, directory, examples)
     features, examples = None, []
     for number in range(seed, seed + episodes):
-        columns = _columns(robot, number, seconds)
+        columns = recorded_columns(robot, number, seconds)
         if features is None:
             features = _features(columns)
         examples.append(_example(columns))
@@ -70,7 +71,7 @@ def _side(name: str) -> int:
     return int(name.startswith("right"))
 
 
-def _columns(robot: Robot, seed: int, seconds: float) -> dict[str, list[Any]]:
+def recorded_columns(robot: Robot, seed: int, seconds: float) -> dict[str, list[Any]]:
     """Every path of the table with its values, one a step or one of the episode."""
     down = robot.action != () and any(part.form for part in robot.state)
     arms = [arm(seed + 1000 * side, robot.rate, seconds, down) for side in (0, 1)]
@@ -225,20 +226,9 @@ def _features(columns: dict[str, list[Any]]) -> Any:
         else:
             dtype = value.dtype if value.dtype == np.int32 else np.float32
             flat[place.key] = tfds.Tensor(shape=(widths[place.key],), dtype=dtype)
-    nested = _nested(flat)
-    steps = tfds.Dataset(nested.pop("steps"))
-    return tfds.FeaturesDict({**nested, "steps": steps})
-
-
-def _nested(flat: dict[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for key, value in flat.items():
-        *way, name = key.split("/")
-        inner = tree
-        for part in way:
-            inner = inner.setdefault(part, {})
-        inner[name] = value
-    return tree
+    tree = nested(flat)
+    steps = tfds.Dataset(tree.pop("steps"))
+    return tfds.FeaturesDict({**tree, "steps": steps})
 
 
 def _example(columns: dict[str, list[Any]]) -> dict[str, Any]:
@@ -257,8 +247,8 @@ def _example(columns: dict[str, list[Any]]) -> dict[str, Any]:
             dtype = value.dtype if value.dtype == np.int32 else np.float32
             whole = target.setdefault(place.key, np.zeros(widths[place.key], dtype))
             whole[place.values or slice(None)] = value
-    tree = _nested(episode)
-    tree["steps"] = [_nested(step)["steps"] for step in steps]
+    tree = nested(episode)
+    tree["steps"] = [nested(step)["steps"] for step in steps]
     return tree
 
 

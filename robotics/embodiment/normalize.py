@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from robotics.embodiment.coding import Field
+from robotics.embodiment.parts import NORMALISERS
 
 SPARSE_LIMIT = 10.0
 """Normalised size of the largest value of a dimension that is nearly always the same."""
-
-KINDS = ("quantiles", "standard", "minmax")
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,10 @@ class Quantiles:
 
 def check_kind(kind: Any) -> None:
     """ValueError for a word that is no kind of `Normalizer`."""
-    if kind not in KINDS:
-        near = (get_close_matches(str(kind), KINDS, 1) or KINDS)[0]
+    if kind not in NORMALISERS:
+        near = (get_close_matches(str(kind), NORMALISERS, 1) or NORMALISERS)[0]
         raise ValueError(
-            f"normalizer.kind: expected one of {', '.join(KINDS)}, got {kind!r}; write "
+            f"normalizer.kind: expected one of {', '.join(NORMALISERS)}, got {kind!r}; write "
             f"normalizer.kind={near}"
         )
 

@@ -19,7 +19,8 @@ grippers) +1 close, -1 open, 0 keep."""
 FRAMES = ("base", "tool")
 UNITS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "rad": 1.0, "deg": 3.141592653589793 / 180, "none": 1.0}
 """Unit -> its value in m or rad."""
-NORMALISE = ("quantiles", "standard", "minmax", "none")
+NORMALISERS = ("quantiles", "standard", "minmax")
+NORMALISE = (*NORMALISERS, "none")
 _FORMS = {
     "axis_angle": 3, "quaternion_xyzw": 4, "quaternion_wxyz": 4, "rot6d": 6, "matrix": 9,
     "homogeneous": 16, "homogeneous_columns": 16,

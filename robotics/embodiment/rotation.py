@@ -215,13 +215,6 @@ def _same_rotation(values: np.ndarray, form: str, near: np.ndarray) -> np.ndarra
     return found + turn * np.round((near[..., None, :] - found) / turn)
 
 
-def rpy_between(start: ArrayLike, end: ArrayLike) -> np.ndarray:
-    """The rotation (n, 3) roll-pitch-yaw rad, float32, about the fixed base axes that turns
-    quaternions xyzw `start` (n, 4) into `end` (n, 4)."""
-    turn = Rotation.from_quat(np.asarray(end)) * Rotation.from_quat(np.asarray(start)).inv()
-    return turn.as_euler("xyz").astype(np.float32)
-
-
 def canonical_quaternion(
     quaternion: ArrayLike, half_space: Sequence[float] = DOWNWARD
 ) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 from robotics.inspection.draft import Question, flow
 from robotics.inspection.findings import Finding
 from robotics.inspection.fits import CONTRADICTS, Verdict
+from selfflow_wm.nesting import nested
 
 WHY = {
     "gripper.sense": "The policy would open where it should close.",
@@ -46,13 +47,7 @@ _TITLES = {
 
 def lines(entries: Sequence[tuple[str, Any]]) -> str:
     """Entries as lines of a table: "action: {rotation: {unit: deg}}"."""
-    tree: dict[str, Any] = {}
-    for entry, value in entries:
-        *groups, last = entry.split(".")
-        target = tree
-        for group in groups:
-            target = target.setdefault(group, {})
-        target[last] = value
+    tree = nested(dict(entries), ".")
     return "; ".join(f"{key}: {flow(value)}" for key, value in tree.items())
 
 

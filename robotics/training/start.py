@@ -17,6 +17,7 @@ from robotics.training.fit import asked_codecs, cached_codecs, check_cacheable, 
 from selfflow_wm.checkpoints import find_checkpoint, read_config
 from selfflow_wm.codec import Codec, PairedCodec, ResidualCodec, codec_from_state
 from selfflow_wm.layout import Layout
+from selfflow_wm.nesting import flattened
 from selfflow_wm.training.model_files import read_codecs
 
 _FREE = {"image_size", "frames", "dtype", "tile"}
@@ -154,7 +155,7 @@ def adopt(asked: Codec, found: Codec | None) -> Codec:
 def codec_differences(asked: Codec, found: Codec) -> list[str]:
     """Settings in which the tokens of two codecs differ in meaning; sizes and fitted tensors are
     not compared."""
-    ours, theirs = _flat(asked.identity()), _flat(found.identity())
+    ours, theirs = (flattened(codec.identity(), ".") for codec in (asked, found))
     # A mean picture is of one frame size.
     placed = any(v is True for n, v in ours.items() if n.endswith("per_position"))
     free = _FREE - {"image_size"} if placed else _FREE
@@ -163,16 +164,6 @@ def codec_differences(asked: Codec, found: Codec) -> list[str]:
         for name in dict.fromkeys([*ours, *theirs])
         if name.rpartition(".")[2] not in free and ours.get(name) != theirs.get(name)
     ]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _suits(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from robotics.embodiment.robot import Robot
+from selfflow_wm.nesting import flattened
 
 PROTOCOL = "openpi"
 INSTRUCTION = "instruction"
@@ -49,7 +50,7 @@ def read_request(
     """
     names = _names(robot, cameras)
     found: dict[str, Any] = {}
-    for key, value in _flat(request).items():
+    for key, value in flattened(request).items():
         name = names.get(key, key)
         if key.startswith("episode/"):
             continue
@@ -90,13 +91,3 @@ def _colours_last(image: Any) -> Any:
     if array.ndim == 3 and array.shape[0] == 3 and array.shape[-1] != 3:
         return array.transpose(1, 2, 0)
     return image
-
-
-def _flat(request: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in request.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}/")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found

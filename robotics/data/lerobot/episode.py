@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -170,8 +169,3 @@ class EpisodeColumns:
         if place.key in self.place.values:
             return self.place.values[place.key]
         return self.column(place.key)[-1]
-
-
-def open_episode(info: LeRobotInfo, number: int, cache_dir: Path | None = None) -> EpisodeColumns:
-    """Episode `number` on its own."""
-    return EpisodeColumns(info, info.episodes[number], Videos(info, cache_dir))

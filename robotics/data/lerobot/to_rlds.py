@@ -31,6 +31,7 @@ from robotics.data.rlds.writer import EpisodeWriter, RecordLayout
 from robotics.embodiment.robot import Robot
 from robotics.embodiment.tables import load_robot
 from selfflow_wm.files import read_json, write_json
+from selfflow_wm.nesting import put
 from selfflow_wm.progress import Progress
 
 PICTURES = ("jpeg", "png")
@@ -174,30 +175,23 @@ def _features(info: LeRobotInfo, keys: Mapping[str, str], pictures: str) -> Any:
     tfds = load_tfds().features
     tree: dict[str, Any] = {}
 
-    def put(key: str, value: Any) -> None:
-        *groups, last = key.removeprefix("steps/").split("/")
-        place = tree.setdefault("steps", {}) if key.startswith("steps/") else tree
-        for group in groups:
-            place = place.setdefault(group, {})
-        place[last] = value
-
     for name, feature in info.features.items():
         if feature.picture:
             kind = pictures if feature.dtype == "video" else _encoding(info, name)
             shape = (*feature.size, 3)
-            put(keys[name], tfds.Image(shape=shape, encoding_format=kind))
+            put(tree, keys[name], tfds.Image(shape=shape, encoding_format=kind))
         elif feature.dtype == "string":
-            put(keys[name], tfds.Text())
+            put(tree, keys[name], tfds.Text())
         else:
             shape = () if feature.shape in ((), (1,)) else feature.shape
-            put(keys[name], tfds.Tensor(shape=shape, dtype=np.dtype(feature.dtype)))
+            put(tree, keys[name], tfds.Tensor(shape=shape, dtype=np.dtype(feature.dtype)))
     for name, value in (info.episodes[0].values if info.episodes else {}).items():
         if isinstance(value, str):
-            put(keys[name], tfds.Text())
+            put(tree, keys[name], tfds.Text())
         elif value is not None:
             array = np.asarray(value)
             dtype = np.float32 if array.dtype.kind == "f" else array.dtype
-            put(keys[name], tfds.Tensor(shape=array.shape, dtype=dtype))
+            put(tree, keys[name], tfds.Tensor(shape=array.shape, dtype=dtype))
     for name in FLAGS:
         tree["steps"].setdefault(name, np.bool_)
     tree["steps"].setdefault(LANGUAGE, tfds.Text())
@@ -221,7 +215,7 @@ def _example(plan: Target, columns: EpisodeColumns) -> dict[str, Any]:
         if row is None:
             continue
         if not key.startswith("steps/"):
-            _put(whole, key, _shaped(np.asarray(columns.place.values[name]), row, name, columns))
+            put(whole, key, _shaped(np.asarray(columns.place.values[name]), row, name, columns))
             continue
         values = columns.column(name)
         if isinstance(values, EpisodePictures):
@@ -231,7 +225,7 @@ def _example(plan: Target, columns: EpisodeColumns) -> dict[str, Any]:
         else:
             values = [to_bytes(text) for text in values]
         for step, value in enumerate(values):
-            _put(steps[step], key.removeprefix("steps/"), value)
+            put(steps[step], key.removeprefix("steps/"), value)
     if not plan.restored:
         last = columns.steps - 1
         tasks = columns.column(TASK)
@@ -266,13 +260,6 @@ def _picture(pictures: EpisodePictures, step: int, plan: Target) -> bytes:
     if plan.pictures == "jpeg" or plan.restored:
         return encode_image(image)
     return as_png(image)
-
-
-def _put(tree: dict[str, Any], key: str, value: Any) -> None:
-    *groups, last = key.split("/")
-    for group in groups:
-        tree = tree.setdefault(group, {})
-    tree[last] = value
 
 
 def _write_notes(plan: Target, directory: Path) -> None:
