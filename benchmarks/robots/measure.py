@@ -18,7 +18,7 @@ from robotics.data.formats import open_recording
 from robotics.data.images import decode_image
 from robotics.data.window_steps import action_window
 from robotics.data.windows import WindowDataset
-from robotics.embodiment.parts import UNITS, Part
+from robotics.embodiment.parts import Part
 from robotics.embodiment.robot import Robot
 from robotics.embodiment.rotation import as_quaternion
 from robotics.model.policy import Policy
@@ -109,8 +109,7 @@ def _difference(part: Part, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     if part.kind != "rotation":
         size = max(float(np.abs(other).max()), 1.0)
         return np.abs(one - other).max(-1) / size
-    factor = UNITS[part.unit or "none"] * np.asarray(part.scale)
-    a, b = (as_quaternion(values * factor, str(part.form)) for values in (one, other))
+    a, b = (as_quaternion(values * part.factor, str(part.form)) for values in (one, other))
     # 2 arcsin of half the distance is exact for small angles, arccos of the product is not.
     apart = np.minimum(np.linalg.norm(a - b, axis=-1), np.linalg.norm(a + b, axis=-1))
     return 4 * np.arcsin(np.clip(apart / 2, 0, 1))

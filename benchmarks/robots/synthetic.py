@@ -22,7 +22,7 @@ from benchmarks.robots.lerobot import is_lerobots, write_lerobot
 from benchmarks.robots.world import JOINTS, Arm, View, arm
 from robotics.data.rlds.fake import write_dataset
 from robotics.embodiment.columns import column
-from robotics.embodiment.parts import UNITS, Part
+from robotics.embodiment.parts import Part
 from robotics.embodiment.robot import Robot
 from robotics.embodiment.tables import load_robot
 from selfflow_wm.cli import Parser, at_least, run_main
@@ -120,7 +120,7 @@ def _state(robot: Robot, part: Part, arm: Arm, steps: int) -> np.ndarray:
         return _opening(part, arm.closed[:steps])
     else:
         values = _drive(arm, part.width)[:steps]
-    return values / _unit(part)
+    return values / part.factor
 
 
 def _action(robot: Robot, part: Part, arm: Arm, steps: int) -> np.ndarray:
@@ -151,17 +151,13 @@ def _action(robot: Robot, part: Part, arm: Arm, steps: int) -> np.ndarray:
     values = state + change if part.mode == "absolute" else change
     if part.mode == "velocity":
         values = change * robot.rate
-    return values[:, : part.width] / _unit(part)
+    return values[:, : part.width] / part.factor
 
 
 def _drive(arm: Arm, width: int) -> np.ndarray:
     """A mobile base that creeps towards the object: (T + 1, width)."""
     way = np.cumsum(np.vstack([np.zeros(3), arm.move * [1, 1, 0] + arm.turn * [0, 0, 1]]), axis=0)
     return np.tile(way, (1, -(-width // 3)))[:, :width]
-
-
-def _unit(part: Part) -> np.ndarray:
-    return np.asarray(part.scale) * UNITS[part.unit or "none"]
 
 
 def _opening(part: Part, closed: np.ndarray) -> np.ndarray:
@@ -175,9 +171,9 @@ def _form(rotations: Sequence[Rotation], part: Part) -> np.ndarray:
     every = Rotation.concatenate(rotations)
     form = str(part.form)
     if form.startswith("euler_"):
-        return every.as_euler(form.removeprefix("euler_")) / _unit(part)
+        return every.as_euler(form.removeprefix("euler_")) / part.factor
     if form == "axis_angle":
-        return every.as_rotvec() / _unit(part)
+        return every.as_rotvec() / part.factor
     if form.startswith("quaternion"):
         quaternion = every.as_quat()
         return np.roll(quaternion, 1, axis=1) if form.endswith("wxyz") else quaternion

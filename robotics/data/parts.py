@@ -10,7 +10,7 @@ import numpy as np
 
 from robotics.data.rlds.raw import RawEpisode
 from robotics.embodiment.columns import column
-from robotics.embodiment.parts import UNITS, Part
+from robotics.embodiment.parts import Part
 from robotics.embodiment.robot import Robot
 
 SLOW = 0.05
@@ -86,7 +86,7 @@ def _values(raw: RawEpisode, part: Part) -> np.ndarray | None:
         return None
     if part.kind == "gripper" or (part.form or "").startswith(("quaternion", "rot6d", "matrix")):
         return values
-    return values * (np.asarray(part.scale) * UNITS[part.unit or "none"])
+    return values * part.factor
 
 
 def _flag(raw: RawEpisode, path: str) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 
 from robotics.embodiment.columns import column
 from robotics.embodiment.control import observed_values
-from robotics.embodiment.parts import UNITS, Part
+from robotics.embodiment.parts import Part
 from robotics.embodiment.recording import Camera
 from robotics.embodiment.robot import Robot
 from robotics.embodiment.rotation import as_quaternion, from_quaternion
@@ -228,7 +228,7 @@ class Bridge:
             return None
         if harness.kind == "gripper":
             return self._gripper(place, source, target)
-        before, after = _factor(source), _factor(target)
+        before, after = source.factor, target.factor
         same_scale = np.array_equal(before, after)
         if harness.kind == "rotation" and source.form != target.form:
             self._notes.append(f"{place}: {source.form} -> {target.form}")
@@ -271,17 +271,6 @@ def _counterpart(part: Part, own: Sequence[Part], others: Sequence[Part]) -> Par
     if len(alike) == 1 and sum(row.kind == part.kind for row in own) == 1:
         return alike[0]
     return None
-
-
-def _factor(part: Part) -> Any:
-    """Of m or rad in a recorded 1."""
-    scale = np.asarray(part.scale, np.float64) * UNITS[part.unit or "none"]
-    unscaled = part.kind == "rotation" and not _angles(part)
-    return np.ones(()) if unscaled else scale
-
-
-def _angles(part: Part) -> bool:
-    return str(part.form).startswith("euler") or part.form == "axis_angle"
 
 
 def _turn(values: np.ndarray, source: Part, target: Part) -> np.ndarray:

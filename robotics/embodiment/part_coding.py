@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from robotics.embodiment.parts import UNITS, Part, rotation_width
+from robotics.embodiment.parts import Part, rotation_width
 from robotics.embodiment.robot import Robot
 from robotics.embodiment.transforms import (
     Affine,
@@ -85,7 +85,7 @@ def angle_limits(part: Part) -> tuple[float, float] | None:
     """The range of a rotation that is recorded as angles, in rad."""
     if part.range is None or rotation_width(str(part.form)) > 3:
         return None
-    ends = np.asarray(part.range)[:, None] * np.asarray(part.scale) * UNITS[str(part.unit)]
+    ends = np.asarray(part.range)[:, None] * part.factor
     return float(ends.min()), float(ends.max())
 
 
@@ -220,8 +220,7 @@ def _told(part: Part, opened: float) -> bool:
 
 def unit_steps(part: Part) -> list[Transform]:
     """A part's values in SI units; none where they already are."""
-    factor = np.asarray(part.scale, np.float64) * UNITS[str(part.unit)]
-    return [] if (factor == 1.0).all() else [Affine(factor)]
+    return [] if (part.factor == 1.0).all() else [Affine(part.factor)]
 
 
 def unsigned(part: Part) -> bool:

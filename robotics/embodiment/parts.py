@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from robotics.embodiment.columns import column
 from robotics.embodiment.entries import check_path, one_of
 
@@ -165,6 +167,12 @@ class Part:
             raise ValueError(f"unit: expected m, cm or mm of a position, got {self.unit}.")
         if self.kind == "rotation" and self.unit in ("m", "cm", "mm"):
             raise ValueError(f"unit: expected rad or deg of a rotation, got {self.unit}.")
+
+    @property
+    def factor(self) -> np.ndarray:
+        """What a recorded 1 is in m or rad, () or (width,) float64; `scale` alone of parts
+        without a unit, and 1 of rotations whose values are no angles."""
+        return np.asarray(self.scale, np.float64) * UNITS[str(self.unit)]
 
     def _check_width(self) -> None:
         rotation = rotation_width(self.form or "euler_xyz") if self.kind == "rotation" else None

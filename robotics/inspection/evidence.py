@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from robotics.embodiment.parts import UNITS, Part
+from robotics.embodiment.parts import Part
 from robotics.inspection.fits import EVIDENCE_STEPS, EXPLAINS, FEW, Fit, Reading, Rows
 from robotics.inspection.scan import Track
 
@@ -59,11 +59,6 @@ class Motion:
         no reading with one gain explains them all."""
         moving = self.axis_explained[self.axis_explained > 0]
         return not self.decided and len(moving) > 0 and float(np.median(moving)) > 0.6
-
-
-def factor(part: Part) -> np.ndarray:
-    """What a recorded 1 is in m or rad, one number or one a value."""
-    return np.asarray(part.scale) * UNITS[part.unit or "none"]
 
 
 def shifted(rows: np.ndarray, lag: int) -> np.ndarray:

@@ -18,7 +18,6 @@ from robotics.embodiment.robot import Robot
 from robotics.inspection.evidence import (
     Motion,
     axes,
-    factor,
     paired_rows,
     shifted,
     slopes,
@@ -68,8 +67,8 @@ def components(tracks: Sequence[Track], part: Part, state: Part) -> Motion | Non
     commands, values = paired_rows(tracks, (part, state))
     if not values or part.width != state.width:
         return None
-    commands = [rows * factor(part) for rows in commands]
-    values = [rows * factor(state) for rows in values]
+    commands = [rows * part.factor for rows in commands]
+    values = [rows * state.factor for rows in values]
     moved = [np.diff(rows, axis=0) for rows in values]
     spread = np.concatenate(moved).std(0)
     size = np.where(spread > 1e-9, spread, np.inf)  # a dead value says nothing
@@ -112,8 +111,8 @@ def translation(
     commands, values, *turns = paired_rows(tracks, parts)
     if not values:
         return None
-    commands = [rows * factor(part) for rows in commands]
-    values = [rows * factor(state) for rows in values]
+    commands = [rows * part.factor for rows in commands]
+    values = [rows * state.factor for rows in values]
     moved = {"base": [np.diff(rows, axis=0) for rows in values]}
     if turns and usable(turns[0], turn.form or "") and part.width == 3:  # pyright: ignore
         poses = [rotations(rows, turn) for rows in turns[0]]  # pyright: ignore

@@ -12,7 +12,7 @@ import numpy as np
 from robotics.data.images import strip
 from robotics.embodiment.parts import Part
 from robotics.inspection.contents import instruction_counts
-from robotics.inspection.evidence import Motion, factor
+from robotics.inspection.evidence import Motion
 from robotics.inspection.examination import Examination
 from robotics.inspection.scan import Scan
 from selfflow_wm.panels import panel_grid, to_png
@@ -137,7 +137,7 @@ def scatter(examined: Examination, motion: Motion | None) -> str:
         command, x = track.values(part.path), track.values(state.path)
         if command is None or x is None:
             continue
-        command, x = command * factor(part), x * factor(state)
+        command, x = command * part.factor, x * state.factor
         count = max(len(x) - 1 - max(lag, 0), 0)
         first = max(-lag, 0)
         commanded.append((command - x if part.mode == "absolute" else command)[first:count])

@@ -9,7 +9,6 @@ import numpy as np
 
 from robotics.embodiment.columns import column
 from robotics.inspection import contents
-from robotics.inspection.evidence import factor
 from robotics.inspection.examination import Examination
 
 COLOURS = {"error": "bold red", "question": "bold magenta", "warning": "yellow", "info": "dim"}
@@ -39,7 +38,7 @@ def statistics_rows(examined: Examination) -> list[tuple[str, str, list[str]]]:
             if not len(values):
                 continue
             plain = part.kind == "gripper" or (part.form or "").startswith("quaternion")
-            values = values if plain else values * factor(part)
+            values = values if plain else values * part.factor
             ends = np.quantile(values, [0.01, 0.99], axis=0)
             shown = (*ends, values.mean(0), values.std(0), values.min(0), values.max(0))
             for i in range(part.width):

@@ -14,7 +14,6 @@ from robotics.embodiment.rotation import as_quaternion
 from robotics.inspection.evidence import (
     Motion,
     axes,
-    factor,
     paired_rows,
     shifted,
     stated_fit,
@@ -53,7 +52,7 @@ def rotations(values: np.ndarray, part: Part, form: str | None = None) -> Rotati
     """Recorded values as rotations, read as the part's form or another."""
     form = form or part.form or ""
     if form.startswith("euler") or form == "axis_angle":
-        values = values * factor(part)
+        values = values * part.factor
     return Rotation.from_quat(as_quaternion(values, form))
 
 
@@ -123,7 +122,7 @@ def _linear_scale(part: Part, commands: Rows, turns: _Turns) -> float:
     they already are, or are no changes."""
     if part.width != 3:
         return 1.0
-    limited = sane([rows * factor(part) for rows in commands])
+    limited = sane([rows * part.factor for rows in commands])
     rows = [
         fitted(Reading("delta", frame), lambda n, k: limited[n], getattr(turns, frame))
         for frame in ("base", "tool")
@@ -162,10 +161,10 @@ def _component_fits(
     part: Part, state: Part, commands: Rows, values: Rows, scale: float
 ) -> list[Fit]:
     """Three angles as separate values, differences taken around the circle."""
-    measured = [rows * factor(state) for rows in values]
+    measured = [rows * state.factor for rows in values]
     moved = [wrapped(np.diff(rows, axis=0)) for rows in measured]
-    limited = sane([rows * factor(part) * scale for rows in commands])
-    targets = [rows * factor(part) for rows in commands]
+    limited = sane([rows * part.factor * scale for rows in commands])
+    targets = [rows * part.factor for rows in commands]
     pairs = {
         "delta": lambda n, k: limited[n],
         "absolute": lambda n, k: wrapped(targets[n] - shifted(measured[n], k)),
@@ -189,14 +188,14 @@ def _rotation_axes(
     reading = best.reading
     if reading.mode == "absolute" or reading.measured not in measured or part.width != 3:
         return np.zeros(0), np.zeros(0)
-    limited = sane([rows * factor(part) * scale for rows in commands])
+    limited = sane([rows * part.factor * scale for rows in commands])
     return axes(*paired(lambda n, k: limited[n], getattr(measured[reading.measured], reading.frame), best.lag))  # fmt: skip  # noqa: E501
 
 
 def _spread(part: Part, commands: Rows, scale: float) -> float:
     if part.width != 3:
         return 0.0
-    values = np.concatenate(commands) * factor(part) * scale
+    values = np.concatenate(commands) * part.factor * scale
     read = {form: Rotation.from_quat(as_quaternion(values, form)) for form in forms(3, few=True)}
     one = read["euler_xyz"].inv()
     return max(

@@ -10,7 +10,6 @@ import numpy as np
 from robotics.embodiment.columns import column
 from robotics.embodiment.parts import Part
 from robotics.embodiment.robot import Robot
-from robotics.inspection.evidence import factor
 from robotics.inspection.findings import Finding
 from robotics.inspection.scan import Scan, Track, taken
 
@@ -121,7 +120,7 @@ def _far(place: str, rows: list[np.ndarray], values: np.ndarray, numbers: list[i
 def _jumps(place: str, part: Part, rows: list[np.ndarray], numbers: list[int]) -> Findings:
     jumps = []
     for number, values in zip(numbers, rows, strict=True):
-        steps = np.linalg.norm(np.diff(values * factor(part), axis=0), axis=1)
+        steps = np.linalg.norm(np.diff(values * part.factor, axis=0), axis=1)
         if steps.max(initial=0) > JUMP:
             jumps.append((float(steps.max()), number, int(np.argmax(steps))))
     if jumps and len(jumps) < 0.5 * len(rows):

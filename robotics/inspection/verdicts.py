@@ -10,7 +10,7 @@ from robotics.embodiment.parts import UNITS, Part
 from robotics.embodiment.robot import Robot
 from robotics.inspection import gripper
 from robotics.inspection.choices import TURN
-from robotics.inspection.evidence import Motion, factor, late
+from robotics.inspection.evidence import Motion, late
 from robotics.inspection.fits import (
     AGREES,
     CONTRADICTS,
@@ -80,7 +80,7 @@ def state_verdicts(tracks: Sequence[Track], robot: Robot) -> Iterator[Verdict]:
 def _reach(place: str, part: Part, values: np.ndarray) -> Iterator[Verdict]:
     if part.width != 3:
         return
-    distance = np.linalg.norm(values * factor(part), axis=1)
+    distance = np.linalg.norm(values * part.factor, axis=1)
     middle, farthest = float(np.median(distance)), float(np.quantile(distance, 0.99))
     numbers = f"median distance from the base {middle:.3g} m, 99% within {farthest:.3g} m"
     if farthest <= REACH:
@@ -107,7 +107,7 @@ def _angles(place: str, part: Part, values: np.ndarray) -> Iterator[Verdict]:
     if part.kind == "rotation" and not form.startswith("euler") and form != "axis_angle":
         return
     limit = TURN if part.kind == "rotation" else JOINT_TURN
-    largest = float(np.abs(values * factor(part)).max())
+    largest = float(np.abs(values * part.factor).max())
     numbers = f"values up to {largest:.3g} {'rad' if part.unit == 'rad' else 'rad as stated'}"
     if part.unit == "rad" and largest > limit:
         yield Verdict(place, "unit of the angles", CONTRADICTS, "rad", "deg", numbers, "unit",
@@ -119,7 +119,7 @@ def _angles(place: str, part: Part, values: np.ndarray) -> Iterator[Verdict]:
     elif part.unit in ("rad", "deg"):
         yield Verdict(place, "unit of the angles", AGREES, part.unit, part.unit, numbers, "unit")
     if form == "axis_angle":
-        size = np.linalg.norm(values * factor(part), axis=1)
+        size = np.linalg.norm(values * part.factor, axis=1)
         if float(np.quantile(size, 0.99)) > np.pi * 1.01 and largest <= limit:
             numbers = f"lengths up to {size.max():.3g} rad: a rotation vector has at most pi"
             yield Verdict(place, "form of the rotation", CONTRADICTS, form, "euler_xyz", numbers,
@@ -133,7 +133,7 @@ def _continuity(place: str, part: Part, rows: Sequence[np.ndarray]) -> Iterator[
     form = part.form or ""
     if part.width == 4:
         yield from _quaternion_order(place, part, rows)
-    if part.width != 3 or np.abs(np.concatenate(rows) * factor(part)).max() > TURN:
+    if part.width != 3 or np.abs(np.concatenate(rows) * part.factor).max() > TURN:
         return
     stated = "axis_angle" if form == "axis_angle" else form
     other = "euler_xyz" if form == "axis_angle" else "axis_angle"
